@@ -1,0 +1,66 @@
+"""Cutting patches out of frames, and re-centring a patch on its spot."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from glint.errors import InputError
+
+_CENTROID_LEVEL = 0.2  # share of the peak below which pixels are noise to the centroid
+
+
+def crop_windows(image: NDArray[np.generic], left: ArrayLike, top: ArrayLike, size: int) -> NDArray[np.generic]:
+    """``size`` x ``size`` windows of ``[H, W]``, replicated over its edges: ``[N, size, size]``.
+
+    Args:
+        image: ``[H, W]``.
+        left, top: column and row of each window's first pixel, whole numbers ``[N]``.
+        size: pixels per side.
+    """
+    height, width = image.shape
+    steps = np.arange(size)
+    columns = np.clip(np.asarray(left, dtype=np.int64)[:, None] + steps, 0, width - 1)
+    rows = np.clip(np.asarray(top, dtype=np.int64)[:, None] + steps, 0, height - 1)
+    return image[rows[:, :, None], columns[:, None, :]]
+
+
+def border_level(patches: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Median of the outermost ring of each patch: ``[N, n, n]`` -> ``[N]``, a robust local background."""
+    ring = np.ones(patches.shape[1:], dtype=bool)
+    ring[1:-1, 1:-1] = False
+    level: NDArray[np.floating] = np.median(patches[:, ring], axis=1)
+    return level
+
+
+def recentre(
+    patches: NDArray[np.floating], size: int
+) -> tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.int64]]:
+    """Crop each patch around the centroid of its spot.
+
+    Args:
+        patches: ``[N, n, n]``, DN.
+        size: pixels per side of the crop, at most n.
+
+    Returns:
+        crops ``[N, size, size]``, and the column and row of their first pixel ``[N]``. A position in
+        the crop plus these is a position in the patch.
+
+    Raises:
+        InputError: if the crop is larger than the patch.
+    """
+    n = patches.shape[-1]
+    if size > n:
+        raise InputError(f"recentre: a crop of {size} pixels does not fit into patches of {n}")
+    if size == n:
+        zero = np.zeros(len(patches), dtype=np.int64)
+        return patches, zero, zero
+    above = patches - border_level(patches)[:, None, None]
+    weight = np.maximum(above - _CENTROID_LEVEL * above.max(axis=(1, 2), keepdims=True), 0)
+    total = np.maximum(weight.sum(axis=(1, 2)), 1e-12)
+    steps = np.arange(n)
+    first = [(weight.sum(axis=axis) @ steps) / total - (size - 1) / 2 for axis in (1, 2)]
+    left, top = (np.clip(np.round(f), 0, n - size).astype(np.int64) for f in first)
+    rows = top[:, None] + np.arange(size)
+    columns = left[:, None] + np.arange(size)
+    return patches[np.arange(len(patches))[:, None, None], rows[:, :, None], columns[:, None, :]], left, top

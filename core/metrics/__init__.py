@@ -1,0 +1,1 @@
+"""Scores: of unmixing (``glint.metrics.unmixing``) and of detection (``glint.metrics.detection``)."""

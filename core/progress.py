@@ -1,0 +1,66 @@
+"""One line of progress on a terminal; nothing where nobody is looking."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+
+class Progress:
+    """A status line on standard error, redrawn at most ten times a second.
+
+    Draws only when the stream is a terminal, and first after ``delay`` seconds: what is over by
+    then needs no line.
+
+    Args:
+        what: first word of the line, e.g. ``"run"``.
+        total: steps to be done, or None if unknown.
+        stream: where to draw (default: standard error).
+        delay: seconds before the first drawing.
+    """
+
+    def __init__(
+        self, what: str, total: int | None = None, *, stream: TextIO | None = None, delay: float = 1.0
+    ) -> None:
+        self.what, self.total = what, total
+        self.stream = stream if stream is not None else sys.stderr
+        self.done = 0
+        self._start = time.monotonic()
+        self._next = self._start + delay
+        self._drawn = False
+        self._live = self.stream.isatty()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._drawn:
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+
+    def update(self, done: int, note: str = "") -> None:
+        """Say that ``done`` steps are over; ``note`` is a few more words."""
+        self.done = done
+        now = time.monotonic()
+        if not self._live or now < self._next:
+            return
+        self._next = now + 0.1
+        self._drawn = True
+        self.stream.write("\r\x1b[K" + self._line(now - self._start, note)[:160])
+        self.stream.flush()
+
+    def _line(self, elapsed: float, note: str) -> str:
+        count = f"{self.done}/{self.total}" if self.total else f"{self.done}"
+        left = ""
+        if self.total and 0 < self.done <= self.total:
+            left = f", {_duration(elapsed * (self.total - self.done) / self.done)} left"
+        return f"{self.what}: {count}, {_duration(elapsed)}{left}{'  ' + note if note else ''}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,169 @@
+"""The currency of glint: frozen, validated records that every part takes and gives.
+
+Coordinates: ``x`` is the column and ``y`` the row, pixel centres are integers, the origin is the
+centre of the top-left pixel; everything is in pixels of the frame unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from enum import IntFlag
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from glint.errors import InputError
+
+FRAME_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
+
+
+class TargetFlag(IntFlag):
+    """What a user should know before trusting one target; several may be set."""
+
+    SATURATED = 1
+    EDGE = 2
+    NOT_CONVERGED = 4
+    COUNT_AMBIGUOUS = 8
+    ON_GRID = 16
+
+
+FLAG_TEXT = {
+    TargetFlag.SATURATED: "a pixel of the patch is at full scale: the radiance is a lower bound",
+    TargetFlag.EDGE: "the patch reaches over the edge of the frame: missing pixels were replicated",
+    TargetFlag.NOT_CONVERGED: "the refinement stopped before its step was small",
+    TargetFlag.COUNT_AMBIGUOUS: "another number of targets explains the patch almost as well",
+    TargetFlag.ON_GRID: "the position is a cell centre of the network's grid, not refined",
+}
+
+
+def flag_names(value: int) -> list[str]:
+    """Names of the set flags, in order of their bits, e.g. ``['EDGE', 'ON_GRID']``."""
+    return [flag.name or "" for flag in TargetFlag if value & flag]
+
+
+def _column(owner: str, name: str, value: ArrayLike, dtype: Any, length: int | None) -> NDArray[Any]:
+    array = np.asarray(value, dtype=dtype)
+    if array.ndim != 1:
+        raise InputError(f"{owner}.{name}: expected one dimension, got shape {array.shape}")
+    if length is not None and len(array) != length:
+        raise InputError(f"{owner}.{name}: expected {length} entries like the other columns, got {len(array)}")
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image as it left the sensor.
+
+    Attributes:
+        index: number of the frame in its source, from 0.
+        t_ns: monotonic time of capture in nanoseconds.
+        data: ``uint8``, ``uint16`` or ``float32`` ``[H, W]``; finite if it is ``float32``.
+        name: where it came from (a file's name), or "".
+        full_scale: the value at which the sensor saturates, or None if unknown.
+    """
+
+    index: int
+    t_ns: int
+    data: NDArray[Any]
+    name: str = ""
+    full_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        data = self.data
+        if not isinstance(data, np.ndarray) or data.dtype not in FRAME_DTYPES:
+            got = getattr(data, "dtype", type(data).__name__)
+            raise InputError(f"Frame.data: expected an array of uint8, uint16 or float32, got {got}")
+        if data.ndim != 2 or 0 in data.shape:
+            raise InputError(f"Frame.data: expected [H, W] with at least one pixel, got shape {data.shape}")
+        if data.dtype == np.float32 and not np.isfinite(data).all():
+            raise InputError("Frame.data: expected finite values, got NaN or infinity")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return int(self.data.shape[0]), int(self.data.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Blobs:
+    """What the detector found in one frame, one row per connected spot.
+
+    Attributes:
+        x, y: flux-weighted centre, pixels, ``float64 [N]``.
+        area: pixels, ``int64 [N]``.
+        score: highest target probability inside the spot, in [0, 1], ``float64 [N]``.
+        label_map: ``int32 [H, W]``, 0 for background and i + 1 for row i, or None.
+    """
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    area: NDArray[np.int64]
+    score: NDArray[np.float64]
+    label_map: NDArray[np.int32] | None = None
+
+    def __post_init__(self) -> None:
+        _set_columns(self, {"x": np.float64, "y": np.float64, "area": np.int64, "score": np.float64})
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def _zeros() -> NDArray[Any]:
+    return np.zeros(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Unmixed targets, one row each.
+
+    Attributes:
+        x, y: position, pixels, ``float64 [N]``.
+        radiance: total flux in DN of the frame, ``float64 [N]``.
+        sigma_x, sigma_y: standard deviation of the position, pixels; NaN if unknown.
+        sigma_radiance: standard deviation of the radiance, DN; NaN if unknown.
+        blob: row of the blob (or number of the patch) that the target was taken out of.
+        score: confidence in [0, 1].
+        flags: bits of :class:`TargetFlag`.
+    """
+
+    x: NDArray[np.float64] = field(default_factory=_zeros)
+    y: NDArray[np.float64] = field(default_factory=_zeros)
+    radiance: NDArray[np.float64] = field(default_factory=_zeros)
+    sigma_x: NDArray[np.float64] = field(default_factory=_zeros)
+    sigma_y: NDArray[np.float64] = field(default_factory=_zeros)
+    sigma_radiance: NDArray[np.float64] = field(default_factory=_zeros)
+    blob: NDArray[np.int64] = field(default_factory=_zeros)
+    score: NDArray[np.float64] = field(default_factory=_zeros)
+    flags: NDArray[np.int64] = field(default_factory=_zeros)
+
+    def __post_init__(self) -> None:
+        integer = {"blob", "flags"}
+        _set_columns(self, {f.name: np.int64 if f.name in integer else np.float64 for f in fields(self)})
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def select(self, rows: NDArray[Any]) -> Targets:
+        """The rows that an index or boolean array names, in its order."""
+        return Targets(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def records(self) -> list[dict[str, Any]]:
+        """One JSON-ready object per target; an unknown uncertainty is ``None``."""
+        columns = {f.name: getattr(self, f.name).tolist() for f in fields(self)}
+        rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
+        for row in rows:
+            for name in ("sigma_x", "sigma_y", "sigma_radiance"):
+                row[name] = None if row[name] != row[name] else row[name]
+            row["flags"] = flag_names(row["flags"])
+        return rows
+
+
+def _set_columns(record: Any, dtypes: dict[str, Any]) -> None:
+    """Store every column as a read-only array of its dtype, all as long as ``x``."""
+    length: int | None = None
+    for name, dtype in dtypes.items():
+        array = _column(type(record).__name__, name, getattr(record, name), dtype, length)
+        length = len(array)
+        object.__setattr__(record, name, array)

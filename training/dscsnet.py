@@ -1,0 +1,254 @@
+"""DSCSNet: compressed-sensing ADMM unfolded into a network that unmixes closely spaced targets.
+
+Source: Tang et al., "DSCSNet: A Dynamic Sparse Compression Sensing Network for Closely-Spaced
+Infrared Small Target Unmixing". Where the paper contradicts itself, the reading chosen here is
+given at the place.
+
+Glossary (paper -> code):
+    y        patch, DN over the normaliser's scale          [N, 1, n, n]
+    x        radiance on the c-times finer grid             [N, 1, g, g], g = c n
+    Phi      sampling matrix = P kron P (``optics.Psf``)    Phi x = P X P^T
+    z        auxiliary variable (sparse code)               [N, 1, g, g]
+    beta     scaled multiplier mu / rho                     [N, 1, g, g]
+    delta    beta - z                                       [N, 1, g, g]
+    rho, mu1, mu2, eta, theta  learned scalars of a stage (theta: one per channel)
+    W = f(.) kernels generated from the input               [N, C, 9]
+    C        ``channels``, N_s ``stages``, m ``memory`` (of DIR)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glint.errors import InputError
+from glint.optics import Psf
+
+
+@dataclass(frozen=True)
+class DSCSNetConfig:
+    """Size of the network and the switches of its ablations.
+
+    Attributes:
+        size: pixels per side of the patch, n.
+        cells: cells per pixel and axis, c.
+        channels: C.
+        hidden: width of the kernel generators (paper size: 484).
+        stages: ADMM iterations, 2 to 10.
+        dynamic_weight: share of the generated kernels in the dynamic convolution; 0 switches it off
+            (Table II "DCN", Fig. 8a).
+        memory: how many of the last sparse codes DIR fuses (Fig. 8b).
+        use_dir, use_dtg: the two modules of the final reconstruction (Table II).
+        sigma: of the PSF that Phi is made of, pixels.
+    """
+
+    size: int = 11
+    cells: int = 3
+    channels: int = 64
+    hidden: int = 484
+    stages: int = 6
+    dynamic_weight: float = 0.7
+    memory: int = 3
+    use_dir: bool = True
+    use_dtg: bool = True
+    sigma: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.stages <= 10:
+            raise InputError(f"DSCSNetConfig.stages: expected 2 to 10, got {self.stages}")
+        if not 1 <= self.memory <= self.stages:
+            raise InputError(f"DSCSNetConfig.memory: expected 1 to {self.stages} (stages), got {self.memory}")
+        if not 0 <= self.dynamic_weight <= 1:
+            raise InputError(f"DSCSNetConfig.dynamic_weight: expected 0 to 1, got {self.dynamic_weight}")
+        if self.cells not in (1, 3, 5, 7) or self.size % 2 == 0:
+            raise InputError(f"DSCSNetConfig: expected odd size and cells 1, 3, 5 or 7, got {self.size}, {self.cells}")
+
+    @property
+    def grid(self) -> int:
+        """Cells per side of the output, g."""
+        return self.size * self.cells
+
+
+PRESETS = {
+    "dscsnet": DSCSNetConfig(),
+    "dscsnet-s": DSCSNetConfig(size=7, channels=24, hidden=121, stages=4),
+}
+"""``dscsnet`` is the paper's network; ``dscsnet-s`` works on a re-centred 7 x 7 crop."""
+
+
+class DynamicConv(nn.Module):
+    """C_1 of Eq. 13: 1 -> C channels, 3 x 3, partly generated from the input of each sample.
+
+    Static and generated kernels see the same pixels, so the kernels are mixed, not the outputs.
+    The unfolding into 3 x 3 neighbourhoods is a constant one-hot convolution and the product a
+    batched matmul: plain operators with a dynamic batch.
+    """
+
+    neighbours: Tensor
+
+    def __init__(self, config: DSCSNetConfig) -> None:
+        super().__init__()
+        self.share = config.dynamic_weight
+        self.channels = config.channels
+        self.kernel = nn.Parameter(torch.empty(config.channels, 9))
+        nn.init.uniform_(self.kernel, -1 / 3, 1 / 3)
+        self.bias = nn.Parameter(torch.zeros(config.channels, 1))
+        if self.share > 0:
+            self.generator = nn.Sequential(
+                nn.Linear(config.grid**2, config.hidden), nn.SiLU(), nn.Linear(config.hidden, config.channels * 9)
+            )
+        self.register_buffer("neighbours", torch.eye(9).reshape(9, 1, 3, 3), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``[N, 1, g, g]`` -> ``[N, C, g, g]``."""
+        batch, _, height, width = image.shape
+        columns = F.conv2d(image, self.neighbours.to(image.dtype), padding=1).flatten(2)  # [N, 9, g*g]
+        kernel = self.kernel
+        if self.share > 0:
+            generated = self.generator(image.flatten(1)).reshape(batch, self.channels, 9)  # [N, C, 9]
+            kernel = (1 - self.share) * kernel + self.share * generated
+        return (kernel @ columns + self.bias).reshape(batch, self.channels, height, width)
+
+
+def soft_threshold(value: Tensor, threshold: Tensor) -> Tensor:
+    """The l1 prox sign(v) max(0, |v| - t) for t >= 0, written without a sign (paper, Eq. 17)."""
+    return F.relu(value - threshold) - F.relu(-value - threshold)
+
+
+class Solver(nn.Module):
+    """x = (Phi^T Phi + rho I)^-1 b (Eq. 8), exactly, from the eigenvectors of P^T P.
+
+    Phi^T Phi = (P^T P) kron (P^T P) = (U kron U)(lambda lambda^T)(U kron U)^T, so the inverse costs
+    four g x g products and rho may be learned. Eq. 8 and 14 read Phi^T y, not Phi x.
+    """
+
+    basis: Tensor
+    spectrum: Tensor
+
+    def __init__(self, config: DSCSNetConfig) -> None:
+        super().__init__()
+        factor = torch.from_numpy(Psf(config.sigma).sampling_factor(config.size, config.cells))
+        eigenvalues, eigenvectors = torch.linalg.eigh(factor.T @ factor)
+        spectrum = torch.outer(eigenvalues, eigenvalues).clamp_min(0)
+        self.register_buffer("basis", eigenvectors.float().contiguous(), persistent=False)
+        self.register_buffer("spectrum", spectrum.float(), persistent=False)
+        self.log_rho = nn.Parameter(torch.tensor(-3.0))
+
+    def forward(self, back_projection: Tensor, prior: Tensor) -> Tensor:
+        """(Phi^T Phi + rho I)^-1 (back_projection + rho * prior), all ``[N, 1, g, g]``, in float32.
+
+        Small eigenvalues are divided by about rho: half precision would be amplified 1 / rho times.
+        """
+        with torch.autocast(prior.device.type, enabled=False):
+            rho = self.log_rho.exp()
+            right = back_projection.float() + rho * prior.float()
+            return self.basis @ ((self.basis.T @ right @ self.basis) / (self.spectrum + rho)) @ self.basis.T
+
+
+class SparseProx(nn.Module):
+    """The z-update, Eq. 10 with the l1 prox of Eq. 12 in feature space, F of Eq. 13.
+
+    z <- mu1 z + mu2 (x + beta) - D^T soft(F(x + beta), theta)
+    """
+
+    def __init__(self, config: DSCSNetConfig) -> None:
+        super().__init__()
+        c = config.channels
+        self.analysis = DynamicConv(config)
+        self.features = nn.Conv2d(c, c, 3, padding=1)
+        self.synthesis = nn.Conv2d(c, c, 3, padding=1)
+        self.project = nn.Conv2d(c, 1, 3, padding=1)
+        self.theta = nn.Parameter(torch.full((c, 1, 1), -4.0))
+        self.mu1 = nn.Parameter(torch.tensor(0.0))
+        self.mu2 = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor, z: Tensor, beta: Tensor) -> Tensor:
+        """All ``[N, 1, g, g]``; returns the next z."""
+        u = x + beta
+        code = soft_threshold(self.features(F.silu(self.analysis(u))), F.softplus(self.theta))
+        return self.mu1 * z + self.mu2 * u - self.project(F.silu(self.synthesis(code)))
+
+
+class ThresholdGenerator(nn.Module):
+    """DTG, Eq. 15-18: a threshold per cell out of the features of delta."""
+
+    def __init__(self, config: DSCSNetConfig) -> None:
+        super().__init__()
+        c = config.channels
+        self.features = DynamicConv(config)
+        self.branch1 = nn.Conv2d(c, c, 3, padding=1)
+        self.branch2 = nn.Conv2d(c, c, 3, padding=1)
+        self.mix = nn.Conv2d(2, 1, 3, padding=1)
+
+    def forward(self, delta: Tensor) -> Tensor:
+        """``[N, 1, g, g]`` -> theta >= 0, same shape. Pools run over the channels."""
+        features = F.silu(self.features(delta))
+        both = torch.cat([self.branch1(features), self.branch2(features)], dim=1)  # [N, 2C, g, g]
+        pooled = torch.cat([both.mean(1, keepdim=True), both.amax(1, keepdim=True)], dim=1)  # [N, 2, g, g]
+        return F.softplus(self.mix(pooled) - 4.0)
+
+
+class InformationReorganization(nn.Module):
+    """DIR, Eq. 19-22: the last m sparse codes return into the back-projected input.
+
+    The fusion weights of Eq. 21 are learned from 1/m; the output is a residual on Phi^T y.
+    """
+
+    def __init__(self, config: DSCSNetConfig) -> None:
+        super().__init__()
+        c = config.channels
+        self.sharpen = nn.ModuleList(nn.Conv2d(1, 1, 3, padding=1) for _ in range(config.memory))
+        self.weight = nn.Parameter(torch.full((config.memory,), 1 / config.memory))
+        self.encode = nn.Conv2d(1, c, 3, padding=1)
+        self.fuse = nn.Conv2d(c + 1, c, 3, padding=1)
+        self.project = nn.Conv2d(c, 1, 3, padding=1)
+
+    def forward(self, codes: list[Tensor], back_projection: Tensor) -> Tensor:
+        """m codes and Phi^T y, ``[N, 1, g, g]`` each -> the same shape."""
+        enhanced = [torch.tanh(conv(z)) for conv, z in zip(self.sharpen, codes)]
+        fused = sum((w * e for w, e in zip(self.weight, enhanced)), torch.zeros_like(back_projection))
+        features = torch.cat([fused, F.silu(self.encode(back_projection))], dim=1)  # [N, C+1, g, g]
+        return back_projection + self.project(F.silu(self.fuse(features)))
+
+
+class DSCSNet(nn.Module):
+    """Origin layer, ``stages`` ADMM stages, final reconstruction (Eq. 14).
+
+    Input ``[N, 1, n, n]`` (normalised DN), output ``[N, 1, g, g]``: radiance per cell in the same
+    units. Samples do not see each other.
+    """
+
+    factor: Tensor
+
+    def __init__(self, config: DSCSNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DSCSNetConfig()
+        factor = torch.from_numpy(Psf(config.sigma).sampling_factor(config.size, config.cells)).float()
+        self.register_buffer("factor", factor, persistent=False)  # P [n, g]
+        self.solvers = nn.ModuleList(Solver(config) for _ in range(config.stages + 1))
+        self.proxes = nn.ModuleList(SparseProx(config) for _ in range(config.stages))
+        self.eta = nn.Parameter(torch.full((config.stages,), 0.1))
+        self.dtg = ThresholdGenerator(config) if config.use_dtg else None
+        self.dir = InformationReorganization(config) if config.use_dir else None
+
+    def forward(self, patch: Tensor) -> Tensor:
+        with torch.autocast(patch.device.type, enabled=False):
+            back_projection = self.factor.T @ patch.float() @ self.factor  # Phi^T y
+        z = torch.zeros_like(back_projection)
+        beta = torch.zeros_like(back_projection)
+        codes = []
+        for k, (solver, prox) in enumerate(zip(self.solvers, self.proxes)):
+            x = solver(back_projection, z - beta)  # Eq. 8; with z = beta = 0 this is the origin layer
+            z = prox(x, z, beta)  # Eq. 10, 12, 13
+            beta = beta + self.eta[k] * (x - z)  # Eq. 11
+            codes.append(z)
+        delta = beta - z
+        if self.dtg is not None:
+            delta = soft_threshold(delta, self.dtg(delta))  # Eq. 17, 18
+        if self.dir is not None:
+            back_projection = self.dir(codes[-self.config.memory :], back_projection)  # Eq. 19-22
+        image: Tensor = self.solvers[-1](back_projection, -delta)  # Eq. 14
+        return image

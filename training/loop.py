@@ -1,0 +1,205 @@
+"""The training loop, the same for every network.
+
+A :class:`Task` supplies the model, batches, loss and validation; the loop does the rest: AdamW with
+warm-up and cosine, mixed precision, exponential moving average, checkpoints, exact resume, a log.
+The data come from one NumPy generator whose state is part of the checkpoint, so a resumed run
+continues as if it had not stopped (bit for bit on one CPU with the same number of threads).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from glint.config import to_dict
+from glint.errors import InputError, ModelError
+from glint.progress import Progress
+from glint.training.checkpoint import CheckpointInfo, load_checkpoint, part, save_checkpoint
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        steps: optimisation steps; the end of the schedule unless ``minutes`` is set.
+        minutes: time budget instead of steps; the learning rate follows the time spent. 0 for none.
+        batch: samples per step.
+        lr: peak learning rate.
+        weight_decay: on matrices and kernels only.
+        warmup: steps of linear warm-up.
+        clip: largest gradient norm.
+        ema: decay of the moving average of the weights (which is what is released).
+        seed: of weights and data.
+        validate_every: steps between validations, each followed by a checkpoint.
+        amp: bfloat16 autocast.
+    """
+
+    steps: int = 10_000
+    minutes: float = 0.0
+    batch: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup: int = 200
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 1
+    validate_every: int = 500
+    amp: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.minutes < 0 or self.batch < 1 or self.validate_every < 1:
+            raise InputError("Recipe: steps, batch and validate_every must be at least 1, minutes not negative")
+
+
+class Task(Protocol):
+    """What the loop needs to know about a network and its data."""
+
+    network: str
+    config: Any
+    data: dict[str, Any]
+    best_metric: str
+
+    def build(self) -> nn.Module:
+        """A freshly initialised model."""
+
+    def batch(self, size: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """The next training batch; all randomness from ``rng``."""
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> Tensor:
+        """Scalar loss; ``progress`` runs from 0 to 1 over the training."""
+
+    def validate(self, model: nn.Module) -> dict[str, Any]:
+        """Scores of the model; higher ``best_metric`` is better."""
+
+
+class Trainer:
+    """One training run in one folder: ``last`` and ``best`` checkpoints and ``log.jsonl``."""
+
+    def __init__(self, task: Task, recipe: Recipe, folder: Path, *, device: str = "cpu") -> None:
+        self.task, self.recipe, self.folder, self.device = task, recipe, folder, torch.device(device)
+        torch.manual_seed(recipe.seed)
+        self.rng = np.random.default_rng(recipe.seed)
+        self.model = task.build().to(self.device)
+        self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.parameters = dict(self.model.named_parameters())
+        decayed = [p for p in self.parameters.values() if p.ndim > 1]
+        plain = [p for p in self.parameters.values() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=recipe.lr,
+        )
+        self.step, self.seconds, self.history = 0, 0.0, list[dict[str, Any]]()
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done, 0 to 1."""
+        if self.recipe.minutes:
+            return min(1.0, self.seconds / (60 * self.recipe.minutes))
+        return min(1.0, self.step / self.recipe.steps)
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the end of the budget; returns the last validation."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        total = None if self.recipe.minutes else self.recipe.steps
+        losses: list[float] = []
+        started, spent = time.monotonic(), self.seconds
+        with Progress(f"train {self.task.network}", total) as line:
+            while self.progress < 1:
+                losses.append(self._train_step())
+                self.step += 1
+                self.seconds = spent + time.monotonic() - started
+                line.update(self.step, f"loss {losses[-1]:.4g}  {100 * self.progress:.0f} %")
+                if self.step % self.recipe.validate_every == 0 or self.progress >= 1:
+                    self._validate(float(np.mean(losses)))
+                    losses.clear()
+        return self.history[-1] if self.history else {}
+
+    def _train_step(self) -> float:
+        recipe, progress = self.recipe, self.progress
+        warm = min(1.0, (self.step + 1) / max(1, recipe.warmup))
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.lr * warm * (0.005 + 0.995 * (0.5 + 0.5 * math.cos(math.pi * progress)))
+        self.model.train()
+        batch = {k: v.to(self.device) for k, v in self.task.batch(recipe.batch, self.rng).items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.amp):
+            loss = self.task.loss(self.model, batch, progress)
+        if not torch.isfinite(loss):
+            raise ModelError(
+                f"training {self.task.network}: the loss became {loss.item()} at step {self.step}",
+                hint="lower the learning rate (--lr) or resume from the last checkpoint",
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.parameters.values(), recipe.clip)
+        self.optimizer.step()
+        decay = min(recipe.ema, (1 + self.step) / (10 + self.step))  # a young average forgets faster
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                average = self.ema[name]
+                if average.is_floating_point():
+                    average.lerp_(value, 1 - decay)
+                else:
+                    average.copy_(value)
+        return float(loss.item())
+
+    def _validate(self, loss: float) -> None:
+        weights = {k: v.clone() for k, v in self.model.state_dict().items()}
+        self.model.load_state_dict(self.ema)
+        self.model.eval()
+        with torch.no_grad():
+            metrics = self.task.validate(self.model)
+        self.model.load_state_dict(weights)
+        row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": round(loss, 6), **metrics}
+        self.history.append(row)
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+        self.save("last")
+        name = self.task.best_metric
+        if metrics[name] >= max(r[name] for r in self.history):
+            self.save("best")
+
+    def save(self, name: str) -> None:
+        """Write the whole state as ``folder/name.safetensors`` and ``.json``."""
+        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"ema/{k}": v for k, v in self.ema.items()}
+        for parameter, tensor in self.parameters.items():
+            for key, value in self.optimizer.state[tensor].items():
+                tensors[f"optimizer/{parameter}/{key}"] = value
+        info = CheckpointInfo(
+            network=self.task.network, config=to_dict(self.task.config), data=self.task.data,
+            recipe=to_dict(self.recipe), step=self.step, seconds=self.seconds, rng=self.rng.bit_generator.state,  # type: ignore[arg-type]
+            metrics=self.history[-1] if self.history else {}, history=tuple(self.history),
+        )  # fmt: skip
+        save_checkpoint(self.folder / f"{name}.safetensors", info, tensors)
+
+    def resume(self, path: Path) -> None:
+        """Continue from a checkpoint as if the run had not stopped.
+
+        Raises:
+            ModelError: if it is of another network or configuration.
+        """
+        info, tensors = load_checkpoint(path)
+        mine = {"network": self.task.network, "config": to_dict(self.task.config), "data": self.task.data}
+        for name, value in mine.items():
+            if getattr(info, name) != value:
+                raise ModelError(
+                    f"checkpoint {path}: its {name} is {getattr(info, name)}, this run has {value}",
+                    hint="resume with the options that the run was started with, or choose another --out",
+                )
+        self.model.load_state_dict(part(tensors, "model"))
+        self.ema = {k: v.to(self.device) for k, v in part(tensors, "ema").items()}
+        for name, tensor in self.parameters.items():
+            state = part(tensors, f"optimizer/{name}")
+            # AdamW keeps its step counter on the CPU and everything else beside the parameter.
+            self.optimizer.state[tensor] = {k: v if k == "step" else v.to(self.device) for k, v in state.items()}
+        self.step, self.seconds, self.history = info.step, info.seconds, list(info.history)
+        self.rng.bit_generator.state = info.rng

@@ -1,0 +1,309 @@
+"""LSNet: low-rank plus sparse decomposition D = B + T unfolded into a network.
+
+Source: Li, Wang, Chen, "From Optimization to Network: A Low-Rank and Sparse-Aware Deep Unfolding
+Framework for Infrared Small Target Detection". The authors publish the idea (a state-space model
+for the low-rank prox, a spatially attentive network for the sparse prox) and its size, not its
+code; the layers are ours.
+
+Glossary:
+    D        frame, normalised                                   [N, 1, H, W]
+    B, T     background (low rank) and targets (sparse)          [N, 1, H, W]
+    D_k      eta D + (1 - eta) (B_k + T_k), the data of the next stage
+    theta    threshold map of the sparse prox, >= 0              [N, 1, H, W]
+    s        running sum of dt * |A| along a scanned line        [..., L]
+    H, W     multiples of 16
+
+Selective scan (Mamba-2's state-space duality): along a line, forward and backward recurrences with
+scalar decay per head,
+
+    h_i = exp(-a_i) h_{i-1} + dt_i B_i x_i,   a_i = dt_i |A|,   y_i = C_i . h_i,
+
+sum (the diagonal once) to y = M x with M_ij = (C_i . B_j) exp(-|s_i - s_j|) dt_j. No exponent is
+positive, so half precision cannot overflow; s itself stays in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glint.errors import InputError
+from glint.training.dscsnet import soft_threshold
+
+MULTIPLE = 16  # H and W must be divisible by this
+
+
+@dataclass(frozen=True)
+class LSNetConfig:
+    """Size of the network.
+
+    Attributes:
+        stages: unfolded iterations K.
+        background: channels of the low-rank prox at H/8 and H/16.
+        heads, head_dim, state: of the selective scan, per scanned axis.
+        sparse: channels of the sparse prox at its three scales.
+        unshuffle: pixels that the sparse prox folds into channels per axis; 1 works at full
+            resolution, 2 costs a quarter.
+    """
+
+    stages: int = 4
+    background: tuple[int, int] = (128, 160)
+    heads: int = 3
+    head_dim: int = 32
+    state: int = 16
+    sparse: tuple[int, int, int] = (16, 32, 64)
+    unshuffle: int = 1
+
+    def __post_init__(self) -> None:
+        if self.stages < 1 or self.unshuffle not in (1, 2):
+            raise InputError(f"LSNetConfig: expected stages >= 1 and unshuffle 1 or 2, got {self}")
+
+
+PRESETS = {
+    "lsnet": LSNetConfig(),
+    "lsnet-s": LSNetConfig(stages=3, background=(64, 96), heads=2, unshuffle=2),
+}
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the channels of ``[N, C, H, W]``, in float32."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, value: Tensor) -> Tensor:
+        with torch.autocast(value.device.type, enabled=False):
+            wide = value.float()
+            return self.weight * wide * torch.rsqrt(wide.square().mean(1, keepdim=True) + 1e-6)
+
+
+def scan_lines(x: Tensor, dt: Tensor, decay: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Forward plus backward selective scan along lines as one masked matmul.
+
+    Args:
+        x: ``[..., L, heads, dim]`` values.
+        dt: ``[..., L, heads]`` step sizes, > 0.
+        decay: ``[heads]`` |A|.
+        b, c: ``[..., L, state]`` input and output maps, shared by the heads.
+
+    Returns:
+        ``[..., L, heads, dim]``.
+    """
+    length = x.shape[-3]
+    with torch.autocast(x.device.type, enabled=False):
+        step = dt.to(torch.promote_types(dt.dtype, torch.float32))
+        # A triangular product instead of CumSum: TensorRT 10.3 would run CumSum as a serial loop.
+        ones = torch.ones(length, length, dtype=step.dtype, device=step.device).tril()
+        s = ones @ (step * decay)  # [..., L, heads]
+        s = s.transpose(-1, -2)  # [..., heads, L]
+        gap = (s[..., :, None] - s[..., None, :]).abs()
+        weight = torch.exp(-gap) * step.transpose(-1, -2)[..., None, :]  # [..., heads, L, L]
+    mixing = (c @ b.transpose(-1, -2))[..., None, :, :] * weight  # [..., heads, L, L]
+    return (mixing.to(x.dtype) @ x.transpose(-2, -3)).transpose(-2, -3)
+
+
+class SelectiveScan2d(nn.Module):
+    """State-space block: half of the heads scan rows, half columns; residual."""
+
+    def __init__(self, channels: int, config: LSNetConfig) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.state = config.heads, config.head_dim, config.state
+        self.inner = 2 * self.heads * self.head_dim  # both axes
+        self.norm = RMSNorm(channels)
+        self.expand = nn.Conv2d(channels, 2 * self.inner + 4 * self.state + 2 * self.heads, 1)
+        mixed = self.inner + 4 * self.state
+        self.local = nn.Conv2d(mixed, mixed, 3, padding=1, groups=mixed)
+        self.log_decay = nn.Parameter(torch.linspace(-2.0, 1.0, 2 * self.heads))
+        self.dt_bias = nn.Parameter(torch.full((2 * self.heads,), -2.0))
+        self.skip = nn.Parameter(torch.ones(self.inner, 1, 1))
+        self.out_norm = RMSNorm(self.inner)
+        self.out = nn.Conv2d(self.inner, channels, 1)
+
+    def forward(self, value: Tensor) -> Tensor:
+        """``[N, C, h, w]`` -> same shape."""
+        gate, mixed, dt = self.expand(self.norm(value)).split(
+            [self.inner, self.inner + 4 * self.state, 2 * self.heads], dim=1
+        )
+        mixed = F.silu(self.local(mixed))
+        x, maps = mixed[:, : self.inner], mixed[:, self.inner :]
+        step = F.softplus(dt.float() + self.dt_bias[:, None, None])  # [N, 2 heads, h, w]
+        decay = self.log_decay.float().exp()
+        half, heads = self.inner // 2, self.heads
+        rows = self._scan(x[:, :half], step[:, :heads], decay[:heads], maps[:, : 2 * self.state])
+        columns = self._scan(
+            x[:, half:].transpose(2, 3),
+            step[:, heads:].transpose(2, 3),
+            decay[heads:],
+            maps[:, 2 * self.state :].transpose(2, 3),
+        ).transpose(2, 3)
+        y = torch.cat([rows, columns], dim=1) + self.skip * x
+        result: Tensor = value + self.out(self.out_norm(y * F.silu(gate)))
+        return result
+
+    def _scan(self, x: Tensor, dt: Tensor, decay: Tensor, maps: Tensor) -> Tensor:
+        """Along the last axis: ``[N, heads * dim, h, w]`` -> same shape."""
+        batch, _, height, width = x.shape
+        lines = x.reshape(batch, self.heads, self.head_dim, height, width).permute(0, 3, 4, 1, 2)  # [N, h, w, heads, d]
+        b, c = maps.permute(0, 2, 3, 1).split(self.state, dim=-1)  # [N, h, w, state]
+        y = scan_lines(lines, dt.permute(0, 2, 3, 1), decay, b, c)
+        return y.permute(0, 3, 4, 1, 2).reshape(batch, self.heads * self.head_dim, height, width)
+
+
+class SingularValueThreshold(nn.Module):
+    """Soft-thresholds the energy of learned components, as SVT does singular values.
+
+    q = W_a u; sigma_c = RMS of q_c over the image; q_c <- q_c relu(sigma_c - tau_c) / sigma_c;
+    u <- u + W_s q. Components that do not carry energy over the whole image (targets) vanish.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.analysis = nn.Conv2d(channels, channels, 1, bias=False)
+        self.synthesis = nn.Conv2d(channels, channels, 1, bias=False)
+        nn.init.zeros_(self.synthesis.weight)
+        self.tau = nn.Parameter(torch.full((channels, 1, 1), -3.0))
+
+    def forward(self, value: Tensor) -> Tensor:
+        q = self.analysis(value)
+        with torch.autocast(value.device.type, enabled=False):
+            sigma = torch.sqrt(q.float().square().mean((2, 3), keepdim=True) + 1e-6)  # [N, C, 1, 1]
+            gain = F.relu(sigma - F.softplus(self.tau)) / sigma
+        result: Tensor = value + self.synthesis(q * gain)
+        return result
+
+
+class BackgroundProx(nn.Module):
+    """Low-rank prox: state-space blocks and a singular-value threshold at H/8 and H/16."""
+
+    def __init__(self, config: LSNetConfig, *, remembers: bool) -> None:
+        super().__init__()
+        fine, coarse = config.background
+        self.encode = nn.Conv2d(64, fine, 1)
+        self.recall = nn.Conv2d(fine, fine, 1) if remembers else None
+        self.fine = SelectiveScan2d(fine, config)
+        self.fine_svt = SingularValueThreshold(fine)
+        self.down = nn.Conv2d(fine, coarse, 2, stride=2)
+        self.coarse = SelectiveScan2d(coarse, config)
+        self.coarse_svt = SingularValueThreshold(coarse)
+        self.up = nn.Conv2d(coarse, fine, 1)
+        self.decode = nn.Conv2d(fine, 64, 1)
+        self.smooth = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, data: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Data ``[N, 1, H, W]`` and the last stage's memory -> B and memory ``[N, C, H/8, W/8]``."""
+        features = self.encode(F.pixel_unshuffle(data, 8))
+        if self.recall is not None and memory is not None:
+            features = features + self.recall(memory)
+        features = self.fine_svt(self.fine(features))
+        coarse = self.coarse_svt(self.coarse(self.down(features)))
+        features = features + F.interpolate(self.up(coarse), scale_factor=2.0, mode="nearest")
+        residual = self.smooth(F.pixel_shuffle(self.decode(features), 8))
+        return data + residual, features
+
+
+class AttentiveBlock(nn.Module):
+    """Residual block whose update is gated by a spatial attention map (mean and max over channels)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.attention = nn.Conv2d(2, 1, 7, padding=3)
+
+    def forward(self, value: Tensor) -> Tensor:
+        update = self.conv2(F.silu(self.conv1(value)))
+        pooled = torch.cat([update.mean(1, keepdim=True), update.amax(1, keepdim=True)], dim=1)
+        result: Tensor = F.silu(value + update * torch.sigmoid(self.attention(pooled)))
+        return result
+
+
+class SparseProx(nn.Module):
+    """Sparse prox: a small U-shape predicts the threshold map; T = soft(R, theta), R = D - B."""
+
+    def __init__(self, config: LSNetConfig, *, remembers: bool) -> None:
+        super().__init__()
+        c1, c2, c3 = config.sparse
+        self.fold = config.unshuffle
+        pixels = self.fold**2
+        self.encode = nn.Conv2d(2 * pixels, c1, 3, padding=1)
+        self.recall = nn.Conv2d(c1, c1, 1) if remembers else None
+        self.block1 = AttentiveBlock(c1)
+        self.down1 = nn.Conv2d(c1, c2, 3, stride=2, padding=1)
+        self.block2 = AttentiveBlock(c2)
+        self.down2 = nn.Conv2d(c2, c3, 3, stride=2, padding=1)
+        self.context = nn.Conv2d(config.background[0], c3, 1)
+        self.block3 = AttentiveBlock(c3)
+        self.up2 = nn.Conv2d(c3, c2, 1)
+        self.merge2 = nn.Conv2d(c2, c2, 3, padding=1)
+        self.up1 = nn.Conv2d(c2, c1, 1)
+        self.theta = nn.Conv2d(c1, pixels, 3, padding=1)
+        self.mask = nn.Conv2d(c1 + pixels, pixels, 3, padding=1)
+        nn.init.constant_(self.mask.bias, -4.0)  # type: ignore[arg-type]  # targets are rare
+
+    def forward(
+        self, residual: Tensor, frame: Tensor, context: Tensor, memory: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """R and D ``[N, 1, H, W]``, background features and memory -> T, mask logit, memory."""
+        inputs = torch.cat([F.pixel_unshuffle(residual, self.fold), F.pixel_unshuffle(frame, self.fold)], dim=1)
+        level1 = self.encode(inputs)
+        if self.recall is not None and memory is not None:
+            level1 = level1 + self.recall(memory)
+        level1 = self.block1(level1)
+        level2 = self.block2(self.down1(level1))
+        level3 = self.down2(level2)
+        scale = 2.0 if self.fold == 1 else 1.0  # background features live at H/8, level 3 at H/(4 fold)
+        level3 = self.block3(level3 + F.interpolate(self.context(context), scale_factor=scale, mode="nearest"))
+        level2 = F.silu(self.merge2(level2 + F.interpolate(self.up2(level3), scale_factor=2.0, mode="nearest")))
+        level1 = F.silu(level1 + F.interpolate(self.up1(level2), scale_factor=2.0, mode="nearest"))
+        theta = F.softplus(F.pixel_shuffle(self.theta(level1), self.fold).float())
+        target = soft_threshold(residual, theta)
+        folded = F.pixel_unshuffle(target, self.fold)
+        logit = F.pixel_shuffle(self.mask(torch.cat([level1, folded.to(level1.dtype)], dim=1)), self.fold)
+        return target, logit, level1
+
+
+class Stage(NamedTuple):
+    """What one stage gives, each ``[N, 1, H, W]``; ``logit`` is of the target probability."""
+
+    background: Tensor
+    target: Tensor
+    logit: Tensor
+
+
+class LSNet(nn.Module):
+    """K untied stages with memories between them.
+
+    Input ``[N, 1, H, W]`` (normalised, H and W multiples of 16); output (probability, background,
+    target), each of the same shape, of the last stage. :meth:`stages` gives all of them.
+    """
+
+    def __init__(self, config: LSNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or LSNetConfig()
+        self.low_rank = nn.ModuleList(BackgroundProx(config, remembers=k > 0) for k in range(config.stages))
+        self.sparse = nn.ModuleList(SparseProx(config, remembers=k > 0) for k in range(config.stages))
+        self.eta = nn.Parameter(torch.zeros(config.stages))
+
+    def stages(self, frame: Tensor) -> list[Stage]:
+        """All stages, first to last."""
+        data, target = frame, torch.zeros_like(frame)
+        background_memory: Tensor | None = None
+        sparse_memory: Tensor | None = None
+        outputs = []
+        for k, (low_rank, sparse) in enumerate(zip(self.low_rank, self.sparse)):
+            background, background_memory = low_rank(data - target, background_memory)
+            background = background.float()
+            target, logit, sparse_memory = sparse(data - background, frame, background_memory, sparse_memory)
+            outputs.append(Stage(background, target, logit.float()))
+            eta = torch.sigmoid(self.eta[k])
+            data = eta * frame + (1 - eta) * (background + target)
+        return outputs
+
+    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        last = self.stages(frame)[-1]
+        return torch.sigmoid(last.logit), last.background, last.target
