@@ -1,1 +1,1 @@
-"""x"""
+"""Accuracy, latency and parity, measured."""

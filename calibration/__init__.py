@@ -1,1 +1,1 @@
-"""x"""
+"""From an fp32 ONNX file to fp16 and int8 ones that stay the float model."""

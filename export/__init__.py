@@ -1,1 +1,1 @@
-"""x"""
+"""From a checkpoint to an ONNX file with its model card."""

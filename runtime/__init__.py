@@ -1,1 +1,1 @@
-"""x"""
+"""Engines, sources, pipeline and sinks; needs neither torch nor onnx."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
 
 from glint.errors import InputError
+from glint.metrics.matching import match_points
 
 MATCHINGS = ("one-to-one", "legacy")
 MATCH_DISTANCE = 3.0  # px
@@ -77,9 +77,7 @@ def components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def _match_optimal(distance: NDArray[np.float64]) -> NDArray[np.int64]:
-    cost = np.where(distance < MATCH_DISTANCE, distance, 1e6)
-    rows, columns = linear_sum_assignment(cost)
-    return columns[cost[rows, columns] < 1e6]
+    return match_points(distance, MATCH_DISTANCE)[1]
 
 
 def _match_legacy(distance: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
 
 from glint.errors import InputError
+from glint.metrics.matching import match_points
 
 THRESHOLDS = (0.05, 0.10, 0.15, 0.20, 0.25)
 MATCH_DISTANCE = 0.5  # px; beyond the least separation of two targets a pair is not the same target
@@ -140,11 +140,8 @@ def _match(patch: NDArray[np.int64], distance: NDArray[np.float64]) -> NDArray[n
     order = np.argsort(patch, kind="stable")
     starts = np.flatnonzero(np.diff(patch[order], prepend=-1))
     for rows in np.split(order, starts[1:]) if len(order) else []:
-        # A pair beyond the limit costs more than any set of pairs within it.
-        cost = np.where(distance[rows] <= MATCH_DISTANCE, distance[rows], 1e3)
-        for a, b in zip(*linear_sum_assignment(cost)):
-            if cost[a, b] < 1e3:
-                pairs.append((int(rows[a]), int(b)))
+        found, slot = match_points(distance[rows], MATCH_DISTANCE)
+        pairs.extend(zip(rows[found].tolist(), slot.tolist()))
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 

@@ -1,0 +1,189 @@
+"""Model cards: what stands beside every ONNX file, and how a model is named, found and trusted.
+
+A card is ``NAME.PRECISION.json`` beside ``NAME.PRECISION.onnx``. It carries everything that the
+runtime must know about the network (inputs, normaliser, PSF, thresholds) and everything that a
+person wants to know (data, recipe, measured accuracy, parity), and the hash of the ONNX file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from glint.config import from_dict, to_dict
+from glint.errors import InputError, ModelError
+from glint.files import read_json, sha256, write_json
+from glint.normalise import Normaliser
+
+PRECISIONS = ("fp32", "fp16", "int8")
+DEFAULT_DETECTOR = "lsnet-s"
+DEFAULT_UNMIXER = "dscsnet-s-sensor"
+CARD_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, element type (ONNX spelling, e.g. ``float32``) and shape of a tensor; -1 is any size."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """How LSNet's outputs become blobs.
+
+    Attributes:
+        multiple: height and width of the input are padded to a multiple of this.
+        threshold: target probability above which a pixel belongs to a blob.
+    """
+
+    multiple: int = 16
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class UnmixerSpec:
+    """How DSCSNet's grid becomes targets.
+
+    Attributes:
+        patch: pixels per side of the patches that the runtime cuts out.
+        crop: pixels per side of what the network sees, re-centred; equal to ``patch``: no crop.
+        cells: cells per pixel and axis, c.
+        sigma: of the PSF that the network was trained for, pixels.
+        threshold: radiance that a cell must exceed, DN; 0 if ``relative`` is used.
+        relative: share of the brightest cell of the patch that a cell must exceed.
+        radiance_unit: DN (of the normalised scale) of a typical target.
+    """
+
+    patch: int = 11
+    crop: int = 11
+    cells: int = 3
+    sigma: float = 0.5
+    threshold: float = 0.0
+    relative: float = 0.0
+    radiance_unit: float = 235.0
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A released model.
+
+    Attributes:
+        name: e.g. ``lsnet-s``; with the precision it is the stem of the files.
+        task: ``detect`` or ``unmix``.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        network, config: the architecture and its configuration.
+        file, sha256: the ONNX file beside the card and its hash.
+        inputs, outputs: of the ONNX graph.
+        normaliser: brings DN to what the network was trained on.
+        detector, unmixer: the one that fits the task.
+        parameters, macs: learned numbers; multiply-accumulates per patch or per 512 x 512 frame.
+        training: data, recipe, steps, time, seed.
+        metrics: accuracy on the validation data named in it.
+        parity: largest error of the ONNX file against its PyTorch original.
+        versions: of the programs that made it.
+        format: of this file.
+    """
+
+    name: str
+    task: str
+    precision: str
+    network: str
+    config: dict[str, Any]
+    file: str
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    normaliser: Normaliser
+    detector: DetectorSpec | None = None
+    unmixer: UnmixerSpec | None = None
+    parameters: int = 0
+    macs: int = 0
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    format: int = CARD_FORMAT
+
+    def __post_init__(self) -> None:
+        if (self.task, self.detector is None, self.unmixer is None) not in {
+            ("detect", False, True),
+            ("unmix", True, False),
+        }:
+            raise InputError(f"model card {self.name}: task {self.task!r} needs its section 'detector' or 'unmixer'")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"model card {self.name}: precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
+        if self.format != CARD_FORMAT:
+            raise InputError(f"model card {self.name}: format {self.format}, this glint reads {CARD_FORMAT}")
+
+
+def zoo_folder() -> Path:
+    """Where the released models are installed."""
+    return Path(str(resources.files("glint.zoo")))
+
+
+def zoo_names() -> list[str]:
+    """``NAME.PRECISION`` of every released model."""
+    return sorted(path.stem for path in zoo_folder().glob("*.json"))
+
+
+def save_card(card: ModelCard, folder: Path) -> Path:
+    """Write the card beside its ONNX file; returns its path."""
+    path = folder / f"{card.name}.{card.precision}.json"
+    write_json(path, to_dict(card))
+    return path
+
+
+def load_card(model: str | Path, *, precision: str = "fp32", task: str | None = None) -> tuple[ModelCard, Path]:
+    """Find a model, read its card and check the hash of its ONNX file.
+
+    Args:
+        model: a name in the zoo, or the path of a card (``*.json``) or of the ONNX file beside it.
+        precision: which one of the zoo's; a path says it itself.
+        task: ``detect`` or ``unmix`` if only that will do.
+
+    Returns:
+        The card and the path of the ONNX file.
+
+    Raises:
+        ModelError: if there is no such model, the card is malformed, or the hash does not match.
+    """
+    path = _card_path(model, precision)
+    try:
+        card = from_dict(ModelCard, read_json(path, what="model card"), where=f"model card {path.name}")
+    except InputError as error:
+        raise ModelError(str(error), hint=error.hint) from error
+    onnx = path.parent / card.file
+    if Path(card.file).name != card.file:
+        raise ModelError(f"model card {path}: 'file' must name a file beside the card, got {card.file!r}")
+    if not onnx.is_file():
+        raise ModelError(f"model card {path.name}: its model file {onnx} is missing")
+    actual = sha256(onnx)
+    if actual != card.sha256:
+        raise ModelError(
+            f"{onnx}: the hash is {actual[:12]}…, its card says {card.sha256[:12]}…",
+            hint="the file is corrupt or of another version: install it again together with its card",
+        )
+    if task is not None and card.task != task:
+        raise ModelError(f"model {card.name} is made to {card.task}, not to {task}")
+    return card, onnx
+
+
+def _card_path(model: str | Path, precision: str) -> Path:
+    path = Path(model)
+    if path.suffix in (".json", ".onnx"):
+        card = path.with_suffix(".json")
+        if not card.is_file():
+            raise ModelError(f"model card {card}: no such file")
+        return card
+    card = zoo_folder() / f"{model}.{precision}.json"
+    if len(path.parts) != 1 or not card.is_file():
+        raise ModelError(
+            f"no released model {str(model)!r} in {precision}",
+            hint=f"released: {', '.join(zoo_names()) or 'none'}; or give the path of a model card",
+        )
+    return card

@@ -1,0 +1,114 @@
+"""The command line: ``glint COMMAND ...``.
+
+A command is a module with ``add_arguments(parser)`` and ``main(arguments) -> int``; it is imported
+when it is asked for, so that help is instant and no command pays for another one's libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from glint import __version__
+from glint.errors import EXIT_INTERRUPTED, EXIT_OK, GlintError, MissingDependencyError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "doctor": ("glint.runtime.doctor", "say what works on this machine, what does not, and how to mend it"),
+    "run": ("glint.runtime.run", "detect and unmix the targets of a stream of frames"),
+    "detect": ("glint.runtime.detect_command", "write a target mask for every image of a folder"),
+    "unmix": ("glint.runtime.unmix_command", "take patches apart into targets"),
+    "simulate": ("glint.simulate", "write simulated patches or frames with their truth"),
+    "train": ("glint.training.train", "train a network"),
+    "evaluate": ("glint.benchmarks.evaluate", "score a model on labelled data"),
+    "export": ("glint.export.export", "turn a checkpoint into an ONNX file with its model card"),
+}
+
+_EXTRAS = {
+    "torch": "train", "safetensors": "train", "onnx": "export", "onnxscript": "export", "av": "video",
+}  # fmt: skip
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser; with ``command``, that command's arguments are filled in."""
+    parser = argparse.ArgumentParser(
+        prog="glint",
+        description="Detect small infrared targets and take merged ones apart.",
+        epilog="glint COMMAND --help tells more about a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"glint {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, text) in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if name == command:
+            importlib.import_module(module).add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = next((w for w in words if w in COMMANDS), None)
+    debug = "--debug" in words
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        arguments = build_parser(command).parse_args(words)
+        module = importlib.import_module(COMMANDS[arguments.command][0])
+        return int(module.main(arguments) or EXIT_OK)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (glint ... | head): that is its right.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except GlintError as error:
+        return _report(error, debug=debug)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        hint = f"pip install 'glint[{extra}]'"
+        return _report(MissingDependencyError(f"{error.name} is not installed", hint=hint), debug=debug)
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _report(error: GlintError, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"error: {error}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def talk(text: str) -> None:
+    """A line for the person at the terminal, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def positive_int(text: str) -> int:
+    """Argument type: a whole number >= 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

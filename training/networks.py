@@ -1,0 +1,48 @@
+"""The networks by name, and how a checkpoint becomes a model again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from glint.config import from_dict
+from glint.errors import InputError, ModelError
+from glint.training import dscsnet, lsnet
+from glint.training.checkpoint import CheckpointInfo, load_checkpoint, part
+
+PRESETS: dict[str, Any] = {**lsnet.PRESETS, **dscsnet.PRESETS}
+
+
+def task_of(network: str) -> str:
+    """``detect`` or ``unmix``.
+
+    Raises:
+        InputError: if there is no such network.
+    """
+    if network not in PRESETS:
+        raise InputError(f"no network {network!r}", hint=f"known: {', '.join(PRESETS)}")
+    return "detect" if network in lsnet.PRESETS else "unmix"
+
+
+def build(network: str, config: dict[str, Any]) -> nn.Module:
+    """A freshly initialised network of that name and configuration."""
+    if task_of(network) == "detect":
+        return lsnet.LSNet(from_dict(lsnet.LSNetConfig, config, where=f"{network} configuration"))
+    return dscsnet.DSCSNet(from_dict(dscsnet.DSCSNetConfig, config, where=f"{network} configuration"))
+
+
+def load_model(path: Path) -> tuple[CheckpointInfo, nn.Module]:
+    """The averaged weights of a checkpoint, ready to be evaluated or exported.
+
+    Raises:
+        ModelError: if the checkpoint is unusable or its tensors do not fit its configuration.
+    """
+    info, tensors = load_checkpoint(path)
+    try:
+        model = build(info.network, info.config)
+        model.load_state_dict(part(tensors, "ema"))
+    except (InputError, RuntimeError) as error:
+        raise ModelError(f"checkpoint {path}: {error}") from error
+    return info, model.eval()
