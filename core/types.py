@@ -26,6 +26,7 @@ class TargetFlag(IntFlag):
     NOT_CONVERGED = 4
     COUNT_AMBIGUOUS = 8
     ON_GRID = 16
+    EXTENDED = 32
 
 
 FLAG_TEXT = {
@@ -33,6 +34,7 @@ FLAG_TEXT = {
     TargetFlag.EDGE: "the patch reaches over the edge of the frame: missing pixels were replicated",
     TargetFlag.NOT_CONVERGED: "the refinement stopped before its step was small",
     TargetFlag.COUNT_AMBIGUOUS: "another number of targets explains the patch almost as well",
+    TargetFlag.EXTENDED: "the spot is not made of point targets of this PSF",
     TargetFlag.ON_GRID: "the position is a cell centre of the network's grid, not refined",
 }
 

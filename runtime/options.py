@@ -1,0 +1,37 @@
+"""Command-line arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+from glint.cards import PRECISIONS
+from glint.cli import positive_int
+from glint.errors import InputError
+from glint.runtime.engine import ENGINES
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--engine``, ``--precision``, ``--threads``."""
+    group = parser.add_argument_group("engine")
+    group.add_argument("--engine", choices=ENGINES, default="auto", help="what runs the networks (default: auto)")
+    group.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the released model (default: fp32)")
+    group.add_argument("--threads", type=positive_int, help="CPU threads (default: all cores)")
+
+
+def add_refine_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--no-refine`` and ``--radiance-prior``."""
+    group = parser.add_argument_group("refinement")
+    group.add_argument("--no-refine", action="store_true", help="leave targets on the network's 3x grid")
+    group.add_argument(
+        "--radiance-prior", metavar="MEAN,SD", type=_prior, help="radiance of a target in DN, if it is known"
+    )
+
+
+def _prior(text: str) -> tuple[float, float]:
+    try:
+        mean, sd = (float(v) for v in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected MEAN,SD, got {text!r}") from error
+    if not (mean > 0 and sd > 0):
+        raise InputError(f"--radiance-prior: mean and standard deviation must be positive, got {text!r}")
+    return mean, sd

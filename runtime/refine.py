@@ -1,0 +1,360 @@
+"""Off the grid: targets of the network refined on the optical model, with their uncertainties.
+
+For each patch the radiance, position and number of targets and a constant background are fitted by
+Levenberg-Marquardt to the pixel-integrated PSF (``optics.Psf``), all patches of equal count in one
+batch. Saturated pixels are censored: where the model exceeds full scale there is no residual. The
+network supplies the start; the number of targets is decided again among K - 1, K and K + 1 by
+penalised likelihood, repeatedly, because on a 3x grid neighbouring cells and ghosts look alike.
+No weights, no training: this is physics, and it knows its errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from glint.optics import Psf
+from glint.types import TargetFlag, Targets
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """What is known beforehand, and how long to try.
+
+    Attributes:
+        radiance: mean and standard deviation of a target's radiance, DN, or None if unknown.
+        max_targets: most targets in a patch.
+        separation: two targets nearer than this are one, pixels.
+        noise_floor: least noise to assume, DN; quantisation to whole numbers alone is 0.29.
+        background_share: standard deviation of the residual background over the patch's peak.
+        iterations: Levenberg-Marquardt steps of a fit.
+        rounds: times that the number of targets may change by one.
+        misfit: share of the patch's energy that the model may leave unexplained; beyond it the
+            spot is not made of point targets.
+    """
+
+    radiance: tuple[float, float] | None = None
+    max_targets: int = 5
+    separation: float = 0.45
+    noise_floor: float = 0.3
+    background_share: float = 0.03
+    iterations: int = 12
+    rounds: int = 3
+    misfit: float = 0.08
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """Patches of one batch and what weighs their pixels."""
+
+    image: FloatArray  # [M, n, n] DN
+    noise: FloatArray  # [M] DN
+    full_scale: FloatArray  # [M, n, n] DN, infinity for none
+    background_sd: FloatArray  # [M] DN
+    radiance: tuple[float, float] | None
+    psf: Psf
+
+    def rows(self, index: NDArray[Any]) -> _Problem:
+        return replace(
+            self, image=self.image[index], noise=self.noise[index], full_scale=self.full_scale[index],
+            background_sd=self.background_sd[index],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """A batch of fits with K targets each; ``theta`` is [x.., y.., radiance.., background]."""
+
+    theta: FloatArray  # [M, 3K + 1]
+    cost: FloatArray  # [M] negative log posterior
+    converged: BoolArray  # [M]
+
+    @property
+    def count(self) -> int:
+        return (self.theta.shape[1] - 1) // 3
+
+    def column(self, which: int) -> FloatArray:
+        """x (0), y (1) or radiance (2): ``[M, K]``."""
+        k = self.count
+        return self.theta[:, which * k : (which + 1) * k]
+
+
+def refine(
+    patches: NDArray[np.floating],
+    start: Targets,
+    psf: Psf,
+    *,
+    noise: FloatArray | None = None,
+    full_scale: ArrayLike | None = None,
+    config: RefineConfig | None = None,
+) -> Targets:
+    """Refine the targets of a batch of patches.
+
+    Args:
+        patches: ``[N, n, n]``, DN above the background.
+        start: targets with ``blob`` the number of their patch, in patch pixels. A patch without
+            any stays without.
+        psf: the optics.
+        noise: standard deviation of each patch's noise, DN, ``[N]``; estimated from its border
+            if None.
+        full_scale: level at which a pixel of the patch is saturated, DN; one number or ``[N, n, n]``
+            (full scale less the background there); None if it never is.
+        config: priors and limits.
+
+    Returns:
+        Targets in patch pixels, ordered by patch, with uncertainties from the normal matrix, score
+        exp(-(sigma_x^2 + sigma_y^2) / 0.01), and flags.
+    """
+    config = config or RefineConfig()
+    image = patches.astype(np.float64)
+    floor = np.full(len(image), config.noise_floor) if noise is None else np.maximum(noise, config.noise_floor)
+    sd = np.maximum(floor, border_noise(image)) if noise is None else floor
+    peak = image.max(axis=(1, 2), initial=0.0)
+    limit = np.broadcast_to(np.asarray(np.inf if full_scale is None else full_scale, dtype=np.float64), image.shape)
+    background_sd = config.background_share * np.maximum(peak, 10 * sd)
+    problem = _Problem(image, sd, limit, background_sd, config.radiance, psf)
+    best = _search(problem, _starts(start, image, config), config)
+    return _targets(problem, best, config)
+
+
+def border_noise(image: FloatArray) -> FloatArray:
+    """Robust standard deviation of the outermost ring of each patch, ``[N, n, n]`` -> ``[N]``."""
+    ring = np.ones(image.shape[1:], dtype=bool)
+    ring[1:-1, 1:-1] = False
+    values = image[:, ring]
+    deviation: FloatArray = np.median(np.abs(values - np.median(values, axis=1, keepdims=True)), axis=1)
+    return 1.4826 * deviation
+
+
+def _starts(start: Targets, image: FloatArray, config: RefineConfig) -> dict[int, tuple[NDArray[np.int64], FloatArray]]:
+    """Starting points by count: patch numbers and theta. Weak surplus targets are left out."""
+    groups: dict[int, list[tuple[int, FloatArray]]] = {}
+    order = np.lexsort((-start.radiance, start.blob))
+    for rows in np.split(order, np.flatnonzero(np.diff(start.blob[order])) + 1) if len(order) else []:
+        rows = _thin(start, rows, config.separation)[: config.max_targets]
+        theta = np.concatenate([start.x[rows], start.y[rows], start.radiance[rows], [0.0]])
+        groups.setdefault(len(rows), []).append((int(start.blob[rows[0]]), theta))
+    return {
+        k: (np.array([patch for patch, _ in members]), np.array([theta for _, theta in members]))
+        for k, members in groups.items()
+    }
+
+
+def _thin(start: Targets, rows: NDArray[np.int64], separation: float) -> NDArray[np.int64]:
+    """Brightest first, leave out what lies too near to a brighter one (a ghost in the next cell)."""
+    kept: list[int] = []
+    for row in rows:
+        if all(np.hypot(start.x[row] - start.x[k], start.y[row] - start.y[k]) >= separation for k in kept):
+            kept.append(int(row))
+    return np.array(kept, dtype=np.int64)
+
+
+def _search(
+    problem: _Problem, starts: dict[int, tuple[NDArray[np.int64], FloatArray]], config: RefineConfig
+) -> dict[int, tuple[_Fit, float]]:
+    """For each patch the best fit over the counts, and by how much it beats the next best count."""
+    best: dict[int, tuple[_Fit, float]] = {}
+    pending = {k: (patch, _fit(problem.rows(patch), theta, config)) for k, (patch, theta) in starts.items()}
+    for _ in range(config.rounds):
+        improved: dict[int, list[tuple[int, FloatArray, _Fit]]] = {}
+        for k, (patch, fit) in pending.items():
+            here = problem.rows(patch)
+            costs = [_penalised(here, fit, config)]
+            fits = [fit]
+            if k < config.max_targets:
+                fits.append(_fit(here, _grown(here, fit), config))
+                costs.append(_penalised(here, fits[-1], config))
+            if k > 1:
+                fits.append(_fit(here, _merged(fit), config))
+                costs.append(_penalised(here, fits[-1], config))
+            table = np.stack(costs)
+            order = np.sort(table, axis=0)
+            rival = order[1] if len(table) > 1 else np.full(len(patch), np.inf)
+            margin = np.where(np.isfinite(rival), rival - np.where(np.isfinite(order[0]), order[0], 0.0), np.inf)
+            winner = table.argmin(0)
+            for row, number in enumerate(patch):
+                chosen = _row(fits[winner[row]], row)
+                best[int(number)] = (chosen, float(margin[row]))
+                if winner[row]:
+                    improved.setdefault(chosen.count, []).append((int(number), chosen.theta[0], chosen))
+        if not improved:
+            break
+        pending = {
+            k: (
+                np.array([m[0] for m in members]),
+                _Fit(
+                    np.array([m[1] for m in members]),
+                    np.concatenate([m[2].cost for m in members]),
+                    np.concatenate([m[2].converged for m in members]),
+                ),
+            )
+            for k, members in improved.items()
+        }
+    return best
+
+
+def _row(fit: _Fit, row: int) -> _Fit:
+    return _Fit(fit.theta[row : row + 1], fit.cost[row : row + 1], fit.converged[row : row + 1])
+
+
+def _penalised(problem: _Problem, fit: _Fit, config: RefineConfig) -> FloatArray:
+    """Cost plus what the free parameters are worth (BIC); infinite where two targets are one."""
+    pixels = problem.image[0].size
+    cost = fit.cost + 0.5 * fit.theta.shape[1] * np.log(pixels)
+    x, y = fit.column(0), fit.column(1)
+    gap = np.hypot(x[:, :, None] - x[:, None], y[:, :, None] - y[:, None])
+    gap[:, np.arange(fit.count), np.arange(fit.count)] = np.inf
+    return np.where(gap.min(axis=(1, 2)) < config.separation, np.inf, cost)
+
+
+def _grown(problem: _Problem, fit: _Fit) -> FloatArray:
+    """One target more: where the residual is best explained by one, or the brightest one split."""
+    residual, _ = _residual(problem, fit.theta)
+    n = residual.shape[1]
+    kernel = problem.psf.profile(np.arange(n, dtype=np.float64), n)
+    matched = kernel @ residual @ kernel.T
+    k = fit.count
+    brightest = fit.column(2).argmax(1)
+    rows = np.arange(len(residual))
+    x, y, s = (fit.column(c)[rows, brightest] for c in range(3))
+    peak = matched.reshape(len(matched), -1).argmax(1)
+    near = np.hypot(peak % n - x, peak // n - y) < 1.5
+    # A bright neighbour's residual is a ring: leave the brightest along it rather than on top.
+    new_x = np.where(near, x + 0.35 * np.sign(peak % n - x), peak % n)
+    new_y = np.where(near, y + 0.35 * np.sign(peak // n - y), peak // n)
+    new_s = np.where(near, 0.5 * s, np.maximum(residual.max(axis=(1, 2)) / 0.4, 0.2 * s))
+    theta = fit.theta.copy()
+    shift = np.where(near, 0.25, 0.0)
+    theta[rows, brightest] -= shift * np.sign(new_x - x)
+    theta[rows, k + brightest] -= shift * np.sign(new_y - y)
+    theta[rows, 2 * k + brightest] *= np.where(near, 0.5, 1.0)
+    return np.column_stack([theta[:, :k], new_x, theta[:, k : 2 * k], new_y, theta[:, 2 * k : 3 * k], new_s, theta[:, -1]])
+
+
+def _merged(fit: _Fit) -> FloatArray:
+    """One target less: the closest pair becomes its flux centre."""
+    k, rows = fit.count, np.arange(len(fit.theta))
+    x, y, s = (fit.column(c).copy() for c in range(3))
+    gap = np.hypot(x[:, :, None] - x[:, None], y[:, :, None] - y[:, None])
+    gap[:, np.arange(k), np.arange(k)] = np.inf
+    first, second = np.divmod(gap.reshape(len(gap), -1).argmin(1), k)
+    share = s[rows, second] / np.maximum(s[rows, first] + s[rows, second], 1e-9)
+    for value in (x, y):
+        value[rows, first] += share * (value[rows, second] - value[rows, first])
+    s[rows, first] += s[rows, second]
+    keep = np.ones((len(rows), k), dtype=bool)
+    keep[rows, second] = False
+    parts = [value[keep].reshape(len(rows), k - 1) for value in (x, y, s)]
+    return np.column_stack([*parts, fit.theta[:, -1]])
+
+
+def _residual(problem: _Problem, theta: FloatArray) -> tuple[FloatArray, BoolArray]:
+    """Pixels minus model ``[M, n, n]`` in DN, zero where censored, and which pixels count."""
+    k = (theta.shape[1] - 1) // 3
+    model = problem.psf.render(theta[:, :k], theta[:, k : 2 * k], theta[:, 2 * k : 3 * k], problem.image.shape[1:])
+    model += theta[:, -1, None, None]
+    limit = problem.full_scale
+    counts = ~((problem.image >= limit) & (model >= limit))
+    return np.where(counts, problem.image - model, 0.0), counts
+
+
+def _cost(problem: _Problem, theta: FloatArray, residual: FloatArray) -> FloatArray:
+    k = (theta.shape[1] - 1) // 3
+    cost: FloatArray = 0.5 * (residual**2).sum(axis=(1, 2)) / problem.noise**2
+    cost += 0.5 * (theta[:, -1] / problem.background_sd) ** 2
+    if problem.radiance is not None:
+        mean, sd = problem.radiance
+        cost += 0.5 * (((theta[:, 2 * k : 3 * k] - mean) / sd) ** 2).sum(1)
+    return cost
+
+
+def _normal(problem: _Problem, theta: FloatArray, counts: BoolArray) -> tuple[FloatArray, FloatArray]:
+    """Jacobian ``[M, n^2, P]`` over the noise and the diagonal of the priors' information ``[M, P]``."""
+    m, parameters = theta.shape
+    k = (parameters - 1) // 3
+    shape = problem.image.shape[1:]
+    jacobian = problem.psf.jacobian(theta[:, :k], theta[:, k : 2 * k], theta[:, 2 * k : 3 * k], shape)
+    flat = np.moveaxis(jacobian, -1, -2).reshape(m, shape[0] * shape[1], 3 * k)
+    flat = np.concatenate([flat, np.ones((m, flat.shape[1], 1))], axis=2)
+    flat *= (counts.reshape(m, -1) / problem.noise[:, None])[..., None]
+    prior = np.zeros((m, parameters))
+    prior[:, -1] = problem.background_sd**-2
+    if problem.radiance is not None:
+        prior[:, 2 * k : 3 * k] = problem.radiance[1] ** -2
+    return flat, prior
+
+
+def _fit(problem: _Problem, theta: FloatArray, config: RefineConfig) -> _Fit:
+    """Levenberg-Marquardt from ``theta``, all patches at once; each keeps its own damping."""
+    m, parameters = theta.shape
+    k = (parameters - 1) // 3
+    theta = theta.copy()
+    damping = np.full(m, 1e-2)
+    residual, counts = _residual(problem, theta)
+    cost = _cost(problem, theta, residual)
+    converged = np.zeros(m, dtype=bool)
+    diagonal = np.arange(parameters)
+    for _ in range(config.iterations):
+        flat, prior = _normal(problem, theta, counts)
+        gradient = np.einsum("mnp,mn->mp", flat, (residual / problem.noise[:, None, None]).reshape(m, -1))
+        mean = np.zeros(parameters)
+        if problem.radiance is not None:
+            mean[2 * k : 3 * k] = problem.radiance[0]
+        gradient -= prior * (theta - mean)
+        matrix = np.swapaxes(flat, 1, 2) @ flat
+        matrix[:, diagonal, diagonal] += prior
+        scale = matrix[:, diagonal, diagonal]
+        matrix[:, diagonal, diagonal] += damping[:, None] * scale + 1e-12
+        step = np.linalg.solve(matrix, gradient[..., None])[..., 0]
+        step[:, : 2 * k] = np.clip(step[:, : 2 * k], -0.3, 0.3)  # the model is only locally linear
+        trial = theta + step
+        trial[:, : 2 * k] = np.clip(trial[:, : 2 * k], -0.5, problem.image.shape[1] - 0.5)
+        trial[:, 2 * k : 3 * k] = np.maximum(trial[:, 2 * k : 3 * k], 0.05 * np.abs(theta[:, 2 * k : 3 * k]) + 1e-6)
+        trial_residual, trial_counts = _residual(problem, trial)
+        trial_cost = _cost(problem, trial, trial_residual)
+        better = trial_cost <= cost
+        moved = np.abs(trial - theta)[:, : 2 * k].max(1, initial=0.0)
+        converged |= better & (moved < 1e-3)
+        theta[better], residual[better] = trial[better], trial_residual[better]
+        counts[better], cost = trial_counts[better], np.where(better, trial_cost, cost)
+        damping = np.clip(np.where(better, damping / 5, damping * 10), 1e-7, 1e7)
+        if converged.all():
+            break
+    return _Fit(theta, cost, converged)
+
+
+def _targets(problem: _Problem, best: dict[int, tuple[_Fit, float]], config: RefineConfig) -> Targets:
+    """All fits as rows, by patch; uncertainties from the inverse of the normal matrix."""
+    rows: list[FloatArray] = []
+    for number in sorted(best):
+        fit, margin = best[number]
+        here = problem.rows(np.array([number]))
+        residual, counts = _residual(here, fit.theta)
+        flat, prior = _normal(here, fit.theta, counts)
+        information = flat[0].T @ flat[0] + np.diag(prior[0])
+        variance = np.clip(np.diagonal(np.linalg.pinv(information, hermitian=True)), 0, None)
+        k = fit.count
+        sigma = np.sqrt(variance)
+        image = here.image[0]
+        flags = 0
+        if (image >= here.full_scale[0]).any():
+            flags |= TargetFlag.SATURATED
+        if not fit.converged[0]:
+            flags |= TargetFlag.NOT_CONVERGED
+        if margin < 2.0:
+            flags |= TargetFlag.COUNT_AMBIGUOUS
+        unexplained = float((residual**2).sum()) - image.size * float(here.noise[0]) ** 2
+        if unexplained > config.misfit * float((image**2).sum()):
+            flags |= TargetFlag.EXTENDED
+        for i in range(k):
+            sx, sy, ss = sigma[i], sigma[k + i], sigma[2 * k + i]
+            score = np.exp(-(sx**2 + sy**2) / 0.01)
+            rows.append(np.array([*fit.theta[0, i :: k][:3], sx, sy, ss, number, score, flags]))
+    table = np.array(rows).reshape(-1, 9)
+    return Targets(*(table[:, c] for c in range(6)), blob=table[:, 6], score=table[:, 7], flags=table[:, 8])

@@ -1,0 +1,160 @@
+"""Where frames come from, by URI: a folder, a glob, an image, or ``synthetic://``."""
+
+from __future__ import annotations
+
+import glob
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+
+from glint.datasets import image_files
+from glint.errors import InputError, SourceError
+from glint.images import SUFFIXES, read_image
+from glint.scenes import SceneConfig, simulate_scene
+from glint.types import Frame, Targets
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A frame that could not be read: its name and why."""
+
+    name: str
+    reason: str
+
+
+class Source(ABC):
+    """An iterable of frames.
+
+    Attributes:
+        uri: what the user asked for.
+        total: number of frames, if known.
+        skipped: frames that could not be read so far.
+        truth: true targets of the last frame, for a simulated source.
+    """
+
+    uri: str
+    total: int | None = None
+    truth: Targets | None = None
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.skipped: list[Skipped] = []
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in order, each with the time at which it was read."""
+
+
+class ImageSource(Source):
+    """Image files, in the order of their names.
+
+    An unreadable file among others is skipped and counted; a file asked for by name must be good.
+
+    Raises:
+        SourceError: on iteration, if none of the files can be read.
+    """
+
+    def __init__(self, uri: str, files: list[Path]) -> None:
+        super().__init__(uri)
+        self.files = files
+        self.total = len(files)
+
+    def __iter__(self) -> Iterator[Frame]:
+        delivered = 0
+        for index, path in enumerate(self.files):
+            try:
+                data = read_image(path)
+            except SourceError as error:
+                if len(self.files) == 1:
+                    raise
+                self.skipped.append(Skipped(path.name, str(error)))
+                continue
+            delivered += 1
+            yield Frame(index, time.monotonic_ns(), data, name=path.stem, full_scale=_full_scale(data))
+        if not delivered:
+            raise SourceError(
+                f"{self.uri}: none of its {len(self.files)} files can be read; the first: {self.skipped[0].reason}"
+            )
+
+
+def _full_scale(data: np.ndarray[tuple[int, int], np.dtype[np.generic]]) -> float | None:
+    return 255.0 if data.dtype == np.uint8 else None  # 16-bit files hold 10 to 16 bits: not known
+
+
+class SyntheticSource(Source):
+    """A simulated scene with known truth (see ``glint.scenes``)."""
+
+    def __init__(self, uri: str, config: SceneConfig) -> None:
+        super().__init__(uri)
+        self.config = config
+        self.total = config.frames
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame, truth in simulate_scene(self.config):
+            self.truth = truth
+            yield frame
+
+
+def open_source(uri: str) -> Source:
+    """Find out what a URI means.
+
+    Args:
+        uri: a folder, a glob pattern (``night/*.png``), an image file, each optionally with
+            ``file://`` before it, or ``synthetic://?size=640x512&frames=100&...``.
+
+    Raises:
+        SourceError: if it does not exist or holds no images.
+        InputError: if a parameter of ``synthetic://`` is unknown or malformed.
+    """
+    if uri.startswith("synthetic:"):
+        return SyntheticSource(uri, parse_synthetic(uri))
+    scheme, separator, _ = uri.partition("://")
+    if separator and scheme != "file":
+        raise SourceError(f"source {scheme}:// is not known", hint="known: a folder, a glob, an image, synthetic://")
+    path = uri.removeprefix("file://")
+    if Path(path).is_dir():
+        return ImageSource(uri, image_files(Path(path)))
+    if Path(path).is_file():
+        return ImageSource(uri, [Path(path)])
+    if any(c in path for c in "*?["):
+        files = [Path(p) for p in sorted(glob.glob(path)) if Path(p).suffix.lower() in SUFFIXES]
+        if files:
+            return ImageSource(uri, files)
+        raise SourceError(f"{uri}: no image matches this pattern")
+    raise SourceError(f"{uri}: no such file or folder")
+
+
+def parse_synthetic(uri: str) -> SceneConfig:
+    """``synthetic://?size=640x512&frames=200&clusters=6&noise=2&bits=14&seed=1`` as a scene.
+
+    Every field of ``SceneConfig`` may be given; ``size`` is width x height, ``radiance`` low-high.
+
+    Raises:
+        InputError: if a name is unknown or a value malformed.
+    """
+    known = {f.name: f.type for f in fields(SceneConfig)}
+    values: dict[str, object] = {}
+    for name, text in parse_qsl(urlsplit(uri).query, keep_blank_values=True):
+        try:
+            if name == "size":
+                values["width"], values["height"] = (int(v) for v in text.split("x"))
+            elif name == "radiance":
+                values["radiance"] = tuple(float(v) for v in text.split("-", 1))
+            elif name in known:
+                values[name] = int(text) if known[name] == "int" else float(text)
+            else:
+                raise InputError(
+                    f"synthetic://: unknown parameter {name!r}", hint=f"known: size, {', '.join(sorted(known))}"
+                )
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"synthetic://: {name}={text!r} is malformed") from error
+    if len(values.get("radiance", (0, 0))) != 2:  # type: ignore[arg-type]
+        raise InputError("synthetic://: radiance takes two numbers, e.g. radiance=80-120")
+    return SceneConfig(**values)  # type: ignore[arg-type]

@@ -1,0 +1,115 @@
+"""``glint train``: train a network, with checkpoints and exact resume."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from glint.cli import positive_int, print_json, talk
+from glint.errors import InputError, OutputError
+
+_UNMIX = ("dscsnet", "dscsnet-s")
+_DETECT = ("lsnet", "lsnet-s")
+
+
+def train(
+    network: str,
+    out: Path,
+    *,
+    data: Path | None = None,
+    domain: str = "sensor",
+    minutes: float = 0.0,
+    resume: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+    **recipe: Any,
+) -> dict[str, Any]:
+    """Train a network.
+
+    Args:
+        network: ``dscsnet``, ``dscsnet-s``, ``lsnet`` or ``lsnet-s``.
+        out: folder for ``last`` and ``best`` checkpoints and ``log.jsonl``.
+        data: SIRST-style folder (LSNet).
+        domain: ``csist`` or ``sensor`` (DSCSNet).
+        minutes: time budget instead of steps.
+        resume: continue from ``out/last.safetensors``.
+        device: ``cpu`` or ``cuda``.
+        threads: CPU threads.
+        recipe: fields of ``loop.Recipe`` that differ from the network's default.
+
+    Returns:
+        The last validation.
+
+    Raises:
+        GlintError: one of its subclasses, for bad arguments, data or checkpoints.
+    """
+    import torch
+
+    from glint.training.loop import Recipe, Trainer
+
+    last = out / "last.safetensors"
+    if last.exists() and not resume:
+        raise OutputError(f"{out} holds a training run", hint="pass --resume to continue it, or choose another --out")
+    if resume and not last.exists():
+        raise InputError(f"--resume: {last} does not exist")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch sees no GPU here", hint="leave it away to train on the CPU")
+    if threads:
+        torch.set_num_threads(threads)
+    task, default = _task(network, data, domain, Recipe())
+    trainer = Trainer(task, replace(default, minutes=minutes, **recipe), out, device=device)
+    if resume:
+        trainer.resume(last)
+    talk(f"training {network} into {out}, from step {trainer.step}")
+    return trainer.fit()
+
+
+def _task(network: str, data: Path | None, domain: str, base: Any) -> tuple[Any, Any]:
+    from glint.training.networks import PRESETS
+
+    if network in _UNMIX:
+        from glint.training.unmixing import UnmixingTask
+
+        return UnmixingTask(network, PRESETS[network], domain), replace(base, lr=1.5e-3)
+    if network in _DETECT:
+        from glint.training.detection import DetectionTask
+
+        if data is None:
+            raise InputError(f"training {network} needs labelled images", hint="--data FOLDER with images/ and masks/")
+        recipe = replace(base, batch=8, weight_decay=1e-3, warmup=100, validate_every=200, ema=0.998)
+        return DetectionTask(network, PRESETS[network], data), recipe
+    raise InputError(f"no network {network!r}", hint=f"known: {', '.join(_UNMIX + _DETECT)}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``glint train``."""
+    parser.add_argument("network", choices=_UNMIX + _DETECT)
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="checkpoints and log")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="SIRST-style folder (lsnet)")
+    parser.add_argument("--domain", choices=("csist", "sensor"), default="sensor", help="patches (dscsnet)")
+    parser.add_argument("--steps", type=positive_int, help="optimisation steps")
+    parser.add_argument("--minutes", type=float, default=0.0, help="time budget instead of steps")
+    parser.add_argument("--batch", type=positive_int)
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--validate-every", type=positive_int, metavar="STEPS")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=positive_int)
+    parser.add_argument("--json", action="store_true", help="print the last validation as JSON")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run ``glint train``."""
+    names = ("steps", "batch", "lr", "seed", "validate_every")
+    recipe = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
+    metrics = train(
+        arguments.network, arguments.out, data=arguments.data, domain=arguments.domain, minutes=arguments.minutes,
+        resume=arguments.resume, device=arguments.device, threads=arguments.threads, **recipe,
+    )  # fmt: skip
+    talk(f"done: {metrics}")
+    if arguments.json:
+        print_json(metrics)
+    return 0
