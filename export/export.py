@@ -8,7 +8,7 @@ import io
 import logging
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from glint import __version__, normalise
-from glint.cards import CARD_FORMAT, DetectorSpec, ModelCard, TensorSpec, UnmixerSpec, save_card
+from glint.cards import DetectorSpec, ModelCard, TensorSpec, UnmixerSpec, save_card
 from glint.cli import talk
 from glint.crop import recentre
 from glint.errors import CheckFailedError
@@ -78,7 +78,7 @@ def export(
     path = out / f"{name}.fp32.onnx"
     refuse_existing(path, overwrite=overwrite)
     refuse_existing(path.with_suffix(".json"), overwrite=overwrite)
-    plan = _plan(info, model, threshold)
+    plan = _plan(info, threshold)
     talk(f"exporting {name} ({info.network}, step {info.step})")
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / path.name
@@ -90,7 +90,7 @@ def export(
                 f"at most {PARITY_LIMIT:.0e} is sound",
                 hint="nothing was written; report this with the checkpoint's JSON file",
             )
-        card = _card(info, model, plan, name, draft, parity)
+        card = replace(_card(info, model, plan, name), file=path.name, sha256=sha256(draft), parity=parity)
         out.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             temporary.write_bytes(draft.read_bytes())
@@ -99,7 +99,7 @@ def export(
     return card
 
 
-def _plan(info: CheckpointInfo, model: nn.Module, threshold: float | None) -> _Plan:
+def _plan(info: CheckpointInfo, threshold: float | None) -> _Plan:
     if task_of(info.network) == "detect":
         frame = TensorSpec("frame", "float32", (1, 1, -1, -1))
         outputs = tuple(TensorSpec(n, "float32", frame.shape) for n in ("probability", "background", "target"))
@@ -171,9 +171,12 @@ def measure_parity(model: nn.Module, path: Path, trials: list[np.ndarray[Any, An
     return worst
 
 
-def _card(
-    info: CheckpointInfo, model: nn.Module, plan: _Plan, name: str, path: Path, parity: dict[str, float]
-) -> ModelCard:
+def describe(info: CheckpointInfo, model: nn.Module, *, name: str | None = None, threshold: float | None = None) -> ModelCard:
+    """The card of a checkpoint: everything but what only an ONNX file has (file, hash, parity)."""
+    return _card(info, model, _plan(info, threshold), name or info.network)
+
+
+def _card(info: CheckpointInfo, model: nn.Module, plan: _Plan, name: str) -> ModelCard:
     shape = (1, 1, 512, 512) if isinstance(model, LSNet) else (1, *plan.input.shape[1:])
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(shape))
@@ -181,13 +184,13 @@ def _card(
         "data": info.data, "recipe": info.recipe, "step": info.step, "seconds": round(info.seconds),
         "weights": "exponential moving average",
     }  # fmt: skip
+    versions = {"glint": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "opset": OPSET}
     return ModelCard(
         name=name, task=task_of(info.network), precision="fp32", network=info.network, config=info.config,
-        file=path.name, sha256=sha256(path), inputs=(plan.input,), outputs=plan.outputs, normaliser=plan.normaliser,
+        file="", sha256="", inputs=(plan.input,), outputs=plan.outputs, normaliser=plan.normaliser,
         detector=plan.detector, unmixer=plan.unmixer, parameters=sum(p.numel() for p in model.parameters()),
-        macs=counter.get_total_flops() // 2, training=training, metrics=info.metrics, parity=parity,
-        versions={**info.versions, "glint": __version__, "onnx": onnx.__version__,
-                  "onnxruntime": onnxruntime.__version__, "opset": OPSET}, format=CARD_FORMAT,
+        macs=counter.get_total_flops() // 2, training=training, metrics=info.metrics,
+        versions={**info.versions, **versions},
     )  # fmt: skip
 
 

@@ -34,8 +34,8 @@ def draw_overlay(result: Result, truth: Targets | None = None) -> NDArray[np.uin
     zoom = max(1, min(3, _MAX_SIDE // max(height, width)))
     picture = _enlarged(stretch(result.frame.data), zoom)
     draw = ImageDraw.Draw(picture)
-    size = result.patches.shape[-1]
-    for i, (left, top) in enumerate(zip(result.left, result.top)):
+    size = result.spots.patches.shape[-1]
+    for i, (left, top) in enumerate(zip(result.spots.left, result.spots.top)):
         box = [(left - 0.5) * zoom, (top - 0.5) * zoom, (left + size - 0.5) * zoom, (top + size - 0.5) * zoom]
         draw.rectangle(box, outline=_BOX)
         draw.text((box[2] + 2, box[1] - 2), str(i), fill=_BOX, font=_font())
@@ -56,10 +56,10 @@ def _font() -> Any:
 
 def _insets(result: Result, truth: Targets | None, width: int) -> Image.Image:
     """A row of magnified patches, those with most targets first."""
-    size = result.patches.shape[-1]
+    size = result.spots.patches.shape[-1]
     side = size * _PATCH_ZOOM
     room = max(1, (width - _GAP) // (side + _GAP))
-    count = np.bincount(result.targets.blob, minlength=len(result.patches))
+    count = np.bincount(result.targets.blob, minlength=len(result.spots.patches))
     order = np.lexsort((np.arange(len(count)), -count))[:room]
     strip = Image.new("RGB", (width, side + 3 * _GAP + 14 if len(order) else 30), _PAPER)
     draw = ImageDraw.Draw(strip)
@@ -74,13 +74,13 @@ def _insets(result: Result, truth: Targets | None, width: int) -> Image.Image:
 
 
 def _patch_picture(result: Result, blob: int, truth: Targets | None) -> Image.Image:
-    patch = result.patches[blob]
+    patch = result.spots.patches[blob]
     picture = _enlarged(stretch(patch, 0, 100), _PATCH_ZOOM)
     draw = ImageDraw.Draw(picture)
     size = patch.shape[0]
 
     def place(targets: Targets) -> list[tuple[float, float]]:
-        x, y = targets.x - result.left[blob], targets.y - result.top[blob]
+        x, y = targets.x - result.spots.left[blob], targets.y - result.spots.top[blob]
         return [((a + 0.5) * _PATCH_ZOOM, (b + 0.5) * _PATCH_ZOOM) for a, b in zip(x, y) if -1 < a < size and -1 < b < size]
 
     if truth is not None:

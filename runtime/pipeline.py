@@ -17,9 +17,27 @@ from glint.runtime.unmixer import Unmixer
 from glint.types import Blobs, Frame, TargetFlag, Targets
 
 STAGES = ("capture", "detect", "unmix", "refine", "total")
-_NOISE_WINDOW = 21  # px around a blob in which the sensor's noise is estimated
+_WINDOW = 21  # px around a blob in which its background and the sensor's noise are estimated
+_HALO = 2  # px around a blob's mask that its light still reaches
+_NEIGHBOURS = np.ones((1, 3, 3), dtype=bool)  # within each window, not across
 # Blind to planes and straight edges; a white noise of 1 has a standard deviation of 6 behind it.
 _SECOND_DIFFERENCE = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class Spots:
+    """Patches around the blobs of a frame.
+
+    Attributes:
+        patches: ``float32 [B, n, n]``, DN above the background.
+        valid: ``bool [B, n, n]``, the pixels that a blob's own light reaches.
+        left, top: column and row of the frame at which each patch starts, ``[B]``.
+    """
+
+    patches: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    left: NDArray[np.int64]
+    top: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,17 +48,14 @@ class Result:
         frame: as it came.
         detection: blobs, probability and residual.
         targets: in frame pixels; ``blob`` is the row of ``detection.blobs``.
-        patches: what was unmixed, ``float32 [B, n, n]``, DN above the background.
-        left, top: column and row of the frame at which each patch starts, ``[B]``.
+        spots: what was unmixed.
         latency_ms: by stage; ``total`` includes ``capture``, the time to read the frame.
     """
 
     frame: Frame
     detection: Detection
     targets: Targets
-    patches: NDArray[np.float32]
-    left: NDArray[np.int64]
-    top: NDArray[np.int64]
+    spots: Spots
     latency_ms: dict[str, float]
 
 
@@ -65,35 +80,55 @@ class Pipeline:
         started = time.perf_counter()
         detection = self.detector(frame)
         detected = time.perf_counter()
-        patches, left, top = cut_patches(detection, self.unmixer.spec.patch)
-        targets = self.unmixer(patches)
+        spots = cut_spots(frame, detection, self.unmixer.spec.patch)
+        targets = self.unmixer(spots.patches)
         unmixed = time.perf_counter()
-        if self.refined and len(patches):
-            targets = refine_blobs(frame, detection, patches, left, top, targets, self.psf, self.config)
-        targets = _to_frame(targets, frame, left, top, self.unmixer.spec.patch)
+        if self.refined and len(spots.patches):
+            targets = refine_spots(frame, detection.blobs, spots, targets, self.psf, self.config)
+        targets = _to_frame(targets, frame, spots)
         done = time.perf_counter()
         spans = (detected - started, unmixed - detected, done - unmixed)
         stages = [capture_ms, *(1e3 * s for s in spans)]
         latency = dict(zip(STAGES, [*stages, sum(stages)]))
-        return Result(frame, detection, targets, patches, left, top, latency)
+        return Result(frame, detection, targets, spots, latency)
 
 
-def cut_patches(
-    detection: Detection, size: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Patches of the residual around each blob, without the pixels of other blobs.
+def cut_spots(frame: Frame, detection: Detection, size: int) -> Spots:
+    """Patches of the frame around each blob, minus the background, without other blobs' pixels.
 
-    Returns:
-        ``float32 [B, size, size]``, and the column and row at which each starts, ``[B]``.
+    Off the blobs the background is LSNet's. On and near a blob LSNet's own estimate still carries
+    some of the target, so there it is continued from its surroundings: the plane that fits it best
+    in a window of 21 pixels.
     """
-    blobs = detection.blobs
+    blobs, residual = detection.blobs, detection.residual
     left, top = (np.round(v).astype(np.int64) - size // 2 for v in (blobs.x, blobs.y))
-    patches = crop_windows(detection.residual, left, top, size)
-    if blobs.label_map is not None and len(blobs):
-        labels = crop_windows(blobs.label_map, left, top, size)
-        foreign = (labels != 0) & (labels != np.arange(1, len(blobs) + 1)[:, None, None])
-        patches = np.where(foreign, np.float32(0), patches)
-    return patches.astype(np.float32), left, top
+    if blobs.label_map is None or not len(blobs):
+        patches = crop_windows(residual, left, top, size).astype(np.float32)
+        return Spots(patches, np.ones(patches.shape, dtype=bool), left, top)
+    margin = (_WINDOW - size) // 2
+    data, above, label = (
+        crop_windows(v, left - margin, top - margin, _WINDOW) for v in (frame.data, residual, blobs.label_map)
+    )
+    data = data.astype(np.float32)
+    own = label == np.arange(1, len(blobs) + 1)[:, None, None]
+    foreign = (label != 0) & ~own
+    reach = ndimage.binary_dilation(label != 0, _NEIGHBOURS, iterations=_HALO)
+    background = data - above
+    patches = data - np.where(reach, _plane(background, ~reach), background)
+    valid = ndimage.binary_dilation(own, _NEIGHBOURS, iterations=_HALO) & ~foreign
+    inner = np.s_[:, margin : margin + size, margin : margin + size]
+    return Spots(np.where(foreign, 0, patches)[inner].astype(np.float32), valid[inner], left, top)
+
+
+def _plane(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Least-squares plane through the known pixels of each window, ``[B, w, w]``."""
+    n = values.shape[-1]
+    ramp = np.arange(n) - (n - 1) / 2
+    basis = np.stack([np.ones((n, n)), np.broadcast_to(ramp, (n, n)), np.broadcast_to(ramp[:, None], (n, n))], axis=-1)
+    weighted = basis.reshape(-1, 3) * known.reshape(len(known), -1, 1)
+    normal = np.swapaxes(weighted, 1, 2) @ weighted + 1e-6 * np.eye(3)  # a window without known pixels gives 0
+    right = np.swapaxes(weighted, 1, 2) @ values.reshape(len(values), -1, 1)
+    return (np.linalg.solve(normal, right)[:, None, :, 0] @ basis.reshape(-1, 3).T).reshape(values.shape)
 
 
 def local_noise(image: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -101,7 +136,7 @@ def local_noise(image: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[n
 
     It is taken from the frame: the network's background follows the noise, so the residual has less.
     """
-    half = _NOISE_WINDOW // 2 + 1
+    half = _WINDOW // 2 + 1
     left, top = (np.round(v).astype(np.int64) - half for v in (x, y))
     windows = crop_windows(image, left, top, 2 * half + 1).astype(np.float64)
     inner = ndimage.convolve(windows, _SECOND_DIFFERENCE[None], mode="nearest")[:, 1:-1, 1:-1]
@@ -109,53 +144,39 @@ def local_noise(image: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[n
     return 1.4826 * deviation / 6
 
 
-def refine_blobs(
-    frame: Frame,
-    detection: Detection,
-    patches: NDArray[np.float32],
-    left: NDArray[np.int64],
-    top: NDArray[np.int64],
-    targets: Targets,
-    psf: Psf,
-    config: RefineConfig,
+def refine_spots(
+    frame: Frame, blobs: Blobs, spots: Spots, targets: Targets, psf: Psf, config: RefineConfig
 ) -> Targets:
     """Refined targets in patch pixels.
 
     A spot that no set of point targets explains becomes one target at its centre, flagged
     ``EXTENDED``; so does one in which the network found nothing.
     """
-    blobs = detection.blobs
     noise = local_noise(frame.data, blobs.x, blobs.y)
     limit = None
     if frame.full_scale is not None:
         # A pixel at full scale in the frame is at this level in the patch.
-        headroom = frame.full_scale - crop_windows(frame.data, left, top, patches.shape[1]).astype(np.float32)
-        limit = patches + headroom
-    refined = refine(patches, targets, psf, noise=noise, full_scale=limit, config=config)
+        raw = crop_windows(frame.data, spots.left, spots.top, spots.patches.shape[1]).astype(np.float32)
+        limit = spots.patches + (frame.full_scale - raw)
+    refined = refine(spots.patches, targets, psf, noise=noise, full_scale=limit, valid=spots.valid, config=config)
     extended = np.unique(refined.blob[(refined.flags & TargetFlag.EXTENDED) != 0])
-    missing = np.setdiff1d(np.arange(len(patches)), refined.blob)
+    missing = np.setdiff1d(np.arange(len(blobs)), refined.blob)
     whole = np.union1d(extended, missing)
     kept = refined.select(~np.isin(refined.blob, whole))
-    return _joined(kept, _centroids(blobs, patches, left, top, whole, noise))
+    return _joined(kept, _centroids(blobs, spots, whole, noise))
 
 
-def _centroids(
-    blobs: Blobs,
-    patches: NDArray[np.float32],
-    left: NDArray[np.int64],
-    top: NDArray[np.int64],
-    which: NDArray[np.int64],
-    noise: NDArray[np.float64],
-) -> Targets:
+def _centroids(blobs: Blobs, spots: Spots, which: NDArray[np.int64], noise: NDArray[np.float64]) -> Targets:
     """One target per blob: its flux-weighted centre and its flux, in patch pixels."""
-    flux = np.maximum(patches[which], 0).sum(axis=(1, 2), dtype=np.float64)
+    light = np.maximum(np.where(spots.valid[which], spots.patches[which], 0), 0)
+    flux = light.sum(axis=(1, 2), dtype=np.float64)
     pixels = np.maximum(blobs.area[which], 1)
     # Centroid of A pixels under white noise: each axis errs by noise * sqrt(A) * spread / flux.
     sigma = noise[which] * np.sqrt(pixels) * np.sqrt(pixels / 12) / np.maximum(flux, 1e-9)
     return Targets(
-        x=blobs.x[which] - left[which], y=blobs.y[which] - top[which], radiance=flux, sigma_x=sigma, sigma_y=sigma,
-        sigma_radiance=noise[which] * np.sqrt(pixels), blob=which, score=blobs.score[which],
-        flags=np.full(len(which), int(TargetFlag.EXTENDED)),
+        x=blobs.x[which] - spots.left[which], y=blobs.y[which] - spots.top[which], radiance=flux,
+        sigma_x=sigma, sigma_y=sigma, sigma_radiance=noise[which] * np.sqrt(pixels), blob=which,
+        score=blobs.score[which], flags=np.full(len(which), int(TargetFlag.EXTENDED)),
     )  # fmt: skip
 
 
@@ -164,10 +185,9 @@ def _joined(first: Targets, second: Targets) -> Targets:
     return Targets(**columns).select(np.argsort(columns["blob"], kind="stable"))
 
 
-def _to_frame(
-    targets: Targets, frame: Frame, left: NDArray[np.int64], top: NDArray[np.int64], size: int
-) -> Targets:
-    height, width = frame.shape
+def _to_frame(targets: Targets, frame: Frame, spots: Spots) -> Targets:
+    (height, width), size = frame.shape, spots.patches.shape[-1]
+    left, top = spots.left, spots.top
     edge = (left < 0) | (top < 0) | (left + size > width) | (top + size > height)
     flags = targets.flags | np.where(edge[targets.blob], int(TargetFlag.EDGE), 0)
     moved = {"x": targets.x + left[targets.blob], "y": targets.y + top[targets.blob], "flags": flags}

@@ -56,6 +56,7 @@ class _Problem:
     image: FloatArray  # [M, n, n] DN
     noise: FloatArray  # [M] DN
     full_scale: FloatArray  # [M, n, n] DN, infinity for none
+    valid: BoolArray  # [M, n, n] pixels that count
     background_sd: FloatArray  # [M] DN
     radiance: tuple[float, float] | None
     psf: Psf
@@ -63,7 +64,7 @@ class _Problem:
     def rows(self, index: NDArray[Any]) -> _Problem:
         return replace(
             self, image=self.image[index], noise=self.noise[index], full_scale=self.full_scale[index],
-            background_sd=self.background_sd[index],
+            background_sd=self.background_sd[index], valid=self.valid[index],
         )  # fmt: skip
 
 
@@ -92,6 +93,7 @@ def refine(
     *,
     noise: FloatArray | None = None,
     full_scale: ArrayLike | None = None,
+    valid: BoolArray | None = None,
     config: RefineConfig | None = None,
 ) -> Targets:
     """Refine the targets of a batch of patches.
@@ -105,6 +107,8 @@ def refine(
             if None.
         full_scale: level at which a pixel of the patch is saturated, DN; one number or ``[N, n, n]``
             (full scale less the background there); None if it never is.
+        valid: ``bool [N, n, n]``: pixels that belong to the spot; None: all. The others are not
+            fitted, and targets do not start there.
         config: priors and limits.
 
     Returns:
@@ -118,8 +122,9 @@ def refine(
     peak = image.max(axis=(1, 2), initial=0.0)
     limit = np.broadcast_to(np.asarray(np.inf if full_scale is None else full_scale, dtype=np.float64), image.shape)
     background_sd = config.background_share * np.maximum(peak, 10 * sd)
-    problem = _Problem(image, sd, limit, background_sd, config.radiance, psf)
-    best = _search(problem, _starts(start, image, config), config)
+    mask = np.ones(image.shape, dtype=bool) if valid is None else valid
+    problem = _Problem(image, sd, limit, mask, background_sd, config.radiance, psf)
+    best = _search(problem, _starts(start, mask, config), config)
     return _targets(problem, best, config)
 
 
@@ -132,9 +137,12 @@ def border_noise(image: FloatArray) -> FloatArray:
     return 1.4826 * deviation
 
 
-def _starts(start: Targets, image: FloatArray, config: RefineConfig) -> dict[int, tuple[NDArray[np.int64], FloatArray]]:
+def _starts(start: Targets, valid: BoolArray, config: RefineConfig) -> dict[int, tuple[NDArray[np.int64], FloatArray]]:
     """Starting points by count: patch numbers and theta. Weak surplus targets are left out."""
     groups: dict[int, list[tuple[int, FloatArray]]] = {}
+    last = valid.shape[-1] - 1
+    row, column = (np.clip(np.round(v).astype(np.int64), 0, last) for v in (start.y, start.x))
+    start = start.select(valid[start.blob, row, column])
     order = np.lexsort((-start.radiance, start.blob))
     for rows in np.split(order, np.flatnonzero(np.diff(start.blob[order])) + 1) if len(order) else []:
         rows = _thin(start, rows, config.separation)[: config.max_targets]
@@ -260,7 +268,7 @@ def _residual(problem: _Problem, theta: FloatArray) -> tuple[FloatArray, BoolArr
     model = problem.psf.render(theta[:, :k], theta[:, k : 2 * k], theta[:, 2 * k : 3 * k], problem.image.shape[1:])
     model += theta[:, -1, None, None]
     limit = problem.full_scale
-    counts = ~((problem.image >= limit) & (model >= limit))
+    counts = problem.valid & ~((problem.image >= limit) & (model >= limit))
     return np.where(counts, problem.image - model, 0.0), counts
 
 
@@ -349,8 +357,8 @@ def _targets(problem: _Problem, best: dict[int, tuple[_Fit, float]], config: Ref
             flags |= TargetFlag.NOT_CONVERGED
         if margin < 2.0:
             flags |= TargetFlag.COUNT_AMBIGUOUS
-        unexplained = float((residual**2).sum()) - image.size * float(here.noise[0]) ** 2
-        if unexplained > config.misfit * float((image**2).sum()):
+        unexplained = float((residual**2).sum()) - counts.sum() * float(here.noise[0]) ** 2
+        if unexplained > config.misfit * float((image[here.valid[0]] ** 2).sum()):
             flags |= TargetFlag.EXTENDED
         for i in range(k):
             sx, sy, ss = sigma[i], sigma[k + i], sigma[2 * k + i]

@@ -1,0 +1,192 @@
+"""``glint evaluate``: score a model on labelled data, through the code that runs on the device."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.cards import ModelCard, load_card
+from glint.cli import positive_int, print_json
+from glint.csist import read_csist
+from glint.datasets import labelled_images, read_split
+from glint.errors import InputError
+from glint.metrics.detection import MATCHINGS, count_image, score_detection
+from glint.metrics.unmixing import UnmixingScore, score_unmixing
+from glint.optics import Psf
+from glint.patches import CONDITIONS, SENSOR_TRAINING, Patches, simulate_patches
+from glint.progress import Progress
+from glint.runtime.detector import Detector
+from glint.runtime.engine import Engine, open_engine
+from glint.runtime.options import add_engine_arguments, add_refine_arguments
+from glint.runtime.refine import RefineConfig, refine
+from glint.runtime.unmixer import Unmixer
+from glint.types import Frame, Targets
+
+_CHUNK = 500
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    data: Path | None = None,
+    split: str = "val",
+    matching: str = "one-to-one",
+    condition: str = "8sat",
+    number: int = 2000,
+    seed: int = 1,
+    radiance_prior: tuple[float, float] | None = None,
+    engine: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Score a model.
+
+    A detector is scored on a SIRST-style folder at each image's own size; an unmixer on a
+    CSIST-100K folder or on fresh simulated patches, on its grid and refined.
+
+    Args:
+        model: name in the zoo, path of a model card, or a checkpoint (needs PyTorch).
+        data: folder; needed for a detector.
+        split, matching: for a detector.
+        condition, number, seed: of the simulated patches for an unmixer without ``data``.
+        radiance_prior: mean and standard deviation for the refinement, DN.
+        engine, precision, threads: what runs the network.
+
+    Returns:
+        Scores and what they were measured on.
+
+    Raises:
+        GlintError: one of its subclasses, for a bad model, data or argument.
+    """
+    card, loaded = _open(model, engine, precision, threads)
+    with loaded:
+        common = {"model": card.name, "precision": card.precision, "engine": loaded.name}
+        if card.task == "detect":
+            if data is None:
+                raise InputError("evaluating a detector needs labelled images", hint="--data FOLDER")
+            return {**common, **_score_detector(Detector(loaded, card), data, split, matching)}
+        if data is not None:
+            patches, source = read_csist(data), {"data": data.name}
+        else:
+            config = {**CONDITIONS, "sensor": SENSOR_TRAINING}[condition]
+            patches = simulate_patches(config, number, np.random.default_rng(seed))
+            source = {"condition": condition, "number": number, "seed": seed}  # type: ignore[dict-item]
+        return {**common, **source, **_score_unmixer(Unmixer(loaded, card), patches, radiance_prior)}
+
+
+def _open(model: str | Path, engine: str, precision: str, threads: int | None) -> tuple[ModelCard, Engine]:
+    if Path(model).suffix == ".safetensors":
+        from glint.benchmarks.torch_engine import open_checkpoint
+
+        return open_checkpoint(Path(model), threads=threads)
+    card, path = load_card(model, precision=precision)
+    return card, open_engine(path, engine=engine, threads=threads)
+
+
+def _score_detector(detector: Detector, data: Path, split: str, matching: str) -> dict[str, Any]:
+    counts = []
+    with Progress("evaluate", len(read_split(data, split))) as line:
+        for i, sample in enumerate(labelled_images(data, split)):
+            detection = detector(Frame(i, 0, sample.image))
+            mask = detection.probability > detector.spec.threshold
+            counts.append(count_image(mask, sample.mask, matching=matching))
+            line.update(i + 1)
+    score = score_detection(counts, matching=matching)
+    return {"data": data.name, "split": split, "protocol": "native", "threshold": detector.spec.threshold, **asdict(score)}
+
+
+def _score_unmixer(
+    unmixer: Unmixer, patches: Patches, radiance_prior: tuple[float, float] | None
+) -> dict[str, Any]:
+    config, psf = RefineConfig(radiance=radiance_prior), Psf(unmixer.spec.sigma)
+    values = unmixer.check(patches.image)
+    on_grid: list[Targets] = []
+    refined: list[Targets] = []
+    seconds = np.zeros(2)
+    with Progress("evaluate", len(values)) as line:
+        for start in range(0, len(values), _CHUNK):
+            chunk = values[start : start + _CHUNK]
+            began = time.perf_counter()
+            coarse = unmixer(chunk)
+            middle = time.perf_counter()
+            limit = patches.full_scale[start : start + _CHUNK, None, None]
+            fine = refine(chunk, coarse, psf, full_scale=limit, config=config)
+            seconds += (middle - began, time.perf_counter() - middle)
+            for parts, targets in ((on_grid, coarse), (refined, fine)):
+                parts.append(Targets(**{**vars(targets), "blob": targets.blob + start}))
+            line.update(start + len(chunk))
+    return {
+        "patches": len(values),
+        "radiance_prior": radiance_prior,
+        "grid": _rounded(_score(on_grid, patches)),
+        "refined": _rounded(_score(refined, patches)),
+        "ms_per_patch": dict(zip(("unmix", "refine"), np.round(1e3 * seconds / max(len(values), 1), 4).tolist())),
+    }
+
+
+def _score(parts: list[Targets], patches: Patches) -> UnmixingScore:
+    columns: dict[str, NDArray[Any]] = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Targets)}
+    return score_unmixing(
+        columns["blob"], columns["x"], columns["y"], columns["radiance"], columns["score"],
+        truth_x=patches.x, truth_y=patches.y, truth_radiance=patches.radiance,
+    )  # fmt: skip
+
+
+def _rounded(score: UnmixingScore) -> dict[str, Any]:
+    values = {k: np.round(v, 4).tolist() for k, v in asdict(score).items() if k != "patches"}
+    return {k: None if v != v else v for k, v in values.items()}
+
+
+def _text(result: dict[str, Any]) -> str:
+    if "iou" in result:
+        source = f"{result['model']} on {result['data']}/{result['split']} ({result['images']} images, {result['protocol']})"
+        scores = "  ".join(f"{k} {result[k]:.2f}" for k in ("iou", "niou", "f1", "pd"))
+        return f"{source}\n{scores}  fa {result['fa']:.1f}e-6  ({result['matching']})"
+    where = result.get("data") or f"{result['condition']}, seed {result['seed']}"
+    lines = [f"{result['model']} on {result['patches']} patches ({where})"]
+    lines.append("           CSO-mAP   AP05   AP10   AP15   AP20   AP25  count %  RMSE px  ms/patch")
+    for name, stage in (("grid", "unmix"), ("refined", "refine")):
+        row = result[name]
+        aps = "".join(f"{v:7.2f}" for v in row["ap"])
+        rmse = f"{row['position_rmse']:9.3f}" if row["position_rmse"] is not None else "        -"
+        lines.append(
+            f"{name:<10} {row['cso_map']:7.2f}{aps}{row['count_accuracy']:9.1f}{rmse}{result['ms_per_patch'][stage]:10.3f}"
+        )
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``glint evaluate``."""
+    parser.add_argument("model", help="name in the zoo, model card, or checkpoint (*.safetensors)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="SIRST-style (detector) or CSIST-100K (unmixer)")
+    parser.add_argument("--split", default="val", help="of a SIRST-style folder (default: %(default)s)")
+    parser.add_argument("--matching", choices=MATCHINGS, default="one-to-one", help="of components, for Pd and Fa")
+    parser.add_argument(
+        "--condition", choices=[*CONDITIONS, "sensor"], default="8sat", help="of simulated patches (default: 8sat)"
+    )
+    parser.add_argument("--number", type=positive_int, default=2000, help="simulated patches (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON")
+    add_engine_arguments(parser)
+    add_refine_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run ``glint evaluate``."""
+    result = evaluate(
+        arguments.model, data=arguments.data, split=arguments.split, matching=arguments.matching,
+        condition=arguments.condition, number=arguments.number, seed=arguments.seed,
+        radiance_prior=arguments.radiance_prior, engine=arguments.engine, precision=arguments.precision,
+        threads=arguments.threads,
+    )  # fmt: skip
+    if arguments.json:
+        print_json(result)
+    else:
+        print(_text(result))
+    return 0

@@ -1,0 +1,81 @@
+"""``glint simulate``: patches or frames with their truth, as files."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glint.cli import positive_int, talk
+from glint.csist import write_csist
+from glint.errors import InputError
+from glint.files import refuse_existing, write_bytes
+from glint.patches import CONDITIONS, SENSOR_TRAINING, Patches, simulate_patches
+
+_CONDITIONS = {**CONDITIONS, "sensor": SENSOR_TRAINING}
+
+
+def simulate(
+    out: Path, *, condition: str = "float", number: int = 1000, seed: int = 1, overwrite: bool = False
+) -> Patches:
+    """Simulate patches and write them.
+
+    Args:
+        out: ``*.npy`` for an array ``float32 [N, 11, 11]`` with ``NAME.truth.jsonl`` beside it, or a
+            folder for the CSIST-100K layout (8 bit).
+        condition: a name of ``patches.CONDITIONS``, or ``sensor``.
+        number: patches.
+        seed: of the generator.
+        overwrite: replace existing ``.npy`` output.
+
+    Raises:
+        InputError: if the condition is unknown.
+        OutputError: if the output exists or cannot be written.
+    """
+    if condition not in _CONDITIONS:
+        raise InputError(f"condition: expected one of {', '.join(_CONDITIONS)}, got {condition!r}")
+    truth = out.with_name(f"{out.stem}.truth.jsonl")
+    if out.suffix == ".npy":
+        refuse_existing(out, overwrite=overwrite)
+        refuse_existing(truth, overwrite=overwrite)
+    patches = simulate_patches(_CONDITIONS[condition], number, np.random.default_rng(seed))
+    if out.suffix != ".npy":
+        write_csist(out, patches)
+        return patches
+    buffer = io.BytesIO()
+    np.save(buffer, patches.image, allow_pickle=False)
+    write_bytes(out, buffer.getvalue())
+    lines = [json.dumps({"patch": i, "targets": _truth(patches, i)}) for i in range(number)]
+    write_bytes(truth, ("\n".join(lines) + "\n").encode())
+    return patches
+
+
+def _truth(patches: Patches, i: int) -> list[dict[str, Any]]:
+    k = int(patches.count[i])
+    columns = (patches.x[i, :k], patches.y[i, :k], patches.radiance[i, :k])
+    return [{"x": x, "y": y, "radiance": s} for x, y, s in zip(*(c.tolist() for c in columns))]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``glint simulate``."""
+    parser.add_argument("out", type=Path, help="FILE.npy, or a folder for the CSIST-100K layout (PNG and XML)")
+    parser.add_argument("--condition", choices=list(_CONDITIONS), default="float", help="default: %(default)s")
+    parser.add_argument("--number", type=positive_int, default=1000, help="patches (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing .npy file")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run ``glint simulate``."""
+    if arguments.seed < 0:
+        raise InputError(f"--seed: expected a whole number >= 0, got {arguments.seed}")
+    simulate(
+        arguments.out, condition=arguments.condition, number=arguments.number, seed=arguments.seed,
+        overwrite=arguments.overwrite,
+    )  # fmt: skip
+    talk(f"wrote {arguments.number} patches ({arguments.condition}, seed {arguments.seed}) to {arguments.out}")
+    return 0
