@@ -98,12 +98,16 @@ def _score_detector(detector: Detector, data: Path, split: str, matching: str) -
             counts.append(count_image(mask, sample.mask, matching=matching))
             line.update(i + 1)
     score = score_detection(counts, matching=matching)
-    return {"data": data.name, "split": split, "protocol": "native", "threshold": detector.spec.threshold, **asdict(score)}
+    return {
+        "data": data.name,
+        "split": split,
+        "protocol": "native",
+        "threshold": detector.spec.threshold,
+        **asdict(score),
+    }
 
 
-def _score_unmixer(
-    unmixer: Unmixer, patches: Patches, radiance_prior: tuple[float, float] | None
-) -> dict[str, Any]:
+def _score_unmixer(unmixer: Unmixer, patches: Patches, radiance_prior: tuple[float, float] | None) -> dict[str, Any]:
     config, psf = RefineConfig(radiance=radiance_prior), Psf(unmixer.spec.sigma)
     values = unmixer.check(patches.image)
     on_grid: list[Targets] = []
@@ -131,7 +135,9 @@ def _score_unmixer(
 
 
 def _score(parts: list[Targets], patches: Patches) -> UnmixingScore:
-    columns: dict[str, NDArray[Any]] = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Targets)}
+    columns: dict[str, NDArray[Any]] = {
+        f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Targets)
+    }
     return score_unmixing(
         columns["blob"], columns["x"], columns["y"], columns["radiance"], columns["score"],
         truth_x=patches.x, truth_y=patches.y, truth_radiance=patches.radiance,
@@ -145,7 +151,9 @@ def _rounded(score: UnmixingScore) -> dict[str, Any]:
 
 def _text(result: dict[str, Any]) -> str:
     if "iou" in result:
-        source = f"{result['model']} on {result['data']}/{result['split']} ({result['images']} images, {result['protocol']})"
+        source = (
+            f"{result['model']} on {result['data']}/{result['split']} ({result['images']} images, {result['protocol']})"
+        )
         scores = "  ".join(f"{k} {result[k]:.2f}" for k in ("iou", "niou", "f1", "pd"))
         return f"{source}\n{scores}  fa {result['fa']:.1f}e-6  ({result['matching']})"
     where = result.get("data") or f"{result['condition']}, seed {result['seed']}"
@@ -155,9 +163,8 @@ def _text(result: dict[str, Any]) -> str:
         row = result[name]
         aps = "".join(f"{v:7.2f}" for v in row["ap"])
         rmse = f"{row['position_rmse']:9.3f}" if row["position_rmse"] is not None else "        -"
-        lines.append(
-            f"{name:<10} {row['cso_map']:7.2f}{aps}{row['count_accuracy']:9.1f}{rmse}{result['ms_per_patch'][stage]:10.3f}"
-        )
+        cost = f"{result['ms_per_patch'][stage]:10.3f}"
+        lines.append(f"{name:<10} {row['cso_map']:7.2f}{aps}{row['count_accuracy']:9.1f}{rmse}{cost}")
     return "\n".join(lines)
 
 

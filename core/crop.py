@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -10,7 +12,7 @@ from glint.errors import InputError
 _CENTROID_LEVEL = 0.2  # share of the peak below which pixels are noise to the centroid
 
 
-def crop_windows(image: NDArray[np.generic], left: ArrayLike, top: ArrayLike, size: int) -> NDArray[np.generic]:
+def crop_windows(image: NDArray[Any], left: ArrayLike, top: ArrayLike, size: int) -> NDArray[Any]:
     """``size`` x ``size`` windows of ``[H, W]``, replicated over its edges: ``[N, size, size]``.
 
     Args:

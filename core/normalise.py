@@ -63,4 +63,5 @@ class Normaliser:
             offset = values.mean(axis=(-2, -1), keepdims=True, dtype=np.float64).astype(np.float32)
             spread = values.std(axis=(-2, -1), keepdims=True, dtype=np.float64)
             scale = np.maximum(spread.astype(np.float32), scale)
-        return Normalised((values - offset) / scale, offset, scale)
+        value: NDArray[np.float32] = ((values - offset) / scale).astype(np.float32, copy=False)
+        return Normalised(value, offset, scale)

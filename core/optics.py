@@ -83,7 +83,8 @@ class Psf:
             return rows[..., :, None] * columns[..., None, :]
 
         stack = np.stack([s * image(gy, dx), s * image(dy, gx), image(gy, gx)], axis=-1)  # [..., K, H, W, 3]
-        return np.moveaxis(stack, -4, -2)
+        jacobian: FloatArray = np.moveaxis(stack, -4, -2)
+        return jacobian
 
     def sampling_factor(self, n: int, c: int) -> FloatArray:
         """P ``[n, c n]``: pixel integrals of a unit target at each cell centre of one axis."""
@@ -92,7 +93,8 @@ class Psf:
     def sampling_matrix(self, n: int, c: int) -> FloatArray:
         """Phi = P kron P ``[n^2, (c n)^2]``: image of the row-major grid, y = Phi x (paper, Eq. 2)."""
         factor = self.sampling_factor(n, c)
-        return np.kron(factor, factor)
+        matrix: FloatArray = np.kron(factor, factor).astype(np.float64)
+        return matrix
 
     def fisher(
         self, x: ArrayLike, y: ArrayLike, radiance: ArrayLike, shape: tuple[int, int], noise_sd: float

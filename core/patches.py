@@ -19,7 +19,8 @@ from scipy.special import erf
 from glint.errors import InputError
 
 PATCH_SIZE = 11
-_TRIES_BEFORE_RESTART = 24
+_TRIES = 24  # places tried for a target before its arrangement is given up
+_ATTEMPTS = (1.0, 1.0, 1.0, 1.02, 1.5, 11.0)  # attempts per success by number of targets, about
 
 
 @dataclass(frozen=True)
@@ -124,29 +125,41 @@ class Patches:
         return len(self.count)
 
 
-def draw_offsets(
-    count: NDArray[np.int64], separation: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def draw_offsets(count: NDArray[np.int64], separation: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Offsets in [0, 1]^2, pairwise at least ``separation`` apart: ``[N, 5, 2]``.
 
-    Targets are placed one after the other, each uniform where there is room; a patch that finds
-    no room after some tries starts over. Slots from ``count`` on are NaN.
+    Targets are placed one after the other, each uniform where there is room; an arrangement in
+    which one finds no room in a few tries is given up for a new one. Slots from ``count`` on are NaN.
     """
-    total = len(count)
-    points = np.full((total, 5, 2), np.nan)
-    placed = np.zeros(total, dtype=np.int64)
-    tries = np.zeros(total, dtype=np.int64)
-    active = np.arange(total)
-    while len(active):
-        candidate = rng.random((len(active), 2))
-        gap2 = ((points[active] - candidate[:, None]) ** 2).sum(-1)
-        free = ~(gap2 < separation**2).any(-1)  # NaN slots compare false: an empty slot is no obstacle
-        points[active[free], placed[active[free]]] = candidate[free]
-        placed[active[free]] += 1
-        tries[active] = np.where(free, 0, tries[active] + 1)
-        stuck = active[tries[active] >= _TRIES_BEFORE_RESTART]
-        points[stuck], placed[stuck], tries[stuck] = np.nan, 0, 0
-        active = active[placed[active] < count[active]]
+    points = np.full((len(count), 5, 2), np.nan)
+    for k in range(1, 6):
+        rows = np.flatnonzero(count == k)
+        found: list[NDArray[np.float64]] = []
+        missing = len(rows)
+        while missing > 0:
+            # Attempts are independent, so taking the first successes favours no arrangement.
+            found.append(_attempt(k, int(missing * _ATTEMPTS[k]) + 8, separation, rng)[:missing])
+            missing -= len(found[-1])
+        if found:
+            points[rows, :k] = np.concatenate(found)
+    return points
+
+
+def _attempt(k: int, number: int, separation: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Those of ``number`` attempts to place k points in the unit box that succeed: ``[S, k, 2]``."""
+    points = rng.random((number, k, 2))
+    for j in range(1, k):
+        pending = np.arange(len(points))
+        for _ in range(_TRIES):
+            gap = points[pending, :j] - points[pending, j, None]
+            taken = ((gap[..., 0] ** 2 + gap[..., 1] ** 2) < separation**2).any(1)
+            pending = pending[taken]
+            if not len(pending):
+                break
+            points[pending, j] = rng.random((len(pending), 2))
+        keep = np.ones(len(points), dtype=bool)
+        keep[pending] = False
+        points = points[keep]
     return points
 
 

@@ -39,6 +39,9 @@ FLAG_TEXT = {
 }
 
 
+_DIGITS = {"x": 5, "y": 5, "radiance": 3, "sigma_x": 5, "sigma_y": 5, "sigma_radiance": 3, "score": 6}
+
+
 def flag_names(value: int) -> list[str]:
     """Names of the set flags, in order of their bits, e.g. ``['EDGE', 'ON_GRID']``."""
     return [flag.name or "" for flag in TargetFlag if value & flag]
@@ -152,12 +155,15 @@ class Targets:
         return Targets(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def records(self) -> list[dict[str, Any]]:
-        """One JSON-ready object per target; an unknown uncertainty is ``None``."""
+        """One JSON-ready object per target; an unknown uncertainty is ``None``.
+
+        Positions are rounded to 1e-5 px and radiances to 1e-3 DN, far below what can be measured.
+        """
         columns = {f.name: getattr(self, f.name).tolist() for f in fields(self)}
         rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
         for row in rows:
-            for name in ("sigma_x", "sigma_y", "sigma_radiance"):
-                row[name] = None if row[name] != row[name] else row[name]
+            for name, digits in _DIGITS.items():
+                row[name] = None if row[name] != row[name] else round(row[name], digits)
             row["flags"] = flag_names(row["flags"])
         return rows
 

@@ -86,8 +86,8 @@ def export(
         parity = measure_parity(model, draft, plan.trials)
         if not parity["relative"] <= PARITY_LIMIT:
             raise CheckFailedError(
-                f"export of {name}: ONNX Runtime differs from PyTorch by {parity['relative']:.2e} of the largest output, "
-                f"at most {PARITY_LIMIT:.0e} is sound",
+                f"export of {name}: ONNX Runtime differs from PyTorch by {parity['relative']:.2e} of the largest "
+                f"output, at most {PARITY_LIMIT:.0e} is sound",
                 hint="nothing was written; report this with the checkpoint's JSON file",
             )
         card = replace(_card(info, model, plan, name), file=path.name, sha256=sha256(draft), parity=parity)
@@ -171,7 +171,9 @@ def measure_parity(model: nn.Module, path: Path, trials: list[np.ndarray[Any, An
     return worst
 
 
-def describe(info: CheckpointInfo, model: nn.Module, *, name: str | None = None, threshold: float | None = None) -> ModelCard:
+def describe(
+    info: CheckpointInfo, model: nn.Module, *, name: str | None = None, threshold: float | None = None
+) -> ModelCard:
     """The card of a checkpoint: everything but what only an ONNX file has (file, hash, parity)."""
     return _card(info, model, _plan(info, threshold), name or info.network)
 

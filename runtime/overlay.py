@@ -81,7 +81,9 @@ def _patch_picture(result: Result, blob: int, truth: Targets | None) -> Image.Im
 
     def place(targets: Targets) -> list[tuple[float, float]]:
         x, y = targets.x - result.spots.left[blob], targets.y - result.spots.top[blob]
-        return [((a + 0.5) * _PATCH_ZOOM, (b + 0.5) * _PATCH_ZOOM) for a, b in zip(x, y) if -1 < a < size and -1 < b < size]
+        return [
+            ((a + 0.5) * _PATCH_ZOOM, (b + 0.5) * _PATCH_ZOOM) for a, b in zip(x, y) if -1 < a < size and -1 < b < size
+        ]
 
     if truth is not None:
         for x, y in place(truth):

@@ -144,9 +144,7 @@ def local_noise(image: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[n
     return 1.4826 * deviation / 6
 
 
-def refine_spots(
-    frame: Frame, blobs: Blobs, spots: Spots, targets: Targets, psf: Psf, config: RefineConfig
-) -> Targets:
+def refine_spots(frame: Frame, blobs: Blobs, spots: Spots, targets: Targets, psf: Psf, config: RefineConfig) -> Targets:
     """Refined targets in patch pixels.
 
     A spot that no set of point targets explains becomes one target at its centre, flagged

@@ -19,6 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from glint.optics import Psf
 from glint.types import TargetFlag, Targets
 
+_COLUMNS = ("x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance", "blob", "score", "flags")
+
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
@@ -242,7 +244,9 @@ def _grown(problem: _Problem, fit: _Fit) -> FloatArray:
     theta[rows, brightest] -= shift * np.sign(new_x - x)
     theta[rows, k + brightest] -= shift * np.sign(new_y - y)
     theta[rows, 2 * k + brightest] *= np.where(near, 0.5, 1.0)
-    return np.column_stack([theta[:, :k], new_x, theta[:, k : 2 * k], new_y, theta[:, 2 * k : 3 * k], new_s, theta[:, -1]])
+    return np.column_stack(
+        [theta[:, :k], new_x, theta[:, k : 2 * k], new_y, theta[:, 2 * k : 3 * k], new_s, theta[:, -1]]
+    )
 
 
 def _merged(fit: _Fit) -> FloatArray:
@@ -363,6 +367,6 @@ def _targets(problem: _Problem, best: dict[int, tuple[_Fit, float]], config: Ref
         for i in range(k):
             sx, sy, ss = sigma[i], sigma[k + i], sigma[2 * k + i]
             score = np.exp(-(sx**2 + sy**2) / 0.01)
-            rows.append(np.array([*fit.theta[0, i :: k][:3], sx, sy, ss, number, score, flags]))
-    table = np.array(rows).reshape(-1, 9)
-    return Targets(*(table[:, c] for c in range(6)), blob=table[:, 6], score=table[:, 7], flags=table[:, 8])
+            rows.append(np.array([*fit.theta[0, i::k][:3], sx, sy, ss, number, score, flags]))
+    columns = dict(zip(_COLUMNS, np.array(rows).reshape(-1, len(_COLUMNS)).T))
+    return Targets(**columns)  # type: ignore[arg-type]  # it casts whole numbers itself

@@ -122,7 +122,8 @@ def open_source(uri: str) -> Source:
     if Path(path).is_file():
         return ImageSource(uri, [Path(path)])
     if any(c in path for c in "*?["):
-        files = [Path(p) for p in sorted(glob.glob(path)) if Path(p).suffix.lower() in SUFFIXES]
+        matches = sorted(glob.glob(path))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+        files = [Path(p) for p in matches if Path(p).suffix.lower() in SUFFIXES]
         if files:
             return ImageSource(uri, files)
         raise SourceError(f"{uri}: no image matches this pattern")

@@ -121,9 +121,7 @@ class DetectionTask:
 
     best_metric = "niou"
 
-    def __init__(
-        self, network: str, config: LSNetConfig, root: Path, augmentation: Augmentation | None = None
-    ) -> None:
+    def __init__(self, network: str, config: LSNetConfig, root: Path, augmentation: Augmentation | None = None) -> None:
         self.network, self.config, self.root = network, config, root
         self.augmentation = augmentation or Augmentation()
         self.samples = [Sample.of(s.image, s.mask) for s in labelled_images(root, "train")]
@@ -167,7 +165,7 @@ class DetectionTask:
             ((v + noise - sample.offset) / sample.scale).astype(np.float32) for v in (frame, background)
         )
         if rng.random() < 0.5:
-            frame, background, mask = (np.swapaxes(v, 0, 1) for v in (frame, background, mask))
+            frame, background, mask = frame.T, background.T, mask.T
         flip = (slice(None, None, int(rng.choice((-1, 1)))), slice(None, None, int(rng.choice((-1, 1)))))
         return frame[flip].copy(), background[flip].copy(), mask[flip].copy()
 
@@ -233,9 +231,7 @@ def _crop(
     rows, columns = np.nonzero(sample.mask)
     if len(rows) and rng.random() < augmentation.on_target:
         pick = rng.integers(len(rows))
-        top, left = (
-            int(v - size // 2 + rng.integers(-size // 3, size // 3 + 1)) for v in (rows[pick], columns[pick])
-        )
+        top, left = (int(v - size // 2 + rng.integers(-size // 3, size // 3 + 1)) for v in (rows[pick], columns[pick]))
     else:
         top, left = (int(rng.integers(min(0, n - size), max(0, n - size) + 1)) for n in (height, width))
     index = np.ix_(_mirror(np.arange(top, top + size), height), _mirror(np.arange(left, left + size), width))

@@ -77,6 +77,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels, 1, 1))
 
     def forward(self, value: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> same shape, float32."""
         with torch.autocast(value.device.type, enabled=False):
             wide = value.float()
             return self.weight * wide * torch.rsqrt(wide.square().mean(1, keepdim=True) + 1e-6)
@@ -126,8 +127,8 @@ class SelectiveScan2d(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """``[N, C, h, w]`` -> same shape."""
-        gate, mixed, dt = self.expand(self.norm(value)).split(
-            [self.inner, self.inner + 4 * self.state, 2 * self.heads], dim=1
+        gate, mixed, dt = torch.split(
+            self.expand(self.norm(value)), [self.inner, self.inner + 4 * self.state, 2 * self.heads], dim=1
         )
         mixed = F.silu(self.local(mixed))
         x, maps = mixed[:, : self.inner], mixed[:, self.inner :]
@@ -149,7 +150,7 @@ class SelectiveScan2d(nn.Module):
         """Along the last axis: ``[N, heads * dim, h, w]`` -> same shape."""
         batch, _, height, width = x.shape
         lines = x.reshape(batch, self.heads, self.head_dim, height, width).permute(0, 3, 4, 1, 2)  # [N, h, w, heads, d]
-        b, c = maps.permute(0, 2, 3, 1).split(self.state, dim=-1)  # [N, h, w, state]
+        b, c = torch.split(maps.permute(0, 2, 3, 1), self.state, dim=-1)  # [N, h, w, state]
         y = scan_lines(lines, dt.permute(0, 2, 3, 1), decay, b, c)
         return y.permute(0, 3, 4, 1, 2).reshape(batch, self.heads * self.head_dim, height, width)
 
@@ -169,6 +170,7 @@ class SingularValueThreshold(nn.Module):
         self.tau = nn.Parameter(torch.full((channels, 1, 1), -3.0))
 
     def forward(self, value: Tensor) -> Tensor:
+        """``[N, C, h, w]`` -> same shape."""
         q = self.analysis(value)
         with torch.autocast(value.device.type, enabled=False):
             sigma = torch.sqrt(q.float().square().mean((2, 3), keepdim=True) + 1e-6)  # [N, C, 1, 1]
@@ -216,6 +218,7 @@ class AttentiveBlock(nn.Module):
         self.attention = nn.Conv2d(2, 1, 7, padding=3)
 
     def forward(self, value: Tensor) -> Tensor:
+        """``[N, C, h, w]`` -> same shape."""
         update = self.conv2(F.silu(self.conv1(value)))
         pooled = torch.cat([update.mean(1, keepdim=True), update.amax(1, keepdim=True)], dim=1)
         result: Tensor = F.silu(value + update * torch.sigmoid(self.attention(pooled)))
@@ -305,5 +308,6 @@ class LSNet(nn.Module):
         return outputs
 
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Probability, background and target of the last stage."""
         last = self.stages(frame)[-1]
         return torch.sigmoid(last.logit), last.background, last.target

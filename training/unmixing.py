@@ -77,7 +77,7 @@ class UnmixingTask:
         crops, left, top = recentre(patches.image, self.config.size)
         normalised = self.normaliser.apply(crops)
         device = next(model.parameters()).device
-        inputs = torch.from_numpy(normalised.value)[:, None].to(device).split(256)
+        inputs = torch.split(torch.from_numpy(normalised.value)[:, None].to(device), 256)
         grids = torch.cat([model(part).float().cpu() for part in inputs])[:, 0].numpy() * normalised.scale
         return self._score(patches, grids, left, top)
 

@@ -84,7 +84,7 @@ def _match_legacy(distance: NDArray[np.float64]) -> NDArray[np.int64]:
     taken: list[int] = []
     for row in distance:
         free = [j for j in np.flatnonzero(row < MATCH_DISTANCE) if j not in taken]
-        taken.extend(free[:1])
+        taken.extend(int(j) for j in free[:1])
     return np.array(taken, dtype=np.int64)
 
 

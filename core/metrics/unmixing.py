@@ -87,7 +87,7 @@ def score_unmixing(
     if any(v.shape != patch.shape for v in (x, y, radiance, score)) or patch.ndim != 1:
         raise InputError("score_unmixing: patch, x, y, radiance and score must be columns of one length")
     number, slots = truth_x.shape
-    if len(patch) and not (0 <= patch.min() and patch.max() < number):
+    if len(patch) and not (patch.min() >= 0 and patch.max() < number):
         raise InputError(f"score_unmixing: patch numbers must lie in 0..{number - 1}")
     used = truth_radiance > 0
     truths = int(used.sum())

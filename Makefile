@@ -1,0 +1,62 @@
+# Everything sets itself up in .venv: `run` holds what a device needs, `dev` also torch and the tools.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/run/bin
+DEV := $(VENV)/dev/bin
+WHEEL := $(VENV)/wheel
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+SOURCES := pyproject.toml README.md LICENSE $(shell find core training export calibration runtime benchmarks zoo \
+             -name '*.py' -o -name '*.onnx' -o -name '*.json' -o -name py.typed)
+
+.PHONY: help demo test format clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+demo: $(VENV)/run.installed ## detect and unmix a simulated scene; results in out/demo
+	$(RUN)/glint run 'synthetic://?size=640x512&frames=20&clusters=6&singles=4&noise=1&seed=7' \
+	  --radiance-prior 100,12 --out out/demo/targets.jsonl --overlay out/demo/overlays --overwrite
+	@echo "targets:  out/demo/targets.jsonl"
+	@echo "pictures: out/demo/overlays"
+
+test: $(VENV)/dev.installed ## lint, type-check and test the built wheel
+	$(DEV)/ruff check .
+	$(DEV)/ruff format --check .
+	$(DEV)/mypy -p glint
+	$(DEV)/python -m pytest
+
+format: $(VENV)/dev.installed ## format the sources
+	$(DEV)/ruff check --fix .
+	$(DEV)/ruff format .
+
+clean: ## remove what the build made
+	rm -rf $(VENV) build dist out glint.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The wheel is what users install, so it is what runs and what is tested.
+$(WHEEL).built: $(SOURCES) | $(VENV)
+	rm -rf $(WHEEL) build/lib build/bdist.*
+	$(PYTHON) -m venv $(VENV)/build
+	$(VENV)/build/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEEL) .
+	touch $@
+
+$(VENV):
+	mkdir -p $@
+
+$(VENV)/run.deps: constraints.txt pyproject.toml | $(VENV)
+	$(PYTHON) -m venv $(VENV)/run
+	$(RUN)/python $(PIP_INSTALL) -c constraints.txt numpy scipy onnxruntime pillow
+	touch $@
+
+$(VENV)/dev.deps: constraints.txt pyproject.toml | $(VENV)
+	$(PYTHON) -m venv $(VENV)/dev
+	$(DEV)/python $(PIP_INSTALL) -c constraints.txt torch
+	$(DEV)/python $(PIP_INSTALL) -c constraints.txt numpy scipy onnxruntime pillow safetensors onnx onnxscript \
+	  pytest hypothesis ruff mypy
+	touch $@
+
+$(VENV)/%.installed: $(VENV)/%.deps $(WHEEL).built
+	$(VENV)/$*/bin/python $(PIP_INSTALL) --force-reinstall --no-deps $(WHEEL)/*.whl
+	$(VENV)/$*/bin/python -m pip check
+	touch $@

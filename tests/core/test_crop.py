@@ -1,0 +1,97 @@
+"""Cutting and re-centring patches."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from glint.crop import border_level, crop_windows, recentre
+from glint.errors import InputError
+from glint.optics import Psf
+
+quick = settings(deadline=None, max_examples=40, derandomize=True)
+
+
+def test_a_window_inside_is_a_slice():
+    image = np.arange(42, dtype=np.uint16).reshape(6, 7)
+    windows = crop_windows(image, [2, 0], [1, 3], 3)
+    assert windows.dtype == np.uint16
+    assert_array_equal(windows[0], image[1:4, 2:5])
+    assert_array_equal(windows[1], image[3:6, 0:3])
+
+
+@quick
+@given(left=st.integers(-20, 20), top=st.integers(-20, 20), size=st.integers(1, 9))
+def test_windows_over_the_edge_are_those_of_a_padded_image(left, top, size):
+    image = np.arange(42.0).reshape(6, 7)
+    padded = np.pad(image, 40, mode="edge")
+    expected = padded[40 + top : 40 + top + size, 40 + left : 40 + left + size]
+    assert_array_equal(crop_windows(image, [left], [top], size)[0], expected)
+
+
+def test_no_windows_are_an_empty_array():
+    assert crop_windows(np.zeros((6, 7)), [], [], 3).shape == (0, 3, 3)
+
+
+def test_border_level_is_the_median_of_the_outermost_ring():
+    patch = np.full((5, 5), 100.0)
+    ring = [(0, i) for i in range(5)] + [(4, i) for i in range(5)] + [(i, j) for i in (1, 2, 3) for j in (0, 4)]
+    for value, pixel in enumerate(ring):
+        patch[pixel] = value
+    assert border_level(patch[None]).tolist() == [7.5]  # median of 0..15
+
+
+def test_border_level_ignores_a_spot_on_part_of_the_border():
+    patch = np.full((1, 11, 11), 20.0)
+    patch[0, :4, :4] = 500
+    assert border_level(patch).tolist() == [20.0]
+
+
+def test_a_crop_of_the_same_size_is_the_patch():
+    patches = np.random.default_rng(1).random((3, 7, 7))
+    crops, left, top = recentre(patches, 7)
+    assert_array_equal(crops, patches)
+    assert left.tolist() == top.tolist() == [0, 0, 0]
+
+
+def test_column_and_row_of_the_crop_follow_x_and_y():
+    patch = Psf(0.5).render([6.0], [4.0], [200.0], (11, 11))
+    crops, left, top = recentre(patch[None], 5)
+    assert (left.tolist(), top.tolist()) == ([4], [2])
+    assert_array_equal(crops[0], patch[2:7, 4:9])
+
+
+@quick
+@given(
+    x=st.floats(3, 7), y=st.floats(3, 7), background=st.floats(-50, 200), size=st.sampled_from([5, 7]), gain=st.floats(1, 99)
+)  # fmt: skip
+def test_a_spot_comes_to_lie_within_a_pixel_of_the_centre_whatever_its_background(x, y, background, size, gain):
+    patch = background + Psf(0.5).render([x], [y], [200.0 * gain], (11, 11))
+    crops, left, top = recentre(patch[None], size)
+    assert crops.shape == (1, size, size)
+    # Half a pixel of rounding, and the pull of the level on the centroid of an undersampled spot.
+    assert abs(x - left[0] - (size - 1) / 2) < 1
+    assert abs(y - top[0] - (size - 1) / 2) < 1
+    assert_array_equal(crops[0], patch[top[0] : top[0] + size, left[0] : left[0] + size])
+
+
+@pytest.mark.parametrize("corner", [0, 10])
+def test_a_spot_in_a_corner_gets_the_last_crop_that_fits(corner):
+    patch = np.zeros((1, 11, 11))
+    patch[0, corner, corner] = 9
+    _, left, top = recentre(patch, 7)
+    assert left.tolist() == top.tolist() == [min(corner, 4)]
+
+
+def test_each_patch_is_moved_on_its_own():
+    patches = np.stack([Psf().render([x], [y], [200.0], (11, 11)) for x, y in [(3, 7), (7, 3), (5, 5)]])
+    crops, left, top = recentre(patches, 7)
+    assert (left.tolist(), top.tolist()) == ([0, 4, 2], [4, 0, 2])
+    assert_array_equal(crops[0], crops[1])
+    assert_array_equal(crops[0], crops[2])
+
+
+def test_a_crop_larger_than_the_patch_is_refused():
+    with pytest.raises(InputError, match="12 pixels .* 11"):
+        recentre(np.zeros((1, 11, 11)), 12)

@@ -1,0 +1,137 @@
+"""Export of both networks: parity, card, what the runtime makes of it."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from glint.cards import load_card
+from glint.errors import CheckFailedError, ModelError, OutputError
+from glint.export.export import export, measure_parity
+from glint.images import write_image
+from glint.patches import CONDITIONS, simulate_patches
+from glint.runtime.detector import Detector
+from glint.runtime.unmixer import Unmixer
+from glint.training.detection import DetectionTask
+from glint.training.dscsnet import DSCSNetConfig
+from glint.training.loop import Recipe, Trainer
+from glint.training.lsnet import LSNetConfig
+from glint.training.networks import load_model
+from glint.training.unmixing import UnmixingTask
+from glint.types import Frame
+
+RECIPE = Recipe(steps=2, batch=2, validate_every=2, amp=False)
+
+
+@pytest.fixture(scope="module")
+def unmixing(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unmixing")
+    config = DSCSNetConfig(size=7, channels=4, hidden=8, stages=2, memory=2)
+    Trainer(UnmixingTask("dscsnet-s", config, "sensor"), RECIPE, folder).fit()
+    card = export(folder / "last.safetensors", folder / "zoo", name="small")
+    return folder, card
+
+
+@pytest.fixture(scope="module")
+def detection(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detection")
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        write_image(folder / "images" / f"{name}.png", rng.integers(0, 255, (32, 32)).astype(np.uint8))
+        write_image(folder / "masks" / f"{name}.png", np.zeros((32, 32), dtype=np.uint8))
+    (folder / "train.txt").write_text("a\n")
+    (folder / "val.txt").write_text("b\n")
+    config = LSNetConfig(stages=1, background=(8, 12), heads=1, head_dim=4, state=2, sparse=(4, 6, 8), unshuffle=2)
+    Trainer(DetectionTask("lsnet-s", config, folder), RECIPE, folder / "run").fit()
+    card = export(folder / "run" / "last.safetensors", folder / "zoo", threshold=0.4)
+    return folder, card
+
+
+def test_the_unmixer_computes_in_onnx_what_it_computes_in_pytorch(unmixing):
+    folder, card = unmixing
+    assert card.parity["relative"] < 1e-4
+    _, model = load_model(folder / "last.safetensors")
+    patches = simulate_patches(CONDITIONS["n1"], 33, np.random.default_rng(1)).image
+    runtime = Unmixer.open(folder / "zoo" / "small.fp32.json")
+    grids, left, _ = runtime.grids(patches)
+    assert grids.shape == (33, 21, 21) and left.shape == (33,)
+    from glint.crop import recentre
+
+    crops = recentre(patches, 7)[0]
+    scale = crops.max(axis=(1, 2), keepdims=True)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(crops / scale)[:, None])[:, 0].numpy() * scale
+    assert np.abs(grids - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_the_detector_takes_frames_of_any_size(detection):
+    folder, card = detection
+    assert card.parity["relative"] < 1e-4
+    runtime = Detector.open(folder / "zoo" / "lsnet-s.fp32.json")
+    assert runtime.spec.threshold == 0.4
+    for shape in ((33, 50), (64, 32), (5, 5)):
+        image = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+        assert runtime(Frame(0, 0, image)).probability.shape == shape
+
+
+def test_the_graphs_keep_to_plain_operators(unmixing, detection):
+    forbidden = {"Loop", "Scan", "If", "NonZero", "Col2Im", "CumSum"}
+    for folder, card in (unmixing, detection):
+        model = onnx.load(folder / "zoo" / card.file)
+        assert model.opset_import[0].version == 19
+        assert {n.domain for n in model.graph.node} <= {"", "ai.onnx"}
+        assert not forbidden & {n.op_type for n in model.graph.node}
+
+
+def test_the_card_tells_where_the_model_comes_from(unmixing):
+    folder, card = unmixing
+    loaded, path = load_card(folder / "zoo" / "small.fp32.json")
+    assert path.name == card.file == "small.fp32.onnx"
+    assert loaded == card
+    assert loaded.training["data"]["domain"] == "sensor" and loaded.macs > 0 and loaded.unmixer.crop == 7
+
+
+def test_an_existing_model_is_not_overwritten_unless_asked(unmixing):
+    folder, card = unmixing
+    before = (folder / "zoo" / card.file).stat().st_mtime_ns
+    with pytest.raises(OutputError, match="exists"):
+        export(folder / "last.safetensors", folder / "zoo", name="small")
+    assert (folder / "zoo" / card.file).stat().st_mtime_ns == before
+
+
+def test_an_unsound_export_is_refused_and_leaves_nothing(unmixing, tmp_path, monkeypatch):
+    folder, _ = unmixing
+    monkeypatch.setattr("glint.export.export.measure_parity", lambda *_: {"absolute": 1.0, "relative": 0.5})
+    with pytest.raises(CheckFailedError, match="differs from PyTorch"):
+        export(folder / "last.safetensors", tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_parity_notices_other_weights(unmixing):
+    folder, card = unmixing
+    _, model = load_model(folder / "last.safetensors")
+    with torch.no_grad():
+        model.proxes[0].project.bias.add_(1.0)
+    trial = np.random.default_rng(0).random((3, 1, 7, 7)).astype(np.float32)
+    assert measure_parity(model, folder / "zoo" / card.file, [trial])["relative"] > 1e-3
+
+
+def test_parity_is_not_fooled_by_nan(unmixing):
+    folder, card = unmixing
+    _, model = load_model(folder / "last.safetensors")
+    trial = np.full((1, 1, 7, 7), np.nan, dtype=np.float32)
+    parity = measure_parity(model, folder / "zoo" / card.file, [trial])
+    assert not parity["absolute"] <= 1e-3
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(ModelError, match="no such file"):
+        export(tmp_path / "nothing.safetensors", tmp_path / "zoo")
+
+
+def test_the_card_is_json_that_names_the_hash(unmixing):
+    folder, card = unmixing
+    stored = json.loads((folder / "zoo" / "small.fp32.json").read_text())
+    assert stored["sha256"] == card.sha256 and len(card.sha256) == 64

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from glint.runtime.detector import Detection, Detector, find_blobs
+from glint.runtime.engine import Arrays
+from glint.runtime.pipeline import STAGES, Pipeline, cut_spots, local_noise
+from glint.runtime.unmixer import Unmixer
+from glint.types import Blobs, Frame, TargetFlag
+
+Render = Callable[..., np.ndarray]
+SHAPE = (48, 64)
+
+
+def plane(shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    """A sloping sky: 100 DN, rising to the right and falling downwards."""
+    return 100 + 0.8 * np.arange(shape[1]) - 0.5 * np.arange(shape[0])[:, None]
+
+
+def detect(image: np.ndarray, background: np.ndarray, light: np.ndarray, level: float = 5.0) -> Detection:
+    """A detection made by hand: blobs where the true light exceeds a level."""
+    probability = (light > level).astype(np.float32)
+    residual = (image - background).astype(np.float32)
+    return Detection(find_blobs(probability, residual, 0.5), probability, residual)
+
+
+def as_frame(image: np.ndarray, full_scale: float | None = None) -> Frame:
+    return Frame(0, 0, image.astype(np.float32), full_scale=full_scale)
+
+
+def test_patches_lie_around_the_blobs(render: Render) -> None:
+    light = render([(20, 30, 400), (50, 12, 300)], SHAPE)
+    spots = cut_spots(as_frame(plane() + light), detect(plane() + light, plane(), light), 11)
+    assert spots.patches.shape == spots.valid.shape == (2, 11, 11)
+    assert sorted(zip(spots.left.tolist(), spots.top.tolist())) == [(15, 25), (45, 7)]
+    for patch, left, top in zip(spots.patches, spots.left, spots.top):
+        assert patch == pytest.approx(light[top : top + 11, left : left + 11], abs=0.02)
+
+
+def test_light_that_the_network_took_for_background_is_given_back(render: Render) -> None:
+    light = render([(30.3, 20.6, 500)], SHAPE)
+    image = plane() + light
+    spots = cut_spots(as_frame(image), detect(image, plane() + 0.3 * light, light), 11)
+    left, top = spots.left[0], spots.top[0]
+    assert spots.patches[0] == pytest.approx(light[top : top + 11, left : left + 11], abs=0.5)
+    assert spots.patches[0].sum() == pytest.approx(500, rel=0.01)
+
+
+def test_the_background_is_continued_from_a_plane_not_a_constant(render: Render) -> None:
+    light = render([(30, 20, 300)], SHAPE)
+    steep = 6 * plane()
+    spots = cut_spots(as_frame(steep + light), detect(steep + light, steep, light), 11)
+    assert spots.patches[0] == pytest.approx(light[15:26, 25:36], abs=0.05)
+
+
+def test_pixels_of_another_blob_are_blanked_and_not_valid(render: Render) -> None:
+    near = render([(30, 20, 500)], SHAPE)
+    far = render([(34, 21, 700)], SHAPE)
+    image = plane() + near + far
+    detection = detect(image, plane(), near + far)
+    assert len(detection.blobs) == 2
+    spots = cut_spots(as_frame(image), detection, 11)
+    for i, (left, top) in enumerate(zip(spots.left, spots.top)):
+        label = detection.blobs.label_map[top : top + 11, left : left + 11]
+        own, foreign = label == i + 1, (label != 0) & (label != i + 1)
+        assert foreign.any()
+        assert not spots.patches[i][foreign].any()
+        assert not spots.valid[i][foreign].any()
+        assert spots.valid[i][own].all()
+        assert not spots.valid[i].all()  # far from the blob nothing of it is left to fit
+
+
+def test_a_large_blob_keeps_the_light_of_its_own_mask(render: Render) -> None:
+    light = render([(30, 20, 3000)], SHAPE, 2.0)
+    image = plane() + light
+    spots = cut_spots(as_frame(image), detect(image, plane(), light, 20), 11)
+    assert spots.patches[0].max() == pytest.approx(light.max(), rel=0.1)
+
+
+def test_patches_beyond_the_edge_replicate_it(render: Render) -> None:
+    light = render([(1, 2, 400)], SHAPE)
+    image = np.full(SHAPE, 100.0) + light
+    spots = cut_spots(as_frame(image), detect(image, np.full(SHAPE, 100.0), light), 11)
+    assert (spots.left[0], spots.top[0]) == (-4, -3)
+    assert np.isfinite(spots.patches).all()
+    assert spots.patches[0, 3:, 4:] == pytest.approx(light[:8, :7], abs=0.5)
+
+
+def test_without_a_label_map_the_residual_is_cut_as_it_is(render: Render) -> None:
+    light = render([(30, 20, 400)], SHAPE).astype(np.float32)
+    blobs = Blobs([30.2], [19.8], [5], [0.9])
+    spots = cut_spots(as_frame(plane() + light), Detection(blobs, light, light), 11)
+    assert np.array_equal(spots.patches[0], light[15:26, 25:36])
+    assert spots.valid.all()
+
+
+def test_no_blobs_give_an_empty_stack() -> None:
+    image = plane()
+    spots = cut_spots(as_frame(image), detect(image, image, np.zeros(SHAPE)), 11)
+    assert spots.patches.shape == (0, 11, 11)
+    assert len(spots.left) == len(spots.top) == 0
+
+
+@pytest.mark.parametrize("sigma", [0.7, 3.0, 40.0])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_local_noise_is_the_noise_that_was_added(sigma: float, dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    image = (1000 + 10 * plane((128, 128)) + rng.normal(0, sigma, (128, 128))).astype(dtype)
+    x, y = (rng.uniform(15, 112, 40) for _ in range(2))
+    assert np.median(local_noise(image, x, y)) == pytest.approx(np.hypot(sigma, 0.29 if dtype == np.uint16 else 0), rel=0.1)
+
+
+def test_local_noise_sees_neither_an_edge_nor_the_target_itself(render: Render) -> None:
+    image = np.random.default_rng(1).normal(0, 2, SHAPE) + render([(30, 24, 2000)], SHAPE)
+    image[:, 33:] += 150  # a straight skyline
+    assert local_noise(image, np.array([30.0]), np.array([24.0]))[0] == pytest.approx(2, rel=0.3)
+
+
+def test_local_noise_is_that_of_the_neighbourhood() -> None:
+    image = np.random.default_rng(2).normal(0, 1, (60, 120))
+    image[:, 60:] *= 8
+    quiet, loud = local_noise(image, np.array([25.0, 95.0]), np.array([30.0, 30.0]))
+    assert loud == pytest.approx(8 * quiet, rel=0.3)
+
+
+def test_local_noise_of_no_positions_is_empty() -> None:
+    assert local_noise(plane(), np.zeros(0), np.zeros(0)).shape == (0,)
+
+
+def by_level(frame: np.ndarray) -> dict[str, np.ndarray]:
+    """A detector's network: what stands out of the median of the frame by 12 DN is a target."""
+    background = np.full_like(frame, np.median(frame))
+    return {"probability": (frame - background > 12).astype(np.float32), "background": background}
+
+
+def by_peak(patch: np.ndarray) -> dict[str, np.ndarray]:
+    """An unmixer's network: all light in the middle cell of every local maximum above half of the peak."""
+    image = patch[:, 0]
+    peaks = (image == ndimage.maximum_filter(image, (1, 3, 3))) & (image > 0.5)
+    grid = np.zeros((len(image), 1, 3 * image.shape[1], 3 * image.shape[2]), np.float32)
+    grid[:, 0, 1::3, 1::3] = np.where(peaks, 2 * image, 0)
+    return {"grid": grid}
+
+
+def one_each(patch: np.ndarray) -> dict[str, np.ndarray]:
+    """An unmixer's network: all light in the middle cell of the patch's middle pixel."""
+    middle = 3 * (patch.shape[-1] // 2) + 1
+    grid = np.zeros((len(patch), 1, 3 * patch.shape[-2], 3 * patch.shape[-1]), np.float32)
+    grid[:, 0, middle, middle] = patch.sum(axis=(1, 2, 3))
+    return {"grid": grid}
+
+
+Build = Callable[..., Pipeline]
+
+
+@pytest.fixture
+def build(fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer]) -> Build:
+    def make(network: Callable[..., Arrays] = by_peak, *, crop: int = 7, refined: bool = True) -> Pipeline:
+        return Pipeline(fake_detector(by_level), fake_unmixer(network, crop=crop), refined=refined)
+
+    return make
+
+
+@pytest.mark.parametrize("crop", [7, 11])
+def test_targets_come_back_where_they_are_in_the_frame(build: Build, render: Render, crop: int) -> None:
+    truth = [(41.3, 9.8, 300.0), (12.6, 33.2, 200.0), (52.1, 38.4, 250.0)]
+    result = build(crop=crop)(as_frame(100 + render(truth, SHAPE)))
+    order = np.argsort(-result.targets.x)
+    expected = np.array(sorted(truth, key=lambda t: -t[0]))
+    assert len(result.targets) == 3
+    assert result.targets.x[order] == pytest.approx(expected[:, 0], abs=0.02)
+    assert result.targets.y[order] == pytest.approx(expected[:, 1], abs=0.02)
+    assert result.targets.radiance[order] == pytest.approx(expected[:, 2], rel=0.02)
+    assert not result.targets.flags.any()
+
+
+def test_a_target_names_the_blob_that_it_came_out_of(build: Build, render: Render) -> None:
+    result = build()(as_frame(100 + render([(41.3, 9.8, 300), (12.6, 33.2, 200)], SHAPE)))
+    blobs, targets = result.detection.blobs, result.targets
+    assert sorted(targets.blob.tolist()) == [0, 1]
+    assert targets.x == pytest.approx(blobs.x[targets.blob], abs=0.6)
+    assert targets.y == pytest.approx(blobs.y[targets.blob], abs=0.6)
+
+
+def test_two_targets_of_one_blob_are_taken_apart(build: Build, render: Render) -> None:
+    result = build()(as_frame(100 + render([(30.2, 20.1, 300), (31.9, 20.7, 280)], SHAPE)))
+    assert len(result.detection.blobs) == 1
+    assert result.targets.blob.tolist() == [0, 0]
+    assert np.sort(result.targets.x) == pytest.approx([30.2, 31.9], abs=0.02)
+
+
+def test_without_refinement_targets_stay_on_the_grid(build: Build, render: Render) -> None:
+    targets = build(refined=False)(as_frame(100 + render([(41.3, 9.8, 300)], SHAPE))).targets
+    assert (targets.x.tolist(), targets.y.tolist()) == ([41.0], [10.0])
+    assert targets.flags.tolist() == [TargetFlag.ON_GRID]
+    assert np.isnan(targets.sigma_x).all()
+
+
+EDGES = [(2.3, 24.2), (61.4, 24.2), (30.2, 1.6), (30.2, 45.7)]
+
+
+@pytest.mark.parametrize(("x", "y"), EDGES)
+def test_targets_whose_patch_reaches_over_the_edge_are_flagged(
+    build: Build, render: Render, x: float, y: float
+) -> None:
+    targets = build()(as_frame(100 + render([(x, y, 300)], SHAPE))).targets
+    assert len(targets) >= 1
+    assert (targets.flags & TargetFlag.EDGE).all()
+
+
+@pytest.mark.parametrize(("x", "y"), [(5.1, 5.2), (58.1, 42.1)])
+def test_targets_whose_patch_just_fits_into_the_frame_are_not_flagged(
+    build: Build, render: Render, x: float, y: float
+) -> None:
+    targets = build()(as_frame(100 + render([(x, y, 300)], SHAPE))).targets
+    assert targets.flags.tolist() == [0]
+
+
+@pytest.mark.parametrize(("x", "y"), EDGES)
+def test_pixels_that_the_frame_does_not_have_are_not_fitted(build: Build, render: Render, x: float, y: float) -> None:
+    targets = build(one_each)(as_frame(100 + render([(x, y, 300)], SHAPE))).targets
+    assert targets.x == pytest.approx([x], abs=0.05)
+    assert targets.y == pytest.approx([y], abs=0.05)
+    assert targets.radiance == pytest.approx([300], rel=0.05)
+
+
+def test_a_frame_without_blobs_gives_no_targets(build: Build) -> None:
+    result = build()(as_frame(np.full(SHAPE, 100.0)))
+    assert len(result.targets) == len(result.detection.blobs) == len(result.spots.patches) == 0
+
+
+def test_a_frame_of_one_row_passes_through(build: Build) -> None:
+    image = np.full((1, 40), 100.0)
+    image[0, 20] += 200
+    targets = build()(as_frame(image)).targets
+    assert (targets.flags & TargetFlag.EDGE).all()
+    assert np.isfinite(targets.x).all()
+
+
+def test_a_blob_much_wider_than_the_optics_becomes_one_extended_target(build: Build, render: Render) -> None:
+    targets = build()(as_frame(100 + render([(30.4, 20.7, 2500)], SHAPE, 2.0))).targets
+    assert [bool(f & TargetFlag.EXTENDED) for f in targets.flags] == [True]
+    assert np.hypot(targets.x[0] - 30.4, targets.y[0] - 20.7) < 0.3
+    assert 0.5 * 2500 < targets.radiance[0] < 1.1 * 2500
+
+
+def test_a_blob_in_which_the_network_sees_nothing_is_still_reported(
+    fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer], render: Render
+) -> None:
+    def blind(patch: np.ndarray) -> dict[str, np.ndarray]:
+        return {"grid": np.zeros((len(patch), 1, 21, 21), np.float32)}
+
+    pipeline = Pipeline(fake_detector(by_level), fake_unmixer(blind))
+    targets = pipeline(as_frame(100 + render([(30.4, 20.7, 300)], SHAPE))).targets
+    assert [bool(f & TargetFlag.EXTENDED) for f in targets.flags] == [True]
+    assert np.hypot(targets.x[0] - 30.4, targets.y[0] - 20.7) < 0.3
+
+
+def test_a_clipped_target_gets_its_radiance_back(build: Build, render: Render) -> None:
+    image = np.minimum(60 + render([(30.3, 20.6, 1500)], SHAPE), 255)
+    targets = build(one_each)(Frame(0, 0, np.round(image).astype(np.uint8), full_scale=255.0)).targets
+    flux = (image - 60).sum()
+    assert len(targets) == 1
+    assert targets.flags[0] & TargetFlag.SATURATED
+    assert abs(targets.radiance[0] - 1500) < 0.25 * (1500 - flux)
+
+
+def test_a_saturated_neighbour_does_not_make_a_target_saturated(build: Build, render: Render) -> None:
+    image = np.minimum(60 + render([(30.3, 20.6, 250), (35.0, 20.6, 1500)], SHAPE), 255)
+    result = build(one_each)(Frame(0, 0, np.round(image).astype(np.uint8), full_scale=255.0))
+    assert len(result.detection.blobs) == 2
+    dim = np.abs(result.targets.x - 30.3) < 0.5
+    assert dim.sum() == 1
+    assert not (result.targets.flags[dim] & TargetFlag.SATURATED).any()
+
+
+def test_latency_is_told_by_stage_and_adds_up(build: Build) -> None:
+    latency = build()(as_frame(np.full(SHAPE, 100.0)), capture_ms=7.0).latency_ms
+    assert tuple(latency) == STAGES == ("capture", "detect", "unmix", "refine", "total")
+    assert latency["capture"] == 7.0
+    assert latency["total"] == pytest.approx(sum(latency[s] for s in STAGES[:-1]))
+    assert min(latency.values()) >= 0
+
+
+def test_the_released_models_find_a_bright_target_in_a_frame(
+    detector: Detector, unmixer: Unmixer, render: Render
+) -> None:
+    noise = np.random.default_rng(0).standard_normal(SHAPE)
+    image = np.clip(np.round(40 + noise + render([(30.3, 20.6, 250)], SHAPE)), 0, 255).astype(np.uint8)
+    targets = Pipeline(detector, unmixer)(Frame(0, 0, image, full_scale=255.0)).targets
+    assert len(targets) >= 1
+    best = targets.radiance.argmax()
+    assert np.hypot(targets.x[best] - 30.3, targets.y[best] - 20.6) < 0.3
+    assert targets.radiance[best] == pytest.approx(250, rel=0.3)

@@ -1,0 +1,340 @@
+"""The optical fit by itself: no network, rendered by the normal distribution function, starts made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import least_squares
+
+from glint.optics import Psf
+from glint.runtime.refine import RefineConfig, border_noise, refine
+from glint.types import TargetFlag, Targets
+
+PSF = Psf(0.5)
+SHAPE = (11, 11)
+Render = Callable[..., np.ndarray]
+Make = Callable[..., Targets]
+
+SCENES = {
+    1: [(5.2, 4.7, 200.0)],
+    2: [(3.3, 5.1, 180.0), (7.2, 5.6, 90.0)],
+    3: [(3.1, 3.4, 120.0), (7.6, 3.2, 200.0), (5.3, 7.7, 160.0)],
+    4: [(2.7, 2.6, 100.0), (7.8, 3.1, 150.0), (3.2, 7.9, 200.0), (7.6, 7.4, 250.0)],
+}
+
+
+def table(targets: Targets) -> np.ndarray:
+    """Rows (x, y, radiance) in order of y, then x, rounded enough to order them stably."""
+    rows = np.column_stack([targets.x, targets.y, targets.radiance])
+    return rows[np.lexsort((rows[:, 0].round(2), rows[:, 1].round(2)))]
+
+
+def in_order(truth: list[tuple[float, float, float]]) -> np.ndarray:
+    return np.array(sorted(truth, key=lambda t: (t[1], t[0])))
+
+
+def perturbed(truth: list[tuple[float, float, float]], seed: int = 0, patch: int = 0) -> list[tuple[float, ...]]:
+    """The truth, up to 0.2 px and 30 % wrong."""
+    rng = np.random.default_rng(seed)
+    return [
+        (patch, x + rng.uniform(-0.2, 0.2), y + rng.uniform(-0.2, 0.2), s * rng.uniform(0.7, 1.3)) for x, y, s in truth
+    ]
+
+
+def has(targets: Targets, flag: TargetFlag) -> np.ndarray:
+    return (targets.flags & flag) != 0
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_without_noise_the_truth_is_recovered(render: Render, make_targets: Make, number: int, seed: int) -> None:
+    truth = SCENES[number]
+    found = refine(render(truth, SHAPE)[None], make_targets(perturbed(truth, seed)), PSF, noise=np.array([0.3]))
+    assert len(found) == number
+    got, expected = table(found), in_order(truth)
+    assert np.abs(got[:, :2] - expected[:, :2]).max() < 1e-3
+    assert got[:, 2] == pytest.approx(expected[:, 2], rel=1e-3)
+    assert not found.flags.any()
+
+
+@pytest.mark.parametrize("sigma", [0.4, 0.7, 1.0])
+def test_the_truth_is_recovered_for_other_optics_and_patch_sizes(
+    render: Render, make_targets: Make, sigma: float
+) -> None:
+    truth = [(4.3, 8.6, 300.0), (9.1, 5.2, 200.0)]
+    found = refine(render(truth, (14, 14), sigma)[None], make_targets(perturbed(truth)), Psf(sigma))
+    assert table(found) == pytest.approx(in_order(truth), rel=1e-3)
+
+
+def test_many_patches_of_different_counts_come_back_in_order_with_their_numbers(
+    render: Render, make_targets: Make
+) -> None:
+    counts = [3, 1, 4, 1, 2]
+    patches = np.stack([render(SCENES[k], SHAPE) for k in counts])
+    rows = [row for i, k in enumerate(counts) for row in perturbed(SCENES[k], i, patch=i)]
+    found = refine(patches, make_targets(rows[::-1]), PSF)
+    assert found.blob.tolist() == sorted(found.blob.tolist())
+    for i, k in enumerate(counts):
+        assert table(found.select(found.blob == i)) == pytest.approx(in_order(SCENES[k]), rel=1e-3)
+
+
+def test_patches_do_not_influence_each_other(render: Render, make_targets: Make) -> None:
+    rng = np.random.default_rng(0)
+    patches = np.stack([render(SCENES[k], SHAPE) + rng.normal(0, s, SHAPE) for k, s in ((1, 1), (2, 4), (1, 2))])
+    rows = [row for i, k in enumerate((1, 2, 1)) for row in perturbed(SCENES[k], i, patch=i)]
+    noise = np.array([1.0, 4.0, 2.0])
+    together = refine(patches, make_targets(rows), PSF, noise=noise)
+    for i in range(3):
+        start = make_targets([(0, *row[1:]) for row in rows if row[0] == i])
+        alone = refine(patches[i : i + 1], start, PSF, noise=noise[i : i + 1])
+        assert table(alone) == pytest.approx(table(together.select(together.blob == i)), rel=1e-6)
+
+
+def test_a_noisy_target_is_fitted_as_scipy_fits_it(render: Render, make_targets: Make) -> None:
+    truth, noise = (5.3, 4.6, 150.0), 3.0
+    image = render([truth], SHAPE) + 2.0 + np.random.default_rng(5).normal(0, noise, SHAPE)
+    background_sd = 0.03 * image.max()  # the documented prior: a share of the patch's peak
+
+    def residual(theta: np.ndarray) -> np.ndarray:
+        model = render([theta[:3]], SHAPE) + theta[3]
+        return np.append((image - model).ravel() / noise, theta[3] / background_sd)
+
+    reference = least_squares(residual, [5.0, 5.0, 120.0, 0.0], xtol=1e-12, ftol=1e-12, x_scale=[1, 1, 100, 1])
+    deviation = np.sqrt(np.diag(np.linalg.inv(reference.jac.T @ reference.jac)))
+    found = refine(image[None], make_targets(perturbed([truth])), PSF, noise=np.array([noise]))
+    assert len(found) == 1
+    assert [found.x[0], found.y[0]] == pytest.approx(reference.x[:2], abs=1e-3)
+    assert found.radiance[0] == pytest.approx(reference.x[2], rel=1e-3)
+    sigmas = [found.sigma_x[0], found.sigma_y[0], found.sigma_radiance[0]]
+    assert sigmas == pytest.approx(deviation[:3], rel=0.01)
+
+
+def test_stated_sigmas_are_the_scatter_of_many_noisy_fits(render: Render, make_targets: Make) -> None:
+    number, noise = 300, 2.0
+    rng = np.random.default_rng(11)
+    truth = np.column_stack([rng.uniform(4, 6, (number, 2)), rng.uniform(100, 200, number)])
+    patches = np.stack([render([row], SHAPE) for row in truth]) + rng.normal(0, noise, (number, *SHAPE))
+    start = make_targets(np.column_stack([np.arange(number), truth + [0.1, -0.1, 10.0]]))
+    found = refine(patches, start, PSF, noise=np.full(number, noise))
+    single = np.bincount(found.blob, minlength=number)[found.blob] == 1
+    assert single.sum() > 0.9 * number
+    found, expected = found.select(single), truth[found.blob[single]]
+    for i, name in enumerate(("x", "y", "radiance")):
+        error = (getattr(found, name) - expected[:, i]) / getattr(found, f"sigma_{name}")
+        assert error.std() == pytest.approx(1, abs=0.25), name
+        assert abs(error.mean()) < 4 / np.sqrt(number), name
+
+
+def test_uncertainty_grows_with_the_noise_and_the_score_falls(render: Render, make_targets: Make) -> None:
+    patch = render(SCENES[1], SHAPE)[None]
+    quiet, loud = (refine(patch, make_targets(perturbed(SCENES[1])), PSF, noise=np.array([s])) for s in (1.0, 4.0))
+    for name in ("sigma_x", "sigma_y", "sigma_radiance"):
+        assert getattr(loud, name)[0] == pytest.approx(4 * getattr(quiet, name)[0], rel=0.05)
+    assert 0 < loud.score[0] < quiet.score[0] <= 1
+
+
+def test_noise_that_is_not_given_is_taken_from_the_border(render: Render, make_targets: Make) -> None:
+    patch = (render(SCENES[1], SHAPE) + np.random.default_rng(2).normal(0, 3, SHAPE))[None]
+    start = make_targets(perturbed(SCENES[1]))
+    implicit, explicit = refine(patch, start, PSF), refine(patch, start, PSF, noise=border_noise(patch))
+    assert implicit.sigma_x.tolist() == explicit.sigma_x.tolist()
+
+
+def test_the_border_noise_ignores_one_bright_pixel() -> None:
+    patches = np.random.default_rng(0).normal(7, 2, (200, 11, 11))
+    patches[:, 0, 3] = 1e4
+    assert np.median(border_noise(patches)) == pytest.approx(2, rel=0.1)
+
+
+def test_censoring_recovers_the_radiance_of_a_clipped_target(render: Render, make_targets: Make) -> None:
+    truth = [(5.2, 4.9, 2000.0)]
+    patch = np.minimum(render(truth, SHAPE), 255)[None]
+    flux = patch.sum()
+    assert flux < 0.7 * 2000  # the clipping is serious
+    found = refine(patch, make_targets([(0, 5.0, 5.0, flux)]), PSF, full_scale=255.0)
+    assert len(found) == 1
+    assert abs(found.radiance[0] - 2000) < 0.1 * (2000 - flux)
+    assert np.hypot(found.x[0] - 5.2, found.y[0] - 4.9) < 0.02
+    assert has(found, TargetFlag.SATURATED).all()
+
+
+def test_full_scale_may_differ_from_pixel_to_pixel(render: Render, make_targets: Make) -> None:
+    """A patch above a sloping background clips at another level in each pixel."""
+    limit = 255 - np.add.outer(6.0 * np.arange(11), 3.0 * np.arange(11))
+    truth = [(5.2, 4.9, 1500.0)]
+    patch = np.minimum(render(truth, SHAPE), limit)[None]
+    found = refine(patch, make_targets([(0, 5.0, 5.0, 800.0)]), PSF, full_scale=limit[None])
+    assert found.radiance[0] == pytest.approx(1500, rel=0.05)
+
+
+def test_a_target_below_full_scale_is_not_called_saturated(render: Render, make_targets: Make) -> None:
+    patch = render(SCENES[1], SHAPE)[None]
+    assert not has(refine(patch, make_targets(perturbed(SCENES[1])), PSF, full_scale=255.0), TargetFlag.SATURATED).any()
+
+
+def test_a_saturated_pixel_outside_the_valid_mask_saturates_nobody(render: Render, make_targets: Make) -> None:
+    patch = np.minimum(render([(3.0, 5.0, 200), (9.0, 5.0, 5000)], SHAPE), 255)[None]
+    valid = np.ones((1, *SHAPE), dtype=bool)
+    valid[..., 6:] = False
+    found = refine(patch, make_targets([(0, 3.1, 5.1, 180)]), PSF, full_scale=255.0, valid=valid)
+    assert len(found) == 1
+    assert not has(found, TargetFlag.SATURATED).any()
+
+
+def test_where_every_pixel_is_censored_nothing_is_claimed_with_confidence(make_targets: Make) -> None:
+    # The sun fills the patch: all pixels are at full scale, which is at the background, 0 DN of the patch.
+    found = refine(np.zeros((1, *SHAPE)), make_targets([(0, 5, 5, 100), (0, 6.5, 5, 100)]), PSF, full_scale=0.0)
+    assert np.all(found.score < 0.5)
+    assert np.all((found.sigma_x > 0.1) | np.isnan(found.sigma_x))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_target_too_many_in_the_start_is_taken_out(render: Render, make_targets: Make, number: int) -> None:
+    truth = SCENES[number]
+    x, y, s = truth[0]
+    ghost = [(0, x + 0.6, y + 0.3, 0.3 * s)]
+    found = refine(render(truth, SHAPE)[None], make_targets(perturbed(truth) + ghost), PSF)
+    assert len(found) == number
+    assert table(found) == pytest.approx(in_order(truth), rel=5e-3)
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_a_target_missing_in_the_start_is_put_in(render: Render, make_targets: Make, number: int) -> None:
+    truth = SCENES[number]
+    found = refine(render(truth, SHAPE)[None], make_targets(perturbed(truth)[:-1]), PSF)
+    assert len(found) == number
+    assert table(found) == pytest.approx(in_order(truth), rel=5e-3)
+
+
+def test_one_start_between_two_close_targets_is_split(render: Render, make_targets: Make) -> None:
+    truth = [(4.7, 5.1, 200.0), (5.6, 5.3, 200.0)]
+    patch = render(truth, SHAPE)[None]
+    found = refine(patch, make_targets([(0, 5.15, 5.2, 380.0)]), PSF)
+    assert len(found) == 2
+    assert np.sort(found.x) == pytest.approx([4.7, 5.6], abs=0.02)
+
+
+def test_two_starts_on_one_target_become_one(render: Render, make_targets: Make) -> None:
+    start = make_targets([(0, 5.15, 4.7, 110.0), (0, 5.25, 4.75, 90.0)])
+    assert len(refine(render(SCENES[1], SHAPE)[None], start, PSF)) == 1
+
+
+def test_noise_alone_seldom_adds_a_target(render: Render, make_targets: Make) -> None:
+    number = 100
+    patches = render(SCENES[1], SHAPE) + np.random.default_rng(1).normal(0, 2, (number, *SHAPE))
+    start = make_targets([(i, 5.0, 5.0, 180.0) for i in range(number)])
+    found = refine(patches, start, PSF, noise=np.full(number, 2.0))
+    assert (np.bincount(found.blob, minlength=number) == 1).mean() > 0.9
+
+
+def test_never_more_targets_than_allowed(render: Render, make_targets: Make) -> None:
+    rng = np.random.default_rng(0)
+    rows = [(0, x, y, 100) for x in (2, 4, 6, 8) for y in (3, 7)]
+    patch = render([r[1:] for r in rows], SHAPE)[None] + rng.normal(0, 1, SHAPE)
+    assert len(refine(patch, make_targets(rows), PSF)) <= 5
+    assert len(refine(patch, make_targets(rows), PSF, config=RefineConfig(max_targets=2))) <= 2
+
+
+def test_no_rounds_leave_the_number_of_targets_as_it_was(render: Render, make_targets: Make) -> None:
+    found = refine(
+        render(SCENES[2], SHAPE)[None], make_targets(perturbed(SCENES[2])), PSF, config=RefineConfig(rounds=0)
+    )
+    assert table(found) == pytest.approx(in_order(SCENES[2]), rel=1e-3)
+
+
+def test_faint_close_pairs_are_called_ambiguous_more_often_than_bright_far_ones(
+    render: Render, make_targets: Make
+) -> None:
+    number, rng = 120, np.random.default_rng(0)
+
+    def share(truth: list[tuple[float, float, float]], noise: float) -> float:
+        patches = render(truth, SHAPE) + rng.normal(0, noise, (number, *SHAPE))
+        rows = [row for i in range(number) for row in perturbed(truth, i, patch=i)]
+        found = refine(patches, make_targets(rows), PSF, noise=np.full(number, noise))
+        return float(has(found, TargetFlag.COUNT_AMBIGUOUS).mean())
+
+    assert share([(4.7, 5.0, 100), (5.3, 5.0, 100)], 3.0) > 2 * share(SCENES[2], 1.0)
+
+
+@pytest.mark.parametrize("sigma", [2.0, 2.5])
+def test_an_extended_blob_is_flagged(render: Render, make_targets: Make, sigma: float) -> None:
+    patch = render([(5.0, 5.0, 4000)], SHAPE, sigma)[None]
+    found = refine(patch, make_targets([(0, 4.5, 5.0, 900), (0, 5.5, 5.3, 900)]), PSF, noise=np.array([1.0]))
+    assert len(found) >= 1
+    assert has(found, TargetFlag.EXTENDED).all()
+
+
+def test_a_fit_that_was_given_no_time_is_flagged(render: Render, make_targets: Make) -> None:
+    patch, start = render(SCENES[1], SHAPE)[None], make_targets([(0, 5.6, 4.2, 100.0)])
+    hurried = refine(patch, start, PSF, config=RefineConfig(iterations=1))
+    assert has(hurried, TargetFlag.NOT_CONVERGED).all()
+    assert not has(refine(patch, start, PSF), TargetFlag.NOT_CONVERGED).any()
+
+
+def test_the_mark_of_the_grid_is_gone_after_the_fit(render: Render, make_targets: Make) -> None:
+    start = make_targets(perturbed(SCENES[1]))
+    start = Targets(**{**vars(start), "flags": np.array([int(TargetFlag.ON_GRID)])})
+    assert not has(refine(render(SCENES[1], SHAPE)[None], start, PSF), TargetFlag.ON_GRID).any()
+
+
+def test_the_valid_mask_keeps_targets_and_light_of_others_out(render: Render, make_targets: Make) -> None:
+    own, other = (3.2, 5.1, 150.0), (8.4, 5.0, 400.0)
+    valid = np.ones((1, *SHAPE), dtype=bool)
+    valid[..., 6:] = False
+    start = make_targets(perturbed([own, other]))
+    found = refine(render([own, other], SHAPE)[None], start, PSF, valid=valid)
+    assert table(found) == pytest.approx(np.array([own]), rel=2e-3)
+
+
+def test_a_patch_whose_starts_all_lie_outside_the_mask_has_no_targets(render: Render, make_targets: Make) -> None:
+    valid = np.zeros((1, *SHAPE), dtype=bool)
+    assert len(refine(render(SCENES[1], SHAPE)[None], make_targets(perturbed(SCENES[1])), PSF, valid=valid)) == 0
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_no_starts_give_no_targets(number: int) -> None:
+    found = refine(np.zeros((number, *SHAPE)), Targets(), PSF)
+    assert len(found) == 0
+    assert found.blob.dtype == np.int64
+
+
+def test_the_inputs_are_left_as_they_were(render: Render, make_targets: Make) -> None:
+    patch, start = render(SCENES[2], SHAPE)[None], make_targets(perturbed(SCENES[2]))
+    before = patch.copy(), start.x.copy(), start.radiance.copy()
+    refine(patch, start, PSF)
+    assert all(np.array_equal(a, b) for a, b in zip(before, (patch, start.x, start.radiance)))
+
+
+def test_an_offset_of_the_background_is_fitted_away(render: Render, make_targets: Make) -> None:
+    found = refine((render(SCENES[2], SHAPE) + 4.0)[None], make_targets(perturbed(SCENES[2])), PSF)
+    assert table(found) == pytest.approx(in_order(SCENES[2]), rel=0.01)
+
+
+def pairs(render: Render, make_targets: Make, config: RefineConfig | None) -> tuple[Targets, np.ndarray]:
+    """Sixty noisy pairs half a pixel apart, all of radiance 230, and the errors of their radiances."""
+    number, noise = 60, 3.0
+    rng = np.random.default_rng(8)
+    truth = [(4.8, 5.1, 230.0), (5.4, 5.1, 230.0)]
+    patches = render(truth, SHAPE) + rng.normal(0, noise, (number, *SHAPE))
+    rows: list[Any] = [row for i in range(number) for row in perturbed(truth, i, patch=i)]
+    found = refine(patches, make_targets(rows), PSF, noise=np.full(number, noise), config=config)
+    return found, found.radiance - 230
+
+
+def test_a_known_radiance_narrows_what_is_found(render: Render, make_targets: Make) -> None:
+    free, free_error = pairs(render, make_targets, None)
+    known, known_error = pairs(render, make_targets, RefineConfig(radiance=(230.0, 10.0)))
+    assert abs(len(known) - 120) <= abs(len(free) - 120)
+    assert np.sqrt(np.mean(known_error**2)) < 0.5 * np.sqrt(np.mean(free_error**2))
+    assert known.sigma_radiance.max() <= 10.0
+    assert np.median(known.sigma_x) < np.median(free.sigma_x)
+
+
+def test_a_wide_prior_changes_nothing(render: Render, make_targets: Make) -> None:
+    patch, start = render(SCENES[3], SHAPE)[None], make_targets(perturbed(SCENES[3]))
+    free = refine(patch, start, PSF)
+    wide = refine(patch, start, PSF, config=RefineConfig(radiance=(200.0, 1e6)))
+    assert table(wide) == pytest.approx(table(free), rel=1e-4)

@@ -1,0 +1,94 @@
+"""Inpainting, augmentation and losses of LSNet's training, on images made here."""
+
+import numpy as np
+import pytest
+import torch
+
+from glint.errors import InputError
+from glint.images import write_image
+from glint.training.detection import Augmentation, DetectionTask, Sample, inpaint, predict
+from glint.training.loop import Recipe, Trainer
+from glint.training.lsnet import LSNetConfig
+
+TINY = LSNetConfig(stages=2, background=(8, 12), heads=1, head_dim=4, state=2, sparse=(4, 6, 8), unshuffle=2)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four frames with one square target each, two empty ones, and the two splits."""
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        image = rng.integers(60, 70, (40, 56)).astype(np.uint8)
+        mask = np.zeros((40, 56), dtype=np.uint8)
+        mask[10 + i : 13 + i, 20:23] = 255
+        image[mask > 0] = 140
+        write_image(tmp_path / "images" / f"f{i}.png", image)
+        write_image(tmp_path / "masks" / f"f{i}.png", mask)
+    for i in range(2):
+        write_image(tmp_path / "backgrounds" / f"b{i}.png", rng.integers(60, 70, (40, 56)).astype(np.uint8))
+    (tmp_path / "train.txt").write_text("f0\nf1\n")
+    (tmp_path / "val.txt").write_text("f2\nf3\n")
+    return tmp_path
+
+
+def test_inpainting_continues_harmonic_images_exactly():
+    y, x = np.mgrid[:20, :24].astype(float)
+    image = x**2 - y**2 + 3 * x  # its discrete Laplacian is zero
+    hole = np.zeros(image.shape, dtype=bool)
+    hole[5:11, 7:14] = True
+    spoilt = np.where(hole, -1000.0, image)
+    assert np.abs(inpaint(spoilt, hole) - image).max() < 1e-9
+
+
+def test_inpainting_changes_nothing_outside_the_hole_and_needs_some_outside():
+    image = np.random.default_rng(0).random((8, 8))
+    hole = np.zeros((8, 8), dtype=bool)
+    hole[0, :3] = True  # at the frame's edge
+    filled = inpaint(image, hole)
+    assert np.array_equal(filled[~hole], image[~hole])
+    assert filled[hole].min() >= image.min() and filled[hole].max() <= image.max()
+    with pytest.raises(InputError):
+        inpaint(image, np.ones((8, 8), dtype=bool))
+
+
+def test_a_sample_separates_target_and_background():
+    image = np.full((30, 30), 50, dtype=np.uint8)
+    mask = np.zeros((30, 30), dtype=bool)
+    mask[14:16, 14:16] = True
+    image[mask] = 200
+    sample = Sample.of(image, mask)
+    assert np.allclose(sample.background, 50)
+    assert np.allclose((sample.frame - sample.background)[mask], 150)
+
+
+def test_batches_are_reproducible_and_consistent(folder):
+    task = DetectionTask("lsnet-s", TINY, folder, Augmentation(crop=32, noise=0.0))
+    first, second = (task.batch(12, np.random.default_rng(5)) for _ in range(2))
+    for name, tensor in first.items():
+        assert tensor.shape == (12, 1, 32, 32)
+        assert torch.equal(tensor, second[name])
+    # Frame and background differ on and near targets only: inpainting, tails and zoom reach up to 7 px.
+    difference = (first["frame"] - first["background"]).abs()
+    reach = torch.nn.functional.max_pool2d(first["mask"], 15, stride=1, padding=7)
+    reach[..., :7, :] = reach[..., -7:, :] = reach[..., :7] = reach[..., -7:] = 1  # targets just outside the crop
+    assert difference[reach == 0].max() < 0.1
+    assert difference[first["mask"] > 0].mean() > 0.5
+
+
+def test_every_second_empty_frame_is_kept_from_training(folder):
+    task = DetectionTask("lsnet-s", TINY, folder)
+    assert task.data["negatives"] == ["b0"]
+
+
+def test_training_reaches_beyond_chance_on_a_trivial_set(folder, tmp_path):
+    task = DetectionTask("lsnet-s", TINY, folder, Augmentation(crop=32, pasted=0.0, generated=0.0))
+    recipe = Recipe(steps=80, batch=4, lr=5e-3, warmup=5, validate_every=80, ema=0.9, amp=False)
+    metrics = Trainer(task, recipe, tmp_path / "run").fit()
+    assert metrics["iou"] > 20
+
+
+def test_prediction_keeps_the_size_and_level_of_the_frame(folder):
+    task = DetectionTask("lsnet-s", TINY, folder)
+    probability, background, target = predict(task.build().eval(), task.validation[0].image, torch.device("cpu"))
+    assert probability.shape == background.shape == target.shape == (40, 56)
+    assert probability.min() >= 0 and probability.max() <= 1

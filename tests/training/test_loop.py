@@ -1,0 +1,126 @@
+"""The training loop: learning, exact resume, checkpoints."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from glint.errors import ModelError
+from glint.training.checkpoint import load_checkpoint
+from glint.training.dscsnet import DSCSNetConfig
+from glint.training.loop import Recipe, Trainer
+from glint.training.networks import load_model
+from glint.training.unmixing import UnmixingTask
+
+TINY = DSCSNetConfig(size=5, channels=4, hidden=8, stages=2, memory=1)
+RECIPE = Recipe(steps=6, batch=8, warmup=2, validate_every=3, amp=False)
+
+
+@pytest.fixture(autouse=True)
+def few_validation_patches(monkeypatch):
+    monkeypatch.setattr("glint.training.unmixing.VALIDATION_PATCHES", 20)
+
+
+def task() -> UnmixingTask:
+    return UnmixingTask("dscsnet-s", TINY, "csist")
+
+
+def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path):
+    whole = Trainer(task(), RECIPE, tmp_path / "whole")
+    whole.fit()
+
+    class StoppedError(Exception):
+        pass
+
+    first = Trainer(task(), RECIPE, tmp_path / "parts")
+    original = first.save
+
+    def save_and_stop(name):
+        original(name)
+        if name == "last":
+            raise StoppedError
+
+    first.save = save_and_stop
+    with pytest.raises(StoppedError):
+        first.fit()
+    assert first.step == 3
+    second = Trainer(task(), RECIPE, tmp_path / "parts")
+    second.resume(tmp_path / "parts" / "last.safetensors")
+    second.fit()
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name]), name
+    for name, value in whole.ema.items():
+        assert torch.equal(value, second.ema[name]), name
+    assert whole.rng.bit_generator.state == second.rng.bit_generator.state
+
+
+def test_the_loss_falls(tmp_path):
+    trainer = Trainer(task(), Recipe(steps=120, batch=32, warmup=5, validate_every=40, lr=3e-3, amp=False), tmp_path)
+    trainer.fit()
+    losses = [row["loss"] for row in trainer.history]
+    assert losses[-1] < 0.8 * losses[0]
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    Trainer(task(), RECIPE, tmp_path).fit()
+    other = Trainer(UnmixingTask("dscsnet-s", TINY, "sensor"), RECIPE, tmp_path / "other")
+    with pytest.raises(ModelError, match="its data is"):
+        other.resume(tmp_path / "last.safetensors")
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path, monkeypatch):
+    broken = task()
+    monkeypatch.setattr(broken, "loss", lambda model, batch, progress: torch.tensor(float("nan"), requires_grad=True))
+    with pytest.raises(ModelError, match="loss became nan"):
+        Trainer(broken, RECIPE, tmp_path).fit()
+
+
+def test_load_model_gives_the_averaged_weights(tmp_path):
+    trainer = Trainer(task(), RECIPE, tmp_path)
+    trainer.fit()
+    info, model = load_model(tmp_path / "last.safetensors")
+    assert info.network == "dscsnet-s" and info.step == 6
+    assert all(torch.equal(v, trainer.ema[k]) for k, v in model.state_dict().items())
+    assert not model.training
+
+
+@pytest.mark.parametrize("damage", ["tensors", "json", "config", "suffix", "missing"])
+def test_a_damaged_checkpoint_is_refused_with_its_reason(tmp_path, damage):
+    Trainer(task(), RECIPE, tmp_path).fit()
+    path = tmp_path / "last.safetensors"
+    if damage == "tensors":
+        path.write_bytes(path.read_bytes()[:-10] + b"0123456789")
+    elif damage == "json":
+        path.with_suffix(".json").write_text("{")
+    elif damage == "config":
+        info = json.loads(path.with_suffix(".json").read_text())
+        info["config"]["channels"] = 5
+        path.with_suffix(".json").write_text(json.dumps(info))
+    elif damage == "suffix":
+        path = path.rename(tmp_path / "last.pt")
+    else:
+        path.unlink()
+    with pytest.raises(ModelError, match="last"):
+        load_model(path)
+
+
+def test_the_checkpoint_says_how_it_was_made(tmp_path):
+    Trainer(task(), RECIPE, tmp_path).fit()
+    info, _ = load_checkpoint(tmp_path / "last.safetensors")
+    assert info.recipe["batch"] == 8 and info.data["domain"] == "csist"
+    assert info.versions["torch"] == torch.__version__
+    assert [row["step"] for row in info.history] == [3, 6]
+
+
+def test_a_training_batch_holds_the_truth_of_its_patches():
+    batch = UnmixingTask("dscsnet-s", DSCSNetConfig(size=7, channels=4, hidden=8), "csist").batch(
+        64, np.random.default_rng(0)
+    )
+    flux = batch["truth"].sum(dim=(1, 2, 3))
+    assert ((flux >= 220) & (flux <= 1250)).all()
+    # csist divides by 235, so a patch of K targets carries about K units of flux where it does not clip.
+    counts = torch.round(flux / 235)
+    assert set(counts.tolist()) == {1.0, 2.0, 3.0, 4.0, 5.0}
+    assert torch.equal(batch["scale"], torch.full_like(batch["scale"], 235.0))

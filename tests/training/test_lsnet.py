@@ -1,0 +1,140 @@
+"""LSNet against a sequential scan, its definition and the authors' size."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from glint.training.lsnet import (
+    PRESETS,
+    LSNet,
+    LSNetConfig,
+    SelectiveScan2d,
+    SingularValueThreshold,
+    scan_lines,
+)
+
+TINY = LSNetConfig(stages=2, background=(8, 12), heads=1, head_dim=4, state=2, sparse=(4, 6, 8), unshuffle=2)
+
+
+def count(model: torch.nn.Module) -> tuple[float, float]:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 1, 512, 512))
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() / 2
+
+
+def test_the_published_size_is_met_within_three_percent():
+    parameters, macs = count(LSNet(PRESETS["lsnet"]))
+    assert parameters == pytest.approx(2.18e6, rel=0.03)
+    assert macs == pytest.approx(24.46e9, rel=0.03)
+
+
+def test_the_small_network_costs_at_most_a_quarter():
+    assert count(LSNet(PRESETS["lsnet-s"]))[1] <= 24.46e9 / 4
+
+
+def sequential_scan(x, dt, decay, b, c):
+    """The recurrences themselves, forward and backward, the diagonal counted once."""
+    length, heads, dim = x.shape
+    y = np.zeros_like(x)
+    for head in range(heads):
+        for order in (range(length), range(length - 1, -1, -1)):
+            state = np.zeros((b.shape[1], dim))
+            previous = None
+            for i in order:
+                if previous is not None:
+                    later = max(i, previous)  # the step between two positions belongs to the later one
+                    state = state * np.exp(-dt[later, head] * decay[head])
+                update = dt[i, head] * np.outer(b[i], x[i, head])
+                state = state + update
+                y[i, head] += c[i] @ state
+                previous = i
+        for i in range(length):
+            y[i, head] -= dt[i, head] * (c[i] @ b[i]) * x[i, head]
+    return y
+
+
+def test_the_matmul_scan_equals_the_sequential_one_in_float64():
+    rng = np.random.default_rng(3)
+    length, heads, dim, state = 23, 3, 5, 4
+    x = rng.standard_normal((length, heads, dim))
+    dt, decay = rng.uniform(0.001, 1.0, (length, heads)), rng.uniform(0.1, 3.0, heads)
+    b, c = rng.standard_normal((2, length, state))
+    actual = scan_lines(*(torch.from_numpy(v) for v in (x, dt, decay, b, c))).numpy()
+    assert np.abs(actual - sequential_scan(x, dt, decay, b, c)).max() < 1e-12
+
+
+def test_the_scan_stays_finite_for_long_lines_and_large_steps():
+    dt = torch.full((160, 1), 50.0)
+    y = scan_lines(torch.ones(160, 1, 2), dt, torch.tensor([20.0]), torch.ones(160, 2), torch.ones(160, 2))
+    assert torch.isfinite(y).all()
+
+
+def test_rows_and_columns_are_scanned_alike():
+    """Swapping the roles of the two halves of the block commutes with transposing the image."""
+    torch.manual_seed(0)
+    block = SelectiveScan2d(6, LSNetConfig(heads=1, head_dim=4, state=2)).eval()
+    image = torch.randn(1, 6, 5, 7)
+    swapped = SelectiveScan2d(6, LSNetConfig(heads=1, head_dim=4, state=2)).eval()
+    swapped.load_state_dict(block.state_dict())
+    inner, state = 8, 2
+
+    def exchange(tensor, start, half):
+        first, second = tensor[start : start + half].clone(), tensor[start + half : start + 2 * half].clone()
+        tensor[start : start + half] = second
+        tensor[start + half : start + 2 * half] = first
+
+    with torch.no_grad():
+        for parameter in (swapped.expand.weight, swapped.expand.bias):
+            exchange(parameter, 0, inner // 2)
+            exchange(parameter, inner, inner // 2)
+            exchange(parameter, 2 * inner, 2 * state)
+            exchange(parameter, 2 * inner + 4 * state, 1)
+        for parameter in (swapped.local.weight, swapped.local.bias):
+            exchange(parameter, 0, inner // 2)
+            exchange(parameter, inner, 2 * state)
+        swapped.local.weight.copy_(swapped.local.weight.transpose(2, 3).clone())
+        for parameter in (swapped.log_decay, swapped.dt_bias):
+            exchange(parameter, 0, 1)
+        exchange(swapped.skip, 0, inner // 2)
+        exchange(swapped.out_norm.weight, 0, inner // 2)
+        exchange(swapped.out.weight.transpose(0, 1), 0, inner // 2)  # its input channels
+        expected = block(image)
+        actual = swapped(image.transpose(2, 3)).transpose(2, 3)
+    assert torch.allclose(actual, expected, atol=1e-5)
+
+
+def test_the_singular_value_threshold_removes_weak_components_only():
+    layer = SingularValueThreshold(2)
+    with torch.no_grad():
+        for conv in (layer.analysis, layer.synthesis):
+            conv.weight.copy_(torch.eye(2)[:, :, None, None])
+        layer.tau.fill_(0.0)  # softplus(0) = 0.693
+    value = torch.stack([torch.full((4, 4), 3.0), torch.full((4, 4), 0.1)])[None]
+    change = (layer(value) - value).detach()
+    assert float(change[0, 0].mean()) == pytest.approx(3.0 - np.log(2), abs=1e-4)
+    assert change[0, 1].abs().max() == 0
+
+
+def test_each_stage_gives_maps_of_the_size_of_the_frame():
+    stages = LSNet(TINY).stages(torch.randn(2, 1, 32, 48))
+    assert len(stages) == 2
+    assert all(t.shape == (2, 1, 32, 48) for stage in stages for t in stage)
+
+
+def test_targets_are_the_residual_shrunk_towards_zero():
+    torch.manual_seed(0)
+    frame = torch.randn(1, 1, 32, 32)
+    first = LSNet(TINY).stages(frame)[0]
+    residual = frame - first.background
+    assert (first.target.abs() <= residual.abs() + 1e-6).all()
+    assert (first.target * residual >= -1e-6).all()
+
+
+def test_every_parameter_is_trained():
+    torch.manual_seed(0)
+    model = LSNet(TINY)
+    stages = model.stages(torch.randn(1, 1, 32, 32))
+    sum(t.square().sum() for stage in stages for t in stage).backward()
+    # The last stage's eta makes data for a stage that does not exist: it shares a vector with the others.
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
