@@ -8,13 +8,16 @@ frame as it is delivered.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from glint.errors import InputError
+from glint.images import read_image
 from glint.optics import Psf
 from glint.patches import PATCH_SIZE, draw_offsets
 from glint.types import Frame, Targets
@@ -37,6 +40,7 @@ class SceneConfig:
         radiance: lowest and highest, DN of an 8-bit image.
         sigma: of the PSF, pixels.
         speed: largest speed of a group, pixels per frame.
+        background: image file to move over, or "" for a generated sky.
         seed: of everything.
     """
 
@@ -51,6 +55,7 @@ class SceneConfig:
     sigma: float = 0.5
     speed: float = 0.7
     seed: int = 1
+    background: str = ""
 
     def __post_init__(self) -> None:
         least = 4 * _MARGIN
@@ -77,6 +82,16 @@ def generate_background(shape: tuple[int, int], rng: np.random.Generator) -> NDA
     if rng.random() < 0.5:
         background += _skyline(shape, rng)
     return np.clip(background, 2.0, 180.0)
+
+
+def read_background(path: Path, bits: int) -> NDArray[np.float64]:
+    """A real background in DN of an 8-bit image; a 16-bit file is taken to have the scene's ``bits``.
+
+    Raises:
+        SourceError: if it cannot be read.
+    """
+    image = read_image(path)
+    return image.astype(np.float64) / (2.0 ** (bits - 8) if image.dtype == np.uint16 else 1.0)
 
 
 def _skyline(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -126,7 +141,8 @@ def simulate_scene(
 
     Args:
         config: the scene.
-        background: ``[height, width]`` DN of an 8-bit image; generated from the seed if None.
+        background: ``[height, width]`` DN of an 8-bit image (see :func:`read_background`); generated
+            from the seed if None.
 
     Raises:
         InputError: if the background has another shape.
@@ -158,3 +174,40 @@ def _truth(position: NDArray[np.float64], radiance: NDArray[np.float64], group: 
         x=position[:, 0], y=position[:, 1], radiance=radiance, sigma_x=nothing, sigma_y=nothing,
         sigma_radiance=nothing, blob=group, score=np.ones(len(radiance)), flags=nothing.astype(np.int64),
     )  # fmt: skip
+
+
+def parse_synthetic(uri: str) -> SceneConfig:
+    """``synthetic://?size=640x512&frames=200&clusters=6&noise=2&bits=14&seed=1`` as a scene.
+
+    Every field of ``SceneConfig`` may be given; ``size`` is width x height, ``radiance`` low-high.
+    With a ``background`` and no size, the scene has the background's.
+
+    Raises:
+        InputError: if a name is unknown or a value malformed.
+        SourceError: if the background cannot be read.
+    """
+    known = {f.name: f.type for f in fields(SceneConfig)}
+    values: dict[str, object] = {}
+    for name, text in parse_qsl(urlsplit(uri).query, keep_blank_values=True):
+        try:
+            if name == "size":
+                values["width"], values["height"] = (int(v) for v in text.split("x"))
+            elif name == "radiance":
+                values["radiance"] = tuple(float(v) for v in text.split("-", 1))
+            elif name == "background":
+                values["background"] = text
+            elif name in known:
+                values[name] = int(text) if known[name] == "int" else float(text)
+            else:
+                raise InputError(
+                    f"synthetic://: unknown parameter {name!r}", hint=f"known: size, {', '.join(sorted(known))}"
+                )
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"synthetic://: {name}={text!r} is malformed") from error
+    if len(values.get("radiance", (0, 0))) != 2:  # type: ignore[arg-type]
+        raise InputError("synthetic://: radiance takes two numbers, e.g. radiance=80-120")
+    if values.get("background") and "width" not in values:
+        values["height"], values["width"] = read_image(Path(str(values["background"]))).shape
+    return SceneConfig(**values)  # type: ignore[arg-type]

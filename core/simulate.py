@@ -12,9 +12,12 @@ import numpy as np
 
 from glint.cli import positive_int, talk
 from glint.csist import write_csist
-from glint.errors import InputError
+from glint.errors import InputError, OutputError
 from glint.files import refuse_existing, write_bytes
+from glint.images import write_image
 from glint.patches import CONDITIONS, SENSOR_TRAINING, Patches, simulate_patches
+from glint.progress import Progress
+from glint.scenes import SceneConfig, parse_synthetic, read_background, simulate_scene
 
 _CONDITIONS = {**CONDITIONS, "sensor": SENSOR_TRAINING}
 
@@ -54,6 +57,29 @@ def simulate(
     return patches
 
 
+def simulate_frames(scene: SceneConfig, out: Path) -> int:
+    """Write the frames of a scene as ``NNNNNN.png`` and their truth as ``truth.jsonl``.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        OutputError: if the folder is not empty or cannot be written.
+        SourceError: if the scene's background cannot be read.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        raise OutputError(f"output folder {out} is not empty", hint="choose another")
+    background = read_background(Path(scene.background), scene.bits) if scene.background else None
+    lines = []
+    with Progress("simulate", scene.frames) as line:
+        for frame, truth in simulate_scene(scene, background):
+            write_image(out / f"{frame.name}.png", frame.data)
+            lines.append(json.dumps({"frame": frame.index, "t_ns": frame.t_ns, "targets": truth.records()}))
+            line.update(frame.index + 1)
+    write_bytes(out / "truth.jsonl", "".join(text + "\n" for text in lines).encode())
+    return len(lines)
+
+
 def _truth(patches: Patches, i: int) -> list[dict[str, Any]]:
     k = int(patches.count[i])
     columns = (patches.x[i, :k], patches.y[i, :k], patches.radiance[i, :k])
@@ -62,7 +88,10 @@ def _truth(patches: Patches, i: int) -> list[dict[str, Any]]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``glint simulate``."""
-    parser.add_argument("out", type=Path, help="FILE.npy, or a folder for the CSIST-100K layout (PNG and XML)")
+    parser.add_argument("out", type=Path, help="FILE.npy, or a folder (CSIST-100K layout: PNG and XML)")
+    parser.add_argument(
+        "--scene", metavar="URI", help="frames instead of patches: synthetic://?size=640x512&frames=100&..."
+    )
     parser.add_argument("--condition", choices=list(_CONDITIONS), default="float", help="default: %(default)s")
     parser.add_argument("--number", type=positive_int, default=1000, help="patches (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
@@ -73,6 +102,10 @@ def main(arguments: argparse.Namespace) -> int:
     """Run ``glint simulate``."""
     if arguments.seed < 0:
         raise InputError(f"--seed: expected a whole number >= 0, got {arguments.seed}")
+    if arguments.scene is not None:
+        frames = simulate_frames(parse_synthetic(arguments.scene), arguments.out)
+        talk(f"wrote {frames} frames to {arguments.out}")
+        return 0
     simulate(
         arguments.out, condition=arguments.condition, number=arguments.number, seed=arguments.seed,
         overwrite=arguments.overwrite,

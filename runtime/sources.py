@@ -6,16 +6,15 @@ import glob
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 
 from glint.datasets import image_files
-from glint.errors import InputError, SourceError
+from glint.errors import SourceError
 from glint.images import SUFFIXES, read_image
-from glint.scenes import SceneConfig, simulate_scene
+from glint.scenes import SceneConfig, parse_synthetic, read_background, simulate_scene
 from glint.types import Frame, Targets
 
 
@@ -93,9 +92,10 @@ class SyntheticSource(Source):
         super().__init__(uri)
         self.config = config
         self.total = config.frames
+        self.background = read_background(Path(config.background), config.bits) if config.background else None
 
     def __iter__(self) -> Iterator[Frame]:
-        for frame, truth in simulate_scene(self.config):
+        for frame, truth in simulate_scene(self.config, self.background):
             self.truth = truth
             yield frame
 
@@ -128,34 +128,3 @@ def open_source(uri: str) -> Source:
             return ImageSource(uri, files)
         raise SourceError(f"{uri}: no image matches this pattern")
     raise SourceError(f"{uri}: no such file or folder")
-
-
-def parse_synthetic(uri: str) -> SceneConfig:
-    """``synthetic://?size=640x512&frames=200&clusters=6&noise=2&bits=14&seed=1`` as a scene.
-
-    Every field of ``SceneConfig`` may be given; ``size`` is width x height, ``radiance`` low-high.
-
-    Raises:
-        InputError: if a name is unknown or a value malformed.
-    """
-    known = {f.name: f.type for f in fields(SceneConfig)}
-    values: dict[str, object] = {}
-    for name, text in parse_qsl(urlsplit(uri).query, keep_blank_values=True):
-        try:
-            if name == "size":
-                values["width"], values["height"] = (int(v) for v in text.split("x"))
-            elif name == "radiance":
-                values["radiance"] = tuple(float(v) for v in text.split("-", 1))
-            elif name in known:
-                values[name] = int(text) if known[name] == "int" else float(text)
-            else:
-                raise InputError(
-                    f"synthetic://: unknown parameter {name!r}", hint=f"known: size, {', '.join(sorted(known))}"
-                )
-        except InputError:
-            raise
-        except ValueError as error:
-            raise InputError(f"synthetic://: {name}={text!r} is malformed") from error
-    if len(values.get("radiance", (0, 0))) != 2:  # type: ignore[arg-type]
-        raise InputError("synthetic://: radiance takes two numbers, e.g. radiance=80-120")
-    return SceneConfig(**values)  # type: ignore[arg-type]

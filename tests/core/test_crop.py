@@ -64,8 +64,12 @@ def test_column_and_row_of_the_crop_follow_x_and_y():
 
 @quick
 @given(
-    x=st.floats(3, 7), y=st.floats(3, 7), background=st.floats(-50, 200), size=st.sampled_from([5, 7]), gain=st.floats(1, 99)
-)  # fmt: skip
+    x=st.floats(3, 7),
+    y=st.floats(3, 7),
+    background=st.floats(-50, 200),
+    size=st.sampled_from([5, 7]),
+    gain=st.floats(1, 99),
+)
 def test_a_spot_comes_to_lie_within_a_pixel_of_the_centre_whatever_its_background(x, y, background, size, gain):
     patch = background + Psf(0.5).render([x], [y], [200.0 * gain], (11, 11))
     crops, left, top = recentre(patch[None], size)
@@ -93,5 +97,5 @@ def test_each_patch_is_moved_on_its_own():
 
 
 def test_a_crop_larger_than_the_patch_is_refused():
-    with pytest.raises(InputError, match="12 pixels .* 11"):
+    with pytest.raises(InputError, match=r"12 pixels .* 11"):
         recentre(np.zeros((1, 11, 11)), 12)

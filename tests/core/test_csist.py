@@ -143,7 +143,7 @@ def test_two_images_of_one_number_are_not_mixed_up(tmp_path):
     # train/ and test/ that both count from 0: silently reading one of each pair would be wrong.
     save(tmp_path / "train", 0, annotation((1, 1, 220)))
     save(tmp_path / "test", 0, annotation((9, 9, 250)))
-    with pytest.raises(GlintError, match="image_0|CSO0"):
+    with pytest.raises(GlintError, match=r"image_0|CSO0"):
         read_csist(tmp_path)
 
 

@@ -37,7 +37,17 @@ def tiff(data, order):
     """A TIFF of one strip of 16-bit samples: order ``<`` (II) or ``>`` (MM)."""
     body = data.astype(f"{order}u2").tobytes()
     height, width = data.shape
-    tags = [(256, width), (257, height), (258, 16), (259, 1), (262, 1), (273, 8), (277, 1), (278, height), (279, len(body))]
+    tags = [
+        (256, width),
+        (257, height),
+        (258, 16),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, height),
+        (279, len(body)),
+    ]
     entries = b"".join(struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
     mark = b"II" if order == "<" else b"MM"
     directory = struct.pack(f"{order}H", len(tags)) + entries + struct.pack(f"{order}I", 0)
@@ -196,9 +206,14 @@ def test_a_truncated_file_is_a_source_error_at_every_length(tmp_path, suffix):
 
 @pytest.mark.filterwarnings("ignore")
 @settings(deadline=None, max_examples=60, derandomize=True)
-@given(edits=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4), kind=st.integers(0, 2))
+@given(
+    edits=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4),
+    kind=st.integers(0, 2),
+)
 def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory, edits, kind):
-    content = bytearray([png(16, 0, [sixteen.astype(">u2").tobytes()]), tiff(sixteen, "<"), b"P5 6 5 255\n" + bytes(30)][kind])
+    content = bytearray(
+        [png(16, 0, [sixteen.astype(">u2").tobytes()]), tiff(sixteen, "<"), b"P5 6 5 255\n" + bytes(30)][kind]
+    )
     for position, value in edits:
         content[position % len(content)] = value
     try:

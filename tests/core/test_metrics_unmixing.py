@@ -1,6 +1,7 @@
 """CSO-mAP against its definition, hand-worked cases and the closed form of a perfect grid."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -173,7 +174,7 @@ def reference(detections, truths):
             if total:
                 points.append((hits / total, hits / rank))
         area = 0.0
-        for (before, _), (recall, _) in zip(points, points[1:]):
+        for (before, _), (recall, _) in pairwise(points):
             area += (recall - before) * max(p for r, p in points[1:] if r >= recall)
         result.append(100 * area)
     return result

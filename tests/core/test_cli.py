@@ -1,0 +1,203 @@
+"""The command line: instant help, error and hint lines, exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from glint import __version__, cli
+from glint.errors import EngineError, InputError
+
+HEAVY = {"numpy", "scipy", "torch", "onnxruntime", "onnx", "PIL", "tensorrt", "pycuda", "av"}
+
+
+@pytest.fixture(autouse=True)
+def restore_sigterm():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def python(code, *arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, cwd=cwd, check=False
+    )
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Installs a command ``fake`` that does what it is given."""
+
+    def install(action):
+        module = ModuleType("fake_command")
+        module.add_arguments = lambda parser: parser.add_argument("--level", type=cli.positive_int, default=1)
+        module.main = action
+        monkeypatch.setitem(sys.modules, "fake_command", module)
+        monkeypatch.setitem(cli.COMMANDS, "fake", ("fake_command", "pretend"))
+
+    return install
+
+
+def raising(error):
+    def action(arguments):
+        raise error
+
+    return action
+
+
+# Help
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"]])
+def test_help_and_version_import_no_heavy_library(tmp_path, words):
+    code = (
+        "import json, runpy, sys\n"
+        "try: runpy.run_module('glint', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as end: code = end.code\n"
+        "print(json.dumps([code, sorted({name.split('.')[0] for name in sys.modules})]), file=sys.stderr)"
+    )
+    result = python(code, *words, cwd=tmp_path)
+    status, modules = json.loads(result.stderr)
+    assert status == 0
+    assert HEAVY.isdisjoint(modules)
+    assert result.stdout.startswith("usage: glint" if words == ["--help"] else f"glint {__version__}")
+
+
+def test_help_lists_every_command(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(f"{name} {about}" in text for name, (_, about) in cli.COMMANDS.items())
+
+
+def test_help_of_a_command_shows_its_arguments_and_its_purpose(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["simulate", "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert "--condition" in text
+    assert "--debug" in text
+
+
+@pytest.mark.parametrize("words", [[], ["frobnicate"], ["simulate"], ["simulate", "a.npy", "--number", "0"]])
+def test_wrong_usage_exits_with_2(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 2
+    assert "usage: glint" in capsys.readouterr().err
+
+
+# Errors
+
+
+def test_an_error_is_one_line_its_hint_another_and_the_exit_code_its_own(command, capsys):
+    command(raising(EngineError("the engine broke", hint="mend it")))
+    assert cli.main(["fake"]) == 3
+    assert capsys.readouterr() == ("", "error: the engine broke\nhint: mend it\n")
+
+
+def test_an_error_without_a_hint_has_no_hint_line(command, capsys):
+    command(raising(InputError("that is wrong")))
+    assert cli.main(["fake"]) == 2
+    assert capsys.readouterr().err == "error: that is wrong\n"
+
+
+def test_debug_adds_the_traceback(command, capsys):
+    command(raising(InputError("that is wrong")))
+    assert cli.main(["fake", "--debug"]) == 2
+    text = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in text
+    assert text.endswith("error: that is wrong\n")
+
+
+def test_an_error_that_is_not_ours_is_not_hidden(command):
+    command(raising(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["fake"])
+
+
+@pytest.mark.parametrize(("module", "extra"), [("torch", "train"), ("onnx.checker", "export"), ("av", "video")])
+def test_a_missing_library_names_the_extra_that_brings_it(command, capsys, module, extra):
+    command(raising(ModuleNotFoundError(f"No module named {module!r}", name=module)))
+    assert cli.main(["fake"]) == 3
+    assert capsys.readouterr().err == f"error: {module} is not installed\nhint: pip install 'glint[{extra}]'\n"
+
+
+def test_a_missing_module_of_our_own_is_not_hidden(command):
+    command(raising(ModuleNotFoundError("No module named 'glint.nowhere'", name="glint.nowhere")))
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["fake"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_commands_say_so_and_exit_with_130(command, capsys, number):
+    command(lambda arguments: os.kill(os.getpid(), number))
+    assert cli.main(["fake"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly(tmp_path):
+    code = (
+        "import sys, types; from glint import cli; fake = types.ModuleType('fake')\n"
+        "fake.add_arguments = lambda parser: None\n"
+        "fake.main = lambda arguments: [print('x' * 100) for _ in range(100_000)] and 0\n"
+        "sys.modules['fake'] = fake; cli.COMMANDS['fake'] = ('fake', 'pretend'); sys.exit(cli.main(['fake']))"
+    )
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout.readline() == "x" * 100 + "\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 0
+
+
+def test_the_exit_code_is_what_the_command_returns(command):
+    command(lambda arguments: arguments.level)
+    assert cli.main(["fake", "--level", "4"]) == 4
+    command(lambda arguments: None)
+    assert cli.main(["fake"]) == 0
+
+
+# A real command
+
+
+def test_simulate_writes_talks_on_standard_error_and_refuses_to_overwrite(tmp_path, capsys):
+    out = tmp_path / "a.npy"
+    assert cli.main(["simulate", str(out), "--number", "3"]) == 0
+    assert capsys.readouterr() == ("", f"wrote 3 patches (float, seed 1) to {out}\n")
+    content = out.read_bytes()
+    assert cli.main(["simulate", str(out), "--number", "4"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: output {out} exists\nhint: ")
+    assert out.read_bytes() == content
+    assert cli.main(["simulate", str(out), "--number", "4", "--overwrite"]) == 0
+    assert out.read_bytes() != content
+
+
+def test_a_negative_seed_is_a_usage_error(tmp_path, capsys):
+    assert cli.main(["simulate", str(tmp_path / "a.npy"), "--seed", "-1"]) == 2
+    assert capsys.readouterr().err.startswith("error: --seed")
+
+
+# Helpers
+
+
+def test_json_goes_to_standard_output_and_talk_to_standard_error(capsys):
+    cli.print_json({"a": [1, None]})
+    cli.talk("hello")
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"a": [1, None]}
+    assert err == "hello\n"
+
+
+@pytest.mark.parametrize("text", ["0", "-2", "1.5", "x", ""])
+def test_positive_int_takes_whole_numbers_from_1_only(command, capsys, text):
+    command(lambda arguments: 0)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["fake", f"--level={text}"])
+    assert end.value.code == 2
+    assert "--level" in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""One line on a terminal, nothing elsewhere."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+
+from glint import progress
+from glint.progress import Progress
+
+CLEAR = "\r\x1b[K"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is set."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def test_nothing_is_drawn_where_no_terminal_is(clock):
+    stream = io.StringIO()
+    with Progress("run", 10, stream=stream, delay=0) as line:
+        clock.now += 60
+        line.update(5)
+    assert stream.getvalue() == ""
+    assert line.done == 5
+
+
+def test_what_is_over_before_the_delay_is_not_drawn(clock):
+    stream = Terminal()
+    with Progress("run", 10, stream=stream, delay=1.0) as line:
+        clock.now += 0.9
+        line.update(10)
+    assert stream.getvalue() == ""
+
+
+def test_the_line_shows_steps_time_and_time_left_and_is_wiped_at_the_end(clock):
+    stream = Terminal()
+    with Progress("run", 10, stream=stream) as line:
+        clock.now += 75
+        line.update(6, "8 targets")
+        assert stream.getvalue() == f"{CLEAR}run: 6/10, 1:15, 0:50 left  8 targets"  # 75 s * 4 / 6
+    assert stream.getvalue().endswith(f"targets{CLEAR}")
+
+
+def test_without_a_total_there_is_no_time_left(clock):
+    stream = Terminal()
+    line = Progress("run", stream=stream)
+    clock.now += 3
+    line.update(6)
+    assert stream.getvalue() == f"{CLEAR}run: 6, 0:03"
+
+
+def test_it_redraws_at_most_ten_times_a_second(clock):
+    stream = Terminal()
+    line = Progress("run", stream=stream, delay=0)
+    for step in range(100):  # two seconds
+        line.update(step)
+        clock.now += 0.02
+    assert 15 <= stream.getvalue().count(CLEAR) <= 21
+
+
+def test_no_steps_yet_tell_no_time_left(clock):
+    stream = Terminal()
+    line = Progress("run", 10, stream=stream, delay=0)
+    line.update(0)
+    assert stream.getvalue() == f"{CLEAR}run: 0/10, 0:00"
+
+
+def test_the_line_is_wiped_when_an_error_ends_the_block(clock):
+    stream = Terminal()
+    with pytest.raises(ValueError, match="stop"), Progress("run", stream=stream, delay=0) as line:
+        line.update(1)
+        raise ValueError("stop")
+    assert stream.getvalue().endswith(CLEAR)
+
+
+def test_a_long_note_does_not_wrap_without_end(clock):
+    stream = Terminal()
+    Progress("run", stream=stream, delay=0).update(1, "x" * 1000)
+    assert len(stream.getvalue()) <= 160 + len(CLEAR)
+
+
+def test_the_default_stream_is_standard_error(capsys, clock):
+    line = Progress("run", delay=0)
+    line.update(1)
+    assert capsys.readouterr() == ("", "")  # captured: no terminal
