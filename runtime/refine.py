@@ -38,7 +38,8 @@ class RefineConfig:
         iterations: Levenberg-Marquardt steps of a fit.
         rounds: times that the number of targets may change by one.
         misfit: share of the patch's energy that the model may leave unexplained; beyond it the
-            spot is not made of point targets.
+            spot is not made of point targets. A quarter of it must do where all ``max_targets``
+            are used: many points can imitate anything.
     """
 
     radiance: tuple[float, float] | None = None
@@ -48,7 +49,7 @@ class RefineConfig:
     background_share: float = 0.03
     iterations: int = 12
     rounds: int = 3
-    misfit: float = 0.08
+    misfit: float = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,7 +363,8 @@ def _targets(problem: _Problem, best: dict[int, tuple[_Fit, float]], config: Ref
         if margin < 2.0:
             flags |= TargetFlag.COUNT_AMBIGUOUS
         unexplained = float((residual**2).sum()) - counts.sum() * float(here.noise[0]) ** 2
-        if unexplained > config.misfit * float((image[here.valid[0]] ** 2).sum()):
+        allowed = config.misfit * (0.25 if k == config.max_targets else 1.0)
+        if unexplained > allowed * float((image[here.valid[0]] ** 2).sum()):
             flags |= TargetFlag.EXTENDED
         for i in range(k):
             sx, sy, ss = sigma[i], sigma[k + i], sigma[2 * k + i]

@@ -58,6 +58,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.minutes < 0 or self.batch < 1 or self.validate_every < 1:
             raise InputError("Recipe: steps, batch and validate_every must be at least 1, minutes not negative")
+        if not (self.lr > 0 and self.clip > 0 and self.weight_decay >= 0 and 0 <= self.ema < 1 and self.seed >= 0):
+            raise InputError(
+                "Recipe: lr and clip must be positive, weight_decay and seed not negative, ema in [0, 1), "
+                f"got lr {self.lr}, clip {self.clip}, weight_decay {self.weight_decay}, seed {self.seed}, ema {self.ema}"
+            )
 
 
 class Task(Protocol):

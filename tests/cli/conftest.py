@@ -20,7 +20,7 @@ from glint.cards import zoo_folder
 from glint.cli import main
 from glint.images import write_image
 
-SCENE = "synthetic://?size=96x80&frames=2&clusters=2&singles=3"
+SCENE = "synthetic://?size=96x80&frames=2&clusters=2&singles=3&radiance=180-240&noise=0.5&seed=2"
 
 
 @dataclass(frozen=True)

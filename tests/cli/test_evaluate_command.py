@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,14 @@ def test_a_csist_folder_with_a_malformed_annotation_is_refused(glint: Glint, tmp
 def test_a_broken_model_is_an_error(glint: Glint, broken: Callable[[str, str], Path], how: str) -> None:
     card = broken("dscsnet-s-sensor", how)
     glint("evaluate", card, "--number", 2).refused(2, card.stem)
+
+
+def test_a_checkpoint_without_torch_says_how_to_get_it(
+    glint: Glint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "glint.benchmarks.torch_engine", raising=False)
+    glint("evaluate", tmp_path / "x.safetensors").refused(3, "torch is not installed", "glint[train]")
 
 
 def test_an_unknown_model_and_a_missing_engine_have_their_codes(glint: Glint, tmp_path: Path) -> None:

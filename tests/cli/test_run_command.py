@@ -15,10 +15,21 @@ import pytest
 from PIL import Image
 
 from glint import __version__
-from glint.errors import SourceLostError
+from glint.errors import (
+    CheckFailedError,
+    EngineError,
+    GlintError,
+    InputError,
+    MissingDependencyError,
+    ModelError,
+    OutputError,
+    SourceError,
+    SourceLostError,
+)
 from glint.runtime import run as module
 from glint.runtime.run import run
 from glint.runtime.sources import SyntheticSource
+from glint.scenes import SceneConfig
 from glint.types import TargetFlag
 
 Glint = Callable[..., Any]
@@ -349,13 +360,34 @@ def test_a_camera_that_stops_delivering_has_a_code_of_its_own_and_keeps_its_line
             yield next(super().__iter__())
             raise SourceLostError("the camera has gone", hint="look at its cable")
 
-    monkeypatch.setattr(module, "open_source", lambda uri: Camera(uri, module.open_source_config))
-    monkeypatch.setattr(module, "open_source_config", SCENE_CONFIG, raising=False)
+    monkeypatch.setattr(module, "open_source", lambda uri: Camera(uri, SceneConfig(width=96, height=80, frames=3)))
     glint("run", scene, "--out", tmp_path / "r.jsonl").refused(4, "the camera has gone", "hint: look at its cable")
     assert len(read(tmp_path / "r.jsonl")) == 1
 
 
-SCENE_CONFIG = SyntheticSource.__init__.__globals__["SceneConfig"](width=96, height=80, frames=3)
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (CheckFailedError, 1), (InputError, 2), (OutputError, 2), (ModelError, 2), (SourceError, 2),
+        (EngineError, 3), (MissingDependencyError, 3), (SourceLostError, 4),
+    ],
+)  # fmt: skip
+def test_every_kind_of_error_has_its_exit_code(
+    glint: Glint, scene: str, monkeypatch: pytest.MonkeyPatch, kind: type[GlintError], code: int
+) -> None:
+    def fail(uri: str) -> None:
+        raise kind("it went wrong", hint="mend it")
+
+    monkeypatch.setattr(module, "open_source", fail)
+    glint("run", scene).refused(code, "error: it went wrong", "hint: mend it")
+
+
+def test_without_onnxruntime_the_error_says_how_to_get_it(
+    glint: Glint, scene: str, tmp_path: Path, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    glint("run", scene, "--out", tmp_path / "r.jsonl").refused(3, "hint: pip install onnxruntime")
+    assert tree() == {}
 
 
 def test_debug_shows_the_traceback_and_the_error(glint: Glint, tmp_path: Path) -> None:
@@ -365,9 +397,7 @@ def test_debug_shows_the_traceback_and_the_error(glint: Glint, tmp_path: Path) -
     assert done.err.splitlines()[-1].startswith("error:")
 
 
-def test_a_process_leaves_with_the_code_of_the_command(
-    shell: Callable[..., Any], scene: str, tmp_path: Path
-) -> None:
+def test_a_process_leaves_with_the_code_of_the_command(shell: Callable[..., Any], scene: str, tmp_path: Path) -> None:
     shell("run", tmp_path / "nowhere").refused(2, "nowhere")
 
 
@@ -401,7 +431,7 @@ def test_an_interrupted_run_leaves_whole_lines_and_a_manifest_that_says_so(tmp_p
     words = [sys.executable, "-m", "glint", "run", "synthetic://?size=96x80&frames=100000", "--out", str(out)]
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 60

@@ -80,6 +80,35 @@ def test_the_condition_decides_noise_steps_and_saturation(
     assert holds(np.load(tmp_path / "p.npy"))
 
 
+def test_a_scene_becomes_pictures_with_their_truth_that_can_be_run(glint: Glint, tmp_path: Path) -> None:
+    done = glint("simulate", tmp_path / "scene", "--scene", "synthetic://?size=96x80&frames=3&bits=12&seed=3")
+    assert (done.code, done.out) == (0, "")
+    names = [f"{i:06d}.png" for i in range(3)]
+    assert sorted(p.name for p in (tmp_path / "scene").iterdir()) == [*names, "truth.jsonl"]
+    images = [read_image(tmp_path / "scene" / name) for name in names]
+    assert {(i.shape, i.dtype.name) for i in images} == {((80, 96), "uint16")}
+    truth = truth_of(tmp_path / "scene" / "truth.jsonl")
+    assert [t["frame"] for t in truth] == [0, 1, 2]
+    assert all(0 <= t["x"] <= 95 and 0 <= t["y"] <= 79 for record in truth for t in record["targets"])
+    assert [r["name"] for r in glint("run", tmp_path / "scene", "--out", "-").lines] == ["000000", "000001", "000002"]
+
+
+@pytest.mark.parametrize(
+    "scene", ["synthetic://?colour=red", "synthetic://?frames=-1", "synthetic://?background=absent.png", "frames=2"]
+)
+def test_a_scene_that_is_none_is_refused_and_writes_nothing(
+    glint: Glint, tmp_path: Path, tree: Tree, scene: str
+) -> None:
+    glint("simulate", tmp_path / "scene", "--scene", scene).refused(2)
+    assert tree() == {}
+
+
+def test_a_scene_is_never_mixed_with_other_files(glint: Glint, tmp_path: Path, tree: Tree) -> None:
+    (tmp_path / "precious.png").write_text("precious")
+    glint("simulate", tmp_path, "--scene", "synthetic://?size=96x80&frames=1", "--overwrite").refused(2, "not empty")
+    assert tree() == {"precious.png": b"precious"}
+
+
 def test_what_is_simulated_can_be_unmixed(glint: Glint, tmp_path: Path) -> None:
     assert glint("simulate", tmp_path / "p.npy", "--number", 2, "--condition", "sensor").code == 0
     assert len(glint("unmix", tmp_path / "p.npy").lines) == 2

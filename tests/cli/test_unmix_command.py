@@ -253,7 +253,13 @@ def test_a_failed_run_keeps_the_old_output_even_if_it_may_be_overwritten(glint: 
 
 @pytest.mark.parametrize(
     "words",
-    [["--json", "--out", "t.jsonl"], ["--radiance-prior=0,1"], ["--full-scale", "nan"], ["--full-scale=-5"], ["--full-scale", "x"]],
+    [
+        ["--json", "--out", "t.jsonl"],
+        ["--radiance-prior=0,1"],
+        ["--full-scale", "nan"],
+        ["--full-scale=-5"],
+        ["--full-scale", "x"],
+    ],
 )
 def test_a_bad_option_is_a_usage_error(glint: Glint, array: Path, words: list[str]) -> None:
     glint("unmix", array, *words).refused(2, words[0].split("=")[0])

@@ -154,7 +154,7 @@ def test_colour_is_refused_with_a_hint(tmp_path):
 
 
 def test_a_colour_palette_is_refused(tmp_path):
-    image = Image.fromarray(eight // 8, mode=None).convert("P")
+    image = Image.fromarray(eight // 8).convert("P")
     image.putpalette([5, 6, 7] * 256)
     image.save(tmp_path / "a.png")
     with pytest.raises(SourceError, match="colour"):

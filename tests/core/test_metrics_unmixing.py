@@ -125,10 +125,10 @@ def test_without_any_truth_every_detection_is_false_and_the_recall_unknown():
 
 def test_errors_beside_the_map_are_those_of_the_one_to_one_pairs():
     truths = [[(1, 1, 200), (5, 5, 100)], [(3, 3, 100)]]
-    detections = [(0, 1.03, 1.04, 220, 1), (0, 5, 5.12, 80, 1), (1, 3.0, 3.0, 100, 1), (1, 9, 9, 100, 1)]
+    detections = [(0, 1.03, 1.04, 220, 1), (0, 5, 5.12, 50, 1), (1, 3.0, 3.0, 100, 1), (1, 9, 9, 100, 1)]
     result = score(detections, truths)
     assert result.position_rmse == pytest.approx(math.sqrt((0.05**2 + 0.12**2 + 0) / 3))
-    assert result.radiance_error == pytest.approx(10)  # median of 10, 20 and 0 percent
+    assert result.radiance_error == pytest.approx(10)  # median of 10, 50 and 0 percent
     assert (result.matched, result.count_accuracy) == (100, 50)
 
 

@@ -147,6 +147,12 @@ def test_a_coordinate_is_within_half_a_cell_of_its_cells_centre(coordinate, c):
     assert abs(cell_centre(cell_index(coordinate, c), c) - coordinate) <= 0.5 / c + 1e-12
 
 
+def test_cells_meet_half_way_between_their_centres_and_tile_the_pixel():
+    edges = np.arange(7) / 3 - 0.5  # of two pixels
+    assert cell_index(edges + 1e-9, 3).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert cell_index(edges - 1e-9, 3).tolist() == [-1, 0, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("c", [1, 3, 5])
 def test_columns_of_the_sampling_matrix_are_images_of_unit_targets_at_cell_centres(c):
     psf, n = Psf(0.5), 4

@@ -1,14 +1,16 @@
 """Simulated scenes: the truth is what is in the pixels."""
 
 from dataclasses import fields, replace
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 
-from glint.errors import InputError
+from glint.errors import InputError, SourceError
 from glint.optics import Psf
-from glint.scenes import SceneConfig, generate_background, simulate_scene
+from glint.scenes import SceneConfig, generate_background, parse_synthetic, read_background, simulate_scene
 from glint.types import Targets
 
 SMALL = SceneConfig(width=96, height=64, frames=4, clusters=3, singles=2, noise=0.0, bits=16, radiance=(20.0, 40.0))
@@ -161,3 +163,76 @@ def test_backgrounds_are_skies_within_their_levels(shape):
 def test_settings_that_make_no_sense_are_refused_by_name(change, name):
     with pytest.raises(InputError, match=name):
         replace(SMALL, **change)
+
+
+# Scenes by URI and over real backgrounds
+
+
+def test_a_uri_names_every_setting():
+    uri = (
+        "synthetic://?size=100x80&frames=7&clusters=1&singles=2&noise=2.5&bits=14&radiance=60-90.5&sigma=0.6"
+        "&speed=0&seed=9"
+    )
+    expected = SceneConfig(
+        width=100, height=80, frames=7, clusters=1, singles=2, noise=2.5, bits=14, radiance=(60.0, 90.5), sigma=0.6,
+        speed=0.0, seed=9,
+    )  # fmt: skip
+    assert parse_synthetic(uri) == expected
+
+
+@pytest.mark.parametrize("uri", ["synthetic://", "synthetic://?", "synthetic:"])
+def test_a_bare_uri_is_the_default_scene(uri):
+    assert parse_synthetic(uri) == SceneConfig()
+
+
+def test_an_unknown_name_in_a_uri_comes_with_the_known_ones():
+    with pytest.raises(InputError, match="'cluster'") as caught:
+        parse_synthetic("synthetic://?cluster=3")
+    assert {"size", *SceneConfig.__dataclass_fields__} <= set(caught.value.hint.removeprefix("known: ").split(", "))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "size=640", "size=640x", "size=640x512x3", "size=axb", "frames=2.5", "frames=", "noise=loud", "radiance=80",
+        "radiance=80-", "radiance=90-80", "radiance=nan-90", "bits=20", "frames=-1", "size=8x8", "seed=-1",
+        "noise=nan", "noise=inf", "speed=nan", "speed=inf", "radiance=80-inf", "sigma=0", "sigma=nan",
+    ],
+)  # fmt: skip
+def test_malformed_values_in_a_uri_are_input_errors_before_the_first_frame(query):
+    with pytest.raises(InputError):
+        parse_synthetic(f"synthetic://?{query}")
+
+
+def background_file(folder, data):
+    Image.fromarray(data).save(folder / "sky one.png")
+    return folder / "sky one.png"
+
+
+def test_a_scene_over_a_background_takes_its_size(tmp_path):
+    path = background_file(tmp_path, np.zeros((50, 70), dtype=np.uint8))
+    scene = parse_synthetic(f"synthetic://?{urlencode({'background': path, 'frames': 1})}")
+    assert (scene.width, scene.height, scene.background) == (70, 50, str(path))
+
+
+def test_a_missing_background_is_a_source_error(tmp_path):
+    with pytest.raises(SourceError, match="nowhere"):
+        parse_synthetic(f"synthetic://?background={tmp_path / 'nowhere.png'}")
+
+
+def test_an_8_bit_background_is_read_as_it_is_whatever_the_scene(tmp_path):
+    path = background_file(tmp_path, np.full((3, 4), 77, dtype=np.uint8))
+    assert (read_background(path, 8) == 77).all()
+    assert (read_background(path, 14) == 77).all()
+
+
+def test_a_16_bit_background_has_the_bits_of_the_scene(tmp_path):
+    path = background_file(tmp_path, np.full((3, 4), 77 * 64 + 16, dtype=np.uint16))
+    assert (read_background(path, 14) == 77.25).all()
+
+
+def test_a_14_bit_background_comes_out_of_a_14_bit_scene_as_it_was(tmp_path):
+    data = np.random.default_rng(1).integers(0, 2**14, (64, 96)).astype(np.uint16)
+    config = replace(SMALL, bits=14, clusters=0, singles=0, frames=1)
+    ((frame, _),) = frames(config, read_background(background_file(tmp_path, data), 14))
+    assert_array_equal(frame.data, data)

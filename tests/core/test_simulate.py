@@ -1,6 +1,7 @@
 """``glint simulate`` and its function."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from glint.csist import read_csist
 from glint.errors import InputError, OutputError
+from glint.images import read_image, write_image
 from glint.optics import Psf
-from glint.simulate import simulate
+from glint.scenes import SceneConfig, simulate_scene
+from glint.simulate import simulate, simulate_frames
 
 
 def lines(path):
@@ -76,3 +79,36 @@ def test_a_negative_number_is_refused(tmp_path):
     with pytest.raises(InputError, match="-3"):
         simulate(tmp_path / "a.npy", number=-3)
     assert list(tmp_path.iterdir()) == []
+
+
+# Frames
+
+SCENE = SceneConfig(width=64, height=48, frames=3, clusters=1, singles=1, noise=1.0, bits=12)
+
+
+def test_frames_are_written_as_they_were_simulated_with_their_truth(tmp_path):
+    assert simulate_frames(SCENE, tmp_path / "scene") == 3
+    truth = lines(tmp_path / "scene" / "truth.jsonl")
+    images = sorted((tmp_path / "scene").glob("*.png"))
+    for row, path, (frame, targets) in zip(truth, images, simulate_scene(SCENE), strict=True):
+        assert (row["frame"], row["t_ns"], path.stem) == (frame.index, frame.t_ns, frame.name)
+        image = read_image(path)
+        assert image.dtype == np.uint16
+        assert_array_equal(image, frame.data)
+        assert_allclose([t["x"] for t in row["targets"]], targets.x, atol=1e-5)
+        assert_allclose([t["radiance"] for t in row["targets"]], targets.radiance, atol=1e-3)
+
+
+def test_frames_are_drawn_over_the_background_of_the_scene(tmp_path):
+    sky = np.random.default_rng(1).integers(0, 200, (48, 64)).astype(np.uint8)
+    write_image(tmp_path / "sky.png", sky)
+    scene = replace(SCENE, bits=8, noise=0.0, clusters=0, singles=0, frames=1, background=str(tmp_path / "sky.png"))
+    simulate_frames(scene, tmp_path / "scene")
+    assert_array_equal(read_image(tmp_path / "scene" / "000000.png"), sky)
+
+
+def test_frames_are_not_written_into_a_filled_folder(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="not empty"):
+        simulate_frames(SCENE, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -3,8 +3,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,14 @@ import pytest
 from glint import cards, cli
 from glint.runtime import doctor as module
 from glint.runtime.doctor import doctor, report_text
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """The command line takes SIGTERM over: give it back."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture
@@ -111,9 +120,7 @@ def test_a_missing_library_of_another_command_is_told_but_does_not_matter(
     assert report["ready"]
 
 
-def test_a_model_whose_hash_is_wrong_makes_the_machine_not_ready(
-    zoo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_whose_hash_is_wrong_makes_the_machine_not_ready(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx = next(zoo.glob("lsnet*.onnx"))
     onnx.write_bytes(onnx.read_bytes() + b"\0")
     report = doctor()

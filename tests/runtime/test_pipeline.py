@@ -10,6 +10,7 @@ from glint.runtime.detector import Detection, Detector, find_blobs
 from glint.runtime.engine import Arrays
 from glint.runtime.pipeline import STAGES, Pipeline, cut_spots, local_noise
 from glint.runtime.unmixer import Unmixer
+from glint.scenes import generate_background
 from glint.types import Blobs, Frame, TargetFlag
 
 Render = Callable[..., np.ndarray]
@@ -111,7 +112,8 @@ def test_local_noise_is_the_noise_that_was_added(sigma: float, dtype: type) -> N
     rng = np.random.default_rng(0)
     image = (1000 + 10 * plane((128, 128)) + rng.normal(0, sigma, (128, 128))).astype(dtype)
     x, y = (rng.uniform(15, 112, 40) for _ in range(2))
-    assert np.median(local_noise(image, x, y)) == pytest.approx(np.hypot(sigma, 0.29 if dtype == np.uint16 else 0), rel=0.1)
+    rounding = 0.29 if dtype == np.uint16 else 0
+    assert np.median(local_noise(image, x, y)) == pytest.approx(np.hypot(sigma, rounding), rel=0.1)
 
 
 def test_local_noise_sees_neither_an_edge_nor_the_target_itself(render: Render) -> None:
@@ -226,6 +228,39 @@ def test_pixels_that_the_frame_does_not_have_are_not_fitted(build: Build, render
     assert targets.x == pytest.approx([x], abs=0.05)
     assert targets.y == pytest.approx([y], abs=0.05)
     assert targets.radiance == pytest.approx([300], rel=0.05)
+
+
+def cloudy(
+    fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer], render: Render, still: np.ndarray
+) -> np.ndarray:
+    """Targets found per blob where twelve far apart, of 200 DN, stand before a sky that the detector knows exactly."""
+    rng = np.random.default_rng(1)
+    places = [(x + rng.random(), y + rng.random(), 200) for x in (20, 48, 76, 104) for y in (20, 46, 72)]
+    light = render(places, still.shape)
+    image = np.clip(np.round(still + light + rng.standard_normal(still.shape)), 0, 255).astype(np.uint8)
+
+    def network(frame: np.ndarray) -> Arrays:
+        return {"probability": (light > 12).astype(np.float32)[None, None], "background": still[None, None]}
+
+    result = Pipeline(fake_detector(network), fake_unmixer(one_each))(Frame(0, 0, image, full_scale=255.0))
+    assert len(result.detection.blobs) == 12
+    return np.bincount(result.targets.blob, minlength=12)
+
+
+def test_a_single_target_before_a_plain_sky_stays_one(
+    fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer], render: Render
+) -> None:
+    counts = cloudy(fake_detector, fake_unmixer, render, 0.5 * plane((96, 128)).astype(np.float32))
+    assert (counts == 1).sum() >= 11
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_structure_of_clouds_makes_no_ghosts_beside_a_single_target(
+    fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer], render: Render, seed: int
+) -> None:
+    still = generate_background((96, 128), np.random.default_rng(seed)).astype(np.float32)
+    counts = cloudy(fake_detector, fake_unmixer, render, still)
+    assert (counts == 1).sum() >= 9
 
 
 def test_a_frame_without_blobs_gives_no_targets(build: Build) -> None:

@@ -117,7 +117,7 @@ def test_stated_sigmas_are_the_scatter_of_many_noisy_fits(render: Render, make_t
     rng = np.random.default_rng(11)
     truth = np.column_stack([rng.uniform(4, 6, (number, 2)), rng.uniform(100, 200, number)])
     patches = np.stack([render([row], SHAPE) for row in truth]) + rng.normal(0, noise, (number, *SHAPE))
-    start = make_targets(np.column_stack([np.arange(number), truth + [0.1, -0.1, 10.0]]))
+    start = make_targets(np.column_stack([np.arange(number), truth + np.array([0.1, -0.1, 10.0])]))
     found = refine(patches, start, PSF, noise=np.full(number, noise))
     single = np.bincount(found.blob, minlength=number)[found.blob] == 1
     assert single.sum() > 0.9 * number

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from glint.errors import GlintError, InputError, SourceError
 from glint.images import write_image
-from glint.runtime.sources import ImageSource, SyntheticSource, open_source, parse_synthetic
-from glint.scenes import SceneConfig
+from glint.runtime.sources import ImageSource, SyntheticSource, open_source
+from glint.scenes import SceneConfig, parse_synthetic
 
 
 def picture(path: Path, level: int = 0, dtype: type = np.uint8) -> Path:
@@ -147,10 +147,23 @@ def test_a_synthetic_source_delivers_frames_with_their_truth() -> None:
     assert index == 2
 
 
+def test_a_scene_stands_before_a_picture_and_takes_its_size(tmp_path: Path) -> None:
+    sky = np.random.default_rng(0).integers(20, 60, (50, 70)).astype(np.uint8)
+    write_image(tmp_path / "sky.png", sky)
+    (frame,) = open_source(f"synthetic://?background={tmp_path}/sky.png&frames=1&noise=0&clusters=0&singles=0")
+    assert np.array_equal(frame.data, sky)
+
+
+def test_a_picture_that_is_missing_or_of_another_size_is_no_background(tmp_path: Path) -> None:
+    write_image(tmp_path / "sky.png", np.zeros((50, 70), np.uint8))
+    with pytest.raises(SourceError, match=r"absent\.png"):
+        open_source(f"synthetic://?background={tmp_path}/absent.png")
+    with pytest.raises(InputError, match="background"):
+        list(open_source(f"synthetic://?background={tmp_path}/sky.png&size=96x80&frames=1"))
+
+
 def test_every_parameter_of_a_scene_can_be_given() -> None:
-    uri = (
-        "synthetic://?size=100x90&frames=2&clusters=3&singles=1&noise=2.5&bits=14&radiance=50-70&sigma=0.6&speed=0&seed=9"
-    )
+    uri = "synthetic://?size=100x90&frames=2&clusters=3&singles=1&noise=2.5&bits=14&radiance=50-70&sigma=0.6&speed=0&seed=9"
     assert parse_synthetic(uri) == SceneConfig(100, 90, 2, 3, 1, 2.5, 14, (50, 70), 0.6, 0, 9)
     assert parse_synthetic("synthetic://?width=50&height=60") == SceneConfig(50, 60)
     assert parse_synthetic("synthetic://") == parse_synthetic("synthetic:") == SceneConfig()
@@ -165,19 +178,25 @@ def test_every_parameter_of_a_scene_can_be_given() -> None:
     ],
 )  # fmt: skip
 def test_a_malformed_or_impossible_parameter_is_an_input_error(query: str) -> None:
-    with pytest.raises(InputError, match="synthetic://|scene"):
+    with pytest.raises(InputError, match=r"synthetic://|scene"):
         open_source(f"synthetic://?{query}")
 
 
 @pytest.mark.parametrize(
-    "query", ["seed=-1", "noise=nan", "noise=inf", "sigma=0", "sigma=-1", "sigma=nan", "speed=nan", "speed=inf", "radiance=1-inf"]
-)
+    "query",
+    [
+        "seed=-1", "noise=nan", "noise=inf", "sigma=0", "sigma=-1", "sigma=nan", "speed=nan", "speed=inf",
+        "radiance=1-inf",
+    ],
+)  # fmt: skip
 def test_a_scene_that_cannot_be_simulated_is_refused_when_it_is_opened(query: str) -> None:
     with pytest.raises(InputError):
         open_source(f"synthetic://?size=96x80&frames=1&{query}")
 
 
-@pytest.mark.parametrize("uri", ["synthetic://96x80", "synthetic://size=96x80", "synthetic://[", "synthetic:///frames=2"])
+@pytest.mark.parametrize(
+    "uri", ["synthetic://96x80", "synthetic://size=96x80", "synthetic://[", "synthetic:///frames=2"]
+)
 def test_a_synthetic_uri_without_its_question_mark_is_refused_rather_than_ignored(uri: str) -> None:
     with pytest.raises(InputError):
         open_source(uri)
@@ -189,7 +208,7 @@ def test_an_unknown_parameter_is_named_beside_the_known_ones() -> None:
     assert "radiance" in (caught.value.hint or "")
 
 
-NAMES = ["size", "width", "height", "frames", "clusters", "singles", "noise", "bits", "radiance", "sigma", "speed", "seed"]
+NAMES = ["size", "width", "height", "frames", "clusters", "singles", "noise", "bits", "radiance", "sigma", "seed"]
 
 
 @settings(max_examples=60, deadline=None)

@@ -23,7 +23,7 @@ def test_another_shape_is_refused_with_both_shapes(unmixer: Unmixer, shape: tupl
 def test_values_that_are_not_finite_are_refused_with_the_first_patch(unmixer: Unmixer, bad: float) -> None:
     patches = np.zeros((5, 11, 11))
     patches[3, 10, 0] = patches[4, 0, 0] = bad
-    with pytest.raises(InputError, match="2 of 5 .* the first is patch 3"):
+    with pytest.raises(InputError, match=r"2 of 5 .* the first is patch 3"):
         unmixer(patches)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from glint.errors import ModelError
+from glint.errors import InputError, ModelError
 from glint.training.checkpoint import load_checkpoint
 from glint.training.dscsnet import DSCSNetConfig
 from glint.training.loop import Recipe, Trainer
@@ -124,3 +124,9 @@ def test_a_training_batch_holds_the_truth_of_its_patches():
     counts = torch.round(flux / 235)
     assert set(counts.tolist()) == {1.0, 2.0, 3.0, 4.0, 5.0}
     assert torch.equal(batch["scale"], torch.full_like(batch["scale"], 235.0))
+
+
+@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"steps": 0}, {"ema": 1.0}, {"seed": -1}, {"minutes": -1.0}, {"clip": 0}])
+def test_a_recipe_out_of_range_is_refused(bad):
+    with pytest.raises(InputError, match="Recipe"):
+        Recipe(**bad)
