@@ -182,8 +182,10 @@ def _card_path(model: str | Path, precision: str) -> Path:
         return card
     card = zoo_folder() / f"{model}.{precision}.json"
     if len(path.parts) != 1 or not card.is_file():
+        ending = f".{precision}"
+        names = ", ".join(n.removesuffix(ending) for n in zoo_names() if n.endswith(ending)) or "none"
         raise ModelError(
             f"no released model {str(model)!r} in {precision}",
-            hint=f"released: {', '.join(zoo_names()) or 'none'}; or give the path of a model card",
+            hint=f"released: {names}; or give the path of a model card",
         )
     return card

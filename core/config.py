@@ -76,7 +76,10 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             raise InputError(f"{where}: expected an object, got {value!r}")
         return dict(value)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise InputError(f"{where}: expected float, got a number too large for one") from error
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise InputError(f"{where}: expected {hint.__name__}, got {value!r}")

@@ -59,7 +59,8 @@ def recentre(
         return patches, zero, zero
     above = patches - border_level(patches)[:, None, None]
     weight = np.maximum(above - _CENTROID_LEVEL * above.max(axis=(1, 2), keepdims=True), 0)
-    total = np.maximum(weight.sum(axis=(1, 2)), 1e-12)
+    weight += 1e-6 * np.abs(above).max(axis=(1, 2), keepdims=True) + 1e-12  # a flat patch is cut in its middle
+    total = weight.sum(axis=(1, 2))
     steps = np.arange(n)
     first = [(weight.sum(axis=axis) @ steps) / total - (size - 1) / 2 for axis in (1, 2)]
     left, top = (np.clip(np.round(f), 0, n - size).astype(np.int64) for f in first)

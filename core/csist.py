@@ -86,15 +86,20 @@ def read_csist(folder: Path) -> Patches:
     return Patches(
         image=np.stack(pixels).astype(np.float32), x=table[..., 0], y=table[..., 1], radiance=table[..., 2],
         count=np.array([len(t) for t in targets]), sigma=np.array(sigmas), noise=unknown, background=unknown,
-        full_scale=np.full(len(numbers), 255.0),
+        full_scale=np.full(len(numbers), 255.0 if pixels[0].dtype == np.uint8 else np.inf),
     )  # fmt: skip
 
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> dict[int, Path]:
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder")
-    matches = ((pattern.search(p.name), p) for p in folder.rglob("*.*"))
-    return {int(m.group(1)): p for m, p in matches if m}
+    found: dict[int, Path] = {}
+    for path in sorted(folder.rglob("*.*")):
+        if match := pattern.fullmatch(path.name):
+            other = found.setdefault(int(match.group(1)), path)
+            if other != path:
+                raise InputError(f"{path} and {other} have the same number", hint="read one folder of them at a time")
+    return found
 
 
 def _parse(path: Path) -> tuple[NDArray[Any], float]:
@@ -102,8 +107,8 @@ def _parse(path: Path) -> tuple[NDArray[Any], float]:
     try:
         text = path.read_bytes()
         # Entities can expand without bound: an annotation has no use for a document type.
-        if len(text) > _MAX_XML or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-            raise InputError(f"{path}: not an annotation (too long, or it declares a document type)")
+        if len(text) > _MAX_XML or b"\0" in text or b"<!DOCTYPE" in text:
+            raise InputError(f"{path}: not an annotation (too long, in UTF-16, or it declares a document type)")
         root = ElementTree.fromstring(text)  # noqa: S314  (checked above)
         rows = [
             [float(_text(o, f"coordinate/{name}")) for name in ("yc", "xc", "brightness")] for o in root.iter("object")
@@ -113,11 +118,11 @@ def _parse(path: Path) -> tuple[NDArray[Any], float]:
         raise SourceError(f"{path}: {error.strerror or error}") from error
     except InputError:
         raise
-    except (ElementTree.ParseError, ValueError, KeyError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InputError(f"{path} is not a CSIST annotation: {error}") from error
     table = np.array(rows, dtype=np.float64).reshape(-1, 3)
-    if not np.isfinite(table).all():
-        raise InputError(f"{path}: expected finite coordinates and brightness")
+    if not (np.isfinite(table).all() and (table[:, 2] > 0).all() and np.isfinite(sigma) and sigma > 0):
+        raise InputError(f"{path}: expected finite coordinates, and brightness and sigma positive")
     return table, sigma
 
 

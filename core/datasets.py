@@ -52,10 +52,23 @@ def read_split(root: Path, split: str) -> list[str]:
     if not path.is_file():
         found = ", ".join(sorted(p.stem for p in root.glob("*.txt"))) or "none"
         raise SourceError(f"{path}: no such split list", hint=f"splits in {root}: {found}")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path}: {error}") from error
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names or len(set(names)) != len(names):
         raise InputError(f"{path}: expected distinct names, one per line, got {len(names)} lines")
     return names
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    files = image_files(folder)
+    stems = {p.stem: p for p in files}
+    if len(stems) < len(files):
+        twice = next(p for p in files if stems[p.stem] != p)
+        raise InputError(f"{folder} holds two images called {twice.stem!r}")
+    return stems
 
 
 def labelled_images(root: Path, split: str) -> Iterator[LabelledImage]:
@@ -65,8 +78,7 @@ def labelled_images(root: Path, split: str) -> Iterator[LabelledImage]:
         SourceError: if an image or mask is missing or unreadable.
         InputError: if a mask has another shape than its image.
     """
-    files = {p.stem: p for p in image_files(root / "images")}
-    masks = {p.stem: p for p in image_files(root / "masks")}
+    files, masks = _by_stem(root / "images"), _by_stem(root / "masks")
     for name in read_split(root, split):
         if name not in files or name not in masks:
             raise SourceError(f"{root}: split {split} names {name!r}, but its image or mask is missing")

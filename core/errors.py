@@ -64,7 +64,7 @@ class SourceLostError(SourceError):
     exit_code = EXIT_SOURCE_LOST
 
 
-class CheckFailedError(GlintError):
+class CheckFailedError(GlintError, RuntimeError):
     """A check that the user asked for (parity, accuracy, loss) did not hold."""
 
     exit_code = EXIT_CHECK_FAILED

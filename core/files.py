@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from glint.errors import InputError, OutputError
+from glint.errors import GlintError, InputError, OutputError
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        if isinstance(error, OutputError):
+        if isinstance(error, GlintError):
             raise
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:

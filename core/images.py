@@ -27,8 +27,15 @@ def read_image(path: Path) -> NDArray[Any]:
     """
     try:
         with Image.open(path) as image:
+            maximum = _pgm_maximum(image)
+            _refuse_deep_colour(image, path)
             image.load()
-            return _to_grey(image, path)
+            data = _to_grey(image, path)
+            if maximum in (None, 255, 65535):
+                return data
+            # Pillow stretches a PGM to its full range: undo that, exactly.
+            full = 255 if data.dtype == np.uint8 else 65535
+            return np.round(data * (maximum / full)).astype(data.dtype)
     except (UnidentifiedImageError, SyntaxError) as error:
         raise SourceError(f"{path} is not an image that can be read", hint=f"known: {', '.join(SUFFIXES)}") from error
     except (OSError, ValueError, Image.DecompressionBombError) as error:
@@ -36,6 +43,20 @@ def read_image(path: Path) -> NDArray[Any]:
             raise
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise SourceError(f"{path}: {reason}") from error
+
+
+def _pgm_maximum(image: Image.Image) -> int | None:
+    """The highest value that a PGM's header declares where Pillow would rescale it, else None."""
+    if image.format != "PPM" or not image.tile or image.tile[0][0] != "ppm":
+        return None
+    maximum: int = image.tile[0][3][1]  # type: ignore[index,assignment]  # (mode, maximum) of this decoder
+    return maximum
+
+
+def _refuse_deep_colour(image: Image.Image, path: Path) -> None:
+    """Pillow would cut such a file to 8 bits without a word."""
+    if any(";16" in str(tile[3]) for tile in image.tile) and image.mode not in _GREY_MODES:
+        raise SourceError(f"{path} holds 16-bit colour or alpha", hint="convert it to 16-bit greyscale")
 
 
 def _to_grey(image: Image.Image, path: Path) -> NDArray[Any]:

@@ -102,8 +102,10 @@ class Psf:
         """Fisher information of (x, y, radiance) of all targets under white noise: ``[3K, 3K]``.
 
         Raises:
-            InputError: if ``noise_sd`` is not positive.
+            InputError: if ``noise_sd`` is not positive or the targets are not one list.
         """
+        if np.ndim(x) != 1:
+            raise InputError(f"Psf.fisher: expected one list of targets, got x of shape {np.shape(x)}")
         if not noise_sd > 0:
             raise InputError(f"Psf.fisher: noise_sd must be positive, got {noise_sd}")
         jacobian = self.jacobian(x, y, radiance, shape)

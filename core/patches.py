@@ -62,9 +62,11 @@ class PatchConfig:
                 raise InputError(f"PatchConfig.{name}: expected (low, high) with low <= high, got {(low, high)}")
         if not 1 <= self.targets[0] <= self.targets[1] <= 5:
             raise InputError(f"PatchConfig.targets: expected 1 to 5, got {self.targets}")
-        if not 0 <= self.separation <= 0.65:
+        if not 0 <= self.separation <= 0.6:
             # Five points in a unit square can be at most 0.707 apart; close to that, sampling stalls.
-            raise InputError(f"PatchConfig.separation: expected 0 to 0.65 px, got {self.separation}")
+            raise InputError(f"PatchConfig.separation: expected 0 to 0.6 px, got {self.separation}")
+        if not self.quantum or not self.full_scale:
+            raise InputError("PatchConfig: quantum and full_scale need at least one value (0 for none)")
         if not 0 <= self.base[0] <= self.base[1] < self.size:
             raise InputError(f"PatchConfig.base: expected pixels 0..{self.size - 1}, got {self.base}")
         if self.sigma[0] <= 0 or self.radiance[0] <= 0 or self.noise[0] < 0:
@@ -203,7 +205,7 @@ def _draw_noise(bounds: tuple[float, float], number: int, rng: np.random.Generat
     if low == high:
         return np.full(number, low)
     # Log-uniform: a factor of two in the noise matters as much at 0.1 DN as at 5 DN.
-    return np.exp(rng.uniform(np.log(max(low, 0.02)), np.log(high), number))
+    return np.exp(rng.uniform(np.log(max(low, min(0.02, high))), np.log(high), number))
 
 
 def _render(

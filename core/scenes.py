@@ -63,9 +63,12 @@ class SceneConfig:
             raise InputError(f"scene size: expected {least}..8192 pixels per side, got {self.width}x{self.height}")
         if not 8 <= self.bits <= 16:
             raise InputError(f"scene bits: expected 8 to 16, got {self.bits}")
-        if min(self.frames, self.clusters, self.singles) < 0 or self.noise < 0 or self.speed < 0:
-            raise InputError("scene: frames, clusters, singles, noise and speed must not be negative")
-        if not 0 < self.radiance[0] <= self.radiance[1]:
+        if min(self.frames, self.clusters, self.singles, self.seed) < 0:
+            raise InputError("scene: frames, clusters, singles and seed must not be negative")
+        if not (0 <= self.noise < np.inf and 0 <= self.speed < np.inf):
+            raise InputError(f"scene: expected noise and speed >= 0 and finite, got {self.noise} and {self.speed}")
+        Psf(self.sigma)  # checks it
+        if not 0 < self.radiance[0] <= self.radiance[1] < np.inf:
             raise InputError(f"scene radiance: expected 0 < low <= high, got {self.radiance}")
 
 
@@ -141,14 +144,16 @@ def simulate_scene(
 
     Args:
         config: the scene.
-        background: ``[height, width]`` DN of an 8-bit image (see :func:`read_background`); generated
-            from the seed if None.
+        background: ``[height, width]`` DN of an 8-bit image; if None, the configuration's file, or
+            else generated from the seed.
 
     Raises:
         InputError: if the background has another shape.
     """
     rng = np.random.default_rng(config.seed)
     shape = (config.height, config.width)
+    if background is None and config.background:
+        background = read_background(Path(config.background), config.bits)
     still = generate_background(shape, rng) if background is None else np.asarray(background, dtype=np.float64)
     if still.shape != shape:
         raise InputError(f"scene background: expected shape {shape}, got {still.shape}")

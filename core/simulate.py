@@ -17,7 +17,7 @@ from glint.files import refuse_existing, write_bytes
 from glint.images import write_image
 from glint.patches import CONDITIONS, SENSOR_TRAINING, Patches, simulate_patches
 from glint.progress import Progress
-from glint.scenes import SceneConfig, parse_synthetic, read_background, simulate_scene
+from glint.scenes import SceneConfig, parse_synthetic, simulate_scene
 
 _CONDITIONS = {**CONDITIONS, "sensor": SENSOR_TRAINING}
 
@@ -53,7 +53,7 @@ def simulate(
     np.save(buffer, patches.image, allow_pickle=False)
     write_bytes(out, buffer.getvalue())
     lines = [json.dumps({"patch": i, "targets": _truth(patches, i)}) for i in range(number)]
-    write_bytes(truth, ("\n".join(lines) + "\n").encode())
+    write_bytes(truth, "".join(line + "\n" for line in lines).encode())
     return patches
 
 
@@ -69,10 +69,9 @@ def simulate_frames(scene: SceneConfig, out: Path) -> int:
     """
     if out.is_dir() and any(out.iterdir()):
         raise OutputError(f"output folder {out} is not empty", hint="choose another")
-    background = read_background(Path(scene.background), scene.bits) if scene.background else None
     lines = []
     with Progress("simulate", scene.frames) as line:
-        for frame, truth in simulate_scene(scene, background):
+        for frame, truth in simulate_scene(scene):
             write_image(out / f"{frame.name}.png", frame.data)
             lines.append(json.dumps({"frame": frame.index, "t_ns": frame.t_ns, "targets": truth.records()}))
             line.update(frame.index + 1)
@@ -92,23 +91,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scene", metavar="URI", help="frames instead of patches: synthetic://?size=640x512&frames=100&..."
     )
-    parser.add_argument("--condition", choices=list(_CONDITIONS), default="float", help="default: %(default)s")
-    parser.add_argument("--number", type=positive_int, default=1000, help="patches (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--condition", choices=list(_CONDITIONS), help="of patches (default: float)")
+    parser.add_argument("--number", type=positive_int, help="of patches (default: 1000)")
+    parser.add_argument("--seed", type=int, help="of patches (default: 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing .npy file")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint simulate``."""
-    if arguments.seed < 0:
+    options = {n: getattr(arguments, n) for n in ("condition", "number", "seed") if getattr(arguments, n) is not None}
+    if options.get("seed", 0) < 0:
         raise InputError(f"--seed: expected a whole number >= 0, got {arguments.seed}")
+    if arguments.scene is not None and (options or arguments.overwrite):
+        raise InputError(
+            "--scene takes its settings from the URI and overwrites nothing", hint="see glint simulate --help"
+        )
     if arguments.scene is not None:
         frames = simulate_frames(parse_synthetic(arguments.scene), arguments.out)
         talk(f"wrote {frames} frames to {arguments.out}")
         return 0
-    simulate(
-        arguments.out, condition=arguments.condition, number=arguments.number, seed=arguments.seed,
-        overwrite=arguments.overwrite,
-    )  # fmt: skip
-    talk(f"wrote {arguments.number} patches ({arguments.condition}, seed {arguments.seed}) to {arguments.out}")
+    patches = simulate(arguments.out, overwrite=arguments.overwrite, **options)
+    talk(f"wrote {len(patches)} patches to {arguments.out}")
     return 0

@@ -48,7 +48,7 @@ def flag_names(value: int) -> list[str]:
 
 
 def _column(owner: str, name: str, value: ArrayLike, dtype: Any, length: int | None) -> NDArray[Any]:
-    array = np.asarray(value, dtype=dtype)
+    array = np.array(value, dtype=dtype)  # a copy: the caller's array stays the caller's
     if array.ndim != 1:
         raise InputError(f"{owner}.{name}: expected one dimension, got shape {array.shape}")
     if length is not None and len(array) != length:

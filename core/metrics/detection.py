@@ -2,8 +2,9 @@
 
 Pd: share of the true components that a predicted component matches one-to-one, with centroids less
 than 3 px apart (as many matches as possible, then the closest). Fa: pixels of unmatched predicted
-components over all pixels. ``legacy`` counts as the widely copied code does: each true component,
-in scan order, takes the first predicted component within 3 px that is not taken yet.
+components over all pixels. ``legacy`` pairs as the widely copied code does: each true component, in
+scan order, takes the first predicted component within 3 px that is not taken yet. (Many copies also
+drop unmatched components whose area equals a matched one's, which lowers Fa: that is not copied.)
 """
 
 from __future__ import annotations
