@@ -111,5 +111,6 @@ def main(arguments: argparse.Namespace) -> int:
         talk(f"wrote {frames} frames to {arguments.out}")
         return 0
     patches = simulate(arguments.out, overwrite=arguments.overwrite, **options)
-    talk(f"wrote {len(patches)} patches to {arguments.out}")
+    drawn = f"{options.get('condition', 'float')}, seed {options.get('seed', 1)}"
+    talk(f"wrote {len(patches)} patches ({drawn}) to {arguments.out}")
     return 0

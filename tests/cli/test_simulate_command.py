@@ -103,9 +103,17 @@ def test_a_scene_that_is_none_is_refused_and_writes_nothing(
     assert tree() == {}
 
 
+@pytest.mark.parametrize("words", [["--seed", "3"], ["--number", "5"], ["--condition", "n1"], ["--overwrite"]])
+def test_an_option_of_patches_beside_a_scene_is_refused_rather_than_ignored(
+    glint: Glint, tmp_path: Path, tree: Tree, words: list[str]
+) -> None:
+    glint("simulate", tmp_path / "scene", "--scene", "synthetic://?size=96x80&frames=1", *words).refused(2, "--scene")
+    assert tree() == {}
+
+
 def test_a_scene_is_never_mixed_with_other_files(glint: Glint, tmp_path: Path, tree: Tree) -> None:
     (tmp_path / "precious.png").write_text("precious")
-    glint("simulate", tmp_path, "--scene", "synthetic://?size=96x80&frames=1", "--overwrite").refused(2, "not empty")
+    glint("simulate", tmp_path, "--scene", "synthetic://?size=96x80&frames=1").refused(2, "not empty")
     assert tree() == {"precious.png": b"precious"}
 
 
