@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.cards import ModelCard, load_card
-from glint.cli import positive_int, print_json
+from glint.cli import positive_int, print_json, seed
 from glint.csist import read_csist
 from glint.datasets import labelled_images, read_split
 from glint.errors import InputError
@@ -103,7 +103,7 @@ def _score_detector(detector: Detector, data: Path, split: str, matching: str) -
         "split": split,
         "protocol": "native",
         "threshold": detector.spec.threshold,
-        **asdict(score),
+        **{k: None if v != v else v for k, v in asdict(score).items()},  # JSON knows no NaN
     }
 
 
@@ -154,7 +154,8 @@ def _text(result: dict[str, Any]) -> str:
         source = (
             f"{result['model']} on {result['data']}/{result['split']} ({result['images']} images, {result['protocol']})"
         )
-        scores = "  ".join(f"{k} {result[k]:.2f}" for k in ("iou", "niou", "f1", "pd"))
+        shown = {k: "-" if result[k] is None else f"{result[k]:.2f}" for k in ("iou", "niou", "f1", "pd")}
+        scores = "  ".join(f"{k} {v}" for k, v in shown.items())
         return f"{source}\n{scores}  fa {result['fa']:.1f}e-6  ({result['matching']})"
     where = result.get("data") or f"{result['condition']}, seed {result['seed']}"
     lines = [f"{result['model']} on {result['patches']} patches ({where})"]
@@ -178,10 +179,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--condition", choices=[*CONDITIONS, "sensor"], default="8sat", help="of simulated patches (default: 8sat)"
     )
     parser.add_argument("--number", type=positive_int, default=2000, help="simulated patches (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--seed", type=seed, default=1, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON")
     add_engine_arguments(parser)
-    add_refine_arguments(parser)
+    add_refine_arguments(parser, switch=False)
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,7 +193,12 @@ def parse_synthetic(uri: str) -> SceneConfig:
     """
     known = {f.name: f.type for f in fields(SceneConfig)}
     values: dict[str, object] = {}
-    for name, text in parse_qsl(urlsplit(uri).query, keep_blank_values=True):
+    before, _, query = uri.partition("?")
+    if before not in ("synthetic:", "synthetic://"):
+        raise InputError(
+            f"{uri}: expected synthetic://?NAME=VALUE&...", hint="e.g. synthetic://?size=640x512&frames=100"
+        )
+    for name, text in parse_qsl(query, keep_blank_values=True):
         try:
             if name == "size":
                 values["width"], values["height"] = (int(v) for v in text.split("x"))

@@ -12,7 +12,7 @@ import numpy as np
 
 from glint.cards import DEFAULT_DETECTOR
 from glint.cli import print_json, talk
-from glint.errors import InputError, OutputError
+from glint.errors import OutputError
 from glint.images import write_image
 from glint.progress import Progress
 from glint.runtime.detector import Detector
@@ -42,8 +42,7 @@ def detect(
     frames = open_source(source)
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise OutputError(f"output folder {out} is not empty", hint="choose another or pass --overwrite")
-    if Path(source).is_dir() and out.resolve() == Path(source).resolve():
-        raise InputError(f"--out {out} is the source: the masks would replace the images")
+    frames.refuse_collisions(out)
     model = Detector.open(detector, engine=engine, precision=precision, threads=threads)
     talk(f"engine: {choose_engine(engine)[0]}; detector {model.card.name}, {precision}")
     started, count, blobs = time.perf_counter(), 0, 0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from glint import __version__
-from glint.cards import load_card, zoo_folder, zoo_names
+from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, load_card, zoo_folder, zoo_names
 from glint.cli import print_json
 from glint.errors import EXIT_ENVIRONMENT, EXIT_OK, GlintError
 from glint.runtime.engine import available_cores, choose_engine
@@ -126,6 +126,10 @@ def _models() -> list[Check]:
             checks.append(Check(f"model {stem}", OK, detail, True))
         except GlintError as error:
             checks.append(Check(f"model {stem}", BROKEN, str(error), True, "pip install --force-reinstall glint"))
+    for stem in (f"{DEFAULT_DETECTOR}.fp32", f"{DEFAULT_UNMIXER}.fp32"):
+        if stem not in names:
+            fix = "pip install --force-reinstall glint"
+            checks.append(Check(f"model {stem}", MISSING, "glint run takes it by default", True, fix))
     return checks
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from glint.cards import PRECISIONS
 from glint.cli import positive_int
-from glint.errors import InputError
 from glint.runtime.engine import ENGINES
 
 
@@ -18,10 +18,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=positive_int, help="CPU threads (default: all cores)")
 
 
-def add_refine_arguments(parser: argparse.ArgumentParser) -> None:
+def add_refine_arguments(parser: argparse.ArgumentParser, *, switch: bool = True) -> None:
     """``--no-refine`` and ``--radiance-prior``."""
     group = parser.add_argument_group("refinement")
-    group.add_argument("--no-refine", action="store_true", help="leave targets on the network's 3x grid")
+    if switch:
+        group.add_argument("--no-refine", action="store_true", help="leave targets on the network's 3x grid")
     group.add_argument(
         "--radiance-prior", metavar="MEAN,SD", type=_prior, help="radiance of a target in DN, if it is known"
     )
@@ -32,6 +33,6 @@ def _prior(text: str) -> tuple[float, float]:
         mean, sd = (float(v) for v in text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected MEAN,SD, got {text!r}") from error
-    if not (mean > 0 and sd > 0):
-        raise InputError(f"--radiance-prior: mean and standard deviation must be positive, got {text!r}")
+    if not (0 < mean < math.inf and 0 < sd < math.inf):
+        raise argparse.ArgumentTypeError(f"mean and standard deviation must be positive, got {text!r}")
     return mean, sd

@@ -12,12 +12,13 @@ from scipy import ndimage
 from glint.crop import crop_windows
 from glint.optics import Psf
 from glint.runtime.detector import Detection, Detector
-from glint.runtime.refine import RefineConfig, refine
+from glint.runtime.refine import RefineConfig, fit_plane, plane_basis, refine
 from glint.runtime.unmixer import Unmixer
 from glint.types import Blobs, Frame, TargetFlag, Targets
 
 STAGES = ("capture", "detect", "unmix", "refine", "total")
 _WINDOW = 21  # px around a blob in which its background and the sensor's noise are estimated
+_NEARNESS = 5.0  # px; weight of the surroundings that continue the background under a blob
 _HALO = 2  # px around a blob's mask that its light still reaches
 _NEIGHBOURS = np.ones((1, 3, 3), dtype=bool)  # within each window, not across
 # Blind to planes and straight edges; a white noise of 1 has a standard deviation of 6 behind it.
@@ -32,12 +33,15 @@ class Spots:
         patches: ``float32 [B, n, n]``, DN above the background.
         valid: ``bool [B, n, n]``, the pixels that a blob's own light reaches.
         left, top: column and row of the frame at which each patch starts, ``[B]``.
+        structure: what the plane leaves of the background around each blob (clouds and noise), DN,
+            rms, ``[B]``.
     """
 
     patches: NDArray[np.float32]
     valid: NDArray[np.bool_]
     left: NDArray[np.int64]
     top: NDArray[np.int64]
+    structure: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +101,14 @@ def cut_spots(frame: Frame, detection: Detection, size: int) -> Spots:
     """Patches of the frame around each blob, minus the background, without other blobs' pixels.
 
     Off the blobs the background is LSNet's. On and near a blob LSNet's own estimate still carries
-    some of the target, so there it is continued from its surroundings: the plane that fits it best
-    in a window of 21 pixels.
+    some of the target, so there it is continued from its surroundings: the plane that fits best
+    nearby.
     """
     blobs, residual = detection.blobs, detection.residual
     left, top = (np.round(v).astype(np.int64) - size // 2 for v in (blobs.x, blobs.y))
     if blobs.label_map is None or not len(blobs):
         patches = crop_windows(residual, left, top, size).astype(np.float32)
-        return Spots(patches, np.ones(patches.shape, dtype=bool), left, top)
+        return Spots(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)))
     margin = (_WINDOW - size) // 2
     data, above, label = (
         crop_windows(v, left - margin, top - margin, _WINDOW) for v in (frame.data, residual, blobs.label_map)
@@ -114,21 +118,21 @@ def cut_spots(frame: Frame, detection: Detection, size: int) -> Spots:
     foreign = (label != 0) & ~own
     reach = ndimage.binary_dilation(label != 0, _NEIGHBOURS, iterations=_HALO)
     background = data - above
-    patches = data - np.where(reach, _plane(background, ~reach), background)
+    ramp = np.arange(_WINDOW) - (_WINDOW - 1) / 2
+    near = np.exp(-0.5 * (ramp**2 + ramp[:, None] ** 2) / _NEARNESS**2)
+    weight = np.where(reach, 0.0, near)
+    basis = plane_basis(_WINDOW)
+    coefficients = fit_plane(background.reshape(len(blobs), -1), basis, weight.reshape(len(blobs), -1))
+    plane = (coefficients @ basis.T).reshape(background.shape)
+    patches = data - np.where(reach, plane, background)
+    variance = (weight * (background - plane) ** 2).sum(axis=(1, 2)) / np.maximum(weight.sum(axis=(1, 2)), 1e-9)
+    structure = np.sqrt(variance)
     valid = ndimage.binary_dilation(own, _NEIGHBOURS, iterations=_HALO) & ~foreign
+    (height, width), steps = frame.shape, np.arange(_WINDOW) - margin
+    rows, columns = top[:, None] + steps, left[:, None] + steps
+    valid &= ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     inner = np.s_[:, margin : margin + size, margin : margin + size]
-    return Spots(np.where(foreign, 0, patches)[inner].astype(np.float32), valid[inner], left, top)
-
-
-def _plane(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Least-squares plane through the known pixels of each window, ``[B, w, w]``."""
-    n = values.shape[-1]
-    ramp = np.arange(n) - (n - 1) / 2
-    basis = np.stack([np.ones((n, n)), np.broadcast_to(ramp, (n, n)), np.broadcast_to(ramp[:, None], (n, n))], axis=-1)
-    weighted = basis.reshape(-1, 3) * known.reshape(len(known), -1, 1)
-    normal = np.swapaxes(weighted, 1, 2) @ weighted + 1e-6 * np.eye(3)  # a window without known pixels gives 0
-    right = np.swapaxes(weighted, 1, 2) @ values.reshape(len(values), -1, 1)
-    return (np.linalg.solve(normal, right)[:, None, :, 0] @ basis.reshape(-1, 3).T).reshape(values.shape)
+    return Spots(np.where(foreign, 0, patches)[inner].astype(np.float32), valid[inner], left, top, structure)
 
 
 def local_noise(image: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -140,7 +144,8 @@ def local_noise(image: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[n
     left, top = (np.round(v).astype(np.int64) - half for v in (x, y))
     windows = crop_windows(image, left, top, 2 * half + 1).astype(np.float64)
     inner = ndimage.convolve(windows, _SECOND_DIFFERENCE[None], mode="nearest")[:, 1:-1, 1:-1]
-    deviation: NDArray[np.float64] = np.median(np.abs(inner), axis=(1, 2))
+    flat = np.abs(inner).reshape(len(inner), inner.shape[1] * inner.shape[2])
+    deviation: NDArray[np.float64] = np.median(flat, axis=1)
     return 1.4826 * deviation / 6
 
 
@@ -150,7 +155,8 @@ def refine_spots(frame: Frame, blobs: Blobs, spots: Spots, targets: Targets, psf
     A spot that no set of point targets explains becomes one target at its centre, flagged
     ``EXTENDED``; so does one in which the network found nothing.
     """
-    noise = local_noise(frame.data, blobs.x, blobs.y)
+    # Clouds under a blob look like targets to a fit that expects the sensor's noise only.
+    noise = np.maximum(local_noise(frame.data, blobs.x, blobs.y), spots.structure)
     limit = None
     if frame.full_scale is not None:
         # A pixel at full scale in the frame is at this level in the patch.

@@ -1,6 +1,6 @@
 """Off the grid: targets of the network refined on the optical model, with their uncertainties.
 
-For each patch the radiance, position and number of targets and a constant background are fitted by
+For each patch the radiance, position and number of targets and a background plane are fitted by
 Levenberg-Marquardt to the pixel-integrated PSF (``optics.Psf``), all patches of equal count in one
 batch. Saturated pixels are censored: where the model exceeds full scale there is no residual. The
 network supplies the start; the number of targets is decided again among K - 1, K and K + 1 by
@@ -21,6 +21,9 @@ from glint.types import TargetFlag, Targets
 
 _COLUMNS = ("x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance", "blob", "score", "flags")
 
+_REWEIGHTINGS = 8
+_PLANE = 3  # parameters of the background: level and two slopes
+
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
@@ -34,7 +37,8 @@ class RefineConfig:
         max_targets: most targets in a patch.
         separation: two targets nearer than this are one, pixels.
         noise_floor: least noise to assume, DN; quantisation to whole numbers alone is 0.29.
-        background_share: standard deviation of the residual background over the patch's peak.
+        background_share: standard deviation of the residual background over the patch's peak; of
+            its slope per pixel, a fifth of that.
         iterations: Levenberg-Marquardt steps of a fit.
         rounds: times that the number of targets may change by one.
         misfit: share of the patch's energy that the model may leave unexplained; beyond it the
@@ -60,7 +64,7 @@ class _Problem:
     noise: FloatArray  # [M] DN
     full_scale: FloatArray  # [M, n, n] DN, infinity for none
     valid: BoolArray  # [M, n, n] pixels that count
-    background_sd: FloatArray  # [M] DN
+    background_sd: FloatArray  # [M, 3] DN, DN per pixel twice: level and slopes
     radiance: tuple[float, float] | None
     psf: Psf
 
@@ -73,15 +77,15 @@ class _Problem:
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """A batch of fits with K targets each; ``theta`` is [x.., y.., radiance.., background]."""
+    """A batch of fits with K targets each; ``theta`` is [x.., y.., radiance.., level, slope x, slope y]."""
 
-    theta: FloatArray  # [M, 3K + 1]
+    theta: FloatArray  # [M, 3K + 3]
     cost: FloatArray  # [M] negative log posterior
     converged: BoolArray  # [M]
 
     @property
     def count(self) -> int:
-        return (self.theta.shape[1] - 1) // 3
+        return _count(self.theta)
 
     def column(self, which: int) -> FloatArray:
         """x (0), y (1) or radiance (2): ``[M, K]``."""
@@ -124,7 +128,8 @@ def refine(
     sd = np.maximum(floor, border_noise(image)) if noise is None else floor
     peak = image.max(axis=(1, 2), initial=0.0)
     limit = np.broadcast_to(np.asarray(np.inf if full_scale is None else full_scale, dtype=np.float64), image.shape)
-    background_sd = config.background_share * np.maximum(peak, 10 * sd)
+    level_sd = config.background_share * np.maximum(peak, 10 * sd)
+    background_sd = level_sd[:, None] * np.array([1.0, 0.2, 0.2])
     mask = np.ones(image.shape, dtype=bool) if valid is None else valid
     problem = _Problem(image, sd, limit, mask, background_sd, config.radiance, psf)
     best = _search(problem, _starts(start, mask, config), config)
@@ -132,12 +137,33 @@ def refine(
 
 
 def border_noise(image: FloatArray) -> FloatArray:
-    """Robust standard deviation of the outermost ring of each patch, ``[N, n, n]`` -> ``[N]``."""
+    """Robust standard deviation of the outermost ring of each patch about its plane, ``[N, n, n]`` -> ``[N]``.
+
+    The plane has the least absolute deviations, so light that reaches the ring hardly tilts it.
+    """
     ring = np.ones(image.shape[1:], dtype=bool)
     ring[1:-1, 1:-1] = False
-    values = image[:, ring]
-    deviation: FloatArray = np.median(np.abs(values - np.median(values, axis=1, keepdims=True)), axis=1)
+    values, basis = image[:, ring], plane_basis(image.shape[1])[ring.ravel()]
+    rest = values - np.median(values, axis=1, keepdims=True)
+    for _ in range(_REWEIGHTINGS):
+        scale = 1e-3 + 0.1 * np.median(np.abs(rest), axis=1, keepdims=True)
+        rest = values - fit_plane(values, basis, 1 / np.maximum(np.abs(rest), scale)) @ basis.T
+    deviation: FloatArray = np.median(np.abs(rest - np.median(rest, axis=1, keepdims=True)), axis=1)
     return 1.4826 * deviation
+
+
+def plane_basis(n: int) -> FloatArray:
+    """Level and slopes about the middle of an n-pixel window: ``[n^2, 3]``."""
+    ramp = np.arange(n) - (n - 1) / 2
+    return np.stack([np.ones(n * n), np.tile(ramp, n), np.repeat(ramp, n)], axis=1)
+
+
+def fit_plane(values: FloatArray, basis: FloatArray, weight: FloatArray) -> FloatArray:
+    """Weighted least-squares coefficients: values and weights ``[B, P]``, basis ``[P, 3]`` -> ``[B, 3]``."""
+    weighted = basis * weight[..., None]
+    normal = np.swapaxes(weighted, 1, 2) @ basis + 1e-9 * np.eye(basis.shape[1])  # without any weight: 0
+    coefficients: FloatArray = np.linalg.solve(normal, np.swapaxes(weighted, 1, 2) @ values[..., None])[..., 0]
+    return coefficients
 
 
 def _starts(start: Targets, valid: BoolArray, config: RefineConfig) -> dict[int, tuple[NDArray[np.int64], FloatArray]]:
@@ -149,7 +175,7 @@ def _starts(start: Targets, valid: BoolArray, config: RefineConfig) -> dict[int,
     order = np.lexsort((-start.radiance, start.blob))
     for rows in np.split(order, np.flatnonzero(np.diff(start.blob[order])) + 1) if len(order) else []:
         rows = _thin(start, rows, config.separation)[: config.max_targets]
-        theta = np.concatenate([start.x[rows], start.y[rows], start.radiance[rows], [0.0]])
+        theta = np.concatenate([start.x[rows], start.y[rows], start.radiance[rows], np.zeros(_PLANE)])
         groups.setdefault(len(rows), []).append((int(start.blob[rows[0]]), theta))
     return {
         k: (np.array([patch for patch, _ in members]), np.array([theta for _, theta in members]))
@@ -170,8 +196,9 @@ def _search(
     problem: _Problem, starts: dict[int, tuple[NDArray[np.int64], FloatArray]], config: RefineConfig
 ) -> dict[int, tuple[_Fit, float]]:
     """For each patch the best fit over the counts, and by how much it beats the next best count."""
-    best: dict[int, tuple[_Fit, float]] = {}
     pending = {k: (patch, _fit(problem.rows(patch), theta, config)) for k, (patch, theta) in starts.items()}
+    # Until a round says otherwise, the count is that of the start.
+    best = {int(n): (_row(fit, i), np.inf) for patch, fit in pending.values() for i, n in enumerate(patch)}
     for _ in range(config.rounds):
         improved: dict[int, list[tuple[int, FloatArray, _Fit]]] = {}
         for k, (patch, fit) in pending.items():
@@ -210,6 +237,11 @@ def _search(
     return best
 
 
+def _count(theta: FloatArray) -> int:
+    """Number of targets that a row of parameters describes."""
+    return (theta.shape[1] - _PLANE) // 3
+
+
 def _row(fit: _Fit, row: int) -> _Fit:
     return _Fit(fit.theta[row : row + 1], fit.cost[row : row + 1], fit.converged[row : row + 1])
 
@@ -246,7 +278,7 @@ def _grown(problem: _Problem, fit: _Fit) -> FloatArray:
     theta[rows, k + brightest] -= shift * np.sign(new_y - y)
     theta[rows, 2 * k + brightest] *= np.where(near, 0.5, 1.0)
     return np.column_stack(
-        [theta[:, :k], new_x, theta[:, k : 2 * k], new_y, theta[:, 2 * k : 3 * k], new_s, theta[:, -1]]
+        [theta[:, :k], new_x, theta[:, k : 2 * k], new_y, theta[:, 2 * k : 3 * k], new_s, theta[:, -_PLANE:]]
     )
 
 
@@ -264,23 +296,23 @@ def _merged(fit: _Fit) -> FloatArray:
     keep = np.ones((len(rows), k), dtype=bool)
     keep[rows, second] = False
     parts = [value[keep].reshape(len(rows), k - 1) for value in (x, y, s)]
-    return np.column_stack([*parts, fit.theta[:, -1]])
+    return np.column_stack([*parts, fit.theta[:, -_PLANE:]])
 
 
 def _residual(problem: _Problem, theta: FloatArray) -> tuple[FloatArray, BoolArray]:
     """Pixels minus model ``[M, n, n]`` in DN, zero where censored, and which pixels count."""
-    k = (theta.shape[1] - 1) // 3
+    k = _count(theta)
     model = problem.psf.render(theta[:, :k], theta[:, k : 2 * k], theta[:, 2 * k : 3 * k], problem.image.shape[1:])
-    model += theta[:, -1, None, None]
+    model += (theta[:, -_PLANE:] @ plane_basis(model.shape[-1]).T).reshape(model.shape)
     limit = problem.full_scale
     counts = problem.valid & ~((problem.image >= limit) & (model >= limit))
     return np.where(counts, problem.image - model, 0.0), counts
 
 
 def _cost(problem: _Problem, theta: FloatArray, residual: FloatArray) -> FloatArray:
-    k = (theta.shape[1] - 1) // 3
+    k = _count(theta)
     cost: FloatArray = 0.5 * (residual**2).sum(axis=(1, 2)) / problem.noise**2
-    cost += 0.5 * (theta[:, -1] / problem.background_sd) ** 2
+    cost += 0.5 * ((theta[:, -_PLANE:] / problem.background_sd) ** 2).sum(1)
     if problem.radiance is not None:
         mean, sd = problem.radiance
         cost += 0.5 * (((theta[:, 2 * k : 3 * k] - mean) / sd) ** 2).sum(1)
@@ -290,14 +322,15 @@ def _cost(problem: _Problem, theta: FloatArray, residual: FloatArray) -> FloatAr
 def _normal(problem: _Problem, theta: FloatArray, counts: BoolArray) -> tuple[FloatArray, FloatArray]:
     """Jacobian ``[M, n^2, P]`` over the noise and the diagonal of the priors' information ``[M, P]``."""
     m, parameters = theta.shape
-    k = (parameters - 1) // 3
+    k = _count(theta)
     shape = problem.image.shape[1:]
     jacobian = problem.psf.jacobian(theta[:, :k], theta[:, k : 2 * k], theta[:, 2 * k : 3 * k], shape)
     flat = np.moveaxis(jacobian, -1, -2).reshape(m, shape[0] * shape[1], 3 * k)
-    flat = np.concatenate([flat, np.ones((m, flat.shape[1], 1))], axis=2)
+    plane = np.broadcast_to(plane_basis(shape[0]), (m, flat.shape[1], _PLANE))
+    flat = np.concatenate([flat, plane], axis=2)
     flat *= (counts.reshape(m, -1) / problem.noise[:, None])[..., None]
     prior = np.zeros((m, parameters))
-    prior[:, -1] = problem.background_sd**-2
+    prior[:, -_PLANE:] = problem.background_sd**-2
     if problem.radiance is not None:
         prior[:, 2 * k : 3 * k] = problem.radiance[1] ** -2
     return flat, prior
@@ -306,7 +339,7 @@ def _normal(problem: _Problem, theta: FloatArray, counts: BoolArray) -> tuple[Fl
 def _fit(problem: _Problem, theta: FloatArray, config: RefineConfig) -> _Fit:
     """Levenberg-Marquardt from ``theta``, all patches at once; each keeps its own damping."""
     m, parameters = theta.shape
-    k = (parameters - 1) // 3
+    k = _count(theta)
     theta = theta.copy()
     damping = np.full(m, 1e-2)
     residual, counts = _residual(problem, theta)
@@ -352,11 +385,13 @@ def _targets(problem: _Problem, best: dict[int, tuple[_Fit, float]], config: Ref
         flat, prior = _normal(here, fit.theta, counts)
         information = flat[0].T @ flat[0] + np.diag(prior[0])
         variance = np.clip(np.diagonal(np.linalg.pinv(information, hermitian=True)), 0, None)
+        # What no pixel tells has no finite error; the pseudo-inverse calls it 0.
+        variance = np.where(np.diagonal(information) > 0, variance, np.nan)
         k = fit.count
         sigma = np.sqrt(variance)
         image = here.image[0]
         flags = 0
-        if (image >= here.full_scale[0]).any():
+        if (here.valid[0] & (image >= here.full_scale[0])).any():
             flags |= TargetFlag.SATURATED
         if not fit.converged[0]:
             flags |= TargetFlag.NOT_CONVERGED
@@ -368,7 +403,7 @@ def _targets(problem: _Problem, best: dict[int, tuple[_Fit, float]], config: Ref
             flags |= TargetFlag.EXTENDED
         for i in range(k):
             sx, sy, ss = sigma[i], sigma[k + i], sigma[2 * k + i]
-            score = np.exp(-(sx**2 + sy**2) / 0.01)
+            score = np.nan_to_num(np.exp(-(sx**2 + sy**2) / 0.01))
             rows.append(np.array([*fit.theta[0, i::k][:3], sx, sy, ss, number, score, flags]))
     columns = dict(zip(_COLUMNS, np.array(rows).reshape(-1, len(_COLUMNS)).T))
     return Targets(**columns)  # type: ignore[arg-type]  # it casts whole numbers itself

@@ -122,6 +122,7 @@ def run(
         GlintError: one of its subclasses, for a bad source, model, output or argument.
     """
     frames = open_source(source)
+    frames.refuse_collisions(overlay)
     sinks = _Sinks(out, overlay, overwrite=overwrite)
     name, why = choose_engine(engine)
     settings = {"engine": engine, "precision": precision, "threads": threads}
@@ -171,6 +172,8 @@ class _Sinks:
         if overlay is not None and not overwrite and overlay.is_dir() and any(overlay.iterdir()):
             raise OutputError(f"overlay folder {overlay} is not empty", hint="choose another or pass --overwrite")
         if self.path is not None:
+            if not self.path.name:
+                raise OutputError(f"--out {self.path} names no file")
             refuse_existing(self._beside("manifest.json"), overwrite=overwrite)
             refuse_existing(self._beside("truth.jsonl"), overwrite=overwrite)
 
@@ -200,6 +203,8 @@ class _Sinks:
 
     def finish(self, manifest: dict[str, Any]) -> None:
         if self.path is not None:
+            if self.truth is None:  # that of an earlier run is not the truth of these frames
+                self._beside("truth.jsonl").unlink(missing_ok=True)
             write_json(self._beside("manifest.json"), manifest)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from glint.datasets import image_files
-from glint.errors import SourceError
+from glint.errors import InputError, SourceError
 from glint.images import SUFFIXES, read_image
 from glint.scenes import SceneConfig, parse_synthetic, read_background, simulate_scene
 from glint.types import Frame, Targets
@@ -44,6 +45,13 @@ class Source(ABC):
         self.uri = uri
         self.skipped: list[Skipped] = []
 
+    def refuse_collisions(self, folder: Path | None) -> None:  # noqa: B027  (frames of most sources are no files)
+        """Stop if pictures ``NAME.png`` in ``folder`` would replace each other or the frames themselves.
+
+        Raises:
+            InputError: if they would.
+        """
+
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
         """Frames in order, each with the time at which it was read."""
@@ -63,8 +71,19 @@ class ImageSource(Source):
         self.files = files
         self.total = len(files)
 
+    def refuse_collisions(self, folder: Path | None) -> None:
+        """See the base class."""
+        if folder is None:
+            return
+        twice = [stem for stem, n in Counter(p.stem for p in self.files).items() if n > 1]
+        if twice:
+            raise InputError(f"{self.uri}: {len(twice)} names occur more than once, e.g. {twice[0]}: one picture each")
+        if any(p.parent.resolve() == folder.resolve() for p in self.files):
+            raise InputError(f"{folder} holds the source: the pictures would replace the images")
+
     def __iter__(self) -> Iterator[Frame]:
         delivered = 0
+        self.skipped.clear()
         for index, path in enumerate(self.files):
             try:
                 data = read_image(path)
@@ -117,6 +136,15 @@ def open_source(uri: str) -> Source:
     if separator and scheme != "file":
         raise SourceError(f"source {scheme}:// is not known", hint="known: a folder, a glob, an image, synthetic://")
     path = uri.removeprefix("file://")
+    try:
+        return _open_path(uri, path)
+    except SourceError:
+        raise
+    except OSError as error:
+        raise SourceError(f"{uri}: {error.strerror or error}") from error
+
+
+def _open_path(uri: str, path: str) -> ImageSource:
     if Path(path).is_dir():
         return ImageSource(uri, image_files(Path(path)))
     if Path(path).is_file():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_UNMIXER
-from glint.cli import print_json, talk
+from glint.cli import positive_float, print_json, talk
 from glint.datasets import image_files
 from glint.errors import InputError, SourceError
 from glint.images import read_image
@@ -43,12 +44,13 @@ def read_patches(path: Path) -> NDArray[Any]:
     if not path.is_file():
         raise SourceError(f"{path}: no such file or folder")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as stream:
+            archive = stream.read(2) == b"PK"
+        if not archive:
+            return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError) as error:
         raise SourceError(f"{path} is not an .npy array of numbers: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: expected one array (.npy), got an archive (.npz)")
-    return array
+    raise InputError(f"{path}: expected one array (.npy), got an archive (.npz)")
 
 
 def unmix(
@@ -104,7 +106,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of JSON lines")
     parser.add_argument("--unmixer", default=DEFAULT_UNMIXER, metavar="NAME|CARD", help="default: %(default)s")
-    parser.add_argument("--full-scale", type=float, metavar="DN", help="saturation level (default: 255 for 8 bit)")
+    parser.add_argument(
+        "--full-scale", type=positive_float, metavar="DN", help="saturation level (default: 255 for uint8)"
+    )
     add_engine_arguments(parser)
     add_refine_arguments(parser)
 

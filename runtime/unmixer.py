@@ -58,7 +58,8 @@ class Unmixer:
             raise InputError(f"patches: expected shape [N, {n}, {n}], got {list(patches.shape)}")
         if patches.dtype.kind not in "uif":
             raise InputError(f"patches: expected integers or floating-point numbers, got {patches.dtype}")
-        values = patches.astype(np.float32)
+        with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite and is refused below
+            values = patches.astype(np.float32)
         bad = ~np.isfinite(values).all(axis=(1, 2))
         if bad.any():
             raise InputError(

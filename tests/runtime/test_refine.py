@@ -96,13 +96,15 @@ def test_patches_do_not_influence_each_other(render: Render, make_targets: Make)
 def test_a_noisy_target_is_fitted_as_scipy_fits_it(render: Render, make_targets: Make) -> None:
     truth, noise = (5.3, 4.6, 150.0), 3.0
     image = render([truth], SHAPE) + 2.0 + np.random.default_rng(5).normal(0, noise, SHAPE)
-    background_sd = 0.03 * image.max()  # the documented prior: a share of the patch's peak
+    # The documented priors: a share of the patch's peak, a fifth of it for the slopes.
+    background_sd = 0.03 * image.max() * np.array([1, 0.2, 0.2])
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] - 5.0
 
     def residual(theta: np.ndarray) -> np.ndarray:
-        model = render([theta[:3]], SHAPE) + theta[3]
-        return np.append((image - model).ravel() / noise, theta[3] / background_sd)
+        model = render([theta[:3]], SHAPE) + theta[3] + theta[4] * x + theta[5] * y
+        return np.append((image - model).ravel() / noise, theta[3:] / background_sd)
 
-    reference = least_squares(residual, [5.0, 5.0, 120.0, 0.0], xtol=1e-12, ftol=1e-12, x_scale=[1, 1, 100, 1])
+    reference = least_squares(residual, [5.0, 5.0, 120.0, 0.0, 0.0, 0.0], xtol=1e-12, ftol=1e-12)
     deviation = np.sqrt(np.diag(np.linalg.inv(reference.jac.T @ reference.jac)))
     found = refine(image[None], make_targets(perturbed([truth])), PSF, noise=np.array([noise]))
     assert len(found) == 1

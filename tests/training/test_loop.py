@@ -126,7 +126,9 @@ def test_a_training_batch_holds_the_truth_of_its_patches():
     assert torch.equal(batch["scale"], torch.full_like(batch["scale"], 235.0))
 
 
-@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"steps": 0}, {"ema": 1.0}, {"seed": -1}, {"minutes": -1.0}, {"clip": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"lr": -1.0}, {"steps": 0}, {"ema": 1.0}, {"seed": -1}, {"minutes": -1.0}, {"clip": 0}]
+)
 def test_a_recipe_out_of_range_is_refused(bad):
     with pytest.raises(InputError, match="Recipe"):
         Recipe(**bad)
