@@ -15,7 +15,9 @@ patches = simulate_patches(CONDITIONS["14bit"], 200, np.random.default_rng(1))
 targets = unmix(patches.image, radiance_prior=(235.0, 8.66))
 
 for row in targets.select(targets.blob == 0).records():
-    print(f"x {row['x']:.3f} +- {row['sigma_x']:.3f}  y {row['y']:.3f} +- {row['sigma_y']:.3f}  DN {row['radiance']:.0f}")
+    print(
+        f"x {row['x']:.3f} +- {row['sigma_x']:.3f}  y {row['y']:.3f} +- {row['sigma_y']:.3f}  DN {row['radiance']:.0f}"
+    )
 
 score = score_unmixing(
     targets.blob,
