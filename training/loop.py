@@ -60,8 +60,8 @@ class Recipe:
             raise InputError("Recipe: steps, batch and validate_every must be at least 1, minutes not negative")
         if not (self.lr > 0 and self.clip > 0 and self.weight_decay >= 0 and 0 <= self.ema < 1 and self.seed >= 0):
             raise InputError(
-                "Recipe: lr and clip must be positive, weight_decay and seed not negative, ema in [0, 1), "
-                f"got lr {self.lr}, clip {self.clip}, weight_decay {self.weight_decay}, seed {self.seed}, ema {self.ema}"
+                "Recipe: lr and clip must be positive, weight_decay and seed not negative, ema in [0, 1), got "
+                f"lr {self.lr}, clip {self.clip}, weight_decay {self.weight_decay}, seed {self.seed}, ema {self.ema}"
             )
 
 
