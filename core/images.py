@@ -47,15 +47,16 @@ def read_image(path: Path) -> NDArray[Any]:
 
 def _pgm_maximum(image: Image.Image) -> int | None:
     """The highest value that a PGM's header declares where Pillow would rescale it, else None."""
-    if image.format != "PPM" or not image.tile or image.tile[0][0] != "ppm":
+    tiles: Any = getattr(image, "tile", [])  # what a file's plugin leaves for the decoder
+    if image.format != "PPM" or not tiles or tiles[0][0] != "ppm":
         return None
-    maximum: int = image.tile[0][3][1]  # type: ignore[index,assignment]  # (mode, maximum) of this decoder
-    return maximum
+    return int(tiles[0][3][1])  # (mode, maximum) of this decoder
 
 
 def _refuse_deep_colour(image: Image.Image, path: Path) -> None:
     """Pillow would cut such a file to 8 bits without a word."""
-    if any(";16" in str(tile[3]) for tile in image.tile) and image.mode not in _GREY_MODES:
+    tiles: Any = getattr(image, "tile", [])
+    if any(";16" in str(tile[3]) for tile in tiles) and image.mode not in _GREY_MODES:
         raise SourceError(f"{path} holds 16-bit colour or alpha", hint="convert it to 16-bit greyscale")
 
 

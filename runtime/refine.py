@@ -144,7 +144,7 @@ def border_noise(image: FloatArray) -> FloatArray:
     ring = np.ones(image.shape[1:], dtype=bool)
     ring[1:-1, 1:-1] = False
     values, basis = image[:, ring], plane_basis(image.shape[1])[ring.ravel()]
-    rest = values - np.median(values, axis=1, keepdims=True)
+    rest: FloatArray = values - np.median(values, axis=1, keepdims=True).astype(np.float64)
     for _ in range(_REWEIGHTINGS):
         scale = 1e-3 + 0.1 * np.median(np.abs(rest), axis=1, keepdims=True)
         rest = values - fit_plane(values, basis, 1 / np.maximum(np.abs(rest), scale)) @ basis.T
