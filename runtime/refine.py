@@ -144,7 +144,7 @@ def border_noise(image: FloatArray) -> FloatArray:
     ring = np.ones(image.shape[1:], dtype=bool)
     ring[1:-1, 1:-1] = False
     values, basis = image[:, ring], plane_basis(image.shape[1])[ring.ravel()]
-    rest: FloatArray = values - np.median(values, axis=1, keepdims=True).astype(np.float64)
+    rest: FloatArray = np.subtract(values, np.median(values, axis=1, keepdims=True), dtype=np.float64)
     for _ in range(_REWEIGHTINGS):
         scale = 1e-3 + 0.1 * np.median(np.abs(rest), axis=1, keepdims=True)
         rest = values - fit_plane(values, basis, 1 / np.maximum(np.abs(rest), scale)) @ basis.T
@@ -162,8 +162,8 @@ def fit_plane(values: FloatArray, basis: FloatArray, weight: FloatArray) -> Floa
     """Weighted least-squares coefficients: values and weights ``[B, P]``, basis ``[P, 3]`` -> ``[B, 3]``."""
     weighted = basis * weight[..., None]
     normal = np.swapaxes(weighted, 1, 2) @ basis + 1e-9 * np.eye(basis.shape[1])  # without any weight: 0
-    coefficients: FloatArray = np.linalg.solve(normal, np.swapaxes(weighted, 1, 2) @ values[..., None])[..., 0]
-    return coefficients
+    solution = np.linalg.solve(normal, np.swapaxes(weighted, 1, 2) @ values[..., None])
+    return solution[..., 0].astype(np.float64, copy=False)
 
 
 def _starts(start: Targets, valid: BoolArray, config: RefineConfig) -> dict[int, tuple[NDArray[np.int64], FloatArray]]:
