@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -58,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((w for w in words if w in COMMANDS), None)
     debug = "--debug" in words
-    signal.signal(signal.SIGTERM, _terminate)
+    # SIGTERM ends a command like Ctrl-C; only the main thread may say so.
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
     try:
         arguments = build_parser(command).parse_args(words)
         module = importlib.import_module(COMMANDS[arguments.command][0])
@@ -78,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         hint = f"pip install 'glint[{extra}]'"
         return _report(MissingDependencyError(f"{error.name} is not installed", hint=hint), debug=debug)
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, previous)
 
 
 def _terminate(signum: int, frame: Any) -> None:

@@ -23,6 +23,7 @@ from glint.patches import PATCH_SIZE, draw_offsets
 from glint.types import Frame, Targets
 
 FRAME_PERIOD_NS = 33_333_333  # a 30 Hz camera
+_MOST_GROUPS = 10_000
 _MARGIN = PATCH_SIZE  # px that targets keep from the edge
 
 
@@ -65,6 +66,10 @@ class SceneConfig:
             raise InputError(f"scene bits: expected 8 to 16, got {self.bits}")
         if min(self.frames, self.clusters, self.singles, self.seed) < 0:
             raise InputError("scene: frames, clusters, singles and seed must not be negative")
+        if self.clusters + self.singles > _MOST_GROUPS:
+            raise InputError(
+                f"scene: expected at most {_MOST_GROUPS} clusters and singles, got {self.clusters + self.singles}"
+            )
         if not (0 <= self.noise < np.inf and 0 <= self.speed < np.inf):
             raise InputError(f"scene: expected noise and speed >= 0 and finite, got {self.noise} and {self.speed}")
         Psf(self.sigma)  # checks it

@@ -60,6 +60,8 @@ class Engine(ABC):
             raise InputError(f"engine inputs: expected {sorted(expected)}, got {sorted(arrays)}")
         for name, array in arrays.items():
             spec = expected[name]
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"engine input {name!r}: expected a NumPy array, got {type(array).__name__}")
             fits = len(spec.shape) == array.ndim and all(w in (-1, g) for w, g in zip(spec.shape, array.shape))
             if not fits or array.dtype != np.dtype(spec.dtype):
                 wanted = "x".join("any" if s == -1 else str(s) for s in spec.shape)

@@ -119,7 +119,8 @@ def refine(
         config: priors and limits.
 
     Returns:
-        Targets in patch pixels, ordered by patch, with uncertainties from the normal matrix, score
+        Targets in patch pixels, ordered by patch (none where a single one explains no more than
+        noise would), with uncertainties from the normal matrix, score
         exp(-(sigma_x^2 + sigma_y^2) / 0.01), and flags.
     """
     config = config or RefineConfig()
@@ -282,6 +283,14 @@ def _grown(problem: _Problem, fit: _Fit) -> FloatArray:
     )
 
 
+def _explains(problem: _Problem, fit: _Fit, residual: FloatArray) -> float:
+    """By how much the targets of a fit lower the cost of its background alone."""
+    alone = fit.theta.copy()
+    alone[:, 2 * fit.count : 3 * fit.count] = 0
+    without, _ = _residual(problem, alone)
+    return float(((without**2).sum() - (residual**2).sum()) / (2 * problem.noise[0] ** 2))
+
+
 def _merged(fit: _Fit) -> FloatArray:
     """One target less: the closest pair becomes its flux centre."""
     k, rows = fit.count, np.arange(len(fit.theta))
@@ -388,6 +397,8 @@ def _targets(problem: _Problem, best: dict[int, tuple[_Fit, float]], config: Ref
         # What no pixel tells has no finite error; the pseudo-inverse calls it 0.
         variance = np.where(np.diagonal(information) > 0, variance, np.nan)
         k = fit.count
+        if k == 1 and _explains(here, fit, residual) < 1.5 * np.log(counts.sum() + 1):
+            continue  # a patch without any target explains it as well
         sigma = np.sqrt(variance)
         image = here.image[0]
         flags = 0

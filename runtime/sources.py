@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -135,7 +136,9 @@ def open_source(uri: str) -> Source:
     scheme, separator, _ = uri.partition("://")
     if separator and scheme != "file":
         raise SourceError(f"source {scheme}:// is not known", hint="known: a folder, a glob, an image, synthetic://")
-    path = uri.removeprefix("file://")
+    path = unquote(uri.removeprefix("file://")) if separator else uri
+    if not path:
+        raise InputError("the source is empty; expected a folder, a glob, an image or synthetic://")
     try:
         return _open_path(uri, path)
     except SourceError:

@@ -340,3 +340,14 @@ def test_a_wide_prior_changes_nothing(render: Render, make_targets: Make) -> Non
     free = refine(patch, start, PSF)
     wide = refine(patch, start, PSF, config=RefineConfig(radiance=(200.0, 1e6)))
     assert table(wide) == pytest.approx(table(free), rel=1e-4)
+
+
+@pytest.mark.parametrize("level", [0.0, 3.0])
+def test_noise_alone_is_no_target(make_targets: Make, level: float) -> None:
+    noise = 2.0
+    patches = level + np.random.default_rng(3).normal(0, noise, (200, *SHAPE))
+    start = make_targets([(i, 5.0, 5.0, 10.0) for i in range(200)])
+    found = refine(patches, start, PSF, noise=np.full(200, noise))
+    # The brightest of about 50 resolved places in a patch of noise passes the test now and then.
+    assert len(np.unique(found.blob)) < 0.3 * 200
+    assert len(refine(np.zeros((1, *SHAPE)), make_targets([(0, 5.0, 5.0, 10.0)]), PSF)) == 0
