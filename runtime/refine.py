@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glint.optics import Psf
+from glint.runtime.templates import nearest_arrangements
 from glint.types import TargetFlag, Targets
 
 _COLUMNS = ("x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance", "blob", "score", "flags")
@@ -35,12 +36,15 @@ class RefineConfig:
     Attributes:
         radiance: mean and standard deviation of a target's radiance, DN, or None if unknown.
         max_targets: most targets in a patch.
-        separation: two targets nearer than this are one, pixels.
-        noise_floor: least noise to assume, DN; quantisation to whole numbers alone is 0.29.
+        separation: two targets nearer than this are one, pixels; two thirds of it where the radiance
+            is known, because noise moves true pairs together and the radiance tells them from one.
+        noise_floor: least noise to assume, DN, for whole numbers (their quantisation alone is 0.29); a
+            tenth of it for others.
         background_share: standard deviation of the residual background over the patch's peak; of
             its slope per pixel, a fifth of that.
         iterations: Levenberg-Marquardt steps of a fit.
         rounds: times that the number of targets may change by one.
+        restarts: starts per number of targets from rendered arrangements where the fit is poor.
         misfit: share of the patch's energy that the model may leave unexplained; beyond it the
             spot is not made of point targets. A quarter of it must do where all ``max_targets``
             are used: many points can imitate anything.
@@ -53,6 +57,7 @@ class RefineConfig:
     background_share: float = 0.03
     iterations: int = 12
     rounds: int = 3
+    restarts: int = 3
     misfit: float = 0.02
 
 
@@ -125,8 +130,9 @@ def refine(
     """
     config = config or RefineConfig()
     image = patches.astype(np.float64)
-    floor = np.full(len(image), config.noise_floor) if noise is None else np.maximum(noise, config.noise_floor)
-    sd = np.maximum(floor, border_noise(image)) if noise is None else floor
+    whole = (image == np.round(image)).all() or noise is not None
+    floor = config.noise_floor if whole else 0.1 * config.noise_floor
+    sd = np.maximum(border_noise(image) if noise is None else noise, floor)
     peak = image.max(axis=(1, 2), initial=0.0)
     limit = np.broadcast_to(np.asarray(np.inf if full_scale is None else full_scale, dtype=np.float64), image.shape)
     level_sd = config.background_share * np.maximum(peak, 10 * sd)
@@ -134,6 +140,8 @@ def refine(
     mask = np.ones(image.shape, dtype=bool) if valid is None else valid
     problem = _Problem(image, sd, limit, mask, background_sd, config.radiance, psf)
     best = _search(problem, _starts(start, mask, config), config)
+    if config.restarts:
+        _restart(problem, best, config)
     return _targets(problem, best, config)
 
 
@@ -238,6 +246,44 @@ def _search(
     return best
 
 
+def _restart(problem: _Problem, best: dict[int, tuple[_Fit, float]], config: RefineConfig) -> None:
+    """Give poor fits a second start from rendered arrangements; ``best`` is updated in place."""
+    poor = np.array([number for number, (fit, _) in best.items() if _is_poor(problem, number, fit, config)])
+    if not len(poor) or problem.image.shape[1] < 7:
+        return
+    here = problem.rows(poor)
+    spots = np.where(here.valid, here.image, 0.0)
+    repeated = problem.rows(np.repeat(poor, config.restarts))
+    for k in range(1, config.max_targets + 1):
+        x, y, radiance = nearest_arrangements(spots, problem.psf, k, config.restarts)
+        columns = [v.reshape(len(repeated.image), k) for v in (x, y, radiance)]
+        fit = _fit(repeated, np.column_stack([*columns, np.zeros((len(repeated.image), _PLANE))]), config)
+        costs = _penalised(repeated, fit, config).reshape(len(poor), config.restarts)
+        winner = costs.argmin(1)
+        for row, number in enumerate(poor):
+            old, margin = best[int(number)]
+            gain = float(_penalised(problem.rows(np.array([number])), old, config)[0] - costs[row, winner[row]])
+            if gain > 0:
+                chosen = _row(fit, row * config.restarts + winner[row])
+                # The beaten fit is the rival now, unless it had as many targets.
+                best[int(number)] = (chosen, gain if old.count != k else margin + gain)
+            elif old.count != k:
+                best[int(number)] = (old, min(margin, -gain))
+
+
+def _is_poor(problem: _Problem, number: int, fit: _Fit, config: RefineConfig) -> bool:
+    """Whether a fit leaves more than noise or strains the priors, but might still be mended."""
+    here = problem.rows(np.array([number]))
+    residual, counts = _residual(here, fit.theta)
+    pixels = int(counts.sum())
+    noise = float(here.noise[0]) ** 2
+    left = float((residual**2).sum())
+    if left - pixels * noise > 5 * config.misfit * float((here.image[here.valid] ** 2).sum()):
+        return False  # no arrangement of points could do
+    strain = 2 * float(fit.cost[0]) - left / noise  # squared distance from the priors, in standard deviations
+    return left > noise * (pixels + 3 * np.sqrt(2 * pixels)) or strain > fit.count + 3 * np.sqrt(2 * fit.count)
+
+
 def _count(theta: FloatArray) -> int:
     """Number of targets that a row of parameters describes."""
     return (theta.shape[1] - _PLANE) // 3
@@ -254,7 +300,8 @@ def _penalised(problem: _Problem, fit: _Fit, config: RefineConfig) -> FloatArray
     x, y = fit.column(0), fit.column(1)
     gap = np.hypot(x[:, :, None] - x[:, None], y[:, :, None] - y[:, None])
     gap[:, np.arange(fit.count), np.arange(fit.count)] = np.inf
-    return np.where(gap.min(axis=(1, 2)) < config.separation, np.inf, cost)
+    limit = config.separation * (1.0 if config.radiance is None else 2 / 3)
+    return np.where(gap.min(axis=(1, 2)) < limit, np.inf, cost)
 
 
 def _grown(problem: _Problem, fit: _Fit) -> FloatArray:
