@@ -12,7 +12,8 @@ from scipy import ndimage
 from glint.crop import crop_windows
 from glint.optics import Psf
 from glint.runtime.detector import Detection, Detector
-from glint.runtime.refine import RefineConfig, fit_plane, plane_basis, refine
+from glint.runtime.fit import fit_plane, plane_basis
+from glint.runtime.refine import RefineConfig, refine
 from glint.runtime.unmixer import Unmixer
 from glint.types import Blobs, Frame, TargetFlag, Targets
 

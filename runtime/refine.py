@@ -10,20 +10,26 @@ No weights, no training: this is physics, and it knows its errors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glint.optics import Psf
+from glint.runtime.fit import (
+    PLANE,
+    Fit,
+    Problem,
+    border_noise,
+    fit_targets,
+    model_residual,
+    normal_equations,
+)
 from glint.runtime.templates import nearest_arrangements
 from glint.types import TargetFlag, Targets
 
 _COLUMNS = ("x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance", "blob", "score", "flags")
 
-_REWEIGHTINGS = 8
-_PLANE = 3  # parameters of the background: level and two slopes
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -59,43 +65,6 @@ class RefineConfig:
     rounds: int = 3
     restarts: int = 3
     misfit: float = 0.02
-
-
-@dataclass(frozen=True, eq=False)
-class _Problem:
-    """Patches of one batch and what weighs their pixels."""
-
-    image: FloatArray  # [M, n, n] DN
-    noise: FloatArray  # [M] DN
-    full_scale: FloatArray  # [M, n, n] DN, infinity for none
-    valid: BoolArray  # [M, n, n] pixels that count
-    background_sd: FloatArray  # [M, 3] DN, DN per pixel twice: level and slopes
-    radiance: tuple[float, float] | None
-    psf: Psf
-
-    def rows(self, index: NDArray[Any]) -> _Problem:
-        return replace(
-            self, image=self.image[index], noise=self.noise[index], full_scale=self.full_scale[index],
-            background_sd=self.background_sd[index], valid=self.valid[index],
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """A batch of fits with K targets each; ``theta`` is [x.., y.., radiance.., level, slope x, slope y]."""
-
-    theta: FloatArray  # [M, 3K + 3]
-    cost: FloatArray  # [M] negative log posterior
-    converged: BoolArray  # [M]
-
-    @property
-    def count(self) -> int:
-        return _count(self.theta)
-
-    def column(self, which: int) -> FloatArray:
-        """x (0), y (1) or radiance (2): ``[M, K]``."""
-        k = self.count
-        return self.theta[:, which * k : (which + 1) * k]
 
 
 def refine(
@@ -138,41 +107,11 @@ def refine(
     level_sd = config.background_share * np.maximum(peak, 10 * sd)
     background_sd = level_sd[:, None] * np.array([1.0, 0.2, 0.2])
     mask = np.ones(image.shape, dtype=bool) if valid is None else valid
-    problem = _Problem(image, sd, limit, mask, background_sd, config.radiance, psf)
+    problem = Problem(image, sd, limit, mask, background_sd, config.radiance, psf)
     best = _search(problem, _starts(start, mask, config), config)
     if config.restarts:
         _restart(problem, best, config)
     return _targets(problem, best, config)
-
-
-def border_noise(image: FloatArray) -> FloatArray:
-    """Robust standard deviation of the outermost ring of each patch about its plane, ``[N, n, n]`` -> ``[N]``.
-
-    The plane has the least absolute deviations, so light that reaches the ring hardly tilts it.
-    """
-    ring = np.ones(image.shape[1:], dtype=bool)
-    ring[1:-1, 1:-1] = False
-    values, basis = image[:, ring], plane_basis(image.shape[1])[ring.ravel()]
-    rest: FloatArray = np.subtract(values, np.median(values, axis=1, keepdims=True), dtype=np.float64)
-    for _ in range(_REWEIGHTINGS):
-        scale = 1e-3 + 0.1 * np.median(np.abs(rest), axis=1, keepdims=True)
-        rest = values - fit_plane(values, basis, 1 / np.maximum(np.abs(rest), scale)) @ basis.T
-    deviation: FloatArray = np.median(np.abs(rest - np.median(rest, axis=1, keepdims=True)), axis=1)
-    return 1.4826 * deviation
-
-
-def plane_basis(n: int) -> FloatArray:
-    """Level and slopes about the middle of an n-pixel window: ``[n^2, 3]``."""
-    ramp = np.arange(n) - (n - 1) / 2
-    return np.stack([np.ones(n * n), np.tile(ramp, n), np.repeat(ramp, n)], axis=1)
-
-
-def fit_plane(values: FloatArray, basis: FloatArray, weight: FloatArray) -> FloatArray:
-    """Weighted least-squares coefficients: values and weights ``[B, P]``, basis ``[P, 3]`` -> ``[B, 3]``."""
-    weighted = basis * weight[..., None]
-    normal = np.swapaxes(weighted, 1, 2) @ basis + 1e-9 * np.eye(basis.shape[1])  # without any weight: 0
-    solution = np.linalg.solve(normal, np.swapaxes(weighted, 1, 2) @ values[..., None])
-    return solution[..., 0].astype(np.float64, copy=False)
 
 
 def _starts(start: Targets, valid: BoolArray, config: RefineConfig) -> dict[int, tuple[NDArray[np.int64], FloatArray]]:
@@ -184,7 +123,7 @@ def _starts(start: Targets, valid: BoolArray, config: RefineConfig) -> dict[int,
     order = np.lexsort((-start.radiance, start.blob))
     for rows in np.split(order, np.flatnonzero(np.diff(start.blob[order])) + 1) if len(order) else []:
         rows = _thin(start, rows, config.separation)[: config.max_targets]
-        theta = np.concatenate([start.x[rows], start.y[rows], start.radiance[rows], np.zeros(_PLANE)])
+        theta = np.concatenate([start.x[rows], start.y[rows], start.radiance[rows], np.zeros(PLANE)])
         groups.setdefault(len(rows), []).append((int(start.blob[rows[0]]), theta))
     return {
         k: (np.array([patch for patch, _ in members]), np.array([theta for _, theta in members]))
@@ -202,23 +141,25 @@ def _thin(start: Targets, rows: NDArray[np.int64], separation: float) -> NDArray
 
 
 def _search(
-    problem: _Problem, starts: dict[int, tuple[NDArray[np.int64], FloatArray]], config: RefineConfig
-) -> dict[int, tuple[_Fit, float]]:
+    problem: Problem, starts: dict[int, tuple[NDArray[np.int64], FloatArray]], config: RefineConfig
+) -> dict[int, tuple[Fit, float]]:
     """For each patch the best fit over the counts, and by how much it beats the next best count."""
-    pending = {k: (patch, _fit(problem.rows(patch), theta, config)) for k, (patch, theta) in starts.items()}
+    pending = {
+        k: (patch, fit_targets(problem.rows(patch), theta, config.iterations)) for k, (patch, theta) in starts.items()
+    }
     # Until a round says otherwise, the count is that of the start.
     best = {int(n): (_row(fit, i), np.inf) for patch, fit in pending.values() for i, n in enumerate(patch)}
     for _ in range(config.rounds):
-        improved: dict[int, list[tuple[int, FloatArray, _Fit]]] = {}
+        improved: dict[int, list[tuple[int, FloatArray, Fit]]] = {}
         for k, (patch, fit) in pending.items():
             here = problem.rows(patch)
             costs = [_penalised(here, fit, config)]
             fits = [fit]
             if k < config.max_targets:
-                fits.append(_fit(here, _grown(here, fit), config))
+                fits.append(fit_targets(here, _grown(here, fit), config.iterations))
                 costs.append(_penalised(here, fits[-1], config))
             if k > 1:
-                fits.append(_fit(here, _merged(fit), config))
+                fits.append(fit_targets(here, _merged(fit), config.iterations))
                 costs.append(_penalised(here, fits[-1], config))
             table = np.stack(costs)
             order = np.sort(table, axis=0)
@@ -235,7 +176,7 @@ def _search(
         pending = {
             k: (
                 np.array([m[0] for m in members]),
-                _Fit(
+                Fit(
                     np.array([m[1] for m in members]),
                     np.concatenate([m[2].cost for m in members]),
                     np.concatenate([m[2].converged for m in members]),
@@ -246,7 +187,7 @@ def _search(
     return best
 
 
-def _restart(problem: _Problem, best: dict[int, tuple[_Fit, float]], config: RefineConfig) -> None:
+def _restart(problem: Problem, best: dict[int, tuple[Fit, float]], config: RefineConfig) -> None:
     """Give poor fits a second start from rendered arrangements; ``best`` is updated in place."""
     poor = np.array([number for number, (fit, _) in best.items() if _is_poor(problem, number, fit, config)])
     if not len(poor) or problem.image.shape[1] < 7:
@@ -257,7 +198,8 @@ def _restart(problem: _Problem, best: dict[int, tuple[_Fit, float]], config: Ref
     for k in range(1, config.max_targets + 1):
         x, y, radiance = nearest_arrangements(spots, problem.psf, k, config.restarts)
         columns = [v.reshape(len(repeated.image), k) for v in (x, y, radiance)]
-        fit = _fit(repeated, np.column_stack([*columns, np.zeros((len(repeated.image), _PLANE))]), config)
+        theta = np.column_stack([*columns, np.zeros((len(repeated.image), PLANE))])
+        fit = fit_targets(repeated, theta, config.iterations)
         costs = _penalised(repeated, fit, config).reshape(len(poor), config.restarts)
         winner = costs.argmin(1)
         for row, number in enumerate(poor):
@@ -271,10 +213,10 @@ def _restart(problem: _Problem, best: dict[int, tuple[_Fit, float]], config: Ref
                 best[int(number)] = (old, min(margin, -gain))
 
 
-def _is_poor(problem: _Problem, number: int, fit: _Fit, config: RefineConfig) -> bool:
+def _is_poor(problem: Problem, number: int, fit: Fit, config: RefineConfig) -> bool:
     """Whether a fit leaves more than noise or strains the priors, but might still be mended."""
     here = problem.rows(np.array([number]))
-    residual, counts = _residual(here, fit.theta)
+    residual, counts = model_residual(here, fit.theta)
     pixels = int(counts.sum())
     noise = float(here.noise[0]) ** 2
     left = float((residual**2).sum())
@@ -284,16 +226,11 @@ def _is_poor(problem: _Problem, number: int, fit: _Fit, config: RefineConfig) ->
     return left > noise * (pixels + 3 * np.sqrt(2 * pixels)) or strain > fit.count + 3 * np.sqrt(2 * fit.count)
 
 
-def _count(theta: FloatArray) -> int:
-    """Number of targets that a row of parameters describes."""
-    return (theta.shape[1] - _PLANE) // 3
+def _row(fit: Fit, row: int) -> Fit:
+    return Fit(fit.theta[row : row + 1], fit.cost[row : row + 1], fit.converged[row : row + 1])
 
 
-def _row(fit: _Fit, row: int) -> _Fit:
-    return _Fit(fit.theta[row : row + 1], fit.cost[row : row + 1], fit.converged[row : row + 1])
-
-
-def _penalised(problem: _Problem, fit: _Fit, config: RefineConfig) -> FloatArray:
+def _penalised(problem: Problem, fit: Fit, config: RefineConfig) -> FloatArray:
     """Cost plus what the free parameters are worth (BIC); infinite where two targets are one."""
     pixels = problem.image[0].size
     cost = fit.cost + 0.5 * fit.theta.shape[1] * np.log(pixels)
@@ -304,9 +241,9 @@ def _penalised(problem: _Problem, fit: _Fit, config: RefineConfig) -> FloatArray
     return np.where(gap.min(axis=(1, 2)) < limit, np.inf, cost)
 
 
-def _grown(problem: _Problem, fit: _Fit) -> FloatArray:
+def _grown(problem: Problem, fit: Fit) -> FloatArray:
     """One target more: where the residual is best explained by one, or the brightest one split."""
-    residual, _ = _residual(problem, fit.theta)
+    residual, _ = model_residual(problem, fit.theta)
     n = residual.shape[1]
     kernel = problem.psf.profile(np.arange(n, dtype=np.float64), n)
     matched = kernel @ residual @ kernel.T
@@ -326,19 +263,19 @@ def _grown(problem: _Problem, fit: _Fit) -> FloatArray:
     theta[rows, k + brightest] -= shift * np.sign(new_y - y)
     theta[rows, 2 * k + brightest] *= np.where(near, 0.5, 1.0)
     return np.column_stack(
-        [theta[:, :k], new_x, theta[:, k : 2 * k], new_y, theta[:, 2 * k : 3 * k], new_s, theta[:, -_PLANE:]]
+        [theta[:, :k], new_x, theta[:, k : 2 * k], new_y, theta[:, 2 * k : 3 * k], new_s, theta[:, -PLANE:]]
     )
 
 
-def _explains(problem: _Problem, fit: _Fit, residual: FloatArray) -> float:
+def _explains(problem: Problem, fit: Fit, residual: FloatArray) -> float:
     """By how much the targets of a fit lower the cost of its background alone."""
     alone = fit.theta.copy()
     alone[:, 2 * fit.count : 3 * fit.count] = 0
-    without, _ = _residual(problem, alone)
+    without, _ = model_residual(problem, alone)
     return float(((without**2).sum() - (residual**2).sum()) / (2 * problem.noise[0] ** 2))
 
 
-def _merged(fit: _Fit) -> FloatArray:
+def _merged(fit: Fit) -> FloatArray:
     """One target less: the closest pair becomes its flux centre."""
     k, rows = fit.count, np.arange(len(fit.theta))
     x, y, s = (fit.column(c).copy() for c in range(3))
@@ -352,93 +289,17 @@ def _merged(fit: _Fit) -> FloatArray:
     keep = np.ones((len(rows), k), dtype=bool)
     keep[rows, second] = False
     parts = [value[keep].reshape(len(rows), k - 1) for value in (x, y, s)]
-    return np.column_stack([*parts, fit.theta[:, -_PLANE:]])
+    return np.column_stack([*parts, fit.theta[:, -PLANE:]])
 
 
-def _residual(problem: _Problem, theta: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """Pixels minus model ``[M, n, n]`` in DN, zero where censored, and which pixels count."""
-    k = _count(theta)
-    model = problem.psf.render(theta[:, :k], theta[:, k : 2 * k], theta[:, 2 * k : 3 * k], problem.image.shape[1:])
-    model += (theta[:, -_PLANE:] @ plane_basis(model.shape[-1]).T).reshape(model.shape)
-    limit = problem.full_scale
-    counts = problem.valid & ~((problem.image >= limit) & (model >= limit))
-    return np.where(counts, problem.image - model, 0.0), counts
-
-
-def _cost(problem: _Problem, theta: FloatArray, residual: FloatArray) -> FloatArray:
-    k = _count(theta)
-    cost: FloatArray = 0.5 * (residual**2).sum(axis=(1, 2)) / problem.noise**2
-    cost += 0.5 * ((theta[:, -_PLANE:] / problem.background_sd) ** 2).sum(1)
-    if problem.radiance is not None:
-        mean, sd = problem.radiance
-        cost += 0.5 * (((theta[:, 2 * k : 3 * k] - mean) / sd) ** 2).sum(1)
-    return cost
-
-
-def _normal(problem: _Problem, theta: FloatArray, counts: BoolArray) -> tuple[FloatArray, FloatArray]:
-    """Jacobian ``[M, n^2, P]`` over the noise and the diagonal of the priors' information ``[M, P]``."""
-    m, parameters = theta.shape
-    k = _count(theta)
-    shape = problem.image.shape[1:]
-    jacobian = problem.psf.jacobian(theta[:, :k], theta[:, k : 2 * k], theta[:, 2 * k : 3 * k], shape)
-    flat = np.moveaxis(jacobian, -1, -2).reshape(m, shape[0] * shape[1], 3 * k)
-    plane = np.broadcast_to(plane_basis(shape[0]), (m, flat.shape[1], _PLANE))
-    flat = np.concatenate([flat, plane], axis=2)
-    flat *= (counts.reshape(m, -1) / problem.noise[:, None])[..., None]
-    prior = np.zeros((m, parameters))
-    prior[:, -_PLANE:] = problem.background_sd**-2
-    if problem.radiance is not None:
-        prior[:, 2 * k : 3 * k] = problem.radiance[1] ** -2
-    return flat, prior
-
-
-def _fit(problem: _Problem, theta: FloatArray, config: RefineConfig) -> _Fit:
-    """Levenberg-Marquardt from ``theta``, all patches at once; each keeps its own damping."""
-    m, parameters = theta.shape
-    k = _count(theta)
-    theta = theta.copy()
-    damping = np.full(m, 1e-2)
-    residual, counts = _residual(problem, theta)
-    cost = _cost(problem, theta, residual)
-    converged = np.zeros(m, dtype=bool)
-    diagonal = np.arange(parameters)
-    for _ in range(config.iterations):
-        flat, prior = _normal(problem, theta, counts)
-        gradient = np.einsum("mnp,mn->mp", flat, (residual / problem.noise[:, None, None]).reshape(m, -1))
-        mean = np.zeros(parameters)
-        if problem.radiance is not None:
-            mean[2 * k : 3 * k] = problem.radiance[0]
-        gradient -= prior * (theta - mean)
-        matrix = np.swapaxes(flat, 1, 2) @ flat
-        matrix[:, diagonal, diagonal] += prior
-        scale = matrix[:, diagonal, diagonal]
-        matrix[:, diagonal, diagonal] += damping[:, None] * scale + 1e-12
-        step = np.linalg.solve(matrix, gradient[..., None])[..., 0]
-        step[:, : 2 * k] = np.clip(step[:, : 2 * k], -0.3, 0.3)  # the model is only locally linear
-        trial = theta + step
-        trial[:, : 2 * k] = np.clip(trial[:, : 2 * k], -0.5, problem.image.shape[1] - 0.5)
-        trial[:, 2 * k : 3 * k] = np.maximum(trial[:, 2 * k : 3 * k], 0.05 * np.abs(theta[:, 2 * k : 3 * k]) + 1e-6)
-        trial_residual, trial_counts = _residual(problem, trial)
-        trial_cost = _cost(problem, trial, trial_residual)
-        better = trial_cost <= cost
-        moved = np.abs(trial - theta)[:, : 2 * k].max(1, initial=0.0)
-        converged |= better & (moved < 1e-3)
-        theta[better], residual[better] = trial[better], trial_residual[better]
-        counts[better], cost = trial_counts[better], np.where(better, trial_cost, cost)
-        damping = np.clip(np.where(better, damping / 5, damping * 10), 1e-7, 1e7)
-        if converged.all():
-            break
-    return _Fit(theta, cost, converged)
-
-
-def _targets(problem: _Problem, best: dict[int, tuple[_Fit, float]], config: RefineConfig) -> Targets:
+def _targets(problem: Problem, best: dict[int, tuple[Fit, float]], config: RefineConfig) -> Targets:
     """All fits as rows, by patch; uncertainties from the inverse of the normal matrix."""
     rows: list[FloatArray] = []
     for number in sorted(best):
         fit, margin = best[number]
         here = problem.rows(np.array([number]))
-        residual, counts = _residual(here, fit.theta)
-        flat, prior = _normal(here, fit.theta, counts)
+        residual, counts = model_residual(here, fit.theta)
+        flat, prior = normal_equations(here, fit.theta, counts)
         information = flat[0].T @ flat[0] + np.diag(prior[0])
         variance = np.clip(np.diagonal(np.linalg.pinv(information, hermitian=True)), 0, None)
         # What no pixel tells has no finite error; the pseudo-inverse calls it 0.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 from scipy.optimize import least_squares
 
 from glint.optics import Psf
-from glint.runtime.refine import RefineConfig, border_noise, refine
+from glint.patches import CONDITIONS, simulate_patches
+from glint.runtime.fit import border_noise
+from glint.runtime.refine import RefineConfig, refine
+from glint.runtime.templates import nearest_arrangements
 from glint.types import TargetFlag, Targets
 
 PSF = Psf(0.5)
@@ -351,3 +355,34 @@ def test_noise_alone_is_no_target(make_targets: Make, level: float) -> None:
     # The brightest of about 50 resolved places in a patch of noise passes the test now and then.
     assert len(np.unique(found.blob)) < 0.3 * 200
     assert len(refine(np.zeros((1, *SHAPE)), make_targets([(0, 5.0, 5.0, 10.0)]), PSF)) == 0
+
+
+def test_a_rendered_arrangement_finds_itself_in_the_bank(render: Render) -> None:
+    rng = np.random.default_rng(8)
+    for count in (1, 3, 5):
+        blank = np.zeros((1, *SHAPE))
+        blank[0, 5, 5] = 1.0
+        some = nearest_arrangements(blank, PSF, count, 20)
+        pick = int(rng.integers(20))
+        rows = [(some[0][0, pick, k], some[1][0, pick, k], 100.0) for k in range(count)]
+        patch = render(rows, SHAPE)[None]
+        x, y, radiance = nearest_arrangements(patch, PSF, count, 1)
+        assert x.shape == (1, 1, count)
+        assert sorted(x[0, 0]) == pytest.approx(sorted(r[0] for r in rows), abs=1e-9)
+        assert sorted(y[0, 0]) == pytest.approx(sorted(r[1] for r in rows), abs=1e-9)
+        assert radiance[0, 0] == pytest.approx([100.0] * count, rel=1e-6)
+
+
+def test_a_second_start_mends_what_a_bad_first_one_cannot(render: Render, make_targets: Make) -> None:
+    """Five targets in one pixel, the start a single one at their centre: K + 1 steps alone get stuck."""
+    rng = np.random.default_rng(2)
+    patches = simulate_patches(replace(CONDITIONS["14bit"], targets=(5, 5)), 30, rng)
+    centre = [(i, x.mean(), y.mean(), 1175.0) for i, (x, y) in enumerate(zip(patches.x, patches.y))]
+    prior = {"radiance": (235.0, 8.66)}
+    share = {}
+    for restarts in (0, 3):
+        config = RefineConfig(restarts=restarts, rounds=1, **prior)
+        found = refine(patches.image, make_targets(centre), PSF, config=config)
+        share[restarts] = np.mean(np.bincount(found.blob, minlength=30) == 5)
+    assert share[0] < 0.5
+    assert share[3] > 0.9
