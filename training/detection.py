@@ -107,13 +107,13 @@ class Augmentation:
     crop: int = 256
     scale: tuple[float, float] = (0.6, 1.7)
     on_target: float = 0.6
-    negatives: float = 0.12
-    generated: float = 0.10
+    negatives: float = 0.25
+    generated: float = 0.08
     pasted: float = 0.3
     clusters: int = 4
     contrast: tuple[float, float] = (4.0, 40.0)
     sigma: tuple[float, float] = (0.45, 1.2)
-    noise: float = 0.05
+    noise: float = 0.08
 
 
 class DetectionTask:

@@ -188,6 +188,17 @@ class Trainer:
         )  # fmt: skip
         save_checkpoint(self.folder / f"{name}.safetensors", info, tensors)
 
+    def start_from(self, info: CheckpointInfo, model: nn.Module) -> None:
+        """Begin with another run's weights; optimizer, schedule and data start afresh.
+
+        Raises:
+            ModelError: if they are of another network or configuration.
+        """
+        if (info.network, info.config) != (self.task.network, to_dict(self.task.config)):
+            raise ModelError(f"--init is of {info.network} {info.config}, this run trains {self.task.network}")
+        self.model.load_state_dict(model.state_dict())
+        self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint as if the run had not stopped.
 

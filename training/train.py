@@ -22,6 +22,7 @@ def train(
     domain: str = "sensor",
     minutes: float = 0.0,
     resume: bool = False,
+    init: Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
     **recipe: Any,
@@ -35,6 +36,7 @@ def train(
         domain: ``csist`` or ``sensor`` (DSCSNet).
         minutes: time budget instead of steps.
         resume: continue from ``out/last.safetensors``.
+        init: checkpoint whose averaged weights a new run starts from; recorded with its hash.
         device: ``cpu`` or ``cuda``.
         threads: CPU threads.
         recipe: fields of ``loop.Recipe`` that differ from the network's default.
@@ -48,6 +50,7 @@ def train(
     import torch
 
     from glint.training.loop import Recipe, Trainer
+    from glint.training.networks import load_model
 
     last = out / "last.safetensors"
     if last.exists() and not resume:
@@ -59,9 +62,14 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     task, default = _task(network, data, domain, Recipe())
+    if init is not None:
+        info, model = load_model(init)
+        task.data["init"] = {"sha256": info.sha256, "step": info.step, "data": info.data}
     trainer = Trainer(task, replace(default, minutes=minutes, **recipe), out, device=device)
     if resume:
         trainer.resume(last)
+    elif init is not None:
+        trainer.start_from(info, model)
     talk(f"training {network} into {out}, from step {trainer.step}")
     return trainer.fit()
 
@@ -96,6 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--validate-every", type=positive_int, metavar="STEPS")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--init", type=Path, metavar="CHECKPOINT", help="start a new run from these weights")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=positive_int)
     parser.add_argument("--json", action="store_true", help="print the last validation as JSON")
@@ -107,7 +116,7 @@ def main(arguments: argparse.Namespace) -> int:
     recipe = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
     metrics = train(
         arguments.network, arguments.out, data=arguments.data, domain=arguments.domain, minutes=arguments.minutes,
-        resume=arguments.resume, device=arguments.device, threads=arguments.threads, **recipe,
+        resume=arguments.resume, init=arguments.init, device=arguments.device, threads=arguments.threads, **recipe,
     )  # fmt: skip
     talk(f"done: {metrics}")
     if arguments.json:
