@@ -12,7 +12,8 @@ from glint.runtime.pipeline import Result
 from glint.types import Targets
 
 _FOUND, _TRUE, _BOX, _TEXT, _PAPER = (255, 80, 60), (90, 220, 120), (255, 200, 60), (230, 230, 230), (18, 18, 20)
-_PATCH_ZOOM = 14  # screen pixels per pixel in the insets
+_INSET = 7  # pixels of the middle of a patch that an inset shows
+_PATCH_ZOOM = 22  # screen pixels per pixel in the insets
 _GAP = 8
 _MAX_SIDE = 1600  # screen pixels of the frame's longer side
 
@@ -56,8 +57,7 @@ def _font() -> Any:
 
 def _insets(result: Result, truth: Targets | None, width: int) -> Image.Image:
     """A row of magnified patches, those with most targets first."""
-    size = result.spots.patches.shape[-1]
-    side = size * _PATCH_ZOOM
+    side = min(_INSET, result.spots.patches.shape[-1]) * _PATCH_ZOOM
     room = max(1, (width - _GAP) // (side + _GAP))
     count = np.bincount(result.targets.blob, minlength=len(result.spots.patches))
     order = np.lexsort((np.arange(len(count)), -count))[:room]
@@ -74,13 +74,15 @@ def _insets(result: Result, truth: Targets | None, width: int) -> Image.Image:
 
 
 def _patch_picture(result: Result, blob: int, truth: Targets | None) -> Image.Image:
-    patch = result.spots.patches[blob]
+    whole = result.spots.patches[blob]
+    margin = max(0, (whole.shape[0] - _INSET) // 2)
+    patch = whole[margin : whole.shape[0] - margin, margin : whole.shape[0] - margin]
     picture = _enlarged(stretch(patch, 0, 100), _PATCH_ZOOM)
     draw = ImageDraw.Draw(picture)
     size = patch.shape[0]
 
     def place(targets: Targets) -> list[tuple[float, float]]:
-        x, y = targets.x - result.spots.left[blob], targets.y - result.spots.top[blob]
+        x, y = targets.x - result.spots.left[blob] - margin, targets.y - result.spots.top[blob] - margin
         return [
             ((a + 0.5) * _PATCH_ZOOM, (b + 0.5) * _PATCH_ZOOM) for a, b in zip(x, y) if -1 < a < size and -1 < b < size
         ]
