@@ -27,7 +27,7 @@ from glint.errors import CheckFailedError
 from glint.files import atomic_path, refuse_existing, sha256
 from glint.patches import CONDITIONS, simulate_patches
 from glint.scenes import SceneConfig, simulate_scene
-from glint.training.checkpoint import CheckpointInfo
+from glint.training.checkpoint import CheckpointInfo, keep_weights
 from glint.training.detection import NORMALISER
 from glint.training.lsnet import MULTIPLE, LSNet
 from glint.training.networks import load_model, task_of
@@ -54,7 +54,13 @@ class _Plan:
 
 
 def export(
-    checkpoint: Path, out: Path, *, name: str | None = None, threshold: float | None = None, overwrite: bool = False
+    checkpoint: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    threshold: float | None = None,
+    weights: Path | None = None,
+    overwrite: bool = False,
 ) -> ModelCard:
     """Write ``NAME.fp32.onnx`` and ``NAME.fp32.json`` into a folder.
 
@@ -66,6 +72,8 @@ def export(
         name: of the model; default: the network's name.
         threshold: probability of a target pixel (LSNet) or share of the brightest cell
             (DSCSNet ``sensor``) above which something is a target; default: as trained.
+        weights: folder that also gets the averaged weights (``NAME.safetensors``), from which training
+            can start again.
         overwrite: replace existing files.
 
     Raises:
@@ -78,6 +86,8 @@ def export(
     path = out / f"{name}.fp32.onnx"
     refuse_existing(path, overwrite=overwrite)
     refuse_existing(path.with_suffix(".json"), overwrite=overwrite)
+    if weights is not None:
+        refuse_existing(weights / f"{name}.safetensors", overwrite=overwrite)
     plan = _plan(info, threshold)
     talk(f"exporting {name} ({info.network}, step {info.step})")
     with tempfile.TemporaryDirectory() as scratch:
@@ -95,6 +105,8 @@ def export(
         with atomic_path(path) as temporary:
             temporary.write_bytes(draft.read_bytes())
     save_card(card, out)
+    if weights is not None:
+        keep_weights(checkpoint, weights / f"{name}.safetensors")
     talk(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB), parity {parity['relative']:.1e} of the largest output")
     return card
 
@@ -184,7 +196,7 @@ def _card(info: CheckpointInfo, model: nn.Module, plan: _Plan, name: str) -> Mod
         model(torch.zeros(shape))
     training = {
         "data": info.data, "recipe": info.recipe, "step": info.step, "seconds": round(info.seconds),
-        "weights": "exponential moving average",
+        "weights": "exponential moving average", "history": list(info.history),
     }  # fmt: skip
     versions = {"glint": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "opset": OPSET}
     return ModelCard(
@@ -202,6 +214,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write the two files")
     parser.add_argument("--name", help="name of the model (default: the network's)")
     parser.add_argument("--threshold", type=float, help="decision threshold for the card (default: as trained)")
+    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="also keep the averaged weights there")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
@@ -209,6 +222,6 @@ def main(arguments: argparse.Namespace) -> int:
     """Run ``glint export``."""
     export(
         arguments.checkpoint, arguments.out, name=arguments.name, threshold=arguments.threshold,
-        overwrite=arguments.overwrite,
+        weights=arguments.weights, overwrite=arguments.overwrite,
     )  # fmt: skip
     return 0

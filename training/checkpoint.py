@@ -9,7 +9,7 @@ is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,18 @@ def load_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
         return info, safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelError(f"checkpoint {path}: {error}") from error
+
+
+def keep_weights(path: Path, out: Path) -> None:
+    """Write the averaged weights of a checkpoint alone to ``out`` (``*.safetensors``), with its history.
+
+    The result can be evaluated, exported and started from, but not resumed.
+
+    Raises:
+        ModelError: if the checkpoint is unusable.
+    """
+    info, tensors = load_checkpoint(path)
+    save_checkpoint(out, replace(info, rng={}), {k: v for k, v in tensors.items() if k.startswith("ema/")})
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

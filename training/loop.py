@@ -206,6 +206,11 @@ class Trainer:
             ModelError: if it is of another network or configuration.
         """
         info, tensors = load_checkpoint(path)
+        if not part(tensors, "model"):
+            raise ModelError(
+                f"checkpoint {path} holds averaged weights only, no state of training",
+                hint="start a new run from it with --init",
+            )
         mine = {"network": self.task.network, "config": to_dict(self.task.config), "data": self.task.data}
         for name, value in mine.items():
             if getattr(info, name) != value:

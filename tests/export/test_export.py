@@ -14,6 +14,7 @@ from glint.images import write_image
 from glint.patches import CONDITIONS, simulate_patches
 from glint.runtime.detector import Detector
 from glint.runtime.unmixer import Unmixer
+from glint.training.checkpoint import keep_weights
 from glint.training.detection import DetectionTask
 from glint.training.dscsnet import DSCSNetConfig
 from glint.training.loop import Recipe, Trainer
@@ -135,3 +136,13 @@ def test_the_card_is_json_that_names_the_hash(unmixing):
     folder, card = unmixing
     stored = json.loads((folder / "zoo" / "small.fp32.json").read_text())
     assert stored["sha256"] == card.sha256 and len(card.sha256) == 64
+
+
+def test_kept_weights_are_the_averaged_ones_and_nothing_else(unmixing, tmp_path):
+    folder, _ = unmixing
+    keep_weights(folder / "last.safetensors", tmp_path / "kept.safetensors")
+    _, original = load_model(folder / "last.safetensors")
+    info, kept = load_model(tmp_path / "kept.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(original.state_dict().values(), kept.state_dict().values()))
+    assert info.step == 2 and info.rng == {}
+    assert (tmp_path / "kept.safetensors").stat().st_size < 0.5 * (folder / "last.safetensors").stat().st_size

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from glint.errors import InputError, ModelError
-from glint.training.checkpoint import load_checkpoint
+from glint.training.checkpoint import keep_weights, load_checkpoint
 from glint.training.dscsnet import DSCSNetConfig
 from glint.training.loop import Recipe, Trainer
 from glint.training.networks import load_model
@@ -132,3 +132,10 @@ def test_a_training_batch_holds_the_truth_of_its_patches():
 def test_a_recipe_out_of_range_is_refused(bad):
     with pytest.raises(InputError, match="Recipe"):
         Recipe(**bad)
+
+
+def test_averaged_weights_alone_cannot_be_resumed(tmp_path):
+    Trainer(task(), RECIPE, tmp_path).fit()
+    keep_weights(tmp_path / "last.safetensors", tmp_path / "kept.safetensors")
+    with pytest.raises(ModelError, match="averaged weights only"):
+        Trainer(task(), RECIPE, tmp_path / "more").resume(tmp_path / "kept.safetensors")
