@@ -87,14 +87,14 @@ def _truth(patches: Patches, i: int) -> list[dict[str, Any]]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``glint simulate``."""
-    parser.add_argument("out", type=Path, help="FILE.npy, or a folder (CSIST-100K layout: PNG and XML)")
+    parser.add_argument("out", type=Path, help="FILE.npy, or a new folder (CSIST-100K layout: 8-bit PNG and XML)")
     parser.add_argument(
         "--scene", metavar="URI", help="frames instead of patches: synthetic://?size=640x512&frames=100&..."
     )
     parser.add_argument("--condition", choices=list(_CONDITIONS), help="of patches (default: float)")
     parser.add_argument("--number", type=positive_int, help="of patches (default: 1000)")
     parser.add_argument("--seed", type=int, help="of patches (default: 1)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing .npy file")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing .npy file (a folder never is)")
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ centre of the top-left pixel; everything is in pixels of the frame unless a name
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntFlag
 from typing import Any
@@ -149,6 +150,11 @@ class Targets:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Targets]) -> Targets:
+        """All rows of several tables, in their order."""
+        return Targets(**{f.name: np.concatenate([getattr(p, f.name) for p in parts] or [[]]) for f in fields(Targets)})
 
     def select(self, rows: NDArray[Any]) -> Targets:
         """The rows that an index or boolean array names, in its order."""

@@ -31,11 +31,11 @@ from glint.training.checkpoint import CheckpointInfo, keep_weights
 from glint.training.detection import NORMALISER
 from glint.training.lsnet import MULTIPLE, LSNet
 from glint.training.networks import load_model, task_of
-from glint.training.unmixing import DOMAINS, RADIANCE_UNIT
+from glint.training.unmixing import DOMAINS, RADIANCE_UNIT, THRESHOLD_DN, THRESHOLD_SHARE
 
 OPSET = 19
 PARITY_LIMIT = 1e-3  # largest error of a sound export, relative to the largest output
-_MAX_SIDE = 512 * MULTIPLE
+_MAX_TILES = 512  # of 16 pixels per side
 _SIZES = ((96, 128), (256, 256), (240, 320))  # frames on which parity is measured
 
 
@@ -70,8 +70,8 @@ def export(
         checkpoint: ``*.safetensors``; its averaged weights are exported.
         out: folder.
         name: of the model; default: the network's name.
-        threshold: probability of a target pixel (LSNet) or share of the brightest cell
-            (DSCSNet ``sensor``) above which something is a target; default: as trained.
+        threshold: above which something is a target: probability of a pixel (LSNet, default 0.5), DN
+            of a cell (DSCSNet ``csist``, 50) or its share of the brightest cell (``sensor``, 0.2).
         weights: folder that also gets the averaged weights (``NAME.safetensors``), from which training
             can start again.
         overwrite: replace existing files.
@@ -115,7 +115,9 @@ def _plan(info: CheckpointInfo, threshold: float | None) -> _Plan:
     if task_of(info.network) == "detect":
         frame = TensorSpec("frame", "float32", (1, 1, -1, -1))
         outputs = tuple(TensorSpec(n, "float32", frame.shape) for n in ("probability", "background", "target"))
-        side = {axis: MULTIPLE * torch.export.Dim(n, min=2, max=512) for axis, n in ((2, "rows"), (3, "columns"))}
+        side = {
+            axis: MULTIPLE * torch.export.Dim(n, min=2, max=_MAX_TILES) for axis, n in ((2, "rows"), (3, "columns"))
+        }
         trials = []
         for seed, (height, width) in enumerate(_SIZES):
             scene = SceneConfig(width=width, height=height, frames=1, clusters=2, singles=2, seed=seed)
@@ -133,10 +135,11 @@ def _plan(info: CheckpointInfo, threshold: float | None) -> _Plan:
     for number in (1, 7, 64):
         image = simulate_patches(CONDITIONS["8sat"] if domain == "csist" else scene_config, number, rng).image
         trials.append(normaliser.apply(recentre(image, size)[0]).value[:, None])
-    relative = 0.0 if domain == "csist" else 0.2 if threshold is None else threshold
+    absolute = domain == "csist"
+    level = (THRESHOLD_DN if absolute else THRESHOLD_SHARE) if threshold is None else threshold
     unmixer = UnmixerSpec(
         patch=scene_config.size, crop=size, cells=cells, sigma=float(info.config["sigma"]),
-        threshold=50.0 if domain == "csist" else 0.0, relative=relative, radiance_unit=RADIANCE_UNIT,
+        threshold=level if absolute else 0.0, relative=0.0 if absolute else level, radiance_unit=RADIANCE_UNIT,
     )  # fmt: skip
     dynamic = {0: torch.export.Dim("batch", min=1, max=65536)}
     return _Plan(patch, (grid,), dynamic, torch.from_numpy(trials[1]), trials, normaliser, unmixer=unmixer)
@@ -213,7 +216,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="weights, *.safetensors")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write the two files")
     parser.add_argument("--name", help="name of the model (default: the network's)")
-    parser.add_argument("--threshold", type=float, help="decision threshold for the card (default: as trained)")
+    parser.add_argument("--threshold", type=float, help="of a target: probability, DN (csist) or share (sensor)")
     parser.add_argument("--weights", type=Path, metavar="FOLDER", help="also keep the averaged weights there")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 

@@ -23,7 +23,7 @@ from glint.runtime.sources import open_source
 
 def detect(
     source: str,
-    out: Path,
+    out: str | Path,
     *,
     detector: str | Path = DEFAULT_DETECTOR,
     engine: str = "auto",
@@ -39,6 +39,7 @@ def detect(
     Raises:
         GlintError: one of its subclasses, for a bad source, model, output or argument.
     """
+    out = Path(out)
     frames = open_source(source)
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise OutputError(f"output folder {out} is not empty", hint="choose another or pass --overwrite")

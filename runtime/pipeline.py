@@ -154,7 +154,8 @@ def refine_spots(frame: Frame, blobs: Blobs, spots: Spots, targets: Targets, psf
     """Refined targets in patch pixels.
 
     A spot that no set of point targets explains becomes one target at its centre, flagged
-    ``EXTENDED``; so does one in which the network found nothing.
+    ``EXTENDED``; so does one in which the network found nothing. A spot that is explained by noise
+    alone holds no target.
     """
     # Clouds under a blob look like targets to a fit that expects the sensor's noise only.
     noise = np.maximum(local_noise(frame.data, blobs.x, blobs.y), spots.structure)
@@ -165,29 +166,35 @@ def refine_spots(frame: Frame, blobs: Blobs, spots: Spots, targets: Targets, psf
         limit = spots.patches + (frame.full_scale - raw)
     refined = refine(spots.patches, targets, psf, noise=noise, full_scale=limit, valid=spots.valid, config=config)
     extended = np.unique(refined.blob[(refined.flags & TargetFlag.EXTENDED) != 0])
-    missing = np.setdiff1d(np.arange(len(blobs)), refined.blob)
+    missing = np.setdiff1d(np.arange(len(blobs)), targets.blob)
     whole = np.union1d(extended, missing)
     kept = refined.select(~np.isin(refined.blob, whole))
-    return _joined(kept, _centroids(blobs, spots, whole, noise))
+    saturated = (spots.valid & (spots.patches >= limit)).any(axis=(1, 2)) if limit is not None else None
+    joined = Targets.concatenate([kept, _centroids(blobs, spots, whole, noise, saturated)])
+    return joined.select(np.argsort(joined.blob, kind="stable"))
 
 
-def _centroids(blobs: Blobs, spots: Spots, which: NDArray[np.int64], noise: NDArray[np.float64]) -> Targets:
-    """One target per blob: its flux-weighted centre and its flux, in patch pixels."""
-    light = np.maximum(np.where(spots.valid[which], spots.patches[which], 0), 0)
-    flux = light.sum(axis=(1, 2), dtype=np.float64)
-    pixels = np.maximum(blobs.area[which], 1)
+def _centroids(
+    blobs: Blobs,
+    spots: Spots,
+    which: NDArray[np.int64],
+    noise: NDArray[np.float64],
+    saturated: NDArray[np.bool_] | None,
+) -> Targets:
+    """One target per blob: the detector's flux-weighted centre and the flux that its light's pixels hold."""
+    valid = spots.valid[which]
+    flux = np.where(valid, spots.patches[which], 0).sum(axis=(1, 2), dtype=np.float64)
+    pixels = np.maximum(valid.sum(axis=(1, 2)), 1)
+    sigma_flux = noise[which] * np.sqrt(pixels)
     # Centroid of A pixels under white noise: each axis errs by noise * sqrt(A) * spread / flux.
-    sigma = noise[which] * np.sqrt(pixels) * np.sqrt(pixels / 12) / np.maximum(flux, 1e-9)
+    sigma = sigma_flux * np.sqrt(pixels / 12) / np.maximum(flux, sigma_flux)
+    flags = np.full(len(which), int(TargetFlag.EXTENDED))
+    if saturated is not None:
+        flags |= np.where(saturated[which], int(TargetFlag.SATURATED), 0)
     return Targets(
-        x=blobs.x[which] - spots.left[which], y=blobs.y[which] - spots.top[which], radiance=flux,
-        sigma_x=sigma, sigma_y=sigma, sigma_radiance=noise[which] * np.sqrt(pixels), blob=which,
-        score=blobs.score[which], flags=np.full(len(which), int(TargetFlag.EXTENDED)),
+        x=blobs.x[which] - spots.left[which], y=blobs.y[which] - spots.top[which], radiance=np.maximum(flux, 0),
+        sigma_x=sigma, sigma_y=sigma, sigma_radiance=sigma_flux, blob=which, score=blobs.score[which], flags=flags,
     )  # fmt: skip
-
-
-def _joined(first: Targets, second: Targets) -> Targets:
-    columns = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in vars(first)}
-    return Targets(**columns).select(np.argsort(columns["blob"], kind="stable"))
 
 
 def _to_frame(targets: Targets, frame: Frame, spots: Spots) -> Targets:

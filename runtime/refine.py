@@ -2,7 +2,7 @@
 
 For each patch the radiance, position and number of targets and a background plane are fitted by
 Levenberg-Marquardt to the pixel-integrated PSF (``optics.Psf``), all patches of equal count in one
-batch. Saturated pixels are censored: where the model exceeds full scale there is no residual. The
+batch. Saturated pixels are censored: where data and model reach full scale there is no residual. The
 network supplies the start; the number of targets is decided again among K - 1, K and K + 1 by
 penalised likelihood, repeatedly, because on a 3x grid neighbouring cells and ghosts look alike.
 No weights, no training: this is physics, and it knows its errors.
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glint.errors import InputError
 from glint.optics import Psf
 from glint.runtime.fit import (
     PLANE,
@@ -44,8 +45,8 @@ class RefineConfig:
         max_targets: most targets in a patch.
         separation: two targets nearer than this are one, pixels; two thirds of it where the radiance
             is known, because noise moves true pairs together and the radiance tells them from one.
-        noise_floor: least noise to assume, DN, for whole numbers (their quantisation alone is 0.29); a
-            tenth of it for others.
+        noise_floor: least noise to assume, DN (quantisation to whole numbers alone is 0.29); a tenth of
+            it for patches of other numbers whose noise is not given.
         background_share: standard deviation of the residual background over the patch's peak; of
             its slope per pixel, a fifth of that.
         iterations: Levenberg-Marquardt steps of a fit.
@@ -65,6 +66,14 @@ class RefineConfig:
     rounds: int = 3
     restarts: int = 3
     misfit: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_targets <= 5:
+            raise InputError(f"RefineConfig.max_targets: expected 1 to 5, got {self.max_targets}")
+        if not 0 <= self.restarts <= 100 or self.rounds < 0 or self.iterations < 1:
+            raise InputError("RefineConfig: expected restarts 0 to 100, rounds >= 0 and iterations >= 1")
+        if self.radiance is not None and not (self.radiance[0] > 0 and self.radiance[1] > 0):
+            raise InputError(f"RefineConfig.radiance: expected positive mean and deviation, got {self.radiance}")
 
 
 def refine(
@@ -93,14 +102,14 @@ def refine(
         config: priors and limits.
 
     Returns:
-        Targets in patch pixels, ordered by patch (none where a single one explains no more than
+        Targets in patch pixels, ordered by patch and x (none where a single one explains no more than
         noise would), with uncertainties from the normal matrix, score
         exp(-(sigma_x^2 + sigma_y^2) / 0.01), and flags.
     """
     config = config or RefineConfig()
     image = patches.astype(np.float64)
-    whole = (image == np.round(image)).all() or noise is not None
-    floor = config.noise_floor if whole else 0.1 * config.noise_floor
+    whole = (image == np.round(image)).all(axis=(1, 2)) | (noise is not None)
+    floor = np.where(whole, config.noise_floor, 0.1 * config.noise_floor)
     sd = np.maximum(border_noise(image) if noise is None else noise, floor)
     peak = image.max(axis=(1, 2), initial=0.0)
     limit = np.broadcast_to(np.asarray(np.inf if full_scale is None else full_scale, dtype=np.float64), image.shape)
@@ -203,6 +212,8 @@ def _restart(problem: Problem, best: dict[int, tuple[Fit, float]], config: Refin
         costs = _penalised(repeated, fit, config).reshape(len(poor), config.restarts)
         winner = costs.argmin(1)
         for row, number in enumerate(poor):
+            if not np.isfinite(costs[row, winner[row]]):
+                continue
             old, margin = best[int(number)]
             gain = float(_penalised(problem.rows(np.array([number])), old, config)[0] - costs[row, winner[row]])
             if gain > 0:
@@ -223,7 +234,8 @@ def _is_poor(problem: Problem, number: int, fit: Fit, config: RefineConfig) -> b
     if left - pixels * noise > 5 * config.misfit * float((here.image[here.valid] ** 2).sum()):
         return False  # no arrangement of points could do
     strain = 2 * float(fit.cost[0]) - left / noise  # squared distance from the priors, in standard deviations
-    return left > noise * (pixels + 3 * np.sqrt(2 * pixels)) or strain > fit.count + 3 * np.sqrt(2 * fit.count)
+    known = PLANE + (fit.count if config.radiance is not None else 0)
+    return left > noise * (pixels + 3 * np.sqrt(2 * pixels)) or strain > known + 3 * np.sqrt(2 * known)
 
 
 def _row(fit: Fit, row: int) -> Fit:
@@ -232,7 +244,7 @@ def _row(fit: Fit, row: int) -> Fit:
 
 def _penalised(problem: Problem, fit: Fit, config: RefineConfig) -> FloatArray:
     """Cost plus what the free parameters are worth (BIC); infinite where two targets are one."""
-    pixels = problem.image[0].size
+    pixels = problem.image[0].size  # of the whole patch, valid or not: one more target may be anywhere in it
     cost = fit.cost + 0.5 * fit.theta.shape[1] * np.log(pixels)
     x, y = fit.column(0), fit.column(1)
     gap = np.hypot(x[:, :, None] - x[:, None], y[:, :, None] - y[:, None])
@@ -320,7 +332,7 @@ def _targets(problem: Problem, best: dict[int, tuple[Fit, float]], config: Refin
         allowed = config.misfit * (0.25 if k == config.max_targets else 1.0)
         if unexplained > allowed * float((image[here.valid[0]] ** 2).sum()):
             flags |= TargetFlag.EXTENDED
-        for i in range(k):
+        for i in np.argsort(fit.theta[0, :k]):
             sx, sy, ss = sigma[i], sigma[k + i], sigma[2 * k + i]
             score = np.nan_to_num(np.exp(-(sx**2 + sy**2) / 0.01))
             rows.append(np.array([*fit.theta[0, i::k][:3], sx, sy, ss, number, score, flags]))

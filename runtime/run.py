@@ -89,7 +89,7 @@ def run(
     source: str,
     *,
     out: str | Path | None = None,
-    overlay: Path | None = None,
+    overlay: str | Path | None = None,
     detector: str | Path = DEFAULT_DETECTOR,
     unmixer: str | Path = DEFAULT_UNMIXER,
     engine: str = "auto",
@@ -121,6 +121,7 @@ def run(
     Raises:
         GlintError: one of its subclasses, for a bad source, model, output or argument.
     """
+    overlay = Path(overlay) if overlay is not None else None
     frames = open_source(source)
     frames.refuse_collisions(overlay)
     sinks = _Sinks(out, overlay, overwrite=overwrite)

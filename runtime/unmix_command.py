@@ -94,9 +94,7 @@ def unmix(
                 targets = refine(chunk, targets, psf, full_scale=full_scale, config=config)
             parts.append(Targets(**{**vars(targets), "blob": targets.blob + start}))
             line.update(start + len(chunk))
-    return (
-        Targets(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in vars(parts[0])}) if parts else Targets()
-    )
+    return Targets.concatenate(parts)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 """Training LSNet on real frames, with rendered clusters pasted on real and generated backgrounds.
 
 Truth for the decomposition: B* is the frame inpainted (harmonically) inside the dilated target
-mask, T* = D - B*. Without it B + T = D is satisfied by any split.
+mask, T* = D - B* inside the mask and 0 outside. Without it B + T = D is satisfied by any split.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def _paste_clusters(
 ) -> tuple[FRAME_ARRAY, NDArray[np.bool_]]:
     """Add rendered groups of 1-5 targets within one pixel; their mask is where they exceed a fifth of their peak."""
     size = frame.shape[0]
-    frame, mask = frame.copy(), mask.copy()
+    empty, frame, mask = frame, frame.copy(), mask.copy()
     for _ in range(rng.integers(1, augmentation.clusters + 1)):
         count = rng.integers(1, 6, 1)
         members = np.nan_to_num(draw_offsets(count, 0.5, rng)[0, : count[0]])
@@ -263,7 +263,7 @@ def _paste_clusters(
         position = members - 0.5 + centre
         image = psf.render(position[:, 0], position[:, 1], rng.uniform(0.5, 1.0, count[0]), (size, size))
         column, row = np.round(centre).astype(int)
-        local = frame[max(0, row - 10) : row + 11, max(0, column - 10) : column + 11]
+        local = empty[max(0, row - 10) : row + 11, max(0, column - 10) : column + 11]
         contrast = np.exp(rng.uniform(*np.log(augmentation.contrast)))
         image *= contrast * max(float(local.std()), 1.0) / image.max()
         frame += image.astype(np.float32)

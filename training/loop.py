@@ -171,7 +171,8 @@ class Trainer:
             log.write(json.dumps(row) + "\n")
         self.save("last")
         name = self.task.best_metric
-        if metrics[name] >= max(r[name] for r in self.history):
+        scores = [r[name] for r in self.history if r[name] is not None]
+        if row[name] is not None and row[name] >= max(scores):
             self.save("best")
 
     def save(self, name: str) -> None:

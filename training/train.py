@@ -49,6 +49,8 @@ def train(
     """
     import torch
 
+    from glint.config import from_dict
+    from glint.training.checkpoint import load_checkpoint
     from glint.training.loop import Recipe, Trainer
     from glint.training.networks import load_model
 
@@ -62,7 +64,17 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     task, default = _task(network, data, domain, Recipe())
-    if init is not None:
+    if resume:
+        info, _ = load_checkpoint(last)
+        default = from_dict(Recipe, info.recipe, where=str(last))
+        changed = [n for n, v in recipe.items() if n != "steps" and v != getattr(default, n)]
+        if changed or init is not None:
+            what = ", ".join(f"--{n.replace('_', '-')}" for n in changed) or "--init"
+            raise InputError(f"--resume continues with the settings of the run; {what} cannot be changed")
+        minutes = minutes or (0.0 if "steps" in recipe else default.minutes)
+        if "init" in info.data:
+            task.data["init"] = info.data["init"]
+    elif init is not None:
         info, model = load_model(init)
         task.data["init"] = {"sha256": info.sha256, "step": info.step, "data": info.data}
     trainer = Trainer(task, replace(default, minutes=minutes, **recipe), out, device=device)
@@ -97,16 +109,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="checkpoints and log")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="SIRST-style folder (lsnet)")
     parser.add_argument("--domain", choices=("csist", "sensor"), default="sensor", help="patches (dscsnet)")
-    parser.add_argument("--steps", type=positive_int, help="optimisation steps")
-    parser.add_argument("--minutes", type=float, default=0.0, help="time budget instead of steps")
-    parser.add_argument("--batch", type=positive_int)
-    parser.add_argument("--lr", type=float)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--validate-every", type=positive_int, metavar="STEPS")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--steps", type=positive_int, help="optimisation steps (default: 10000)")
+    budget.add_argument("--minutes", type=float, default=0.0, help="time budget instead of steps")
+    parser.add_argument("--batch", type=positive_int, help="samples per step (default: dscsnet 128, lsnet 8)")
+    parser.add_argument("--lr", type=float, help="peak learning rate (default: dscsnet 1.5e-3, lsnet 1e-3)")
+    parser.add_argument("--seed", type=int, help="of weights and data (default: 1)")
+    parser.add_argument("--validate-every", type=positive_int, metavar="STEPS", help="also writes a checkpoint")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--init", type=Path, metavar="CHECKPOINT", help="start a new run from these weights")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=positive_int)
+    parser.add_argument("--threads", type=positive_int, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--json", action="store_true", help="print the last validation as JSON")
 
 

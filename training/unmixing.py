@@ -25,6 +25,8 @@ DOMAINS: dict[str, tuple[PatchConfig, Normaliser]] = {
     # ... while a camera's gain is anybody's guess.
     "sensor": (SENSOR_TRAINING, Normaliser("peak", 1.0)),
 }
+THRESHOLD_DN = 50.0  # the paper's brightness threshold, for csist
+THRESHOLD_SHARE = 0.2  # of the brightest cell, for sensor
 VALIDATION_SEED = 20_000
 VALIDATION_PATCHES = 2000
 
@@ -32,8 +34,8 @@ VALIDATION_PATCHES = 2000
 def decode_threshold(domain: str, grids: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Radiance that a cell must exceed to count: the paper's 50 DN, or a share of the brightest cell."""
     if domain == "csist":
-        return np.full(len(grids), 50.0)
-    return 0.2 * grids.max(axis=(1, 2))
+        return np.full(len(grids), THRESHOLD_DN)
+    return THRESHOLD_SHARE * grids.max(axis=(1, 2))
 
 
 class UnmixingTask:

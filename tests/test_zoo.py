@@ -1,0 +1,46 @@
+"""The released models: intact, described, and at least as good as what their page promises, roughly."""
+
+import numpy as np
+import pytest
+
+from glint.benchmarks.evaluate import evaluate
+from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, load_card, zoo_folder, zoo_names
+from glint.runtime.run import run
+
+
+@pytest.mark.parametrize("stem", zoo_names())
+def test_a_released_model_is_intact_and_described(stem):
+    card, path = load_card(zoo_folder() / f"{stem}.json")
+    assert path.stat().st_size > 1e5
+    assert f"{card.name}.{card.precision}" == stem
+    assert card.parity["relative"] < 1e-3
+    assert card.training["recipe"]["seed"] >= 0 and card.training["history"] and card.metrics
+    assert card.parameters > 0 and card.macs > 0
+
+
+def test_the_defaults_are_released():
+    assert {f"{DEFAULT_DETECTOR}.fp32", f"{DEFAULT_UNMIXER}.fp32"} <= set(zoo_names())
+
+
+def test_the_protocol_model_beats_every_answer_on_the_grid_once_refined():
+    result = evaluate("dscsnet-s-csist", condition="14bit", number=150, seed=9, radiance_prior=(235.0, 8.66))
+    assert result["grid"]["cso_map"] > 42  # published networks: 44-47
+    assert result["refined"]["cso_map"] > 90  # an ideally ranked perfect grid: 59.7
+    assert result["refined"]["count_accuracy"] > 97
+
+
+def test_the_sensor_model_does_not_depend_on_the_gain_of_the_camera():
+    from glint.patches import CONDITIONS, simulate_patches
+    from glint.runtime.unmix_command import unmix
+
+    image = simulate_patches(CONDITIONS["float"], 20, np.random.default_rng(2)).image
+    one, many = unmix(image, refined=False), unmix(64 * image, refined=False)
+    assert np.array_equal(one.blob, many.blob)
+    assert np.allclose(one.x, many.x) and np.allclose(64 * one.radiance, many.radiance, rtol=1e-3)
+
+
+def test_a_simulated_scene_is_found_and_taken_apart():
+    source = "synthetic://?size=256x224&frames=2&clusters=3&singles=2&noise=0.5&seed=12"
+    truth = run(source, radiance_prior=(100.0, 12.0))["truth"]
+    assert truth["found"] >= 0.7 * truth["targets"]
+    assert truth["false"] <= 0.2 * truth["targets"]
