@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         extra = _EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        hint = f"pip install 'glint[{extra}]'"
+        hint = f"pip install '.[{extra}]' in the checkout of glint"
         return _report(MissingDependencyError(f"{error.name} is not installed", hint=hint), debug=debug)
     finally:
         if in_main_thread:

@@ -31,8 +31,8 @@ class TargetFlag(IntFlag):
 
 
 FLAG_TEXT = {
-    TargetFlag.SATURATED: "a pixel of the patch is at full scale: the radiance is a lower bound",
-    TargetFlag.EDGE: "the patch reaches over the edge of the frame: missing pixels were replicated",
+    TargetFlag.SATURATED: "a pixel of the spot is at full scale: the radiance is inferred from the others",
+    TargetFlag.EDGE: "the patch reaches over the edge of the frame; the missing pixels are not fitted",
     TargetFlag.NOT_CONVERGED: "the refinement stopped before its step was small",
     TargetFlag.COUNT_AMBIGUOUS: "another number of targets explains the patch almost as well",
     TargetFlag.EXTENDED: "the spot is not made of point targets of this PSF",

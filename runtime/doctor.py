@@ -29,15 +29,15 @@ _LIBRARIES = (
     ("scipy", "scipy", "optics and image labels", "pip install scipy", True),
     ("PIL", "pillow", "image files", "pip install pillow", True),
     ("onnxruntime", "onnxruntime", "engine on the CPU", "pip install onnxruntime", True),
-    ("torch", "torch", "glint train, export", "pip install 'glint[train]'", False),
-    ("safetensors", "safetensors", "glint train, export", "pip install 'glint[train]'", False),
-    ("onnx", "onnx", "glint export", "pip install 'glint[export]'", False),
-    ("onnxscript", "onnxscript", "glint export", "pip install 'glint[export]'", False),
+    ("torch", "torch", "glint train, export", "pip install '.[train]' in the checkout of glint", False),
+    ("safetensors", "safetensors", "glint train, export", "pip install '.[train]' in the checkout of glint", False),
+    ("onnx", "onnx", "glint export", "pip install '.[export]' in the checkout of glint", False),
+    ("onnxscript", "onnxscript", "glint export", "pip install '.[export]' in the checkout of glint", False),
     (
         "tensorrt", "tensorrt", "engine on NVIDIA GPUs (not used by this version yet)",
         "comes with JetPack; in a virtual environment: python3 -m venv --system-site-packages", False,
     ),
-    ("pycuda", "pycuda", "GPU memory (not used by this version yet)", "pip install 'glint[tensorrt]'", False),
+    ("pycuda", "pycuda", "GPU memory (not used by this version yet)", "pip install '.[tensorrt]' in the checkout of glint", False),
 )  # fmt: skip
 
 
@@ -125,10 +125,18 @@ def _models() -> list[Check]:
             detail = f"{card.task}, {card.parameters / 1e6:.2f} M parameters, {path.stat().st_size / 1e6:.1f} MB"
             checks.append(Check(f"model {stem}", OK, detail, True))
         except GlintError as error:
-            checks.append(Check(f"model {stem}", BROKEN, str(error), True, "pip install --force-reinstall glint"))
+            checks.append(
+                Check(
+                    f"model {stem}",
+                    BROKEN,
+                    str(error),
+                    True,
+                    "pip install --force-reinstall . in the checkout of glint",
+                )
+            )
     for stem in (f"{DEFAULT_DETECTOR}.fp32", f"{DEFAULT_UNMIXER}.fp32"):
         if stem not in names:
-            fix = "pip install --force-reinstall glint"
+            fix = "pip install --force-reinstall . in the checkout of glint"
             checks.append(Check(f"model {stem}", MISSING, "glint run takes it by default", True, fix))
     return checks
 

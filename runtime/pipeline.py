@@ -169,7 +169,8 @@ def refine_spots(frame: Frame, blobs: Blobs, spots: Spots, targets: Targets, psf
     missing = np.setdiff1d(np.arange(len(blobs)), targets.blob)
     whole = np.union1d(extended, missing)
     kept = refined.select(~np.isin(refined.blob, whole))
-    saturated = (spots.valid & (spots.patches >= limit)).any(axis=(1, 2)) if limit is not None else None
+    at_limit = spots.patches >= (np.inf if limit is None else limit)
+    saturated = np.any(spots.valid & at_limit, axis=(1, 2))
     joined = Targets.concatenate([kept, _centroids(blobs, spots, whole, noise, saturated)])
     return joined.select(np.argsort(joined.blob, kind="stable"))
 
@@ -179,7 +180,7 @@ def _centroids(
     spots: Spots,
     which: NDArray[np.int64],
     noise: NDArray[np.float64],
-    saturated: NDArray[np.bool_] | None,
+    saturated: NDArray[np.bool_],
 ) -> Targets:
     """One target per blob: the detector's flux-weighted centre and the flux that its light's pixels hold."""
     valid = spots.valid[which]
@@ -188,9 +189,7 @@ def _centroids(
     sigma_flux = noise[which] * np.sqrt(pixels)
     # Centroid of A pixels under white noise: each axis errs by noise * sqrt(A) * spread / flux.
     sigma = sigma_flux * np.sqrt(pixels / 12) / np.maximum(flux, sigma_flux)
-    flags = np.full(len(which), int(TargetFlag.EXTENDED))
-    if saturated is not None:
-        flags |= np.where(saturated[which], int(TargetFlag.SATURATED), 0)
+    flags = int(TargetFlag.EXTENDED) | np.where(saturated[which], int(TargetFlag.SATURATED), 0)
     return Targets(
         x=blobs.x[which] - spots.left[which], y=blobs.y[which] - spots.top[which], radiance=np.maximum(flux, 0),
         sigma_x=sigma, sigma_y=sigma, sigma_radiance=sigma_flux, blob=which, score=blobs.score[which], flags=flags,

@@ -165,7 +165,7 @@ class Trainer:
         self.model.load_state_dict(weights)
         # A score without a single case is NaN, which JSON does not know.
         scores = {name: None if value != value else value for name, value in metrics.items()}
-        row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": round(loss, 6), **scores}
+        row: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1), "loss": round(loss, 6), **scores}
         self.history.append(row)
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
