@@ -29,15 +29,15 @@ _LIBRARIES = (
     ("scipy", "scipy", "optics and image labels", "pip install scipy", True),
     ("PIL", "pillow", "image files", "pip install pillow", True),
     ("onnxruntime", "onnxruntime", "engine on the CPU", "pip install onnxruntime", True),
-    ("torch", "torch", "glint train, export", "pip install '.[train]' in the checkout of glint", False),
-    ("safetensors", "safetensors", "glint train, export", "pip install '.[train]' in the checkout of glint", False),
-    ("onnx", "onnx", "glint export", "pip install '.[export]' in the checkout of glint", False),
-    ("onnxscript", "onnxscript", "glint export", "pip install '.[export]' in the checkout of glint", False),
+    ("torch", "torch", "glint train, export", "pip install '.[train]' (in the checkout)", False),
+    ("safetensors", "safetensors", "glint train, export", "pip install '.[train]' (in the checkout)", False),
+    ("onnx", "onnx", "glint export", "pip install '.[export]' (in the checkout)", False),
+    ("onnxscript", "onnxscript", "glint export", "pip install '.[export]' (in the checkout)", False),
     (
         "tensorrt", "tensorrt", "engine on NVIDIA GPUs (not used by this version yet)",
         "comes with JetPack; in a virtual environment: python3 -m venv --system-site-packages", False,
     ),
-    ("pycuda", "pycuda", "GPU memory (not used by this version yet)", "pip install '.[tensorrt]' in the checkout of glint", False),
+    ("pycuda", "pycuda", "GPU memory (not used by this version yet)", "pip install '.[tensorrt]' (in the checkout)", False),
 )  # fmt: skip
 
 
@@ -131,12 +131,12 @@ def _models() -> list[Check]:
                     BROKEN,
                     str(error),
                     True,
-                    "pip install --force-reinstall . in the checkout of glint",
+                    "pip install --force-reinstall .",
                 )
             )
     for stem in (f"{DEFAULT_DETECTOR}.fp32", f"{DEFAULT_UNMIXER}.fp32"):
         if stem not in names:
-            fix = "pip install --force-reinstall . in the checkout of glint"
+            fix = "pip install --force-reinstall ."
             checks.append(Check(f"model {stem}", MISSING, "glint run takes it by default", True, fix))
     return checks
 

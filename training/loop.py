@@ -171,8 +171,8 @@ class Trainer:
             log.write(json.dumps(row) + "\n")
         self.save("last")
         name = self.task.best_metric
-        scores = [r[name] for r in self.history if r[name] is not None]
-        if row[name] is not None and row[name] >= max(scores):
+        so_far = [r[name] for r in self.history if r[name] is not None]
+        if row[name] is not None and row[name] >= max(so_far):
             self.save("best")
 
     def save(self, name: str) -> None:

@@ -134,7 +134,7 @@ def test_a_checkpoint_without_torch_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "glint.benchmarks.torch_engine", raising=False)
-    glint("evaluate", tmp_path / "x.safetensors").refused(3, "torch is not installed", "glint[train]")
+    glint("evaluate", tmp_path / "x.safetensors").refused(3, "torch is not installed", "'.[train]'")
 
 
 def test_an_unknown_model_and_a_missing_engine_have_their_codes(glint: Glint, tmp_path: Path) -> None:

@@ -125,7 +125,10 @@ def test_an_error_that_is_not_ours_is_not_hidden(command):
 def test_a_missing_library_names_the_extra_that_brings_it(command, capsys, module, extra):
     command(raising(ModuleNotFoundError(f"No module named {module!r}", name=module)))
     assert cli.main(["fake"]) == 3
-    assert capsys.readouterr().err == f"error: {module} is not installed\nhint: pip install 'glint[{extra}]'\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: {module} is not installed\nhint: pip install '.[{extra}]' in the checkout of glint\n"
+    )
 
 
 def test_a_missing_module_of_our_own_is_not_hidden(command):
