@@ -37,7 +37,7 @@ _LIBRARIES = (
         "tensorrt", "tensorrt", "engine on NVIDIA GPUs (not used by this version yet)",
         "comes with JetPack; in a virtual environment: python3 -m venv --system-site-packages", False,
     ),
-    ("pycuda", "pycuda", "GPU memory (not used by this version yet)", "pip install '.[tensorrt]' (in the checkout)", False),
+    ("pycuda", "pycuda", "GPU memory (not used by this version yet)", "pip install pycuda", False),
 )  # fmt: skip
 
 
