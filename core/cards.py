@@ -180,6 +180,8 @@ def _card_path(model: str | Path, precision: str) -> Path:
         if not card.is_file():
             raise ModelError(f"model card {card}: no such file")
         return card
+    if path.suffix == ".safetensors":
+        raise ModelError(f"{path} is a checkpoint, not a model", hint="glint export makes a model of it")
     card = zoo_folder() / f"{model}.{precision}.json"
     if len(path.parts) != 1 or not card.is_file():
         ending = f".{precision}"

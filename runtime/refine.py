@@ -156,20 +156,21 @@ def _search(
     pending = {
         k: (patch, fit_targets(problem.rows(patch), theta, config.iterations)) for k, (patch, theta) in starts.items()
     }
+    pixels = problem.image[0].size if len(problem.image) else 0
     # Until a round says otherwise, the count is that of the start.
     best = {int(n): (_row(fit, i), np.inf) for patch, fit in pending.values() for i, n in enumerate(patch)}
     for _ in range(config.rounds):
-        improved: dict[int, list[tuple[int, FloatArray, Fit]]] = {}
+        improved: dict[int, list[tuple[int, Fit]]] = {}
         for k, (patch, fit) in pending.items():
             here = problem.rows(patch)
-            costs = [_penalised(here, fit, config)]
+            costs = [_penalised(fit, pixels, config)]
             fits = [fit]
             if k < config.max_targets:
                 fits.append(fit_targets(here, _grown(here, fit), config.iterations))
-                costs.append(_penalised(here, fits[-1], config))
+                costs.append(_penalised(fits[-1], pixels, config))
             if k > 1:
                 fits.append(fit_targets(here, _merged(fit), config.iterations))
-                costs.append(_penalised(here, fits[-1], config))
+                costs.append(_penalised(fits[-1], pixels, config))
             table = np.stack(costs)
             order = np.sort(table, axis=0)
             rival = order[1] if len(table) > 1 else np.full(len(patch), np.inf)
@@ -179,17 +180,13 @@ def _search(
                 chosen = _row(fits[winner[row]], row)
                 best[int(number)] = (chosen, float(margin[row]))
                 if winner[row]:
-                    improved.setdefault(chosen.count, []).append((int(number), chosen.theta[0], chosen))
+                    improved.setdefault(chosen.count, []).append((int(number), chosen))
         if not improved:
             break
         pending = {
             k: (
-                np.array([m[0] for m in members]),
-                Fit(
-                    np.array([m[1] for m in members]),
-                    np.concatenate([m[2].cost for m in members]),
-                    np.concatenate([m[2].converged for m in members]),
-                ),
+                np.array([number for number, _ in members]),
+                Fit(*(np.concatenate([getattr(fit, name) for _, fit in members]) for name in vars(members[0][1]))),
             )
             for k, members in improved.items()
         }
@@ -201,7 +198,7 @@ def _restart(problem: Problem, best: dict[int, tuple[Fit, float]], config: Refin
     poor = np.array([number for number, (fit, _) in best.items() if _is_poor(problem, number, fit, config)])
     if not len(poor) or problem.image.shape[1] < 7:
         return
-    here = problem.rows(poor)
+    here, pixels = problem.rows(poor), problem.image[0].size
     spots = np.where(here.valid, here.image, 0.0)
     repeated = problem.rows(np.repeat(poor, config.restarts))
     for k in range(1, config.max_targets + 1):
@@ -209,13 +206,13 @@ def _restart(problem: Problem, best: dict[int, tuple[Fit, float]], config: Refin
         columns = [v.reshape(len(repeated.image), k) for v in (x, y, radiance)]
         theta = np.column_stack([*columns, np.zeros((len(repeated.image), PLANE))])
         fit = fit_targets(repeated, theta, config.iterations)
-        costs = _penalised(repeated, fit, config).reshape(len(poor), config.restarts)
+        costs = _penalised(fit, pixels, config).reshape(len(poor), config.restarts)
         winner = costs.argmin(1)
         for row, number in enumerate(poor):
             if not np.isfinite(costs[row, winner[row]]):
                 continue
             old, margin = best[int(number)]
-            gain = float(_penalised(problem.rows(np.array([number])), old, config)[0] - costs[row, winner[row]])
+            gain = float(_penalised(old, pixels, config)[0] - costs[row, winner[row]])
             if gain > 0:
                 chosen = _row(fit, row * config.restarts + winner[row])
                 # The beaten fit is the rival now, unless it had as many targets.
@@ -242,9 +239,11 @@ def _row(fit: Fit, row: int) -> Fit:
     return Fit(fit.theta[row : row + 1], fit.cost[row : row + 1], fit.converged[row : row + 1])
 
 
-def _penalised(problem: Problem, fit: Fit, config: RefineConfig) -> FloatArray:
-    """Cost plus what the free parameters are worth (BIC); infinite where two targets are one."""
-    pixels = problem.image[0].size  # of the whole patch, valid or not: one more target may be anywhere in it
+def _penalised(fit: Fit, pixels: int, config: RefineConfig) -> FloatArray:
+    """Cost plus what the free parameters are worth (BIC); infinite where two targets are one.
+
+    ``pixels`` are those of the whole patch, valid or not: one more target may be anywhere in it.
+    """
     cost = fit.cost + 0.5 * fit.theta.shape[1] * np.log(pixels)
     x, y = fit.column(0), fit.column(1)
     gap = np.hypot(x[:, :, None] - x[:, None], y[:, :, None] - y[:, None])

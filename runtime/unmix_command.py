@@ -49,7 +49,9 @@ def read_patches(path: Path) -> NDArray[Any]:
         if not archive:
             return np.asarray(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError) as error:
-        raise SourceError(f"{path} is not an .npy array of numbers: {error}") from error
+        # NumPy's own message may advise to allow pickles, which run code: it is not passed on.
+        hint = "write it with numpy.save(path, array), or give a folder of images"
+        raise SourceError(f"{path} is not an .npy array of numbers", hint=hint) from error
     raise InputError(f"{path}: expected one array (.npy), got an archive (.npz)")
 
 

@@ -267,3 +267,10 @@ def test_a_bad_option_is_a_usage_error(glint: Glint, array: Path, words: list[st
 
 def test_a_process_leaves_with_the_code_of_the_command(shell: Callable[..., Any], tmp_path: Path) -> None:
     shell("unmix", tmp_path / "nowhere.npy").refused(2, "nowhere.npy")
+
+
+def test_a_pickled_array_is_refused_without_advice_to_load_it_anyway(glint: Glint, tmp_path: Path) -> None:
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    outcome = glint("unmix", tmp_path / "objects.npy")
+    assert outcome.code == 2
+    assert "not an .npy array" in outcome.err and "allow_pickle" not in outcome.err and "unsafely" not in outcome.err

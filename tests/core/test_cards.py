@@ -181,3 +181,9 @@ def test_the_installed_zoo_lists_what_lies_in_it():
     assert zoo_folder().is_dir()
     assert zoo_names() == sorted(zoo_names())
     assert len(zoo_names()) == len(list(zoo_folder().glob("*.json")))
+
+
+def test_a_checkpoint_given_as_a_model_is_told_how_to_become_one(zoo):
+    with pytest.raises(ModelError, match="is a checkpoint") as caught:
+        load_card("runs/best.safetensors")
+    assert "glint export" in caught.value.hint

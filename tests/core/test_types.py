@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,3 +148,9 @@ def test_flag_names_are_those_of_the_set_bits_in_order(flags):
 
 def test_bits_without_a_name_are_left_out():
     assert flag_names(1024 + TargetFlag.EDGE) == ["EDGE"]
+
+
+def test_the_page_of_conventions_explains_every_flag_as_registered():
+    page = (Path(__file__).parents[2] / "docs" / "conventions.md").read_text(encoding="utf-8")
+    for flag, text in FLAG_TEXT.items():
+        assert f"| `{flag.name}` | {text}" in page
