@@ -24,11 +24,11 @@ from glint.progress import Progress
 from glint.runtime.detector import Detector
 from glint.runtime.engine import Engine, open_engine
 from glint.runtime.options import add_engine_arguments, add_refine_arguments
-from glint.runtime.refine import RefineConfig, refine
+from glint.runtime.refine import refine, refine_config
 from glint.runtime.unmixer import Unmixer
 from glint.types import Frame, Targets
 
-_CHUNK = 500
+_CHUNK = 256
 
 
 def evaluate(
@@ -48,7 +48,7 @@ def evaluate(
     """Score a model.
 
     A detector is scored on a SIRST-style folder at each image's own size; an unmixer on a
-    CSIST-100K folder or on fresh simulated patches, on its grid and refined.
+    CSIST-100K folder or on fresh simulated patches: on its grid, off it, and refined.
 
     Args:
         model: name in the zoo, path of a model card, or a checkpoint (needs PyTorch).
@@ -108,28 +108,26 @@ def _score_detector(detector: Detector, data: Path, split: str, matching: str) -
 
 
 def _score_unmixer(unmixer: Unmixer, patches: Patches, radiance_prior: tuple[float, float] | None) -> dict[str, Any]:
-    config, psf = RefineConfig(radiance=radiance_prior), Psf(unmixer.spec.sigma)
+    config, psf = refine_config(unmixer.spec, radiance=radiance_prior), Psf(unmixer.spec.sigma)
     values = unmixer.check(patches.image)
-    on_grid: list[Targets] = []
-    refined: list[Targets] = []
+    rows: dict[str, list[Targets]] = {"grid": [], "network": [], "refined": []}
     seconds = np.zeros(2)
     with Progress("evaluate", len(values)) as line:
         for start in range(0, len(values), _CHUNK):
             chunk = values[start : start + _CHUNK]
             began = time.perf_counter()
-            coarse = unmixer(chunk)
-            middle = time.perf_counter()
             limit = patches.full_scale[start : start + _CHUNK, None, None]
-            fine = refine(chunk, coarse, psf, full_scale=limit, config=config)
+            unmixed = unmixer(chunk, full_scale=limit)
+            middle = time.perf_counter()
+            fine = refine(chunk, unmixed.candidates, psf, full_scale=limit, config=config)
             seconds += (middle - began, time.perf_counter() - middle)
-            for parts, targets in ((on_grid, coarse), (refined, fine)):
+            for parts, targets in zip(rows.values(), (unmixed.on_grid(), unmixed.targets(), fine)):
                 parts.append(Targets(**{**vars(targets), "blob": targets.blob + start}))
             line.update(start + len(chunk))
     return {
         "patches": len(values),
-        "radiance_prior": radiance_prior,
-        "grid": _rounded(_score(on_grid, patches)),
-        "refined": _rounded(_score(refined, patches)),
+        "radiance_prior": config.radiance,
+        **{name: _rounded(_score(parts, patches)) for name, parts in rows.items()},
         "ms_per_patch": dict(zip(("unmix", "refine"), np.round(1e3 * seconds / max(len(values), 1), 4).tolist())),
     }
 
@@ -160,7 +158,7 @@ def _text(result: dict[str, Any]) -> str:
     where = result.get("data") or f"{result['condition']}, seed {result['seed']}"
     lines = [f"{result['model']} on {result['patches']} patches ({where})"]
     lines.append("           CSO-mAP   AP05   AP10   AP15   AP20   AP25  count %  RMSE px  ms/patch")
-    for name, stage in (("grid", "unmix"), ("refined", "refine")):
+    for name, stage in (("grid", "unmix"), ("network", "unmix"), ("refined", "refine")):
         row = result[name]
         aps = "".join(f"{v:7.2f}" for v in row["ap"])
         rmse = f"{row['position_rmse']:9.3f}" if row["position_rmse"] is not None else "        -"

@@ -47,7 +47,7 @@ class DetectorSpec:
 
 @dataclass(frozen=True)
 class UnmixerSpec:
-    """How DSCSNet's grid becomes targets.
+    """How DSCSNet's maps become targets.
 
     Attributes:
         patch: pixels per side of the patches that the runtime cuts out.
@@ -57,6 +57,9 @@ class UnmixerSpec:
         threshold: radiance that a cell must exceed, DN; 0 if ``relative`` is used.
         relative: share of the brightest cell of the patch that a cell must exceed.
         radiance_unit: DN (of the normalised scale) of a typical target.
+        radiance_prior: mean and standard deviation of a target's radiance in the data that the model
+            is for, DN; None where radiances are anybody's guess.
+        sigma_sd: standard deviation of the PSF's sigma in those data, pixels.
     """
 
     patch: int = 11
@@ -66,6 +69,8 @@ class UnmixerSpec:
     threshold: float = 0.0
     relative: float = 0.0
     radiance_unit: float = 235.0
+    radiance_prior: tuple[float, float] | None = None
+    sigma_sd: float = 0.0
 
 
 @dataclass(frozen=True)

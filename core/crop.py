@@ -27,6 +27,19 @@ def crop_windows(image: NDArray[Any], left: ArrayLike, top: ArrayLike, size: int
     return image[rows[:, :, None], columns[:, None, :]]
 
 
+def crop_patches(patches: NDArray[Any], left: ArrayLike, top: ArrayLike, size: int) -> NDArray[Any]:
+    """A ``size`` x ``size`` window of each patch, wholly inside it: ``[N, n, n]`` -> ``[N, size, size]``.
+
+    Args:
+        patches: ``[N, n, n]``.
+        left, top: column and row of each window's first pixel, whole numbers ``[N]``.
+        size: pixels per side.
+    """
+    steps = np.arange(size)
+    columns, rows = (np.asarray(first, dtype=np.int64)[:, None] + steps for first in (left, top))
+    return patches[np.arange(len(patches))[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
 def border_level(patches: NDArray[np.floating]) -> NDArray[np.floating]:
     """Median of the outermost ring of each patch: ``[N, n, n]`` -> ``[N]``, a robust local background."""
     ring = np.ones(patches.shape[1:], dtype=bool)
@@ -41,12 +54,12 @@ def recentre(
     """Crop each patch around the centroid of its spot.
 
     Args:
-        patches: ``[N, n, n]``, DN.
+        patches: ``[N, n, n]``, DN, or ``[N, C, n, n]``, of which the first channel is.
         size: pixels per side of the crop, at most n.
 
     Returns:
-        crops ``[N, size, size]``, and the column and row of their first pixel ``[N]``. A position in
-        the crop plus these is a position in the patch.
+        crops ``[N, size, size]`` or ``[N, C, size, size]``, and the column and row of their first pixel
+        ``[N]``. A position in the crop plus these is a position in the patch.
 
     Raises:
         InputError: if the crop is larger than the patch.
@@ -57,13 +70,15 @@ def recentre(
     if size == n:
         zero = np.zeros(len(patches), dtype=np.int64)
         return patches, zero, zero
-    above = patches - border_level(patches)[:, None, None]
+    image = patches if patches.ndim == 3 else patches[:, 0]
+    above = image - border_level(image)[:, None, None]
     weight = np.maximum(above - _CENTROID_LEVEL * above.max(axis=(1, 2), keepdims=True), 0)
     weight += 1e-6 * np.abs(above).max(axis=(1, 2), keepdims=True) + 1e-12  # a flat patch is cut in its middle
     total = weight.sum(axis=(1, 2))
     steps = np.arange(n)
     first = [(weight.sum(axis=axis) @ steps) / total - (size - 1) / 2 for axis in (1, 2)]
     left, top = (np.clip(np.round(f), 0, n - size).astype(np.int64) for f in first)
-    rows = top[:, None] + np.arange(size)
-    columns = left[:, None] + np.arange(size)
-    return patches[np.arange(len(patches))[:, None, None], rows[:, :, None], columns[:, None, :]], left, top
+    if patches.ndim == 3:
+        return crop_patches(patches, left, top, size), left, top
+    channels = [crop_patches(patches[:, c], left, top, size) for c in range(patches.shape[1])]
+    return np.stack(channels, axis=1), left, top

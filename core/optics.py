@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,6 +36,24 @@ def cell_index(coordinate: ArrayLike, c: int) -> NDArray[np.int64]:
     return np.floor((np.asarray(coordinate, dtype=np.float64) + 0.5) * c).astype(np.int64)
 
 
+def pixel_profiles(coordinate: NDArray[Any], sigma: ArrayLike, n: int) -> tuple[Any, Any, Any]:
+    """The separable factor g of the model at pixels 0..n-1, and its derivatives, all ``[..., n]``.
+
+    Args:
+        coordinate: targets on this axis, pixels, any shape; its floating type is that of the result.
+        sigma: of the PSF, pixels, broadcast against ``coordinate``.
+        n: pixels.
+
+    Returns:
+        g, dg / d coordinate, dg / d sigma.
+    """
+    sigma = np.asarray(sigma, dtype=coordinate.dtype)[..., None]
+    edges = (np.arange(n + 1, dtype=coordinate.dtype) - coordinate.dtype.type(0.5) - coordinate[..., None]) / sigma
+    density = np.exp(-0.5 * edges**2) / (math.sqrt(2 * math.pi) * sigma)
+    cumulative = erf(edges * coordinate.dtype.type(math.sqrt(0.5)))
+    return 0.5 * np.diff(cumulative, axis=-1), -np.diff(density, axis=-1), -np.diff(edges * density, axis=-1)
+
+
 @dataclass(frozen=True)
 class Psf:
     """Pixel-integrated Gaussian point-spread function.
@@ -51,14 +70,11 @@ class Psf:
 
     def profile(self, coordinate: ArrayLike, n: int) -> FloatArray:
         """g at pixels 0..n-1 for targets at ``coordinate`` (any shape): ``[..., n]``."""
-        edges = np.arange(n + 1) - 0.5 - np.asarray(coordinate, dtype=np.float64)[..., None]
-        return np.diff(erf(edges / (math.sqrt(2) * self.sigma)), axis=-1) / 2
+        return pixel_profiles(np.asarray(coordinate, dtype=np.float64), self.sigma, n)[0]
 
     def profile_derivative(self, coordinate: ArrayLike, n: int) -> FloatArray:
         """Derivative of :meth:`profile` with respect to the coordinate: ``[..., n]``."""
-        edges = np.arange(n + 1) - 0.5 - np.asarray(coordinate, dtype=np.float64)[..., None]
-        density = np.exp(-0.5 * (edges / self.sigma) ** 2) / (math.sqrt(2 * math.pi) * self.sigma)
-        return -np.diff(density, axis=-1)
+        return pixel_profiles(np.asarray(coordinate, dtype=np.float64), self.sigma, n)[1]
 
     def render(self, x: ArrayLike, y: ArrayLike, radiance: ArrayLike, shape: tuple[int, int]) -> FloatArray:
         """Image of the targets: ``[..., K]`` positions and radiances give ``[..., H, W]``.

@@ -25,13 +25,14 @@ from glint.cli import talk
 from glint.crop import recentre
 from glint.errors import CheckFailedError
 from glint.files import atomic_path, refuse_existing, sha256
-from glint.patches import CONDITIONS, simulate_patches
+from glint.patches import simulate_patches
 from glint.scenes import SceneConfig, simulate_scene
 from glint.training.checkpoint import CheckpointInfo, keep_weights
 from glint.training.detection import NORMALISER
+from glint.training.dscsnet import DSCSNet
 from glint.training.lsnet import MULTIPLE, LSNet
 from glint.training.networks import load_model, task_of
-from glint.training.unmixing import DOMAINS, RADIANCE_UNIT, THRESHOLD_DN, THRESHOLD_SHARE
+from glint.training.unmixing import DOMAINS, RADIANCE_PRIOR, RADIANCE_UNIT, SIGMA_SD, THRESHOLD_DN, THRESHOLD_SHARE
 
 OPSET = 19
 PARITY_LIMIT = 1e-3  # largest error of a sound export, relative to the largest output
@@ -128,21 +129,24 @@ def _plan(info: CheckpointInfo, threshold: float | None) -> _Plan:
     size, cells = int(info.config["size"]), int(info.config["cells"])
     domain = str(info.data["domain"])
     scene_config, normaliser = DOMAINS[domain]
-    patch = TensorSpec("patch", "float32", (-1, 1, size, size))
-    grid = TensorSpec("grid", "float32", (-1, 1, size * cells, size * cells))
+    grid = size * cells
+    patch = TensorSpec("patch", "float32", (-1, 2, size, size))
+    channels = dict(zip(DSCSNet.OUTPUTS, (1, 1, 2, 1, 3)))
+    outputs = tuple(TensorSpec(n, "float32", (-1, c, grid, grid)) for n, c in channels.items())
     rng = np.random.default_rng(0)
     trials = []
     for number in (1, 7, 64):
-        image = simulate_patches(CONDITIONS["8sat"] if domain == "csist" else scene_config, number, rng).image
-        trials.append(normaliser.apply(recentre(image, size)[0]).value[:, None])
+        crops = recentre(simulate_patches(scene_config, number, rng).image, size)[0]
+        trials.append(np.stack([normaliser.apply(crops).value, (crops >= 255).astype(np.float32)], axis=1))
     absolute = domain == "csist"
     level = (THRESHOLD_DN if absolute else THRESHOLD_SHARE) if threshold is None else threshold
     unmixer = UnmixerSpec(
         patch=scene_config.size, crop=size, cells=cells, sigma=float(info.config["sigma"]),
         threshold=level if absolute else 0.0, relative=0.0 if absolute else level, radiance_unit=RADIANCE_UNIT,
+        radiance_prior=RADIANCE_PRIOR[domain], sigma_sd=SIGMA_SD[domain],
     )  # fmt: skip
     dynamic = {0: torch.export.Dim("batch", min=1, max=65536)}
-    return _Plan(patch, (grid,), dynamic, torch.from_numpy(trials[1]), trials, normaliser, unmixer=unmixer)
+    return _Plan(patch, outputs, dynamic, torch.from_numpy(trials[1]), trials, normaliser, unmixer=unmixer)
 
 
 def _write_onnx(model: nn.Module, plan: _Plan, path: Path) -> None:

@@ -1,173 +1,246 @@
 """The fit behind the refinement: targets and a background plane, by Levenberg-Marquardt, in batches.
 
-All patches of a batch have the same number K of targets; a row of parameters is
-[x.., y.., radiance.., level, slope x, slope y]. Saturated pixels are censored: where data and model
-both reach full scale there is no residual.
+Every patch has the same :data:`SLOTS` for targets, used or not, so that patches with different
+numbers of targets are one batch. A row of parameters is
+
+    [x_1 .. x_5, y_1 .. y_5, radiance_1 .. radiance_5, level, slope x, slope y, sigma].
+
+Saturated pixels are censored: where data and model both reach full scale there is no residual.
+All numbers are float32: noise is far above its resolution, and it is twice as fast.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.optics import Psf
+from glint.optics import pixel_profiles
 
+SLOTS = 5  # targets of a patch, at most
 PLANE = 3  # parameters of the background: level and two slopes
-_REWEIGHTINGS = 8
+PARAMETERS = 3 * SLOTS + PLANE + 1
+X, Y, RADIANCE = (np.s_[:, i * SLOTS : (i + 1) * SLOTS] for i in range(3))
+BACKGROUND, SIGMA = np.s_[:, 3 * SLOTS : 3 * SLOTS + PLANE], np.s_[:, -1]
+_LONGEST_STEP = 0.3  # px; the model is only locally linear
+_STILL = 1e-3  # px; a step as short as this ends a fit, and what is left is its square
 
-FloatArray = NDArray[np.float64]
+Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Patches of one batch and what weighs their pixels."""
+    """Patches of one batch and what weighs their pixels.
 
-    image: FloatArray  # [M, n, n] DN
-    noise: FloatArray  # [M] DN
-    full_scale: FloatArray  # [M, n, n] DN, infinity for none
-    valid: BoolArray  # [M, n, n] pixels that count
-    background_sd: FloatArray  # [M, 3] DN, DN per pixel twice: level and slopes
-    radiance: tuple[float, float] | None
-    psf: Psf
+    Attributes:
+        image: ``[M, w, w]``, DN.
+        noise: standard deviation of a pixel, DN, ``[M]``.
+        full_scale: level at which a pixel is saturated, ``[M, w, w]``, DN, infinity for none.
+        valid: pixels that count, ``[M, w, w]``.
+    """
+
+    image: Array
+    noise: Array
+    full_scale: Array
+    valid: BoolArray
 
     def rows(self, index: NDArray[Any]) -> Problem:
         """The patches that an index names."""
-        return replace(
-            self, image=self.image[index], noise=self.noise[index], full_scale=self.full_scale[index],
-            background_sd=self.background_sd[index], valid=self.valid[index],
-        )  # fmt: skip
+        return Problem(*(getattr(self, name)[index] for name in vars(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where fits begin, and what is known before they do.
+
+    Attributes:
+        theta: parameters, ``[M, PARAMETERS]``; those of unused slots are 0.
+        used: which slots hold a target, ``[M, SLOTS]``.
+        mean, information: Gaussian prior of each parameter, ``[M, PARAMETERS]``; information is
+            1 / variance, 0 where nothing is known. Infinite information of sigma holds it fixed.
+    """
+
+    theta: Array
+    used: BoolArray
+    mean: Array
+    information: Array
+
+    def rows(self, index: NDArray[Any]) -> Start:
+        """The starts that an index names."""
+        return Start(*(getattr(self, name)[index] for name in vars(self)))
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A batch of fits with K targets each; ``theta`` is [x.., y.., radiance.., level, slope x, slope y]."""
+    """Where fits ended.
 
-    theta: FloatArray  # [M, 3K + 3]
-    cost: FloatArray  # [M] negative log posterior
-    converged: BoolArray  # [M]
+    Attributes:
+        start: where they began.
+        theta: parameters, ``[M, PARAMETERS]``.
+        misfit: squared residuals over the noise, ``[M]``.
+        strain: squared distance from the priors in standard deviations, ``[M]``.
+        information: second derivative of the cost, ``[M, P, P]`` with P = PARAMETERS, or one less
+            where sigma is held; 1 on the diagonal of unused slots.
+        counted: pixels that had a say, ``[M]``.
+        converged: whether the last step was short, ``[M]``.
+    """
+
+    start: Start
+    theta: Array
+    misfit: Array
+    strain: Array
+    information: Array
+    counted: NDArray[np.int64]
+    converged: BoolArray
 
     @property
-    def count(self) -> int:
-        """Number of targets K."""
-        return target_count(self.theta)
+    def cost(self) -> Array:
+        """Negative log posterior up to a constant, ``[M]``."""
+        return 0.5 * (self.misfit + self.strain)
 
-    def column(self, which: int) -> FloatArray:
-        """x (0), y (1) or radiance (2): ``[M, K]``."""
-        k = self.count
-        return self.theta[:, which * k : (which + 1) * k]
+    @property
+    def number(self) -> NDArray[np.int64]:
+        """Targets of each fit, ``[M]``."""
+        return self.start.used.sum(axis=1)
+
+    def rows(self, index: NDArray[Any]) -> Fit:
+        """The fits that an index names."""
+        others = {name: value[index] for name, value in vars(self).items() if name != "start"}
+        return Fit(start=self.start.rows(index), **others)
+
+    def replaced(self, index: NDArray[Any], other: Fit) -> Fit:
+        """With the rows that an index names taken from ``other``."""
+
+        def mixed(mine: Any, theirs: Any) -> Any:
+            result = mine.copy()
+            result[index] = theirs
+            return result
+
+        start = Start(*(mixed(getattr(self.start, n), getattr(other.start, n)) for n in vars(self.start)))
+        names = [name for name in vars(self) if name != "start"]
+        return Fit(start=start, **{name: mixed(getattr(self, name), getattr(other, name)) for name in names})
 
 
-def target_count(theta: FloatArray) -> int:
-    """Number of targets that a row of parameters describes."""
-    return (theta.shape[1] - PLANE) // 3
-
-
-def fit_targets(problem: Problem, theta: FloatArray, iterations: int) -> Fit:
-    """Levenberg-Marquardt from ``theta``, all patches at once; each keeps its own damping."""
-    m, parameters = theta.shape
-    k = target_count(theta)
-    theta = theta.copy()
-    damping = np.full(m, 1e-2)
-    residual, counts = model_residual(problem, theta)
-    cost = posterior_cost(problem, theta, residual)
-    converged = np.zeros(m, dtype=bool)
-    diagonal = np.arange(parameters)
+def fit_targets(problem: Problem, start: Start, iterations: int) -> Fit:
+    """Levenberg-Marquardt from a start, all patches at once; each keeps its own damping and its own end."""
+    fit, gradient = _linearise(problem, start, start.theta)
+    damping = np.full(len(start.theta), 1e-2, dtype=np.float32)
     for _ in range(iterations):
-        flat, prior = normal_equations(problem, theta, counts)
-        gradient = np.einsum("mnp,mn->mp", flat, (residual / problem.noise[:, None, None]).reshape(m, -1))
-        mean = np.zeros(parameters)
-        if problem.radiance is not None:
-            mean[2 * k : 3 * k] = problem.radiance[0]
-        gradient -= prior * (theta - mean)
-        matrix = np.swapaxes(flat, 1, 2) @ flat
-        matrix[:, diagonal, diagonal] += prior
-        scale = matrix[:, diagonal, diagonal]
-        matrix[:, diagonal, diagonal] += damping[:, None] * scale + 1e-12
-        step = np.linalg.solve(matrix, gradient[..., None])[..., 0]
-        step[:, : 2 * k] = np.clip(step[:, : 2 * k], -0.3, 0.3)  # the model is only locally linear
-        trial = theta + step
-        trial[:, : 2 * k] = np.clip(trial[:, : 2 * k], -0.5, problem.image.shape[1] - 0.5)
-        trial[:, 2 * k : 3 * k] = np.maximum(trial[:, 2 * k : 3 * k], 0.05 * np.abs(theta[:, 2 * k : 3 * k]) + 1e-6)
-        trial_residual, trial_counts = model_residual(problem, trial)
-        trial_cost = posterior_cost(problem, trial, trial_residual)
-        better = trial_cost <= cost
-        moved = np.abs(trial - theta)[:, : 2 * k].max(1, initial=0.0)
-        converged |= better & (moved < 1e-3)
-        theta[better], residual[better] = trial[better], trial_residual[better]
-        counts[better], cost = trial_counts[better], np.where(better, trial_cost, cost)
-        damping = np.clip(np.where(better, damping / 5, damping * 10), 1e-7, 1e7)
-        if converged.all():
+        active = np.flatnonzero(~fit.converged)
+        if not len(active):
             break
-    return Fit(theta, cost, converged)
+        # All rows are most often active: no copies then.
+        everything = len(active) == len(fit.theta)
+        here, begun, now, slope = (
+            (problem, start, fit, gradient)
+            if everything
+            else (problem.rows(active), start.rows(active), fit.rows(active), gradient[active])
+        )
+        trial = _stepped(here, now, slope, damping[active])
+        tried, tried_slope = _linearise(here, begun, trial)
+        better = tried.cost <= now.cost
+        moved = np.abs(trial - now.theta)[:, : 2 * SLOTS].max(axis=1)
+        damping[active] = np.clip(np.where(better, damping[active] / 5, damping[active] * 10), 1e-7, 1e7)
+        chosen = active[better]
+        tried = replace(tried, converged=better & (moved < _STILL))
+        fit = tried if everything and better.all() else fit.replaced(chosen, tried.rows(np.flatnonzero(better)))
+        gradient[chosen] = tried_slope[better]
+    return fit
 
 
-def model_residual(problem: Problem, theta: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """Pixels minus model ``[M, n, n]`` in DN, zero where censored, and which pixels count."""
-    k = target_count(theta)
-    model = problem.psf.render(theta[:, :k], theta[:, k : 2 * k], theta[:, 2 * k : 3 * k], problem.image.shape[1:])
-    model += (theta[:, -PLANE:] @ plane_basis(model.shape[-1]).T).reshape(model.shape)
-    limit = problem.full_scale
-    counts = problem.valid & ~((problem.image >= limit) & (model >= limit))
-    return np.where(counts, problem.image - model, 0.0), counts
+def _stepped(problem: Problem, fit: Fit, gradient: Array, damping: Array) -> Array:
+    """One damped Gauss-Newton step within bounds, ``[M, PARAMETERS]``."""
+    free = gradient.shape[1]
+    diagonal = np.arange(free)
+    scale = 1 / np.sqrt(fit.information[:, diagonal, diagonal])
+    matrix = fit.information * scale[:, :, None] * scale[:, None]
+    matrix[:, diagonal, diagonal] += damping[:, None] + np.float32(1e-6)
+    step = np.zeros_like(fit.theta)
+    step[:, :free] = np.linalg.solve(matrix, (gradient * scale)[..., None])[..., 0] * scale
+    positions = step[:, : 2 * SLOTS]
+    np.clip(positions, -_LONGEST_STEP, _LONGEST_STEP, out=positions)
+    theta = fit.theta + step
+    np.clip(theta[:, : 2 * SLOTS], -0.5, problem.image.shape[1] - 0.5, out=theta[:, : 2 * SLOTS])
+    theta[RADIANCE] = np.maximum(theta[RADIANCE], 0.05 * np.abs(fit.theta[RADIANCE]))
+    theta[SIGMA] = np.clip(theta[SIGMA], 0.8 * fit.theta[SIGMA], 1.25 * fit.theta[SIGMA])
+    return theta
 
 
-def posterior_cost(problem: Problem, theta: FloatArray, residual: FloatArray) -> FloatArray:
-    """Negative log posterior up to a constant: half the squared residuals and prior misfits, ``[M]``."""
-    k = target_count(theta)
-    cost: FloatArray = 0.5 * (residual**2).sum(axis=(1, 2)) / problem.noise**2
-    cost += 0.5 * ((theta[:, -PLANE:] / problem.background_sd) ** 2).sum(1)
-    if problem.radiance is not None:
-        mean, sd = problem.radiance
-        cost += 0.5 * (((theta[:, 2 * k : 3 * k] - mean) / sd) ** 2).sum(1)
-    return cost
+def _linearise(problem: Problem, start: Start, theta: Array) -> tuple[Fit, Array]:
+    """The fit as if it ended at ``theta``, and the downhill gradient there ``[M, P]``."""
+    m, size = len(theta), problem.image.shape[1]
+    sigma = theta[SIGMA][:, None]
+    gx, dx, sx = pixel_profiles(theta[X], sigma, size)  # [M, SLOTS, w]
+    gy, dy, sy = pixel_profiles(theta[Y], sigma, size)
+    radiance = (theta[RADIANCE] * start.used)[..., None]
+    rows = radiance * gy
+    basis = plane_basis(size)
+    model = np.swapaxes(rows, 1, 2) @ gx + (theta[BACKGROUND] @ basis).reshape(m, size, size)
+    counts = problem.valid & ~((problem.image >= problem.full_scale) & (model >= problem.full_scale))
+    weight = counts / problem.noise[:, None, None]
+    residual = (problem.image - model) * weight
+    held = bool(np.isinf(start.information[:, -1]).all())
+    free = PARAMETERS - held
+    jacobian = np.empty((m, free, size, size), dtype=np.float32)
+    np.multiply(rows[..., None], dx[:, :, None], out=jacobian[X])
+    np.multiply((radiance * dy)[..., None], gx[:, :, None], out=jacobian[Y])
+    np.multiply((start.used[..., None] * gy)[..., None], gx[:, :, None], out=jacobian[RADIANCE])
+    jacobian[BACKGROUND] = basis.reshape(PLANE, size, size)
+    if not held:
+        jacobian[SIGMA] = np.swapaxes(rows, 1, 2) @ sx + np.swapaxes(radiance * sy, 1, 2) @ gx
+    jacobian *= weight[:, None]
+    flat = jacobian.reshape(m, free, size * size)
+    information = flat @ np.swapaxes(flat, 1, 2)
+    prior, off = start.information[:, :free], (theta - start.mean)[:, :free]
+    gradient = (flat @ residual.reshape(m, -1, 1))[..., 0] - prior * off
+    diagonal = np.arange(free)
+    # An unused slot has neither data nor prior; 1 keeps the matrix regular and the slot where it is.
+    unused = np.zeros((m, free), dtype=np.float32)
+    unused[:, : 3 * SLOTS] = np.tile(~start.used, 3)
+    information[:, diagonal, diagonal] += prior + unused + np.float32(1e-12)
+    misfit = np.einsum("mij,mij->m", residual, residual)
+    strain = (prior * off**2).sum(axis=1)
+    fit = Fit(start, theta, misfit, strain, information, counts.sum(axis=(1, 2)), np.zeros(m, dtype=bool))
+    return fit, gradient
 
 
-def normal_equations(problem: Problem, theta: FloatArray, counts: BoolArray) -> tuple[FloatArray, FloatArray]:
-    """Jacobian ``[M, n^2, P]`` over the noise and the diagonal of the priors' information ``[M, P]``."""
-    m, parameters = theta.shape
-    k = target_count(theta)
-    shape = problem.image.shape[1:]
-    jacobian = problem.psf.jacobian(theta[:, :k], theta[:, k : 2 * k], theta[:, 2 * k : 3 * k], shape)
-    flat = np.moveaxis(jacobian, -1, -2).reshape(m, shape[0] * shape[1], 3 * k)
-    plane = np.broadcast_to(plane_basis(shape[0]), (m, flat.shape[1], PLANE))
-    flat = np.concatenate([flat, plane], axis=2)
-    flat *= (counts.reshape(m, -1) / problem.noise[:, None])[..., None]
-    prior = np.zeros((m, parameters))
-    prior[:, -PLANE:] = problem.background_sd**-2
-    if problem.radiance is not None:
-        prior[:, 2 * k : 3 * k] = problem.radiance[1] ** -2
-    return flat, prior
+def render(problem: Problem, fit: Fit) -> Array:
+    """What a fit says the patches are, before saturation: ``[M, w, w]``, DN."""
+    size = problem.image.shape[1]
+    sigma = fit.theta[SIGMA][:, None]
+    gx, gy = (pixel_profiles(fit.theta[axis], sigma, size)[0] for axis in (X, Y))
+    rows = (fit.theta[RADIANCE] * fit.start.used)[..., None] * gy
+    plane = (fit.theta[BACKGROUND] @ plane_basis(size)).reshape(-1, size, size)
+    model: Array = np.swapaxes(rows, 1, 2) @ gx + plane
+    return model
 
 
-def plane_basis(n: int) -> FloatArray:
-    """Level and slopes about the middle of an n-pixel window: ``[n^2, 3]``."""
+@lru_cache(maxsize=16)
+def plane_basis(n: int) -> Array:
+    """Level and slopes about the middle of an n-pixel window: ``float32 [3, n^2]``."""
     ramp = np.arange(n) - (n - 1) / 2
-    return np.stack([np.ones(n * n), np.tile(ramp, n), np.repeat(ramp, n)], axis=1)
+    basis = np.stack([np.ones(n * n), np.tile(ramp, n), np.repeat(ramp, n)]).astype(np.float32)
+    basis.setflags(write=False)
+    return basis
 
 
-def fit_plane(values: FloatArray, basis: FloatArray, weight: FloatArray) -> FloatArray:
-    """Weighted least-squares coefficients: values and weights ``[B, P]``, basis ``[P, 3]`` -> ``[B, 3]``."""
-    weighted = basis * weight[..., None]
-    normal = np.swapaxes(weighted, 1, 2) @ basis + 1e-9 * np.eye(basis.shape[1])  # without any weight: 0
-    solution = np.linalg.solve(normal, np.swapaxes(weighted, 1, 2) @ values[..., None])
-    return solution[..., 0].astype(np.float64, copy=False)
+def fit_plane(values: NDArray[Any], weight: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted least squares of a plane over n x n windows.
 
+    Args:
+        values, weight: ``[B, n, n]``.
 
-def border_noise(image: FloatArray) -> FloatArray:
-    """Robust standard deviation of the outermost ring of each patch about its plane, ``[N, n, n]`` -> ``[N]``.
-
-    The plane has the least absolute deviations, so light that reaches the ring hardly tilts it.
+    Returns:
+        Level and slopes about the middle ``[B, 3]`` (0 where the weights do not tell), and the inverse
+        of their normal matrix ``[B, 3, 3]``.
     """
-    ring = np.ones(image.shape[1:], dtype=bool)
-    ring[1:-1, 1:-1] = False
-    values, basis = image[:, ring], plane_basis(image.shape[1])[ring.ravel()]
-    rest: FloatArray = np.subtract(values, np.median(values, axis=1, keepdims=True), dtype=np.float64)
-    for _ in range(_REWEIGHTINGS):
-        scale = 1e-3 + 0.1 * np.median(np.abs(rest), axis=1, keepdims=True)
-        rest = values - fit_plane(values, basis, 1 / np.maximum(np.abs(rest), scale)) @ basis.T
-    deviation: FloatArray = np.median(np.abs(rest - np.median(rest, axis=1, keepdims=True)), axis=1)
-    return 1.4826 * deviation
+    basis = plane_basis(values.shape[-1]).astype(np.float64)
+    flat = weight.reshape(len(values), -1)
+    weighted = basis * flat[:, None]
+    inverse = np.linalg.inv(weighted @ basis.T + 1e-9 * np.eye(PLANE))
+    right = weighted @ values.reshape(len(values), -1, 1)
+    return (inverse @ right)[..., 0], inverse

@@ -22,7 +22,7 @@ def add_refine_arguments(parser: argparse.ArgumentParser, *, switch: bool = True
     """``--no-refine`` and ``--radiance-prior``."""
     group = parser.add_argument_group("refinement")
     if switch:
-        group.add_argument("--no-refine", action="store_true", help="leave targets on the network's 3x grid")
+        group.add_argument("--no-refine", action="store_true", help="take the network's targets as they are")
     group.add_argument(
         "--radiance-prior", metavar="MEAN,SD", type=_prior, help="radiance of a target in DN, if it is known"
     )

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from glint.candidates import Candidates
 from glint.crop import crop_windows
 from glint.optics import Psf
 from glint.runtime.detector import Detection, Detector
 from glint.runtime.fit import fit_plane, plane_basis
-from glint.runtime.refine import RefineConfig, refine
+from glint.runtime.refine import RefineConfig, refine, refine_config
 from glint.runtime.unmixer import Unmixer
 from glint.types import Blobs, Frame, TargetFlag, Targets
 
@@ -36,6 +37,8 @@ class Spots:
         left, top: column and row of the frame at which each patch starts, ``[B]``.
         structure: what the plane leaves of the background around each blob (clouds and noise), DN,
             rms, ``[B]``.
+        full_scale: level of the patch at which a pixel is saturated, ``float32 [B, n, n]``, DN;
+            infinity where that is unknown.
     """
 
     patches: NDArray[np.float32]
@@ -43,6 +46,7 @@ class Spots:
     left: NDArray[np.int64]
     top: NDArray[np.int64]
     structure: NDArray[np.float64]
+    full_scale: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +73,7 @@ class Pipeline:
 
     Args:
         detector, unmixer: loaded models.
-        refined: False leaves targets on the network's grid.
+        refined: False takes the network's word for its targets.
         config: priors and limits of the refinement.
     """
 
@@ -77,7 +81,7 @@ class Pipeline:
         self, detector: Detector, unmixer: Unmixer, *, refined: bool = True, config: RefineConfig | None = None
     ) -> None:
         self.detector, self.unmixer = detector, unmixer
-        self.refined, self.config = refined, config or RefineConfig()
+        self.refined, self.config = refined, config or refine_config(unmixer.spec)
         self.psf = Psf(unmixer.spec.sigma)
 
     def __call__(self, frame: Frame, *, capture_ms: float = 0.0) -> Result:
@@ -86,13 +90,15 @@ class Pipeline:
         detection = self.detector(frame)
         detected = time.perf_counter()
         spots = cut_spots(frame, detection, self.unmixer.spec.patch)
-        targets = self.unmixer(spots.patches)
-        unmixed = time.perf_counter()
+        unmixed = self.unmixer(spots.patches, full_scale=spots.full_scale)
+        taken_apart = time.perf_counter()
         if self.refined and len(spots.patches):
-            targets = refine_spots(frame, detection.blobs, spots, targets, self.psf, self.config)
+            targets = refine_spots(frame, detection.blobs, spots, unmixed.candidates, self.psf, self.config)
+        else:
+            targets = unmixed.targets()
         targets = _to_frame(targets, frame, spots)
         done = time.perf_counter()
-        spans = (detected - started, unmixed - detected, done - unmixed)
+        spans = (detected - started, taken_apart - detected, done - taken_apart)
         stages = [capture_ms, *(1e3 * s for s in spans)]
         latency = dict(zip(STAGES, [*stages, sum(stages)]))
         return Result(frame, detection, targets, spots, latency)
@@ -109,7 +115,8 @@ def cut_spots(frame: Frame, detection: Detection, size: int) -> Spots:
     left, top = (np.round(v).astype(np.int64) - size // 2 for v in (blobs.x, blobs.y))
     if blobs.label_map is None or not len(blobs):
         patches = crop_windows(residual, left, top, size).astype(np.float32)
-        return Spots(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)))
+        limit = _full_scale(frame, patches, left, top)
+        return Spots(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)), limit)
     margin = (_WINDOW - size) // 2
     data, above, label = (
         crop_windows(v, left - margin, top - margin, _WINDOW) for v in (frame.data, residual, blobs.label_map)
@@ -122,9 +129,8 @@ def cut_spots(frame: Frame, detection: Detection, size: int) -> Spots:
     ramp = np.arange(_WINDOW) - (_WINDOW - 1) / 2
     near = np.exp(-0.5 * (ramp**2 + ramp[:, None] ** 2) / _NEARNESS**2)
     weight = np.where(reach, 0.0, near)
-    basis = plane_basis(_WINDOW)
-    coefficients = fit_plane(background.reshape(len(blobs), -1), basis, weight.reshape(len(blobs), -1))
-    plane = (coefficients @ basis.T).reshape(background.shape)
+    coefficients, _ = fit_plane(background, weight)
+    plane = (coefficients @ plane_basis(_WINDOW)).reshape(background.shape)
     patches = data - np.where(reach, plane, background)
     variance = (weight * (background - plane) ** 2).sum(axis=(1, 2)) / np.maximum(weight.sum(axis=(1, 2)), 1e-9)
     structure = np.sqrt(variance)
@@ -133,7 +139,19 @@ def cut_spots(frame: Frame, detection: Detection, size: int) -> Spots:
     rows, columns = top[:, None] + steps, left[:, None] + steps
     valid &= ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     inner = np.s_[:, margin : margin + size, margin : margin + size]
-    return Spots(np.where(foreign, 0, patches)[inner].astype(np.float32), valid[inner], left, top, structure)
+    cut = np.where(foreign, 0, patches)[inner].astype(np.float32)
+    return Spots(cut, valid[inner], left, top, structure, _full_scale(frame, cut, left, top))
+
+
+def _full_scale(
+    frame: Frame, patches: NDArray[np.float32], left: NDArray[np.int64], top: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """A pixel at full scale in the frame is at this level in the patch."""
+    if frame.full_scale is None:
+        return np.full(patches.shape, np.inf, dtype=np.float32)
+    raw = crop_windows(frame.data, left, top, patches.shape[1]).astype(np.float32)
+    limit: NDArray[np.float32] = patches + (np.float32(frame.full_scale) - raw)
+    return limit
 
 
 def local_noise(image: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -150,7 +168,9 @@ def local_noise(image: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[n
     return 1.4826 * deviation / 6
 
 
-def refine_spots(frame: Frame, blobs: Blobs, spots: Spots, targets: Targets, psf: Psf, config: RefineConfig) -> Targets:
+def refine_spots(
+    frame: Frame, blobs: Blobs, spots: Spots, candidates: Candidates, psf: Psf, config: RefineConfig
+) -> Targets:
     """Refined targets in patch pixels.
 
     A spot that no set of point targets explains becomes one target at its centre, flagged
@@ -159,18 +179,13 @@ def refine_spots(frame: Frame, blobs: Blobs, spots: Spots, targets: Targets, psf
     """
     # Clouds under a blob look like targets to a fit that expects the sensor's noise only.
     noise = np.maximum(local_noise(frame.data, blobs.x, blobs.y), spots.structure)
-    limit = None
-    if frame.full_scale is not None:
-        # A pixel at full scale in the frame is at this level in the patch.
-        raw = crop_windows(frame.data, spots.left, spots.top, spots.patches.shape[1]).astype(np.float32)
-        limit = spots.patches + (frame.full_scale - raw)
-    refined = refine(spots.patches, targets, psf, noise=noise, full_scale=limit, valid=spots.valid, config=config)
+    refined = refine(
+        spots.patches, candidates, psf, noise=noise, full_scale=spots.full_scale, valid=spots.valid, config=config
+    )
     extended = np.unique(refined.blob[(refined.flags & TargetFlag.EXTENDED) != 0])
-    missing = np.setdiff1d(np.arange(len(blobs)), targets.blob)
-    whole = np.union1d(extended, missing)
+    whole = np.union1d(extended, np.flatnonzero(candidates.count() == 0))
     kept = refined.select(~np.isin(refined.blob, whole))
-    at_limit = spots.patches >= (np.inf if limit is None else limit)
-    saturated = np.any(spots.valid & at_limit, axis=(1, 2))
+    saturated = np.any(spots.valid & (spots.patches >= spots.full_scale), axis=(1, 2))
     joined = Targets.concatenate([kept, _centroids(blobs, spots, whole, noise, saturated)])
     return joined.select(np.argsort(joined.blob, kind="stable"))
 

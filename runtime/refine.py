@@ -1,39 +1,55 @@
-"""Off the grid: targets of the network refined on the optical model, with their uncertainties.
+"""Off the grid: the network's candidates refined on the optical model, with their uncertainties.
 
-For each patch the radiance, position and number of targets and a background plane are fitted by
-Levenberg-Marquardt to the pixel-integrated PSF (``optics.Psf``), all patches of equal count in one
-batch. Saturated pixels are censored: where data and model reach full scale there is no residual. The
-network supplies the start; the number of targets is decided again among K - 1, K and K + 1 by
-penalised likelihood, repeatedly, because on a 3x grid neighbouring cells and ghosts look alike.
-No weights, no training: this is physics, and it knows its errors.
+For each patch the positions and radiances of its targets and a background plane (and, where the
+optics are known to vary, the width of the PSF) are fitted by Levenberg-Marquardt to the
+pixel-integrated PSF (``optics.Psf``), all patches in one batch. Saturated pixels are censored: where
+data and model reach full scale there is no residual. What the network says of a target enters twice:
+as the start, and as a Gaussian prior of the width that the network itself predicts, which leads where
+the noise is strong and says nothing where the data are sharp. Where the number of targets is in
+doubt, one more and one less are fitted and the likelihoods decide; where the fit stays poor, rendered
+arrangements give second starts. No weights, no training: this is physics, and it knows its errors.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glint.candidates import Candidates
+from glint.cards import UnmixerSpec
+from glint.crop import crop_patches
 from glint.errors import InputError
 from glint.optics import Psf
 from glint.runtime.fit import (
+    BACKGROUND,
+    PARAMETERS,
     PLANE,
+    RADIANCE,
+    SIGMA,
+    SLOTS,
+    Array,
+    BoolArray,
     Fit,
     Problem,
-    border_noise,
+    Start,
+    X,
+    Y,
+    fit_plane,
     fit_targets,
-    model_residual,
-    normal_equations,
+    plane_basis,
+    render,
 )
 from glint.runtime.templates import nearest_arrangements
 from glint.types import TargetFlag, Targets
 
-_COLUMNS = ("x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance", "blob", "score", "flags")
-
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+_WINDOW = 7  # px; what a cluster within about a pixel lights
+_REACH = 2.0  # px; a candidate farther from the window's middle needs the whole patch
+_LIGHT = 5.0  # sigma of the PSF beyond which a target's light is nothing
+_SURE = 0.98  # probability of a count beyond which no other is tried
+_COUNT_FLOOR = 1e-4  # least probability of a count: the network is never that sure
+_RIVAL = 2.0  # log likelihood ratio below which a count is ambiguous
 
 
 @dataclass(frozen=True)
@@ -49,7 +65,9 @@ class RefineConfig:
             it for patches of other numbers whose noise is not given.
         background_share: standard deviation of the residual background over the patch's peak; of
             its slope per pixel, a fifth of that.
-        iterations: Levenberg-Marquardt steps of a fit.
+        sigma_sd: standard deviation of the PSF's sigma from patch to patch, pixels; 0 holds it fixed.
+        trust: width of the prior over the spread that the network predicts; infinity for no prior.
+        iterations: Levenberg-Marquardt steps of a fit, at most.
         rounds: times that the number of targets may change by one.
         restarts: starts per number of targets from rendered arrangements where the fit is poor.
         misfit: share of the patch's energy that the model may leave unexplained; beyond it the
@@ -58,47 +76,55 @@ class RefineConfig:
     """
 
     radiance: tuple[float, float] | None = None
-    max_targets: int = 5
+    max_targets: int = SLOTS
     separation: float = 0.45
     noise_floor: float = 0.3
-    background_share: float = 0.03
-    iterations: int = 12
-    rounds: int = 3
+    background_share: float = 0.01
+    sigma_sd: float = 0.0
+    trust: float = 1.5
+    iterations: int = 6
+    rounds: int = 2
     restarts: int = 3
     misfit: float = 0.02
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_targets <= 5:
-            raise InputError(f"RefineConfig.max_targets: expected 1 to 5, got {self.max_targets}")
+        if not 1 <= self.max_targets <= SLOTS:
+            raise InputError(f"RefineConfig.max_targets: expected 1 to {SLOTS}, got {self.max_targets}")
         if not 0 <= self.restarts <= 100 or self.rounds < 0 or self.iterations < 1:
             raise InputError("RefineConfig: expected restarts 0 to 100, rounds >= 0 and iterations >= 1")
+        if not (self.trust > 0 and self.sigma_sd >= 0 and self.background_share > 0):
+            raise InputError("RefineConfig: expected trust and background_share > 0 and sigma_sd >= 0")
         if self.radiance is not None and not (self.radiance[0] > 0 and self.radiance[1] > 0):
             raise InputError(f"RefineConfig.radiance: expected positive mean and deviation, got {self.radiance}")
 
 
+def refine_config(spec: UnmixerSpec, *, radiance: tuple[float, float] | None = None) -> RefineConfig:
+    """What a model's card knows beforehand; a radiance that the user knows comes first."""
+    return RefineConfig(radiance=radiance or spec.radiance_prior, sigma_sd=spec.sigma_sd)
+
+
 def refine(
     patches: NDArray[np.floating],
-    start: Targets,
+    candidates: Candidates,
     psf: Psf,
     *,
-    noise: FloatArray | None = None,
+    noise: ArrayLike | None = None,
     full_scale: ArrayLike | None = None,
     valid: BoolArray | None = None,
     config: RefineConfig | None = None,
 ) -> Targets:
-    """Refine the targets of a batch of patches.
+    """Refine the candidates of a batch of patches.
 
     Args:
         patches: ``[N, n, n]``, DN above the background.
-        start: targets with ``blob`` the number of their patch, in patch pixels. A patch without
-            any stays without.
+        candidates: of the network, in pixels of the patch and DN. A patch without any stays without.
         psf: the optics.
-        noise: standard deviation of each patch's noise, DN, ``[N]``; estimated from its border
-            if None.
+        noise: standard deviation of each patch's noise, DN, ``[N]``; estimated from the pixels around
+            the spot if None.
         full_scale: level at which a pixel of the patch is saturated, DN; one number or ``[N, n, n]``
             (full scale less the background there); None if it never is.
         valid: ``bool [N, n, n]``: pixels that belong to the spot; None: all. The others are not
-            fitted, and targets do not start there.
+            fitted, and candidates there are no targets.
         config: priors and limits.
 
     Returns:
@@ -107,233 +133,358 @@ def refine(
         exp(-(sigma_x^2 + sigma_y^2) / 0.01), and flags.
     """
     config = config or RefineConfig()
-    image = patches.astype(np.float64)
-    whole = (image == np.round(image)).all(axis=(1, 2)) | (noise is not None)
-    floor = np.where(whole, config.noise_floor, 0.1 * config.noise_floor)
-    sd = np.maximum(border_noise(image) if noise is None else noise, floor)
-    peak = image.max(axis=(1, 2), initial=0.0)
-    limit = np.broadcast_to(np.asarray(np.inf if full_scale is None else full_scale, dtype=np.float64), image.shape)
-    level_sd = config.background_share * np.maximum(peak, 10 * sd)
-    background_sd = level_sd[:, None] * np.array([1.0, 0.2, 0.2])
+    image = np.asarray(patches, dtype=np.float32)
+    n = image.shape[1]
+    limit = np.broadcast_to(np.asarray(np.inf if full_scale is None else full_scale, dtype=np.float32), image.shape)
     mask = np.ones(image.shape, dtype=bool) if valid is None else valid
-    problem = Problem(image, sd, limit, mask, background_sd, config.radiance, psf)
-    best = _search(problem, _starts(start, mask, config), config)
-    if config.restarts:
-        _restart(problem, best, config)
-    return _targets(problem, best, config)
+    candidates = _within(candidates, mask)
+    count = np.minimum(candidates.count(), config.max_targets)
+    used = np.arange(SLOTS) < count[:, None]
+    sd, plane, plane_sd = _surroundings(image, candidates, used, psf, mask & (image < limit), noise, config)
+    whole = Problem(image, sd, limit, mask)
+    size = min(_WINDOW, n)
+    left, top, wide = _windows(candidates, used, size, n)
+    parts = []
+    for rows, w in ((np.flatnonzero(~wide & (count > 0)), size), (np.flatnonzero(wide & (count > 0)), n)):
+        if not len(rows):
+            continue
+        x, y = (left[rows], top[rows]) if w < n else (np.zeros(len(rows), dtype=np.int64),) * 2
+        problem = whole.rows(rows)
+        if w < n:
+            cut = {name: crop_patches(getattr(problem, name), x, y, w) for name in ("image", "full_scale", "valid")}
+            problem = replace(problem, **cut)
+        # The plane is about the middle of the patch; this is its level at the middle of the window.
+        level = plane[rows, 0] + plane[rows, 1] * (x + (w - n) / 2) + plane[rows, 2] * (y + (w - n) / 2)
+        own = candidates.rows(rows).moved(-x, -y)
+        search = _Search(problem, own, np.column_stack([level, plane[rows, 1:]]), plane_sd[rows], psf, config)
+        parts.append(search.targets(used[rows], rows, x, y))
+    targets = Targets.concatenate(parts)
+    return targets.select(np.lexsort((targets.x, targets.blob)))
 
 
-def _starts(start: Targets, valid: BoolArray, config: RefineConfig) -> dict[int, tuple[NDArray[np.int64], FloatArray]]:
-    """Starting points by count: patch numbers and theta. Weak surplus targets are left out."""
-    groups: dict[int, list[tuple[int, FloatArray]]] = {}
+def _within(candidates: Candidates, valid: BoolArray) -> Candidates:
+    """Candidates on pixels that do not count are none; the others move up."""
     last = valid.shape[-1] - 1
-    row, column = (np.clip(np.round(v).astype(np.int64), 0, last) for v in (start.y, start.x))
-    start = start.select(valid[start.blob, row, column])
-    order = np.lexsort((-start.radiance, start.blob))
-    for rows in np.split(order, np.flatnonzero(np.diff(start.blob[order])) + 1) if len(order) else []:
-        rows = _thin(start, rows, config.separation)[: config.max_targets]
-        theta = np.concatenate([start.x[rows], start.y[rows], start.radiance[rows], np.zeros(PLANE)])
-        groups.setdefault(len(rows), []).append((int(start.blob[rows[0]]), theta))
-    return {
-        k: (np.array([patch for patch, _ in members]), np.array([theta for _, theta in members]))
-        for k, members in groups.items()
-    }
+    column, row = (np.clip(np.round(v).astype(np.int64), 0, last) for v in (candidates.x, candidates.y))
+    presence = candidates.presence * valid[np.arange(len(valid))[:, None], row, column]
+    order = np.argsort(-presence, axis=1, kind="stable")
+    columns = {**vars(candidates), "presence": presence}
+    return Candidates(**{name: np.take_along_axis(value, order, axis=1) for name, value in columns.items()})
 
 
-def _thin(start: Targets, rows: NDArray[np.int64], separation: float) -> NDArray[np.int64]:
-    """Brightest first, leave out what lies too near to a brighter one (a ghost in the next cell)."""
-    kept: list[int] = []
-    for row in rows:
-        if all(np.hypot(start.x[row] - start.x[k], start.y[row] - start.y[k]) >= separation for k in kept):
-            kept.append(int(row))
-    return np.array(kept, dtype=np.int64)
+def _windows(
+    candidates: Candidates, used: BoolArray, size: int, n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], BoolArray]:
+    """First column and row of a window about the candidates of each patch, and which do not fit into it."""
+    first, wide = [], np.zeros(len(used), dtype=bool)
+    for position in (candidates.x[:, :SLOTS], candidates.y[:, :SLOTS]):
+        low = np.where(used, position, np.inf).min(axis=1)
+        high = np.where(used, position, -np.inf).max(axis=1)
+        middle = np.where(used.any(axis=1), (low + high) / 2, (n - 1) / 2)
+        start = np.clip(np.round(middle - (size - 1) / 2), 0, n - size).astype(np.int64)
+        wide |= used.any(axis=1) & ((low < start + 0.5) | (high > start + size - 1.5) | (high - low > 2 * _REACH))
+        first.append(start)
+    return first[0], first[1], wide & (n > size)
 
 
-def _search(
-    problem: Problem, starts: dict[int, tuple[NDArray[np.int64], FloatArray]], config: RefineConfig
-) -> dict[int, tuple[Fit, float]]:
-    """For each patch the best fit over the counts, and by how much it beats the next best count."""
-    pending = {
-        k: (patch, fit_targets(problem.rows(patch), theta, config.iterations)) for k, (patch, theta) in starts.items()
-    }
-    pixels = problem.image[0].size if len(problem.image) else 0
-    # Until a round says otherwise, the count is that of the start.
-    best = {int(n): (_row(fit, i), np.inf) for patch, fit in pending.values() for i, n in enumerate(patch)}
-    for _ in range(config.rounds):
-        improved: dict[int, list[tuple[int, Fit]]] = {}
-        for k, (patch, fit) in pending.items():
-            here = problem.rows(patch)
-            costs = [_penalised(fit, pixels, config)]
-            fits = [fit]
-            if k < config.max_targets:
-                fits.append(fit_targets(here, _grown(here, fit), config.iterations))
-                costs.append(_penalised(fits[-1], pixels, config))
-            if k > 1:
-                fits.append(fit_targets(here, _merged(fit), config.iterations))
-                costs.append(_penalised(fits[-1], pixels, config))
-            table = np.stack(costs)
-            order = np.sort(table, axis=0)
-            rival = order[1] if len(table) > 1 else np.full(len(patch), np.inf)
-            margin = np.where(np.isfinite(rival), rival - np.where(np.isfinite(order[0]), order[0], 0.0), np.inf)
-            winner = table.argmin(0)
-            for row, number in enumerate(patch):
-                chosen = _row(fits[winner[row]], row)
-                best[int(number)] = (chosen, float(margin[row]))
-                if winner[row]:
-                    improved.setdefault(chosen.count, []).append((int(number), chosen))
-        if not improved:
-            break
-        pending = {
-            k: (
-                np.array([number for number, _ in members]),
-                Fit(*(np.concatenate([getattr(fit, name) for _, fit in members]) for name in vars(members[0][1]))),
-            )
-            for k, members in improved.items()
-        }
-    return best
+def _surroundings(
+    image: Array,
+    candidates: Candidates,
+    used: BoolArray,
+    psf: Psf,
+    valid: BoolArray,
+    noise: ArrayLike | None,
+    config: RefineConfig,
+) -> tuple[Array, NDArray[np.float64], NDArray[np.float64]]:
+    """Noise, background plane and the plane's uncertainty from the pixels that no candidate lights.
 
-
-def _restart(problem: Problem, best: dict[int, tuple[Fit, float]], config: RefineConfig) -> None:
-    """Give poor fits a second start from rendered arrangements; ``best`` is updated in place."""
-    poor = np.array([number for number, (fit, _) in best.items() if _is_poor(problem, number, fit, config)])
-    if not len(poor) or problem.image.shape[1] < 7:
-        return
-    here, pixels = problem.rows(poor), problem.image[0].size
-    spots = np.where(here.valid, here.image, 0.0)
-    repeated = problem.rows(np.repeat(poor, config.restarts))
-    for k in range(1, config.max_targets + 1):
-        x, y, radiance = nearest_arrangements(spots, problem.psf, k, config.restarts)
-        columns = [v.reshape(len(repeated.image), k) for v in (x, y, radiance)]
-        theta = np.column_stack([*columns, np.zeros((len(repeated.image), PLANE))])
-        fit = fit_targets(repeated, theta, config.iterations)
-        costs = _penalised(fit, pixels, config).reshape(len(poor), config.restarts)
-        winner = costs.argmin(1)
-        for row, number in enumerate(poor):
-            if not np.isfinite(costs[row, winner[row]]):
-                continue
-            old, margin = best[int(number)]
-            gain = float(_penalised(old, pixels, config)[0] - costs[row, winner[row]])
-            if gain > 0:
-                chosen = _row(fit, row * config.restarts + winner[row])
-                # The beaten fit is the rival now, unless it had as many targets.
-                best[int(number)] = (chosen, gain if old.count != k else margin + gain)
-            elif old.count != k:
-                best[int(number)] = (old, min(margin, -gain))
-
-
-def _is_poor(problem: Problem, number: int, fit: Fit, config: RefineConfig) -> bool:
-    """Whether a fit leaves more than noise or strains the priors, but might still be mended."""
-    here = problem.rows(np.array([number]))
-    residual, counts = model_residual(here, fit.theta)
-    pixels = int(counts.sum())
-    noise = float(here.noise[0]) ** 2
-    left = float((residual**2).sum())
-    if left - pixels * noise > 5 * config.misfit * float((here.image[here.valid] ** 2).sum()):
-        return False  # no arrangement of points could do
-    strain = 2 * float(fit.cost[0]) - left / noise  # squared distance from the priors, in standard deviations
-    known = PLANE + (fit.count if config.radiance is not None else 0)
-    return left > noise * (pixels + 3 * np.sqrt(2 * pixels)) or strain > known + 3 * np.sqrt(2 * known)
-
-
-def _row(fit: Fit, row: int) -> Fit:
-    return Fit(fit.theta[row : row + 1], fit.cost[row : row + 1], fit.converged[row : row + 1])
-
-
-def _penalised(fit: Fit, pixels: int, config: RefineConfig) -> FloatArray:
-    """Cost plus what the free parameters are worth (BIC); infinite where two targets are one.
-
-    ``pixels`` are those of the whole patch, valid or not: one more target may be anywhere in it.
+    Returns:
+        noise ``[N]``; level and slopes about the middle of the patch ``[N, 3]``; their standard
+        deviations.
     """
-    cost = fit.cost + 0.5 * fit.theta.shape[1] * np.log(pixels)
-    x, y = fit.column(0), fit.column(1)
-    gap = np.hypot(x[:, :, None] - x[:, None], y[:, :, None] - y[:, None])
-    gap[:, np.arange(fit.count), np.arange(fit.count)] = np.inf
-    limit = config.separation * (1.0 if config.radiance is None else 2 / 3)
-    return np.where(gap.min(axis=(1, 2)) < limit, np.inf, cost)
+    n = image.shape[1]
+    steps = np.arange(n, dtype=np.float32)
+    x, y = (np.where(used, v[:, :SLOTS], np.inf) for v in (candidates.x, candidates.y))
+    square = [(steps - v[..., None]) ** 2 for v in (x, y)]  # [N, SLOTS, n]
+    # Distance to the nearest candidate on each axis would be too wide a box: the nearest of all is exact.
+    near = (square[1][..., None] + square[0][:, :, None]).min(axis=1) < (_LIGHT * psf.sigma) ** 2
+    dark = valid & ~near
+    weight = dark.astype(np.float64)
+    basis = plane_basis(n)
+    for _ in range(2):  # once more without what sticks out: the light of something else
+        plane, inverse = fit_plane(image, weight)
+        rest = image - (plane @ basis).reshape(image.shape)
+        pixels = weight.sum(axis=(1, 2))
+        spread = np.sqrt((weight * rest**2).sum(axis=(1, 2)) / np.maximum(pixels - PLANE, 1))
+        weight = dark & (np.abs(rest) <= 3 * spread[:, None, None] + 1e-6)
+        weight = weight.astype(np.float64)
+    numbers = (image == np.round(image)).all(axis=(1, 2)) | (noise is not None)
+    floor = np.where(numbers, config.noise_floor, 0.1 * config.noise_floor)
+    known = pixels >= 4 * PLANE
+    sd = np.maximum(np.where(known, spread, 0.0) if noise is None else np.asarray(noise), floor)
+    slack = config.background_share * np.maximum(image.max(axis=(1, 2), initial=0.0), 10 * sd)
+    plane_sd = slack[:, None] * np.array([1.0, 0.2, 0.2])
+    measured = sd[:, None] * np.sqrt(np.diagonal(inverse, axis1=1, axis2=2))
+    plane = np.where(known[:, None], plane, 0.0)
+    return sd.astype(np.float32), plane, np.where(known[:, None], np.hypot(plane_sd, measured), 3 * plane_sd)
 
 
-def _grown(problem: Problem, fit: Fit) -> FloatArray:
-    """One target more: where the residual is best explained by one, or the brightest one split."""
-    residual, _ = model_residual(problem, fit.theta)
-    n = residual.shape[1]
-    kernel = problem.psf.profile(np.arange(n, dtype=np.float64), n)
-    matched = kernel @ residual @ kernel.T
-    k = fit.count
-    brightest = fit.column(2).argmax(1)
-    rows = np.arange(len(residual))
-    x, y, s = (fit.column(c)[rows, brightest] for c in range(3))
-    peak = matched.reshape(len(matched), -1).argmax(1)
-    near = np.hypot(peak % n - x, peak // n - y) < 1.5
-    # A bright neighbour's residual is a ring: leave the brightest along it rather than on top.
-    new_x = np.where(near, x + 0.35 * np.sign(peak % n - x), peak % n)
-    new_y = np.where(near, y + 0.35 * np.sign(peak // n - y), peak // n)
-    new_s = np.where(near, 0.5 * s, np.maximum(residual.max(axis=(1, 2)) / 0.4, 0.2 * s))
-    theta = fit.theta.copy()
-    shift = np.where(near, 0.25, 0.0)
-    theta[rows, brightest] -= shift * np.sign(new_x - x)
-    theta[rows, k + brightest] -= shift * np.sign(new_y - y)
-    theta[rows, 2 * k + brightest] *= np.where(near, 0.5, 1.0)
-    return np.column_stack(
-        [theta[:, :k], new_x, theta[:, k : 2 * k], new_y, theta[:, 2 * k : 3 * k], new_s, theta[:, -PLANE:]]
-    )
+class _Search:
+    """The best fit to each patch of one batch, over starts and numbers of targets."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        candidates: Candidates,
+        plane: NDArray[np.float64],
+        plane_sd: NDArray[np.float64],
+        psf: Psf,
+        config: RefineConfig,
+    ) -> None:
+        self.problem, self.candidates, self.psf, self.config = problem, candidates, psf, config
+        self.pixels = problem.image[0].size
+        blank = np.zeros((len(problem.image), PARAMETERS), dtype=np.float32)
+        mean, information = blank.copy(), blank.copy()
+        mean[BACKGROUND], information[BACKGROUND] = plane, plane_sd**-2.0
+        mean[SIGMA], information[SIGMA] = psf.sigma, config.sigma_sd**-2.0 if config.sigma_sd else np.inf
+        self.blank = Start(mean.copy(), np.zeros((len(blank), SLOTS), dtype=bool), mean, information)
+        self.count_cost = -np.log(np.maximum(_count_probability(candidates.presence), _COUNT_FLOOR))
+
+    def targets(
+        self, used: BoolArray, blob: NDArray[np.int64], left: NDArray[np.int64], top: NDArray[np.int64]
+    ) -> Targets:
+        """Search from the candidates that are used; positions come back in patch pixels."""
+        fit = fit_targets(self.problem, self._from_candidates(used), self.config.iterations)
+        margin = np.full(len(used), np.inf, dtype=np.float32)
+        fit = self._recount(fit, margin)
+        if self.config.restarts and self.problem.image.shape[1] >= _WINDOW:
+            fit = self._restart(fit, margin)
+        return _targets(self.problem, fit, margin, self.config, blob, left, top)
+
+    def _start(self, rows: NDArray[np.int64], used: BoolArray, x: Array, y: Array, radiance: Array) -> Start:
+        """Targets in the used slots; radiances have the user's prior if there is one."""
+        base = self.blank.rows(rows)
+        theta, mean, information = base.theta, base.mean, base.information
+        for where, value in ((X, x), (Y, y), (RADIANCE, radiance)):
+            theta[where] = np.where(used, value, 0)
+        if self.config.radiance is not None:
+            mean[RADIANCE] = np.where(used, self.config.radiance[0], 0)
+            information[RADIANCE] = np.where(used, self.config.radiance[1] ** -2.0, 0)
+        return Start(theta, used, mean, information)
+
+    def _from_candidates(self, used: BoolArray) -> Start:
+        """The network's candidates, with its spreads as priors."""
+        c, trust = self.candidates, self.config.trust
+        columns = [v[:, :SLOTS] for v in (c.x, c.y, c.radiance)]
+        spreads = [v[:, :SLOTS] for v in (c.sigma_x, c.sigma_y, c.sigma_radiance)]
+        start = self._start(np.arange(len(used)), used, *columns)
+        if np.isfinite(trust):
+            known = self.config.radiance is not None
+            for where, value, spread in list(zip((X, Y, RADIANCE), columns, spreads))[: 2 if known else 3]:
+                start.mean[where] = np.where(used, value, 0)
+                start.information[where] = np.where(used, (trust * np.maximum(spread, 1e-4)) ** -2, 0)
+        return start
+
+    def _recount(self, fit: Fit, margin: Array) -> Fit:
+        """Try one target more and one less where the count is in doubt; ``margin`` is updated in place."""
+        number = np.arange(len(margin))
+        doubtful = (self.count_cost[number, fit.number] > -np.log(_SURE)) | self._is_poor(fit)
+        rows = np.flatnonzero(doubtful)
+        for _ in range(self.config.rounds):
+            more = rows[fit.number[rows] < self.config.max_targets]
+            less = rows[fit.number[rows] > 1]
+            start = _joined(self._grown(fit.rows(more), more), self._merged(fit.rows(less), less))
+            both = np.concatenate([more, less])
+            changed = self._compete(
+                fit, margin, both, fit_targets(self.problem.rows(both), start, self.config.iterations)
+            )
+            rows = rows[changed[1][rows]]
+            fit = changed[0]
+            if not len(rows):
+                break
+        return fit
+
+    def _restart(self, fit: Fit, margin: Array) -> Fit:
+        """Give poor fits second starts from rendered arrangements; ``margin`` is updated in place."""
+        poor = np.flatnonzero(self._is_poor(fit) & ~self._is_hopeless(fit))
+        if not len(poor):
+            return fit
+        config, number = self.config, fit.number[poor]
+        spots = np.where(self.problem.valid[poor], self.problem.image[poor] - fit.theta[poor, 3 * SLOTS, None, None], 0)
+        starts, owners = [], []
+        for k in range(1, config.max_targets + 1):
+            some = np.flatnonzero(abs(number - k) <= 1)
+            if not len(some):
+                continue
+            columns = nearest_arrangements(spots[some], self.psf, k, config.restarts)
+            padded = [np.pad(v.reshape(-1, k), ((0, 0), (0, SLOTS - k))).astype(np.float32) for v in columns]
+            rows = np.repeat(poor[some], config.restarts)
+            starts.append(self._start(rows, np.tile(np.arange(SLOTS) < k, (len(rows), 1)), *padded))
+            owners.append(rows)
+        owner = np.concatenate(owners)
+        tried = fit_targets(self.problem.rows(owner), _joined(*starts), config.iterations)
+        return self._compete(fit, margin, owner, tried)[0]
+
+    def _compete(self, fit: Fit, margin: Array, owner: NDArray[np.int64], tried: Fit) -> tuple[Fit, BoolArray]:
+        """The best of each patch's fit and its rivals; ``margin`` is updated in place.
+
+        Args:
+            fit: one per patch.
+            margin: by how much each fit's cost is below that of the best other number of targets, ``[M]``.
+            owner: patch of each rival, ``[R]``.
+            tried: the rivals.
+
+        Returns:
+            The winners, and which patches have a new one.
+        """
+        patches = np.arange(len(margin))
+        # Costs by patch and number of targets: its own fit and the best rival of each number.
+        table = np.full((len(margin), SLOTS + 1), np.inf, dtype=np.float32)
+        table[patches, fit.number] = own = self._cost(fit, patches)
+        cost = self._cost(tried, owner)
+        np.minimum.at(table, (owner, tried.number), cost)
+        best = table.min(axis=1)
+        order = np.lexsort((cost, owner))
+        first = order[np.unique(owner[order], return_index=True)[1]]  # the cheapest rival of each patch
+        won = first[cost[first] < own[owner[first]]]
+        fit = fit.replaced(owner[won], tried.rows(won))
+        touched = np.unique(owner)
+        table[patches, fit.number] = np.inf
+        rival = table.min(axis=1)
+        kept = np.ones(len(margin), dtype=bool)
+        kept[owner[won]] = False
+        # What an earlier round found stays true while the fit is the same.
+        before = np.where(kept, margin, np.inf)
+        margin[touched] = np.minimum(before, np.where(np.isfinite(rival), rival - best, np.inf))[touched]
+        return fit, ~kept
+
+    def _cost(self, fit: Fit, rows: NDArray[np.int64]) -> Array:
+        """What decides between numbers of targets: misfit, the user's priors, free parameters, the network's count.
+
+        The network's positions are no part of it: they were made for one number only. Infinite where
+        two targets are one.
+        """
+        used, start = fit.start.used, fit.start
+        ours = start.information[:, 2 * SLOTS : -1] * (fit.theta - start.mean)[:, 2 * SLOTS : -1] ** 2
+        if self.config.radiance is None:
+            ours = ours[:, SLOTS:]
+        cost = 0.5 * (fit.misfit + ours.sum(axis=1)) + 1.5 * fit.number * np.log(self.pixels)
+        cost = cost + self.count_cost[rows, fit.number]
+        limit = self.config.separation * (1.0 if self.config.radiance is None else 2 / 3)
+        gap = _gaps(fit.theta[X], fit.theta[Y], used)
+        return np.where(gap.min(axis=(1, 2)) < limit**2, np.inf, cost).astype(np.float32)
+
+    def _is_poor(self, fit: Fit) -> BoolArray:
+        """Whether a fit leaves more than noise or strains the priors."""
+        known = PLANE + 3 * fit.number
+        return (fit.misfit > fit.counted + 3 * np.sqrt(2 * fit.counted)) | (fit.strain > known + 3 * np.sqrt(2 * known))
+
+    def _is_hopeless(self, fit: Fit) -> BoolArray:
+        """Whether so much is left that no arrangement of points could do."""
+        energy = (np.where(self.problem.valid, self.problem.image, 0) ** 2).sum(axis=(1, 2))
+        left = (fit.misfit - fit.counted) * self.problem.noise**2
+        return left > 5 * self.config.misfit * energy
+
+    def _grown(self, fit: Fit, rows: NDArray[np.int64]) -> Start:
+        """One target more: the next candidate, or where the residual is best explained by one, or a split."""
+        m, k = np.arange(len(rows)), fit.number
+        x, y, s = (fit.theta[where].copy() for where in (X, Y, RADIANCE))
+        residual = np.where(
+            self.problem.valid[rows], self.problem.image[rows] - render(self.problem.rows(rows), fit), 0
+        )
+        w = residual.shape[1]
+        kernel = self.psf.profile(np.arange(w, dtype=np.float64), w).astype(np.float32)
+        peak = (kernel @ residual @ kernel.T).reshape(len(rows), -1).argmax(axis=1)
+        column, row = peak % w, peak // w
+        bright = np.where(fit.start.used, s, -1).argmax(axis=1)
+        near = np.hypot(column - x[m, bright], row - y[m, bright]) < 1.5
+        # A bright neighbour's residual is a ring: leave the brightest along it rather than on top.
+        way_x, way_y = np.sign(column - x[m, bright]), np.sign(row - y[m, bright])
+        new_x = np.where(near, x[m, bright] + 0.35 * way_x, column)
+        new_y = np.where(near, y[m, bright] + 0.35 * way_y, row)
+        new_s = np.where(near, 0.5 * s[m, bright], np.maximum(residual.max(axis=(1, 2)) / 0.4, 0.2 * s[m, bright]))
+        c = self.candidates
+        listed = c.presence[rows, k] > 0.02
+        split = near & ~listed
+        x[m, bright] -= np.where(split, 0.25 * way_x, 0)
+        y[m, bright] -= np.where(split, 0.25 * way_y, 0)
+        s[m, bright] *= np.where(split, 0.5, 1.0)
+        x[m, k] = np.where(listed, c.x[rows, k], new_x)
+        y[m, k] = np.where(listed, c.y[rows, k], new_y)
+        s[m, k] = np.where(listed, c.radiance[rows, k], new_s)
+        return self._start(rows, np.arange(SLOTS) <= k[:, None], x, y, s)
+
+    def _merged(self, fit: Fit, rows: NDArray[np.int64]) -> Start:
+        """One target less: the closest pair becomes its flux centre."""
+        m = np.arange(len(rows))
+        x, y, s = (fit.theta[where].copy() for where in (X, Y, RADIANCE))
+        gap = _gaps(x, y, fit.start.used)
+        first, second = np.divmod(gap.reshape(len(rows), -1).argmin(axis=1), SLOTS)
+        share = s[m, second] / np.maximum(s[m, first] + s[m, second], 1e-9)
+        for value in (x, y):
+            value[m, first] += share * (value[m, second] - value[m, first])
+        s[m, first] += s[m, second]
+        used = fit.start.used.copy()
+        used[m, second] = False
+        order = np.argsort(~used, axis=1, kind="stable")
+        columns = [np.take_along_axis(v, order, axis=1) for v in (x, y, s)]
+        return self._start(rows, np.take_along_axis(used, order, axis=1), *columns)
 
 
-def _explains(problem: Problem, fit: Fit, residual: FloatArray) -> float:
-    """By how much the targets of a fit lower the cost of its background alone."""
-    alone = fit.theta.copy()
-    alone[:, 2 * fit.count : 3 * fit.count] = 0
-    without, _ = model_residual(problem, alone)
-    return float(((without**2).sum() - (residual**2).sum()) / (2 * problem.noise[0] ** 2))
+def _joined(*starts: Start) -> Start:
+    """One batch of several."""
+    return Start(*(np.concatenate([getattr(start, name) for start in starts]) for name in vars(starts[0])))
 
 
-def _merged(fit: Fit) -> FloatArray:
-    """One target less: the closest pair becomes its flux centre."""
-    k, rows = fit.count, np.arange(len(fit.theta))
-    x, y, s = (fit.column(c).copy() for c in range(3))
-    gap = np.hypot(x[:, :, None] - x[:, None], y[:, :, None] - y[:, None])
-    gap[:, np.arange(k), np.arange(k)] = np.inf
-    first, second = np.divmod(gap.reshape(len(gap), -1).argmin(1), k)
-    share = s[rows, second] / np.maximum(s[rows, first] + s[rows, second], 1e-9)
-    for value in (x, y):
-        value[rows, first] += share * (value[rows, second] - value[rows, first])
-    s[rows, first] += s[rows, second]
-    keep = np.ones((len(rows), k), dtype=bool)
-    keep[rows, second] = False
-    parts = [value[keep].reshape(len(rows), k - 1) for value in (x, y, s)]
-    return np.column_stack([*parts, fit.theta[:, -PLANE:]])
+def _count_probability(presence: Array) -> Array:
+    """Probability of each number of targets, ``[N, slots + 1]``, if candidates come and go on their own."""
+    result = np.zeros((len(presence), presence.shape[1] + 1), dtype=np.float32)
+    result[:, 0] = 1
+    for p in presence.T:
+        result[:, 1:] = result[:, 1:] * (1 - p[:, None]) + result[:, :-1] * p[:, None]
+        result[:, 0] *= 1 - p
+    return result
 
 
-def _targets(problem: Problem, best: dict[int, tuple[Fit, float]], config: RefineConfig) -> Targets:
-    """All fits as rows, by patch; uncertainties from the inverse of the normal matrix."""
-    rows: list[FloatArray] = []
-    for number in sorted(best):
-        fit, margin = best[number]
-        here = problem.rows(np.array([number]))
-        residual, counts = model_residual(here, fit.theta)
-        flat, prior = normal_equations(here, fit.theta, counts)
-        information = flat[0].T @ flat[0] + np.diag(prior[0])
-        variance = np.clip(np.diagonal(np.linalg.pinv(information, hermitian=True)), 0, None)
-        # What no pixel tells has no finite error; the pseudo-inverse calls it 0.
-        variance = np.where(np.diagonal(information) > 0, variance, np.nan)
-        k = fit.count
-        if k == 1 and _explains(here, fit, residual) < 1.5 * np.log(counts.sum() + 1):
-            continue  # a patch without any target explains it as well
-        sigma = np.sqrt(variance)
-        image = here.image[0]
-        flags = 0
-        if (here.valid[0] & (image >= here.full_scale[0])).any():
-            flags |= TargetFlag.SATURATED
-        if not fit.converged[0]:
-            flags |= TargetFlag.NOT_CONVERGED
-        if margin < 2.0:
-            flags |= TargetFlag.COUNT_AMBIGUOUS
-        unexplained = float((residual**2).sum()) - counts.sum() * float(here.noise[0]) ** 2
-        allowed = config.misfit * (0.25 if k == config.max_targets else 1.0)
-        if unexplained > allowed * float((image[here.valid[0]] ** 2).sum()):
-            flags |= TargetFlag.EXTENDED
-        for i in np.argsort(fit.theta[0, :k]):
-            sx, sy, ss = sigma[i], sigma[k + i], sigma[2 * k + i]
-            score = np.nan_to_num(np.exp(-(sx**2 + sy**2) / 0.01))
-            rows.append(np.array([*fit.theta[0, i::k][:3], sx, sy, ss, number, score, flags]))
-    columns = dict(zip(_COLUMNS, np.array(rows).reshape(-1, len(_COLUMNS)).T))
-    return Targets(**columns)  # type: ignore[arg-type]  # it casts whole numbers itself
+def _gaps(x: Array, y: Array, used: BoolArray) -> Array:
+    """Squared distances between used targets ``[M, SLOTS, SLOTS]``; infinite on the diagonal and elsewhere."""
+    gap = (x[:, :, None] - x[:, None]) ** 2 + (y[:, :, None] - y[:, None]) ** 2
+    pair = used[:, :, None] & used[:, None] & ~np.eye(SLOTS, dtype=bool)
+    return np.where(pair, gap, np.inf).astype(np.float32)
+
+
+def _targets(
+    problem: Problem,
+    fit: Fit,
+    margin: Array,
+    config: RefineConfig,
+    blob: NDArray[np.int64],
+    left: NDArray[np.int64],
+    top: NDArray[np.int64],
+) -> Targets:
+    """All fits as rows, in patch pixels; uncertainties from the inverse of the normal matrix."""
+    variance = np.diagonal(np.linalg.inv(fit.information.astype(np.float64)), axis1=1, axis2=2)
+    # A fit that hangs in the air has no finite error.
+    sigma = np.sqrt(np.where(variance > 0, variance, np.nan))
+    alone = problem.image - (fit.theta[BACKGROUND] @ plane_basis(problem.image.shape[1])).reshape(problem.image.shape)
+    below = problem.valid & (problem.image < problem.full_scale)
+    without = (np.where(below, alone, 0) ** 2).sum(axis=(1, 2)) / problem.noise**2
+    saturated = (problem.valid & (problem.image >= problem.full_scale)).any(axis=(1, 2))
+    # A patch without any target explains it as well.
+    nothing = (fit.number == 1) & ~saturated & (without - fit.misfit < 3 * np.log(fit.counted + 1))
+    energy = (np.where(problem.valid, problem.image, 0) ** 2).sum(axis=(1, 2))
+    allowed = config.misfit * np.where(fit.number == config.max_targets, 0.25, 1.0) * energy
+    conditions = {
+        TargetFlag.SATURATED: saturated,
+        TargetFlag.NOT_CONVERGED: ~fit.converged,
+        TargetFlag.COUNT_AMBIGUOUS: margin < _RIVAL,
+        TargetFlag.EXTENDED: (fit.misfit - fit.counted) * problem.noise**2 > allowed,
+    }
+    flags = sum((int(flag) * here for flag, here in conditions.items()), np.zeros(len(blob), dtype=np.int64))
+    row, slot = np.nonzero(fit.start.used & ~nothing[:, None])
+    sx, sy, ss = (sigma[row, axis * SLOTS + slot] for axis in range(3))
+    x, y, radiance = (fit.theta[row, axis * SLOTS + slot].astype(np.float64) for axis in range(3))
+    return Targets(
+        x=x + left[row], y=y + top[row], radiance=radiance, sigma_x=sx, sigma_y=sy, sigma_radiance=ss, blob=blob[row],
+        score=np.nan_to_num(np.exp(-(sx**2 + sy**2) / 0.01)), flags=flags[row],
+    )  # fmt: skip

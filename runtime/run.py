@@ -26,7 +26,7 @@ from glint.runtime.engine import choose_engine
 from glint.runtime.options import add_engine_arguments, add_refine_arguments
 from glint.runtime.overlay import draw_overlay
 from glint.runtime.pipeline import STAGES, Pipeline, Result
-from glint.runtime.refine import RefineConfig
+from glint.runtime.refine import refine_config
 from glint.runtime.sinks import JsonLines
 from glint.runtime.sources import Source, open_source
 from glint.runtime.unmixer import Unmixer
@@ -130,7 +130,7 @@ def run(
     first = Detector.open(detector, **settings)  # type: ignore[arg-type]
     second = Unmixer.open(unmixer, **settings)  # type: ignore[arg-type]
     talk(f"engine: {name} ({why}); detector {first.card.name}, unmixer {second.card.name}, {precision}")
-    pipeline = Pipeline(first, second, refined=refine, config=RefineConfig(radiance=radiance_prior))
+    pipeline = Pipeline(first, second, refined=refine, config=refine_config(second.spec, radiance=radiance_prior))
     summary = Summary()
     started, interrupted = time.perf_counter(), False
     with first.engine, second.engine, sinks, Progress("run", frames.total) as line:

@@ -20,12 +20,12 @@ from glint.optics import Psf
 from glint.progress import Progress
 from glint.runtime.engine import choose_engine
 from glint.runtime.options import add_engine_arguments, add_refine_arguments
-from glint.runtime.refine import RefineConfig, refine
+from glint.runtime.refine import refine, refine_config
 from glint.runtime.sinks import JsonLines
 from glint.runtime.unmixer import Unmixer
 from glint.types import Targets
 
-_CHUNK = 500  # patches between two signs of life
+_CHUNK = 256  # patches between two signs of life
 
 
 def read_patches(path: Path) -> NDArray[Any]:
@@ -86,14 +86,16 @@ def unmix(
     values = model.check(patches)
     if full_scale is None and patches.dtype == np.uint8:
         full_scale = 255.0
-    config, psf = RefineConfig(radiance=radiance_prior), Psf(model.spec.sigma)
+    config, psf = refine_config(model.spec, radiance=radiance_prior), Psf(model.spec.sigma)
     parts: list[Targets] = []
     with model.engine, Progress("unmix", len(values)) as line:
         for start in range(0, len(values), _CHUNK):
             chunk = values[start : start + _CHUNK]
-            targets = model(chunk)
+            unmixed = model(chunk, full_scale=full_scale)
             if refined:
-                targets = refine(chunk, targets, psf, full_scale=full_scale, config=config)
+                targets = refine(chunk, unmixed.candidates, psf, full_scale=full_scale, config=config)
+            else:
+                targets = unmixed.targets()
             parts.append(Targets(**{**vars(targets), "blob": targets.blob + start}))
             line.update(start + len(chunk))
     return Targets.concatenate(parts)

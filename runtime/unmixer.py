@@ -1,14 +1,16 @@
-"""DSCSNet on the device: patches in, targets on the network's grid out."""
+"""DSCSNet on the device: patches in, candidates out."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from glint import grid
+from glint.candidates import SLOTS, Candidates, find_candidates
 from glint.cards import DEFAULT_UNMIXER, ModelCard, UnmixerSpec, load_card
 from glint.crop import recentre
 from glint.errors import InputError
@@ -18,12 +20,62 @@ from glint.types import TargetFlag, Targets
 _CHUNK = 512  # patches per call of the engine: bounds its memory
 
 
+@dataclass(frozen=True, eq=False)
+class Unmixed:
+    """What the network says of N patches.
+
+    Attributes:
+        grids: radiance per cell of each patch's crop, ``float32 [N, g, g]``, DN.
+        candidates: possible targets, pixels of the patch and DN.
+        left, top: column and row of the patch at which each crop starts, ``[N]``.
+        spec: how the grids are read.
+    """
+
+    grids: NDArray[np.float32]
+    candidates: Candidates
+    left: NDArray[np.int64]
+    top: NDArray[np.int64]
+    spec: UnmixerSpec
+
+    def targets(self) -> Targets:
+        """The candidates that are more likely there than not, off the grid.
+
+        Returns:
+            Targets in patch pixels; ``blob`` is the number of the patch. Uncertainties are those that
+            the network predicts; the score is exp(-(sigma_x^2 + sigma_y^2) / 0.01).
+        """
+        found = self.candidates
+        patch, slot = np.nonzero(np.arange(SLOTS) < found.count()[:, None])
+        columns = {name: value[patch, slot].astype(np.float64) for name, value in vars(found).items()}
+        del columns["presence"]
+        score = np.exp(-(columns["sigma_x"] ** 2 + columns["sigma_y"] ** 2) / 0.01)
+        return Targets(**columns, blob=patch, score=score, flags=np.zeros(len(patch), dtype=np.int64))
+
+    def on_grid(self) -> Targets:
+        """Cells above the threshold, as the CSIST-100K benchmark reads a grid.
+
+        Returns:
+            Targets at cell centres, in patch pixels. Their uncertainties are unknown (NaN) and
+            ``ON_GRID`` is set.
+        """
+        threshold = np.maximum(self.spec.threshold, self.spec.relative * self.grids.max(axis=(1, 2), initial=0.0))
+        patch, x, y, radiance = grid.decode(self.grids, self.spec.cells, threshold)
+        unknown = np.full(len(x), np.nan)
+        # Monotone in the radiance, as the benchmark ranks grid answers, and bounded.
+        score = radiance / (radiance + self.spec.radiance_unit)
+        return Targets(
+            x=x + self.left[patch], y=y + self.top[patch], radiance=radiance, sigma_x=unknown, sigma_y=unknown,
+            sigma_radiance=unknown, blob=patch, score=score,
+            flags=np.full(len(x), int(TargetFlag.ON_GRID)),
+        )  # fmt: skip
+
+
 class Unmixer:
     """An unmixing model and its card.
 
     Args:
         engine: runs the model.
-        card: says how patches go in and how the grid is read.
+        card: says how patches go in and how the maps are read.
     """
 
     def __init__(self, engine: Engine, card: ModelCard) -> None:
@@ -68,47 +120,27 @@ class Unmixer:
             )
         return values
 
-    def grids(self, patches: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-        """The network's radiance maps.
-
-        Args:
-            patches: ``float32 [N, n, n]``, DN above the background.
-
-        Returns:
-            grids ``float32 [N, g, g]`` in DN, and the column and row of the patch at which each
-            grid's crop starts, ``[N]``.
-        """
-        crops, left, top = recentre(patches, self.spec.crop)
-        normalised = self.card.normaliser.apply(crops)
-        side = self.spec.crop * self.spec.cells
-        parts = [
-            self.engine.infer(patch=np.ascontiguousarray(normalised.value[i : i + _CHUNK, None]))["grid"][:, 0]
-            for i in range(0, len(patches), _CHUNK)
-        ]
-        grids = np.concatenate(parts) if parts else np.zeros((0, side, side), dtype=np.float32)
-        return grids * normalised.scale, left, top
-
-    def __call__(self, patches: NDArray[Any]) -> Targets:
+    def __call__(self, patches: NDArray[Any], *, full_scale: ArrayLike | None = None) -> Unmixed:
         """Take patches apart.
 
         Args:
             patches: ``[N, n, n]``, DN above the background.
-
-        Returns:
-            Targets at cell centres, in patch pixels; ``blob`` is the number of the patch. Their
-            uncertainties are unknown (NaN) and ``ON_GRID`` is set.
+            full_scale: level at which a pixel of the patch is saturated, DN; one number, or an array
+                that broadcasts against the patches; None if unknown.
 
         Raises:
             InputError: if the patches are malformed.
         """
-        grids, left, top = self.grids(self.check(patches))
-        threshold = np.maximum(self.spec.threshold, self.spec.relative * grids.max(axis=(1, 2), initial=0.0))
-        patch, x, y, radiance = grid.decode(grids, self.spec.cells, threshold)
-        unknown = np.full(len(x), np.nan)
-        # Monotone in the radiance, as the benchmark ranks grid answers, and bounded.
-        score = radiance / (radiance + self.spec.radiance_unit)
-        return Targets(
-            x=x + left[patch], y=y + top[patch], radiance=radiance, sigma_x=unknown, sigma_y=unknown,
-            sigma_radiance=unknown, blob=patch, score=score,
-            flags=np.full(len(x), int(TargetFlag.ON_GRID)),
-        )  # fmt: skip
+        values = self.check(patches)
+        limit = np.asarray(np.inf if full_scale is None else full_scale, dtype=np.float32)
+        saturated = np.broadcast_to(values >= limit, values.shape)
+        crops, left, top = recentre(np.stack([values, saturated.astype(np.float32)], axis=1), self.spec.crop)
+        normalised = self.card.normaliser.apply(crops[:, 0])
+        inputs = np.stack([normalised.value, crops[:, 1]], axis=1)
+        parts = [self.engine.infer(patch=inputs[i : i + _CHUNK]) for i in range(0, max(len(inputs), 1), _CHUNK)]
+        maps = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        found = find_candidates(maps["presence"], maps["offset"], maps["radiance"], maps["spread"], self.spec.cells)
+        scale = normalised.scale[:, 0]
+        in_dn = {"radiance": found.radiance * scale, "sigma_radiance": found.sigma_radiance * scale}
+        candidates = replace(found.moved(left, top), **in_dn)
+        return Unmixed(maps["grid"][:, 0] * normalised.scale, candidates, left, top, self.spec)

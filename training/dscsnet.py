@@ -14,10 +14,13 @@ Glossary (paper -> code):
     rho, mu1, mu2, eta, theta  learned scalars of a stage (theta: one per channel)
     W = f(.) kernels generated from the input               [N, C, 9]
     C        ``channels``, N_s ``stages``, m ``memory`` (of DIR)
+
+Beyond the paper, a head reads targets off the grid (:class:`TargetHead`).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +46,7 @@ class DSCSNetConfig:
         memory: how many of the last sparse codes DIR fuses (Fig. 8b).
         use_dir, use_dtg: the two modules of the final reconstruction (Table II).
         sigma: of the PSF that Phi is made of, pixels.
+        head_channels, head_blocks: width and residual blocks of the target head.
     """
 
     size: int = 11
@@ -55,6 +59,8 @@ class DSCSNetConfig:
     use_dir: bool = True
     use_dtg: bool = True
     sigma: float = 0.5
+    head_channels: int = 64
+    head_blocks: int = 2
 
     def __post_init__(self) -> None:
         if not 2 <= self.stages <= 10:
@@ -74,7 +80,7 @@ class DSCSNetConfig:
 
 PRESETS = {
     "dscsnet": DSCSNetConfig(),
-    "dscsnet-s": DSCSNetConfig(size=7, channels=24, hidden=121, stages=4),
+    "dscsnet-s": DSCSNetConfig(size=7, channels=16, hidden=96, stages=2, memory=2, head_blocks=3),
 }
 """``dscsnet`` is the paper's network; ``dscsnet-s`` works on a re-centred 7 x 7 crop."""
 
@@ -162,7 +168,7 @@ class SparseProx(nn.Module):
         self.analysis = DynamicConv(config)
         self.features = nn.Conv2d(c, c, 3, padding=1)
         self.synthesis = nn.Conv2d(c, c, 3, padding=1)
-        self.project = nn.Conv2d(c, 1, 3, padding=1)
+        self.project = nn.Conv2d(c, 1, 1)
         self.theta = nn.Parameter(torch.full((c, 1, 1), -4.0))
         self.mu1 = nn.Parameter(torch.tensor(0.0))
         self.mu2 = nn.Parameter(torch.tensor(1.0))
@@ -181,14 +187,13 @@ class ThresholdGenerator(nn.Module):
         super().__init__()
         c = config.channels
         self.features = DynamicConv(config)
-        self.branch1 = nn.Conv2d(c, c, 3, padding=1)
-        self.branch2 = nn.Conv2d(c, c, 3, padding=1)
+        self.branches = nn.Conv2d(c, 2 * c, 3, padding=1)  # the two of Eq. 16 in one
         self.mix = nn.Conv2d(2, 1, 3, padding=1)
 
     def forward(self, delta: Tensor) -> Tensor:
         """``[N, 1, g, g]`` -> theta >= 0, same shape. Pools run over the channels."""
         features = F.silu(self.features(delta))
-        both = torch.cat([self.branch1(features), self.branch2(features)], dim=1)  # [N, 2C, g, g]
+        both = self.branches(features)  # [N, 2C, g, g]
         pooled = torch.cat([both.mean(1, keepdim=True), both.amax(1, keepdim=True)], dim=1)  # [N, 2, g, g]
         return F.softplus(self.mix(pooled) - 4.0)
 
@@ -205,23 +210,84 @@ class InformationReorganization(nn.Module):
         self.sharpen = nn.ModuleList(nn.Conv2d(1, 1, 3, padding=1) for _ in range(config.memory))
         self.weight = nn.Parameter(torch.full((config.memory,), 1 / config.memory))
         self.encode = nn.Conv2d(1, c, 3, padding=1)
-        self.fuse = nn.Conv2d(c + 1, c, 3, padding=1)
-        self.project = nn.Conv2d(c, 1, 3, padding=1)
+        # One convolution of both, as two: C + 1 channels fit no vector unit.
+        self.fuse_codes = nn.Conv2d(1, c, 3, padding=1)
+        self.fuse_input = nn.Conv2d(c, c, 3, padding=1, bias=False)
+        self.project = nn.Conv2d(c, 1, 1)
 
     def forward(self, codes: list[Tensor], back_projection: Tensor) -> Tensor:
         """m codes and Phi^T y, ``[N, 1, g, g]`` each -> the same shape."""
         enhanced = [torch.tanh(conv(z)) for conv, z in zip(self.sharpen, codes)]
         fused = sum((w * e for w, e in zip(self.weight, enhanced)), torch.zeros_like(back_projection))
-        features = torch.cat([fused, F.silu(self.encode(back_projection))], dim=1)  # [N, C+1, g, g]
-        return back_projection + self.project(F.silu(self.fuse(features)))
+        features = self.fuse_codes(fused) + self.fuse_input(F.silu(self.encode(back_projection)))  # [N, C, g, g]
+        return back_projection + self.project(F.silu(features))
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions beside an identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[N, H, n, n]`` -> the same shape."""
+        return features + self.second(F.silu(self.first(F.silu(features))))
+
+
+class TargetHead(nn.Module):
+    """Targets off the grid: for every cell, whether a target lies in it, and where and how bright.
+
+    A cell's position, radiance and their spread describe the target nearest to it, so that the
+    neighbours of a target that lies on the border of two cells agree on it. Everything is computed
+    at pixel resolution, with the cells of a pixel as channels: as wide as it is narrow elsewhere,
+    and cheap. The outputs leave by convolutions of their own: they differ in range, and share no
+    scale when quantised.
+    """
+
+    SPREAD = (0.002, 4.0)  # px and units of radiance: what a spread is kept within
+
+    def __init__(self, config: DSCSNetConfig) -> None:
+        super().__init__()
+        h, area = config.head_channels, config.cells**2
+        self.cells = config.cells
+        self.merge = nn.Conv2d((config.memory + 2) * area + 2, h, 1)
+        self.blocks = nn.Sequential(*(Residual(h) for _ in range(config.head_blocks)))
+        self.presence = nn.Conv2d(h, area, 1)
+        self.offset = nn.Conv2d(h, 2 * area, 1)
+        self.radiance = nn.Conv2d(h, area, 1)
+        self.spread = nn.Conv2d(h, 3 * area, 1)
+        for conv, start in ((self.presence, -4.0), (self.offset, 0.0), (self.radiance, 0.5), (self.spread, -1.0)):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.constant_(conv.bias, start)  # type: ignore[arg-type]
+
+    def forward(self, patch: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``[N, 2, n, n]`` and m + 2 maps ``[N, 1, g, g]`` -> presence, offset, radiance, spread."""
+        folded = [F.pixel_unshuffle(m, self.cells) for m in maps]
+        features = F.silu(self.blocks(self.merge(torch.cat([patch, *folded], dim=1))))
+        heads = (self.presence, self.offset, self.radiance, self.spread)
+        presence, offset, radiance, spread = (F.pixel_shuffle(head(features).float(), self.cells) for head in heads)
+        low, high = (math.log(v) for v in self.SPREAD)
+        return torch.sigmoid(presence), offset, radiance, torch.exp(spread.clamp(low, high))
 
 
 class DSCSNet(nn.Module):
-    """Origin layer, ``stages`` ADMM stages, final reconstruction (Eq. 14).
+    """Origin layer, ``stages`` ADMM stages, final reconstruction (Eq. 14), and the target head.
 
-    Input ``[N, 1, n, n]`` (normalised DN), output ``[N, 1, g, g]``: radiance per cell in the same
-    units. Samples do not see each other.
+    Input ``[N, 2, n, n]``: normalised DN, and 1 where the pixel is saturated, else 0 (only the head
+    looks at that). Outputs, by :data:`OUTPUTS`:
+
+    - grid ``[N, 1, g, g]``: radiance per cell, in the units of the input: the paper's output;
+    - presence ``[N, 1, g, g]``: probability that a target lies in the cell;
+    - offset ``[N, 2, g, g]``: x and y of the target nearest to the cell, pixels from the cell's centre;
+    - radiance ``[N, 1, g, g]``: its radiance, in the units of the input;
+    - spread ``[N, 3, g, g]``: standard deviations of x, y (pixels) and radiance.
+
+    Samples do not see each other.
     """
+
+    OUTPUTS = ("grid", "presence", "offset", "radiance", "spread")
 
     factor: Tensor
 
@@ -235,11 +301,12 @@ class DSCSNet(nn.Module):
         self.eta = nn.Parameter(torch.full((config.stages,), 0.1))
         self.dtg = ThresholdGenerator(config) if config.use_dtg else None
         self.dir = InformationReorganization(config) if config.use_dir else None
+        self.head = TargetHead(config)
 
-    def forward(self, patch: Tensor) -> Tensor:
-        """``[N, 1, n, n]`` -> ``[N, 1, g, g]``."""
+    def forward(self, patch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """``[N, 2, n, n]`` -> grid, presence, offset, radiance, spread."""
         with torch.autocast(patch.device.type, enabled=False):
-            back_projection = self.factor.T @ patch.float() @ self.factor  # Phi^T y
+            back_projection = self.factor.T @ patch[:, :1].float() @ self.factor  # Phi^T y
         z = torch.zeros_like(back_projection)
         beta = torch.zeros_like(back_projection)
         codes = []
@@ -248,10 +315,10 @@ class DSCSNet(nn.Module):
             z = prox(x, z, beta)  # Eq. 10, 12, 13
             beta = beta + self.eta[k] * (x - z)  # Eq. 11
             codes.append(z)
+        codes = codes[-self.config.memory :]
         delta = beta - z
         if self.dtg is not None:
             delta = soft_threshold(delta, self.dtg(delta))  # Eq. 17, 18
-        if self.dir is not None:
-            back_projection = self.dir(codes[-self.config.memory :], back_projection)  # Eq. 19-22
-        image: Tensor = self.solvers[-1](back_projection, -delta)  # Eq. 14
-        return image
+        fused = back_projection if self.dir is None else self.dir(codes, back_projection)  # Eq. 19-22
+        grid: Tensor = self.solvers[-1](fused, -delta)  # Eq. 14
+        return grid, *self.head(patch, [back_projection, grid, *codes])
