@@ -26,6 +26,9 @@ PARAMETERS = 3 * SLOTS + PLANE + 1
 X, Y, RADIANCE = (np.s_[:, i * SLOTS : (i + 1) * SLOTS] for i in range(3))
 BACKGROUND, SIGMA = np.s_[:, 3 * SLOTS : 3 * SLOTS + PLANE], np.s_[:, -1]
 _LONGEST_STEP = 0.3  # px; the model is only locally linear
+# Five close targets leave directions that the data hardly see: more damping would freeze them.
+_DAMPING = 1e-4
+_TAIL = 3.0  # degrees of freedom of the positions' prior
 _STILL = 1e-3  # px; a step as short as this ends a fit, and what is left is its square
 
 Array = NDArray[np.float32]
@@ -128,7 +131,7 @@ class Fit:
 def fit_targets(problem: Problem, start: Start, iterations: int) -> Fit:
     """Levenberg-Marquardt from a start, all patches at once; each keeps its own damping and its own end."""
     fit, gradient = _linearise(problem, start, start.theta)
-    damping = np.full(len(start.theta), 1e-2, dtype=np.float32)
+    damping = np.full(len(start.theta), _DAMPING, dtype=np.float32)
     for _ in range(iterations):
         active = np.flatnonzero(~fit.converged)
         if not len(active):
@@ -144,7 +147,7 @@ def fit_targets(problem: Problem, start: Start, iterations: int) -> Fit:
         tried, tried_slope = _linearise(here, begun, trial)
         better = tried.cost <= now.cost
         moved = np.abs(trial - now.theta)[:, : 2 * SLOTS].max(axis=1)
-        damping[active] = np.clip(np.where(better, damping[active] / 5, damping[active] * 10), 1e-7, 1e7)
+        damping[active] = np.clip(damping[active] * np.where(better, 0.1, 10), 1e-7, 1e7)
         chosen = active[better]
         tried = replace(tried, converged=better & (moved < _STILL))
         fit = tried if everything and better.all() else fit.replaced(chosen, tried.rows(np.flatnonzero(better)))
@@ -158,7 +161,7 @@ def _stepped(problem: Problem, fit: Fit, gradient: Array, damping: Array) -> Arr
     diagonal = np.arange(free)
     scale = 1 / np.sqrt(fit.information[:, diagonal, diagonal])
     matrix = fit.information * scale[:, :, None] * scale[:, None]
-    matrix[:, diagonal, diagonal] += damping[:, None] + np.float32(1e-6)
+    matrix[:, diagonal, diagonal] += damping[:, None] + np.float32(1e-7)
     step = np.zeros_like(fit.theta)
     step[:, :free] = np.linalg.solve(matrix, (gradient * scale)[..., None])[..., 0] * scale
     positions = step[:, : 2 * SLOTS]
@@ -195,7 +198,9 @@ def _linearise(problem: Problem, start: Start, theta: Array) -> tuple[Fit, Array
     jacobian *= weight[:, None]
     flat = jacobian.reshape(m, free, size * size)
     information = flat @ np.swapaxes(flat, 1, 2)
-    prior, off = start.information[:, :free], (theta - start.mean)[:, :free]
+    weights, strain = prior_weights(start, theta)
+    off = (theta - start.mean)[:, :free]
+    prior = weights[:, :free]
     gradient = (flat @ residual.reshape(m, -1, 1))[..., 0] - prior * off
     diagonal = np.arange(free)
     # An unused slot has neither data nor prior; 1 keeps the matrix regular and the slot where it is.
@@ -203,9 +208,23 @@ def _linearise(problem: Problem, start: Start, theta: Array) -> tuple[Fit, Array
     unused[:, : 3 * SLOTS] = np.tile(~start.used, 3)
     information[:, diagonal, diagonal] += prior + unused + np.float32(1e-12)
     misfit = np.einsum("mij,mij->m", residual, residual)
-    strain = (prior * off**2).sum(axis=1)
     fit = Fit(start, theta, misfit, strain, information, counts.sum(axis=(1, 2)), np.zeros(m, dtype=bool))
     return fit, gradient
+
+
+def prior_weights(start: Start, theta: Array) -> tuple[Array, Array]:
+    """The information that the priors have at ``theta`` ``[M, PARAMETERS]``, and their strain ``[M]``.
+
+    Positions have Student's prior: a network that errs, errs far, and what it says then must not bind.
+    The others are Gaussian.
+    """
+    off = theta - start.mean
+    information = np.where(np.isinf(start.information), 0, start.information)
+    far = information * off**2
+    weight = 1 / (1 + far[:, : 2 * SLOTS] / _TAIL)
+    strain = far[:, 2 * SLOTS :].sum(axis=1) - _TAIL * np.log(weight).sum(axis=1)
+    information[:, : 2 * SLOTS] *= weight
+    return information, strain
 
 
 def render(problem: Problem, fit: Fit) -> Array:

@@ -13,6 +13,7 @@ arrangements give second starts. No weights, no training: this is physics, and i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,6 +40,7 @@ from glint.runtime.fit import (
     fit_plane,
     fit_targets,
     plane_basis,
+    prior_weights,
     render,
 )
 from glint.runtime.templates import nearest_arrangements
@@ -49,6 +51,11 @@ _REACH = 2.0  # px; a candidate farther from the window's middle needs the whole
 _LIGHT = 5.0  # sigma of the PSF beyond which a target's light is nothing
 _SURE = 0.98  # probability of a count beyond which no other is tried
 _COUNT_FLOOR = 1e-4  # least probability of a count: the network is never that sure
+_OCCAM = 0.4  # cost of a target, in logarithms of the pixels
+_COUNT_WEIGHT = 3.0  # of the network's log probability of a count
+_POOR = 3.0  # standard deviations that a fit may leave more than noise before other starts are tried
+_CROWD = 4  # targets from which on the nearest minimum need not be the best one
+_VAGUE = 2.0  # spread of the network over sigma of the fit from which on it need not either
 _RIVAL = 2.0  # log likelihood ratio below which a count is ambiguous
 
 
@@ -81,8 +88,8 @@ class RefineConfig:
     noise_floor: float = 0.3
     background_share: float = 0.01
     sigma_sd: float = 0.0
-    trust: float = 1.5
-    iterations: int = 6
+    trust: float = 1.2
+    iterations: int = 15
     rounds: int = 2
     restarts: int = 3
     misfit: float = 0.02
@@ -129,8 +136,8 @@ def refine(
 
     Returns:
         Targets in patch pixels, ordered by patch and x (none where a single one explains no more than
-        noise would), with uncertainties from the normal matrix, score
-        exp(-(sigma_x^2 + sigma_y^2) / 0.01), and flags.
+        noise would), with calibrated uncertainties, score exp(-(v_x + v_y) / 0.01) with the variances
+        of the posterior, and flags.
     """
     config = config or RefineConfig()
     image = np.asarray(patches, dtype=np.float32)
@@ -258,6 +265,7 @@ class _Search:
         margin = np.full(len(used), np.inf, dtype=np.float32)
         fit = self._recount(fit, margin)
         if self.config.restarts and self.problem.image.shape[1] >= _WINDOW:
+            fit = self._scatter(fit, margin)
             fit = self._restart(fit, margin)
         return _targets(self.problem, fit, margin, self.config, blob, left, top)
 
@@ -288,7 +296,8 @@ class _Search:
     def _recount(self, fit: Fit, margin: Array) -> Fit:
         """Try one target more and one less where the count is in doubt; ``margin`` is updated in place."""
         number = np.arange(len(margin))
-        doubtful = (self.count_cost[number, fit.number] > -np.log(_SURE)) | self._is_poor(fit)
+        sure = _SURE if self.config.radiance is None else 0.5
+        doubtful = (self.count_cost[number, fit.number] > -np.log(sure)) | (self._excess(fit) > _POOR)
         rows = np.flatnonzero(doubtful)
         for _ in range(self.config.rounds):
             more = rows[fit.number[rows] < self.config.max_targets]
@@ -304,26 +313,64 @@ class _Search:
                 break
         return fit
 
+    def _scatter(self, fit: Fit, margin: Array) -> Fit:
+        """Other starts for crowded patches where the data are sharper than the network's word.
+
+        There its candidates may lie in the valley of another arrangement. The network's prior stays,
+        each of its targets with the nearest one of the arrangement.
+        """
+        c = self.candidates
+        variance = np.diagonal(np.linalg.inv(fit.information), axis1=1, axis2=2)[:, : 2 * SLOTS]
+        spread = np.concatenate([c.sigma_x[:, :SLOTS], c.sigma_y[:, :SLOTS]], axis=1)
+        vague = np.where(np.tile(fit.start.used, 2), spread, 0) ** 2 > _VAGUE**2 * np.maximum(variance, 0)
+        as_told = fit.start.information[:, 0] > 0  # by the network: not recounted
+        rows = np.flatnonzero(as_told & vague.any(axis=1) & (fit.number >= _CROWD))
+        if not len(rows):
+            return fit
+        repeated = np.repeat(np.arange(len(rows)), self.config.restarts)
+        start = fit.start.rows(rows[repeated])
+        theta = start.theta.copy()
+        for k in range(_CROWD, SLOTS + 1):
+            some = np.flatnonzero(fit.number[rows] == k)
+            if len(some):
+                x, y, _ = nearest_arrangements(self._spots(fit, rows[some]), self.psf, k, self.config.restarts)
+                order = _matched(x, y, c.x[rows[some], None, :k], c.y[rows[some], None, :k])
+                where = np.flatnonzero(np.isin(repeated, some))
+                for first, value in ((0, x), (SLOTS, y)):
+                    moved = np.take_along_axis(value, order, axis=2)
+                    theta[where, first : first + k] = moved.reshape(-1, k)
+        tried = fit_targets(self.problem.rows(rows[repeated]), replace(start, theta=theta), self.config.iterations)
+        cost = tried.cost.reshape(len(rows), -1)
+        winner = cost.argmin(axis=1)
+        gain = fit.cost[rows] - cost[np.arange(len(rows)), winner]
+        won = np.flatnonzero(gain > 0)
+        margin[rows[won]] += gain[won]
+        return fit.replaced(rows[won], tried.rows(won * self.config.restarts + winner[won]))
+
     def _restart(self, fit: Fit, margin: Array) -> Fit:
         """Give poor fits second starts from rendered arrangements; ``margin`` is updated in place."""
-        poor = np.flatnonzero(self._is_poor(fit) & ~self._is_hopeless(fit))
+        poor = np.flatnonzero((self._excess(fit) > _POOR) & ~self._is_hopeless(fit))
         if not len(poor):
             return fit
-        config, number = self.config, fit.number[poor]
-        spots = np.where(self.problem.valid[poor], self.problem.image[poor] - fit.theta[poor, 3 * SLOTS, None, None], 0)
+        restarts = self.config.restarts
         starts, owners = [], []
-        for k in range(1, config.max_targets + 1):
-            some = np.flatnonzero(abs(number - k) <= 1)
+        for k in range(1, self.config.max_targets + 1):
+            some = poor[abs(fit.number[poor] - k) <= 1]
             if not len(some):
                 continue
-            columns = nearest_arrangements(spots[some], self.psf, k, config.restarts)
-            padded = [np.pad(v.reshape(-1, k), ((0, 0), (0, SLOTS - k))).astype(np.float32) for v in columns]
-            rows = np.repeat(poor[some], config.restarts)
+            columns = nearest_arrangements(self._spots(fit, some), self.psf, k, restarts)
+            padded = [np.pad(v.reshape(-1, k), ((0, 0), (0, SLOTS - k))) for v in columns]
+            rows = np.repeat(some, restarts)
             starts.append(self._start(rows, np.tile(np.arange(SLOTS) < k, (len(rows), 1)), *padded))
             owners.append(rows)
         owner = np.concatenate(owners)
-        tried = fit_targets(self.problem.rows(owner), _joined(*starts), config.iterations)
+        tried = fit_targets(self.problem.rows(owner), _joined(*starts), self.config.iterations)
         return self._compete(fit, margin, owner, tried)[0]
+
+    def _spots(self, fit: Fit, rows: NDArray[np.int64]) -> Array:
+        """Patches without their background, ``[M, w, w]``."""
+        level = fit.theta[rows, 3 * SLOTS, None, None]
+        return np.where(self.problem.valid[rows], self.problem.image[rows] - level, np.float32(0))
 
     def _compete(self, fit: Fit, margin: Array, owner: NDArray[np.int64], tried: Fit) -> tuple[Fit, BoolArray]:
         """The best of each patch's fit and its rivals; ``margin`` is updated in place.
@@ -368,16 +415,18 @@ class _Search:
         ours = start.information[:, 2 * SLOTS : -1] * (fit.theta - start.mean)[:, 2 * SLOTS : -1] ** 2
         if self.config.radiance is None:
             ours = ours[:, SLOTS:]
-        cost = 0.5 * (fit.misfit + ours.sum(axis=1)) + 1.5 * fit.number * np.log(self.pixels)
-        cost = cost + self.count_cost[rows, fit.number]
+        cost = 0.5 * (fit.misfit + ours.sum(axis=1)) + _OCCAM * fit.number * np.log(self.pixels)
+        cost = cost + _COUNT_WEIGHT * self.count_cost[rows, fit.number]
         limit = self.config.separation * (1.0 if self.config.radiance is None else 2 / 3)
         gap = _gaps(fit.theta[X], fit.theta[Y], used)
         return np.where(gap.min(axis=(1, 2)) < limit**2, np.inf, cost).astype(np.float32)
 
-    def _is_poor(self, fit: Fit) -> BoolArray:
-        """Whether a fit leaves more than noise or strains the priors."""
+    def _excess(self, fit: Fit) -> Array:
+        """By how many standard deviations a fit leaves more than noise would, or strains the priors."""
+        freedom = np.maximum(fit.counted - 3 * fit.number - PLANE, 1)
         known = PLANE + 3 * fit.number
-        return (fit.misfit > fit.counted + 3 * np.sqrt(2 * fit.counted)) | (fit.strain > known + 3 * np.sqrt(2 * known))
+        left, strain = ((v - e) / np.sqrt(2 * e) for v, e in ((fit.misfit, freedom), (fit.strain, known)))
+        return np.maximum(left, strain).astype(np.float32)
 
     def _is_hopeless(self, fit: Fit) -> BoolArray:
         """Whether so much is left that no arrangement of points could do."""
@@ -446,11 +495,41 @@ def _count_probability(presence: Array) -> Array:
     return result
 
 
+def _matched(x: Array, y: Array, to_x: Array, to_y: Array) -> NDArray[np.int64]:
+    """Order of the targets x, y ``[..., k]`` in which they are nearest to ``to_x``, ``to_y``: ``[..., k]``."""
+    orders = np.array(list(permutations(range(x.shape[-1]))))  # [k!, k]
+    gap = (x[..., orders] - to_x[..., None, :]) ** 2 + (y[..., orders] - to_y[..., None, :]) ** 2
+    best: NDArray[np.int64] = orders[gap.sum(axis=-1).argmin(axis=-1)]
+    return best
+
+
 def _gaps(x: Array, y: Array, used: BoolArray) -> Array:
     """Squared distances between used targets ``[M, SLOTS, SLOTS]``; infinite on the diagonal and elsewhere."""
     gap = (x[:, :, None] - x[:, None]) ** 2 + (y[:, :, None] - y[:, None]) ** 2
     pair = used[:, :, None] & used[:, None] & ~np.eye(SLOTS, dtype=bool)
     return np.where(pair, gap, np.inf).astype(np.float32)
+
+
+def _uncertainty(fit: Fit, config: RefineConfig) -> NDArray[np.float64]:
+    """Standard deviation of x, y and radiance of every slot, ``[M, 3 SLOTS]``.
+
+    The network and the fit look at the same data: their information does not add up. What counts is
+    the better one: the normal matrix without the network's priors, or what the network predicts.
+    """
+    told = np.s_[:, : (2 if config.radiance is not None else 3) * SLOTS]
+    matrix = fit.information.astype(np.float64)
+    diagonal = np.arange(matrix.shape[1])[told[1]]
+    matrix[:, diagonal, diagonal] -= prior_weights(fit.start, fit.theta)[0][told]
+    variance = _variance(matrix)
+    predicted = fit.start.information[told] * config.trust**2
+    variance[told] = np.fmin(variance[told], 1 / np.where(predicted > 0, predicted, np.nan))
+    return np.sqrt(variance)
+
+
+def _variance(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Variances of the targets' parameters ``[M, 3 SLOTS]``; NaN where a fit hangs in the air."""
+    variance = np.diagonal(np.linalg.inv(matrix), axis1=1, axis2=2)[:, : 3 * SLOTS]
+    return np.where(variance > 0, variance, np.nan)
 
 
 def _targets(
@@ -463,9 +542,10 @@ def _targets(
     top: NDArray[np.int64],
 ) -> Targets:
     """All fits as rows, in patch pixels; uncertainties from the inverse of the normal matrix."""
-    variance = np.diagonal(np.linalg.inv(fit.information.astype(np.float64)), axis1=1, axis2=2)
-    # A fit that hangs in the air has no finite error.
-    sigma = np.sqrt(np.where(variance > 0, variance, np.nan))
+    sigma = _uncertainty(fit, config)
+    # The order of the targets is best by the whole posterior, double counting and all.
+    order = _variance(fit.information.astype(np.float64))
+    score = np.nan_to_num(np.exp(-(order[X] + order[Y]) / 0.01))
     alone = problem.image - (fit.theta[BACKGROUND] @ plane_basis(problem.image.shape[1])).reshape(problem.image.shape)
     below = problem.valid & (problem.image < problem.full_scale)
     without = (np.where(below, alone, 0) ** 2).sum(axis=(1, 2)) / problem.noise**2
@@ -486,5 +566,5 @@ def _targets(
     x, y, radiance = (fit.theta[row, axis * SLOTS + slot].astype(np.float64) for axis in range(3))
     return Targets(
         x=x + left[row], y=y + top[row], radiance=radiance, sigma_x=sx, sigma_y=sy, sigma_radiance=ss, blob=blob[row],
-        score=np.nan_to_num(np.exp(-(sx**2 + sy**2) / 0.01)), flags=flags[row],
+        score=score[row, slot], flags=flags[row],
     )  # fmt: skip

@@ -16,7 +16,7 @@ from glint.crop import recentre
 from glint.optics import Psf
 from glint.patches import draw_offsets
 
-FloatArray = NDArray[np.float64]
+Array = NDArray[np.float32]
 
 _WINDOW = 7  # px; a cluster within one pixel leaves nothing beyond
 _NUMBER = {1: 200, 2: 800, 3: 1500, 4: 2000, 5: 2500}
@@ -24,7 +24,7 @@ _SEPARATION = 0.48  # px; a little less than the least separation that the bench
 
 
 @lru_cache(maxsize=16)
-def _bank(sigma: float, count: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _bank(sigma: float, count: int) -> tuple[Array, Array, Array]:
     """Positions ``[T, K, 2]`` about the middle, images of unit norm ``[T, w^2]``, and their norms ``[T]``."""
     rng = np.random.default_rng(count)
     number = _NUMBER[count]
@@ -34,16 +34,14 @@ def _bank(sigma: float, count: int) -> tuple[FloatArray, FloatArray, FloatArray]
     shape = (_WINDOW, _WINDOW)
     images = Psf(sigma).render(positions[..., 0] + middle, positions[..., 1] + middle, 1.0, shape).reshape(number, -1)
     norms = np.linalg.norm(images, axis=1)
-    return positions, images / norms[:, None], norms
+    return tuple(v.astype(np.float32) for v in (positions, images / norms[:, None], norms))  # type: ignore[return-value]
 
 
-def nearest_arrangements(
-    patches: FloatArray, psf: Psf, count: int, number: int
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def nearest_arrangements(patches: Array, psf: Psf, count: int, number: int) -> tuple[Array, Array, Array]:
     """The arrangements of ``count`` targets that correlate best with each patch.
 
     Args:
-        patches: ``[N, n, n]``, DN, with n >= 7.
+        patches: ``float32 [N, n, n]``, DN, with n >= 7.
         psf: the optics.
         count: targets, 1 to 5.
         number: arrangements per patch, S.
@@ -53,11 +51,11 @@ def nearest_arrangements(
     """
     positions, images, norms = _bank(psf.sigma, count)
     windows, left, top = recentre(patches, _WINDOW)
-    flat = windows.reshape(len(patches), -1).astype(np.float64)
+    flat = windows.reshape(len(patches), -1).astype(np.float32)
     correlation = flat @ images.T  # [N, T]
     best = np.argpartition(-correlation, number - 1, axis=1)[:, :number]
     scale = np.maximum(np.take_along_axis(correlation, best, axis=1) / norms[best], 1e-6)
     middle = (_WINDOW - 1) / 2
-    x = positions[best, :, 0] + middle + left[:, None, None]
-    y = positions[best, :, 1] + middle + top[:, None, None]
+    x = positions[best, :, 0] + np.float32(middle) + left[:, None, None].astype(np.float32)
+    y = positions[best, :, 1] + np.float32(middle) + top[:, None, None].astype(np.float32)
     return x, y, np.broadcast_to(scale[..., None], x.shape)
