@@ -34,7 +34,7 @@ def _bank(sigma: float, count: int) -> tuple[Array, Array, Array]:
     shape = (_WINDOW, _WINDOW)
     images = Psf(sigma).render(positions[..., 0] + middle, positions[..., 1] + middle, 1.0, shape).reshape(number, -1)
     norms = np.linalg.norm(images, axis=1)
-    return tuple(v.astype(np.float32) for v in (positions, images / norms[:, None], norms))  # type: ignore[return-value]
+    return tuple(v.astype(np.float32) for v in (positions, images / norms[:, None], norms))
 
 
 def nearest_arrangements(patches: Array, psf: Psf, count: int, number: int) -> tuple[Array, Array, Array]:
