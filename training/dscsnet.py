@@ -223,6 +223,8 @@ class DSCSNet(nn.Module):
     units. Samples do not see each other.
     """
 
+    OUTPUTS = ("grid",)
+
     factor: Tensor
 
     def __init__(self, config: DSCSNetConfig | None = None) -> None:
