@@ -22,7 +22,7 @@ from glint.errors import CheckFailedError, GlintError, ModelError
 from glint.export.findings import REFUSED
 from glint.export.graph import OPSET, island_prefixes, to_onnx
 from glint.export.lint import lint
-from glint.export.plan import Plan, count, counting_shape, make_plan, run
+from glint.export.plan import Plan, make_plan, run, size
 from glint.files import atomic_path, refuse_existing, sha256
 from glint.training.checkpoint import CheckpointInfo, keep_weights
 from glint.training.networks import load_model, task_of
@@ -69,13 +69,13 @@ def export(
     info, model = load_model(checkpoint)
     name = name or info.network
     each: list[tuple[int, int] | None] = list(sizes) or [None]
-    names = {name if size is None else f"{name}.{size[0]}x{size[1]}": size for size in each}
+    names = {name if only is None else f"{name}.{only[0]}x{only[1]}": only for only in each}
     for stem in names:
         refuse_existing(out / f"{stem}.fp32.onnx", overwrite=overwrite)
         refuse_existing(out / f"{stem}.fp32.json", overwrite=overwrite)
     if weights is not None:
         refuse_existing(weights / f"{name}.safetensors", overwrite=overwrite)
-    plans = {stem: make_plan(info, model, size=size, threshold=threshold) for stem, size in names.items()}
+    plans = {stem: make_plan(info, model, size=only, threshold=threshold) for stem, only in names.items()}
     cards = []
     with tempfile.TemporaryDirectory() as scratch:
         for stem, plan in plans.items():
@@ -152,16 +152,15 @@ def describe(
 
 
 def _card(info: CheckpointInfo, model: nn.Module, plan: Plan, name: str) -> ModelCard:
-    task = task_of(info.network)
-    parameters, macs = count(model, counting_shape(task, plan.inputs[0].shape))
+    parameters, macs = size(info.network, model)
     training = {
         "data": info.data, "recipe": info.recipe, "step": info.step, "seconds": round(info.seconds),
         "weights": "exponential moving average", "history": list(info.history),
     }  # fmt: skip
     versions = {"glint": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "opset": OPSET}
     return ModelCard(
-        name=name, task=task, precision="fp32", network=info.network, config=info.config, file="", sha256="",
-        inputs=plan.inputs, outputs=plan.outputs, normaliser=plan.normaliser, detector=plan.detector,
+        name=name, task=task_of(info.network), precision="fp32", network=info.network, config=info.config, file="",
+        sha256="", inputs=plan.inputs, outputs=plan.outputs, normaliser=plan.normaliser, detector=plan.detector,
         unmixer=plan.unmixer, parameters=parameters, macs=macs, training=training, metrics=info.metrics,
         versions={**info.versions, **versions},
     )  # fmt: skip

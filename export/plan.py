@@ -100,7 +100,7 @@ def _frame(width: int, height: int, seed: int) -> NDArray[np.float32]:
 
 def _unmixer(info: CheckpointInfo, model: nn.Module, threshold: float | None) -> Plan:
     domain, config = str(info.data["domain"]), info.config
-    task = UnmixingTask(info.network, model.config, domain)  # type: ignore[arg-type]  # a module's attributes are any
+    task = UnmixingTask(info.network, _config(model), domain)
     rng = np.random.default_rng(0)
     trials = [task.batch(number, rng)["patch"].numpy() for number in _BATCHES]
     dynamic = {0: torch.export.Dim("batch", min=1, max=65536)}
@@ -127,8 +127,8 @@ def _tensors(
 
 
 def output_names(model: nn.Module) -> tuple[str, ...]:
-    """What a network calls its outputs, the main one first."""
-    names: tuple[str, ...] = model.OUTPUTS  # type: ignore[assignment]  # a module's attributes are any
+    """What a network calls its outputs, the main one first; one that does not say it unmixes into a grid."""
+    names: tuple[str, ...] = getattr(model, "OUTPUTS", ("grid",))
     return names
 
 
@@ -146,13 +146,20 @@ def run(model: nn.Module, value: NDArray[np.float32]) -> tuple[NDArray[np.float3
     return tuple(result.numpy() for result in results)
 
 
-def count(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
+def size(network: str, model: nn.Module) -> tuple[int, int]:
+    """Parameters, and multiply-accumulates per patch or per frame of 512 x 512, of a network that ``network`` names."""
+    if task_of(network) == "detect":
+        return _count(model, (1, 1, MACS_SIZE, MACS_SIZE))
+    patch = UnmixingTask(network, _config(model), "csist").batch(1, np.random.default_rng(0))["patch"]
+    return _count(model, tuple(patch.shape))
+
+
+def _config(model: nn.Module) -> Any:
+    return model.config  # a module's attributes may be anything
+
+
+def _count(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
     """Learned numbers, and multiply-accumulates for one input of that shape."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(shape))
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
-
-
-def counting_shape(task: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """One patch, or one frame of 512 x 512: what the card's MACs are counted on."""
-    return (1, shape[1], MACS_SIZE, MACS_SIZE) if task == "detect" else (1, *shape[1:])

@@ -40,7 +40,7 @@ def zero_points(view: View) -> Iterator[Finding]:
 def float_layers(view: View) -> Iterator[Finding]:
     """``weight-axis``, ``channel-activation``, ``deconvolution``, ``half-quantised``: int8 asked for, float run."""
     for node in view.of_type(*_WEIGHTED):
-        sides = [_dequantise(view, input_name(node, index)) for index in (0, 1)]
+        sides = [dequantise(view, input_name(node, index)) for index in (0, 1)]
         activation, weight = sides
         if activation is None and weight is None:
             continue
@@ -71,7 +71,7 @@ def float_layers(view: View) -> Iterator[Finding]:
             )
 
 
-def _dequantise(view: View, name: str) -> onnx.NodeProto | None:
+def dequantise(view: View, name: str) -> onnx.NodeProto | None:
     """The DequantizeLinear from int8 or uint8 that makes a tensor."""
     node = view.maker(name, "DequantizeLinear")
     return node if node is not None and view.types.get(input_name(node, 0), TensorProto.INT8) in _INT8_BITS else None
