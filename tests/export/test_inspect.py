@@ -18,8 +18,9 @@ from glint.cards import load_card, zoo_folder
 from glint.errors import MissingDependencyError, ModelError
 from glint.export.findings import VERSIONS
 from glint.export.graph import to_onnx
-from glint.export.inspect import inspect, report_text
+from glint.export.inspect import inspect
 from glint.export.inspect_onnx import WEIGHTED, inspect_onnx
+from glint.export.inspect_text import report_text
 from glint.files import sha256, write_json
 
 
@@ -132,8 +133,8 @@ class Weighted(nn.Module):
     def __init__(self):
         super().__init__()
         self.convs = nn.Sequential(
-            nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 3, groups=8), nn.ConvTranspose2d(8, 6, 2, stride=2),
-            nn.ConvTranspose2d(6, 6, 3, groups=3), nn.Conv2d(6, 5, (1, 3)),
+            nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 3, groups=8),
+            nn.ConvTranspose2d(8, 6, 2, stride=2), nn.ConvTranspose2d(6, 6, 3, groups=3), nn.Conv2d(6, 5, (1, 3)),
         )  # fmt: skip
         self.linear = nn.Linear(5, 7)
         self.register_buffer("square", torch.randn(7, 7))
@@ -221,8 +222,9 @@ def write_engine(folder, **changes):
     plan = folder / "e.plan"
     plan.write_bytes(b"plan")
     info = {
-        "model": "lsnet-s", "precision": "fp16", "plan_sha256": sha256(plan), "inputs": [
-            {"name": "frame", "dtype": "float32", "shape": [1, 1, 512, 640]}], "target": {"tensorrt": "10.3.0", "sm": "8.7"},
+        "model": "lsnet-s", "precision": "fp16", "plan_sha256": sha256(plan),
+        "inputs": [{"name": "frame", "dtype": "float32", "shape": [1, 1, 512, 640]}],
+        "target": {"tensorrt": "10.3.0", "sm": "8.7"},
     }  # fmt: skip
     write_json(folder / "e.plan.json", {**info, **changes})
     return plan
