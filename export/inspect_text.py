@@ -56,7 +56,7 @@ def _card_lines(card: dict[str, Any]) -> list[tuple[str, str]]:
     if card["parity"]:
         lines.append(("parity", f"{card['parity']['relative']:.1e} of the largest output"))
     if card["islands"]:
-        lines.append(("float32 islands", f"{len(card['islands'])}: {', '.join(card['islands'])}"))
+        lines.append(("islands", f"{len(card['islands'])} in float32: {', '.join(card['islands'])}"))
     lines.append(("made with", ", ".join(f"{name} {version}" for name, version in card["versions"].items())))
     return lines
 
