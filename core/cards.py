@@ -21,6 +21,8 @@ PRECISIONS = ("fp32", "fp16", "int8")
 DEFAULT_DETECTOR = "lsnet-s"
 DEFAULT_UNMIXER = "dscsnet-s-sensor"
 CARD_FORMAT = 1
+ISLAND = "fp32"
+"""Part of the name of every node that must stay float32 when its model becomes float16."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class ModelCard:
         training: data, recipe, steps, time, seed.
         metrics: accuracy on the validation data named in it.
         parity: largest error of the ONNX file against its PyTorch original.
+        islands: what the names of nodes begin with that must stay float32 in every precision.
         versions: of the programs that made it.
         format: of this file.
     """
@@ -111,6 +114,7 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
+    islands: tuple[str, ...] = ()
     versions: dict[str, Any] = field(default_factory=dict)
     format: int = CARD_FORMAT
 
@@ -124,6 +128,11 @@ class ModelCard:
             raise InputError(f"model card {self.name}: precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
         if self.format != CARD_FORMAT:
             raise InputError(f"model card {self.name}: format {self.format}, this glint reads {CARD_FORMAT}")
+
+
+def in_island(node: str) -> bool:
+    """Whether the node of that name must stay float32, e.g. ``proxes.0/fp32/Div``."""
+    return ISLAND in node.split("/")[:-1]
 
 
 def zoo_folder() -> Path:

@@ -285,6 +285,8 @@ class LSNet(nn.Module):
     target), each of the same shape, of the last stage. :meth:`stages` gives all of them.
     """
 
+    OUTPUTS = ("probability", "background", "target")
+
     def __init__(self, config: LSNetConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or LSNetConfig()

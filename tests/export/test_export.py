@@ -6,10 +6,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
+from glint import cli
 from glint.cards import load_card
-from glint.errors import CheckFailedError, ModelError, OutputError
+from glint.errors import CheckFailedError, InputError, ModelError, OutputError
 from glint.export.export import export, measure_parity
+from glint.export.lint import lint
 from glint.images import write_image
 from glint.patches import CONDITIONS, simulate_patches
 from glint.runtime.detector import Detector
@@ -31,7 +34,7 @@ def unmixing(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unmixing")
     config = DSCSNetConfig(size=7, channels=4, hidden=8, stages=2, memory=2)
     Trainer(UnmixingTask("dscsnet-s", config, "sensor"), RECIPE, folder).fit()
-    card = export(folder / "last.safetensors", folder / "zoo", name="small")
+    (card,) = export(folder / "last.safetensors", folder / "zoo", name="small")
     return folder, card
 
 
@@ -46,7 +49,7 @@ def detection(tmp_path_factory):
     (folder / "val.txt").write_text("b\n")
     config = LSNetConfig(stages=1, background=(8, 12), heads=1, head_dim=4, state=2, sparse=(4, 6, 8), unshuffle=2)
     Trainer(DetectionTask("lsnet-s", config, folder), RECIPE, folder / "run").fit()
-    card = export(folder / "run" / "last.safetensors", folder / "zoo", threshold=0.4)
+    (card,) = export(folder / "run" / "last.safetensors", folder / "zoo", threshold=0.4)
     return folder, card
 
 
@@ -78,12 +81,13 @@ def test_the_detector_takes_frames_of_any_size(detection):
 
 
 def test_the_graphs_keep_to_plain_operators(unmixing, detection):
-    forbidden = {"Loop", "Scan", "If", "NonZero", "Col2Im", "CumSum"}
+    forbidden = {"Loop", "Scan", "If", "NonZero", "Col2Im", "CumSum", "Cast", "Constant", "Identity"}
     for folder, card in (unmixing, detection):
         model = onnx.load(folder / "zoo" / card.file)
-        assert model.opset_import[0].version == 19
+        assert [(o.domain, o.version) for o in model.opset_import] == [("", 19)]
         assert {n.domain for n in model.graph.node} <= {"", "ai.onnx"}
         assert not forbidden & {n.op_type for n in model.graph.node}
+        assert lint(model) == []
 
 
 def test_the_card_tells_where_the_model_comes_from(unmixing):
@@ -136,6 +140,117 @@ def test_the_card_is_json_that_names_the_hash(unmixing):
     folder, card = unmixing
     stored = json.loads((folder / "zoo" / "small.fp32.json").read_text())
     assert stored["sha256"] == card.sha256 and len(card.sha256) == 64
+
+
+def test_the_card_has_the_parity_of_every_output_and_the_islands(detection):
+    _, card = detection
+    outputs = card.parity["outputs"]
+    assert list(outputs) == [o.name for o in card.outputs] == ["probability", "background", "target"]
+    assert max(o["relative"] for o in outputs.values()) == card.parity["relative"]
+    assert "low_rank.0.fine/fp32/" in card.islands and all(island.endswith("/fp32/") for island in card.islands)
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(unmixing, tmp_path):
+    folder, _ = unmixing
+    export(folder / "last.safetensors", tmp_path, name="small")
+    for name in ("small.fp32.onnx", "small.fp32.json"):
+        assert (tmp_path / name).read_bytes() == (folder / "zoo" / name).read_bytes()
+
+
+# Sizes
+
+
+def test_the_detector_is_exported_for_several_sizes_at_once(detection, tmp_path, capsys):
+    folder, _ = detection
+    checkpoint = folder / "run" / "last.safetensors"
+    assert cli.main(["export", str(checkpoint), "--out", str(tmp_path), "--size", "64x48", "32x80"]) == 0
+    assert "exporting lsnet-s.64x48" in capsys.readouterr().err
+    files = {f"lsnet-s.{size}.fp32.{ending}" for size in ("64x48", "32x80") for ending in ("onnx", "json")}
+    assert {path.name for path in tmp_path.iterdir()} == files
+    any_size = Detector.open(folder / "zoo" / "lsnet-s.fp32.json")
+    image = np.random.default_rng(0).integers(0, 255, (48, 64)).astype(np.uint8)
+    for size, shape in (("64x48", (48, 64)), ("32x80", (80, 32))):
+        card, path = load_card(tmp_path / f"lsnet-s.{size}.fp32.json")
+        assert {spec.shape for spec in (*card.inputs, *card.outputs)} == {(1, 1, *shape)}
+        assert "Shape" not in {node.op_type for node in onnx.load(path).graph.node}
+        assert card.macs > 0 and card.parity["relative"] < 1e-4
+    one_size = Detector.open(tmp_path / "lsnet-s.64x48.fp32.json")
+    expected, actual = (d(Frame(0, 0, image)) for d in (any_size, one_size))
+    assert np.abs(expected.probability - actual.probability).max() < 1e-4
+    with pytest.raises(InputError, match="1x1x48x64"):
+        one_size(Frame(0, 0, image[:30, :30]))
+
+
+def test_the_smallest_frame_can_be_exported(detection, tmp_path):
+    folder, _ = detection
+    (card,) = export(folder / "run" / "last.safetensors", tmp_path, sizes=[(16, 16)])
+    assert card.inputs[0].shape == (1, 1, 16, 16)
+
+
+@pytest.mark.parametrize(("size", "fitting"), [("100x96", "112x96"), ("0x16", "16x16"), ("64x-5", "64x16")])
+def test_a_size_that_does_not_fit_is_refused_with_one_that_does(detection, tmp_path, capsys, size, fitting):
+    folder, _ = detection
+    words = ["export", folder / "run" / "last.safetensors", "--out", tmp_path, "--size", "64x48", size]
+    assert cli.main([str(word) for word in words]) == 2
+    assert f"multiples of 16\nhint: take {fitting}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_patch_network_takes_no_size(unmixing, tmp_path):
+    folder, _ = unmixing
+    with pytest.raises(InputError, match="patches of 7x7 pixels"):
+        export(folder / "last.safetensors", tmp_path, sizes=[(64, 64)])
+
+
+@pytest.mark.parametrize("text", ["64", "64x", "axb", "64x48x3"])
+def test_a_size_is_width_x_height(capsys, text):
+    with pytest.raises(SystemExit):
+        cli.main(["export", "a.safetensors", "--out", "b", "--size", text])
+    assert "expected WIDTHxHEIGHT" in capsys.readouterr().err
+
+
+def test_nothing_is_written_if_one_of_the_sizes_fails(detection, tmp_path, monkeypatch):
+    folder, _ = detection
+    parities = iter(
+        [{"absolute": 0.0, "relative": 0.0, "outputs": {}}, {"absolute": 1.0, "relative": 0.5, "outputs": {}}]
+    )
+    monkeypatch.setattr("glint.export.export.measure_parity", lambda *_: next(parities))
+    with pytest.raises(CheckFailedError, match=r"lsnet-s\.48x32"):
+        export(folder / "run" / "last.safetensors", tmp_path, sizes=[(32, 32), (48, 32)])
+    assert list(tmp_path.iterdir()) == []
+
+
+# Operators
+
+
+class Folding(nn.Module):
+    """Takes a patch apart and puts it together again with an operator that TensorRT does not have."""
+
+    OUTPUTS = ("grid",)
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.body = nn.Fold((7, 7), 1)
+
+    def forward(self, patch):
+        return self.body(patch.flatten(2))
+
+
+def test_an_operator_that_tensorrt_refuses_is_named_with_its_place(unmixing, tmp_path, monkeypatch):
+    folder, _ = unmixing
+    info, model = load_model(folder / "last.safetensors")
+    monkeypatch.setattr("glint.export.export.load_model", lambda _: (info, Folding(model.config)))
+    with pytest.raises(ModelError, match=r"export of dscsnet-s: refused by every TensorRT at body/Col2Im") as error:
+        export(folder / "last.safetensors", tmp_path)
+    assert error.value.hint and list(tmp_path.iterdir()) == []
+
+
+def test_a_network_must_name_all_its_outputs(unmixing, tmp_path, monkeypatch):
+    folder, _ = unmixing
+    monkeypatch.setattr("glint.training.dscsnet.DSCSNet.OUTPUTS", ("grid", "presence"))
+    with pytest.raises(InputError, match="gives 1 outputs"):
+        export(folder / "last.safetensors", tmp_path)
 
 
 def test_kept_weights_are_the_averaged_ones_and_nothing_else(unmixing, tmp_path):
