@@ -71,6 +71,10 @@ class Engine(ABC):
                 )
         return self._infer(arrays)
 
+    def details(self) -> dict[str, Any]:
+        """What runs the network, JSON-ready, for manifests and reports."""
+        return {"name": self.name}
+
     @abstractmethod
     def _infer(self, arrays: Arrays) -> Arrays:
         """Run checked inputs."""
