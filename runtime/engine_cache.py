@@ -103,10 +103,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glint" / "engines"
 
 
-def entry_path(stem: str, onnx_sha256: str, target: Target, options: dict[str, Any]) -> Path:
-    """Path of the plan for a model (``stem`` is for the reader's eye), a machine and options."""
+def entry_path(
+    stem: str, onnx_sha256: str, target: Target, profiles: tuple[Profile, ...], options: dict[str, Any]
+) -> Path:
+    """Path of the plan for a model (``stem`` is for the reader's eye), a machine, shapes and options."""
+    shapes = [[to_dict(entry) for entry in profile] for profile in profiles]
     machine = to_dict(replace(target, driver=""))
-    key = _digest({"onnx": onnx_sha256, "target": machine, "options": options, "format": PLAN_FORMAT})
+    key = _digest([PLAN_FORMAT, onnx_sha256, machine, shapes, options])
     return cache_folder() / f"{_slug(stem)}-{key[:16]}.plan"
 
 

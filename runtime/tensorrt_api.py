@@ -42,6 +42,10 @@ class Messages:
         if self._verbose or severity != "VERBOSE":
             self.lines.append(message)
 
+    def forget_errors(self) -> None:
+        """Start a new attempt: what failed before does not count any more."""
+        self._errors.clear()
+
     def errors(self) -> str:
         """The distinct errors so far, for the text of an exception; "" if there are none."""
         return "; ".join(dict.fromkeys(self._errors))
@@ -75,6 +79,11 @@ class TensorRT:
     def ahead_of_time(self) -> bool:
         """Whether engines can be built for a GPU that is not in this machine."""
         return hasattr(self.module.IBuilderConfig, "set_compute_capability")
+
+    @property
+    def keeps_timings(self) -> bool:
+        """Whether the builder measures kernels on the GPU; tensorrt_rtx chooses them when it loads a plan."""
+        return not self.ahead_of_time
 
     @property
     def can_be_weak(self) -> bool:
