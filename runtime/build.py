@@ -26,10 +26,10 @@ from glint.runtime.engine_cache import (
     Profile,
     Target,
     difference,
+    entries,
     entry_path,
     locked,
     read_info,
-    relatives,
     sidecar_path,
     store,
     timing_cache_path,
@@ -303,15 +303,12 @@ def _why_build(plan: BuildPlan) -> str | None:
     """Why the cache's entry will not do, or None if it will."""
     if plan.path.exists() or sidecar_path(plan.path).exists():
         return verify(plan.path, plan.target, onnx_sha256=plan.onnx_sha256)
-
-    def same_but_elsewhere(info: PlanInfo) -> bool:
-        return (info.model, info.profiles, info.options) == (plan.card.name, plan.profiles, plan.options)
-
     # The key holds the machine and the model: what changed since the last build is the reason to tell.
-    for info in relatives(same_but_elsewhere):
-        reason = difference(info, plan.target, onnx_sha256=plan.onnx_sha256)
-        if reason is not None:
-            return f"the last one does not fit: {reason}"
+    for _, info in entries():
+        if (info.model, info.profiles, info.options) == (plan.card.name, plan.profiles, plan.options):
+            reason = difference(info, plan.target, onnx_sha256=plan.onnx_sha256)
+            if reason is not None:
+                return f"the last one does not fit: {reason}"
     return "the cache has none with these options"
 
 

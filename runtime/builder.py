@@ -104,9 +104,9 @@ def build_plan(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Built:
     else:
         raise EngineError(
             f"TensorRT ran out of GPU memory while it built {order.onnx.name}: {log.errors()}",
-            hint="close other programs that use the GPU, or build for a smaller --batch or --size",
+            hint="close other programs that use the GPU, build for a smaller --batch or --size, or give a larger --workspace",
         )
-    layers = layers_of_log(log.lines) if trt.ahead_of_time else layers_of_inspector(_inspect(trt, plan))
+    layers = layers_of_log(log.lines) if trt.ahead_of_time else layers_of_inspector(_inspect(trt, plan, order.dla))
     return Built(plan, inputs, outputs, audit(layers, asked), _save_timings(trt, config))
 
 
@@ -224,10 +224,12 @@ def _save_timings(trt: TensorRT, config: Any) -> bytes:
     return b"" if cache is None else bytes(cache.serialize())
 
 
-def _inspect(trt: TensorRT, plan: Any) -> str:
+def _inspect(trt: TensorRT, plan: Any, dla: int | None) -> str:
     """The engine inspector's JSON of a plan."""
     log = trt.logger()
     runtime = _create(trt.module.Runtime, log)
+    if dla is not None:
+        runtime.DLA_core = dla
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(f"TensorRT cannot load the plan that it built: {log.errors() or 'it gave no reason'}")
@@ -304,7 +306,7 @@ class BuildState:
 def _monitor(trt: TensorRT, state: BuildState) -> Any:
     interface = trt.module.IProgressMonitor
 
-    class Monitor(interface):  # type: ignore[misc]
+    class Monitor(interface):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
             interface.__init__(self)
 

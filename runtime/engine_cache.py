@@ -183,16 +183,14 @@ def difference(info: PlanInfo, target: Target, *, onnx_sha256: str | None = None
     return None
 
 
-def relatives(info_of: Callable[[PlanInfo], bool]) -> Iterator[PlanInfo]:
-    """Readable sidecars of the cache that satisfy a condition, newest first."""
-    paths = sorted(cache_folder().glob("*.plan.json"), key=_modified, reverse=True)
-    for path in paths:
+def entries() -> Iterator[tuple[Path, PlanInfo]]:
+    """Plans of the cache whose sidecars are readable, newest first."""
+    for path in sorted(cache_folder().glob("*.plan.json"), key=_modified, reverse=True):
+        plan = path.with_suffix("")
         try:
-            info = read_info(path.with_suffix(""))
+            yield plan, read_info(plan)
         except ModelError:
             continue
-        if info_of(info):
-            yield info
 
 
 def store(plan: Path, data: Any, info: PlanInfo) -> PlanInfo:

@@ -104,7 +104,7 @@ class TensorRT:
         """A logger to hand to TensorRT that keeps what it is told."""
         interface = self.module.ILogger
 
-        class Logger(Messages, interface):  # type: ignore[misc]
+        class Logger(Messages, interface):  # type: ignore[misc, valid-type]
             def __init__(self) -> None:
                 interface.__init__(self)
                 Messages.__init__(self, verbose=verbose)
