@@ -10,7 +10,7 @@ from glint.cards import ModelCard, load_card
 from glint.cli import talk
 from glint.runtime.build import BuildOptions, BuildPlan, build, plan_build
 from glint.runtime.engine import Arrays, Engine
-from glint.runtime.engine_cache import PlanInfo, difference, entry_path, relatives, verify
+from glint.runtime.engine_cache import PlanInfo, difference, entries, verify
 from glint.runtime.tensorrt_api import load
 from glint.runtime.tensorrt_engine import TensorRTEngine
 
@@ -62,9 +62,8 @@ def _built_by_hand(wanted: BuildPlan) -> Path | None:
         )
 
     (asked,) = wanted.profiles
-    for info in relatives(fits):
-        path = entry_path(f"{info.model}.{info.precision}", info.onnx_sha256, wanted.target, info.options)
-        if verify(path, wanted.target) is None:
+    for path, info in entries():
+        if fits(info) and verify(path, wanted.target) is None:
             return path
     return None
 
