@@ -82,7 +82,8 @@ def build_plan(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Built:
     network = builder.create_network(trt.network_flags(weak=order.weak))
     parser = trt.module.OnnxParser(network, log)  # owns the weights: must live until the plan is built
     if not parser.parse_from_file(str(order.onnx)):
-        raise _parse_error(order.onnx, [parser.get_error(i).desc() for i in range(parser.num_errors)])
+        reasons = (parser.get_error(i).desc() for i in range(parser.num_errors))
+        raise _parse_error(order.onnx, log.errors() or "; ".join(reasons) or "it gave no reason")
     inputs = tuple(_spec(trt, network.get_input(i)) for i in range(network.num_inputs))
     outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
     for profile in order.profiles:
@@ -104,7 +105,7 @@ def build_plan(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Built:
     else:
         raise EngineError(
             f"TensorRT ran out of GPU memory while it built {order.onnx.name}: {log.errors()}",
-            hint="close other programs that use the GPU, build for a smaller --batch or --size, or give a larger --workspace",
+            hint="close other programs that use the GPU, build for a smaller --batch or --size, or change --workspace",
         )
     layers = layers_of_log(log.lines) if trt.ahead_of_time else layers_of_inspector(_inspect(trt, plan, order.dla))
     return Built(plan, inputs, outputs, audit(layers, asked), _save_timings(trt, config))
@@ -143,15 +144,14 @@ def _check_profile(onnx: Path, profile: Profile, inputs: tuple[TensorSpec, ...])
                 raise ModelError(f"{onnx.name}: input {spec.name!r} is {spec.shape}, its profile wants {shape}")
 
 
-def _parse_error(onnx: Path, errors: list[str]) -> ModelError:
-    text = "; ".join(dict.fromkeys(errors)) or "it gave no reason"
-    missing = any(word in text.lower() for word in ("external", "failed to open file", "weights file"))
+def _parse_error(onnx: Path, reasons: str) -> ModelError:
+    apart = any(words in reasons.lower() for words in ("external", "failed to open file"))
     hint = (
-        f"the file with the weights (often {onnx.name}.data) must stand beside it"
-        if missing
+        f"its weights are in a file of their own (often {onnx.name}.data), which must stand beside it, whole"
+        if apart
         else "glint inspect names the operators that TensorRT refuses"
     )
-    return ModelError(f"TensorRT cannot parse {onnx.name}: {text}", hint=hint)
+    return ModelError(f"TensorRT cannot parse {onnx.name}: {reasons}", hint=hint)
 
 
 def _attempts(workspace: int | None) -> list[tuple[int | None, int | None]]:

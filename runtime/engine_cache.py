@@ -170,16 +170,16 @@ def difference(info: PlanInfo, target: Target, *, onnx_sha256: str | None = None
     """How the machine and model that a plan was built for differ from these, or None."""
     theirs = info.target
     facts = [
-        ("TensorRT", f"{theirs.flavour} {theirs.tensorrt}", f"{target.flavour} {target.tensorrt}"),
-        ("compute capability", theirs.sm, target.sm),
+        (f"{theirs.flavour} {theirs.tensorrt}", f"{target.flavour} {target.tensorrt}"),
+        (f"compute capability {theirs.sm}", f"compute capability {target.sm}"),
     ]
     if theirs.gpu != ANY_GPU:
-        facts += [("GPU", theirs.gpu, target.gpu), ("CUDA", theirs.cuda, target.cuda)]
+        facts += [(f"GPU {theirs.gpu}", f"GPU {target.gpu}"), (f"CUDA {theirs.cuda}", f"CUDA {target.cuda}")]
     if onnx_sha256 is not None:
-        facts.append(("the ONNX file", f"{info.onnx_sha256[:12]}…", f"{onnx_sha256[:12]}…"))
-    for what, built, here in facts:
+        facts.append((f"a model with hash {info.onnx_sha256[:12]}…", f"{onnx_sha256[:12]}…"))
+    for built, here in facts:
         if built != here:
-            return f"it was built for {what} {built}, here it is {here}"
+            return f"it was built for {built}, this is {here}"
     return None
 
 

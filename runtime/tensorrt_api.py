@@ -38,7 +38,7 @@ class Messages:
     def keep(self, severity: str, message: str) -> None:
         """Keep one message; ``severity`` is the name of TensorRT's enum member."""
         if severity in _SERIOUS:
-            self._errors.append(message)
+            self._errors.append(" ".join(message.split()))
         if self._verbose or severity != "VERBOSE":
             self.lines.append(message)
 
