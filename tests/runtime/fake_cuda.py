@@ -119,6 +119,7 @@ class FakeCuda:
 
         driver = _driver(self)
         package = ModuleType("pycuda")
+        package.__path__ = []
         package.driver = driver  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "pycuda", package)
         monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
