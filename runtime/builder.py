@@ -241,12 +241,15 @@ def _build(trt: TensorRT, builder: Any, network: Any, config: Any) -> Any:
     """The plan, or None. The build runs in a thread of its own, so that Ctrl-C and the clock keep working."""
     results: list[Any] = []
     failures: list[BaseException] = []
+    over = threading.Event()  # not thread.join: Python 3.10's forgets a thread when Ctrl-C interrupts it
 
     def work() -> None:
         try:
             results.append(builder.build_serialized_network(network, config))
         except BaseException as error:
             failures.append(error)
+        finally:
+            over.set()
 
     state = BuildState()
     config.progress_monitor = monitor = _monitor(trt, state)
@@ -254,12 +257,11 @@ def _build(trt: TensorRT, builder: Any, network: Any, config: Any) -> Any:
     with Progress("build", 100) as line:
         thread.start()
         try:
-            while thread.is_alive():
-                thread.join(0.1)
+            while not over.wait(0.1):
                 line.update(round(100 * state.fraction()), state.phase)
         except BaseException:
             state.cancelled = True
-            thread.join()
+            over.wait()
             raise
     del monitor  # TensorRT holds no reference to it: it had to live until here
     if failures:

@@ -176,7 +176,7 @@ def difference(info: PlanInfo, target: Target, *, onnx_sha256: str | None = None
     if theirs.gpu != ANY_GPU:
         facts += [(f"GPU {theirs.gpu}", f"GPU {target.gpu}"), (f"CUDA {theirs.cuda}", f"CUDA {target.cuda}")]
     if onnx_sha256 is not None:
-        facts.append((f"a model with hash {info.onnx_sha256[:12]}…", f"{onnx_sha256[:12]}…"))
+        facts.append((f"model hash {info.onnx_sha256[:12]}…", f"model hash {onnx_sha256[:12]}…"))
     for built, here in facts:
         if built != here:
             return f"it was built for {built}, this is {here}"
@@ -206,9 +206,10 @@ def store(plan: Path, data: Any, info: PlanInfo) -> PlanInfo:
     """
     content = memoryview(data)
     info = replace(info, plan_sha256=hashlib.sha256(content).hexdigest()).sealed()
-    with atomic_path(plan) as temporary:
-        temporary.write_bytes(content)
-    write_json(sidecar_path(plan), to_dict(info))
+    # Both are written whole before either takes its place; the plan goes first.
+    with atomic_path(sidecar_path(plan)) as new_sidecar, atomic_path(plan) as new_plan:
+        new_plan.write_bytes(content)
+        write_json(new_sidecar, to_dict(info))
     return info
 
 

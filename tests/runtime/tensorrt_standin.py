@@ -62,7 +62,7 @@ class Machine:
         details: whether plans hold details of their layers.
         dla_cores: number of them.
         pause: seconds per build step.
-        steps: build steps.
+        steps, steps_done: build steps, and how many were begun.
         builds: settings of each build, in order.
     """
 
@@ -76,6 +76,7 @@ class Machine:
     dla_cores: int = 0
     pause: float = 0.0
     steps: int = 4
+    steps_done: int = 0
     builds: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -328,6 +329,7 @@ class _Builder:
         monitor.phase_start("Building engine", None, 2)
         monitor.phase_start("Timing tactics", "Building engine", machine.steps)
         for step in range(machine.steps):
+            machine.steps_done += 1
             time.sleep(machine.pause)
             if not monitor.step_complete("Timing tactics", step):
                 return False
