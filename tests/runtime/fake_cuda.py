@@ -12,11 +12,14 @@ import enum
 import sys
 import threading
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+
+_FENCE = 64  # bytes after each allocation that nothing may touch
 
 
 class Error(Exception):
@@ -90,7 +93,7 @@ class FakeCuda:
             raise LogicError("cuMemAlloc failed: invalid argument")
         if self.used + size > self.total:
             raise MemoryError("cuMemAlloc failed: out of memory")
-        block = np.full(size, 0xAB, np.uint8)
+        block = np.full(size + _FENCE, 0xAB, np.uint8)[:size]
         address = block.ctypes.data
         self.live[address], self.kinds[address] = block, kind
         return address
@@ -100,6 +103,7 @@ class FakeCuda:
         if address not in self.live:
             raise LogicError("free failed: invalid resource handle")
         block = self.live.pop(address)
+        assert (block.base[-_FENCE:] == 0xAB).all(), "something wrote beyond its memory"
         block[:] = 0xDD
         self.freed.append(block)  # so that its address is not used again, and what still reads it gets nonsense
         del self.kinds[address]
@@ -118,9 +122,8 @@ class FakeCuda:
         from glint.runtime import cuda
 
         driver = _driver(self)
-        package = ModuleType("pycuda")
-        package.__path__ = []
-        package.driver = driver  # type: ignore[attr-defined]
+        package = module("pycuda")
+        package.driver = driver
         monkeypatch.setitem(sys.modules, "pycuda", package)
         monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
         monkeypatch.setattr(cuda, "_retained", None)
@@ -128,10 +131,17 @@ class FakeCuda:
         if not bindings:
             monkeypatch.setitem(sys.modules, "cuda.bindings", None)
             return
-        names = {"cuda": ModuleType("cuda"), "cuda.bindings": ModuleType("cuda.bindings")}
-        names["cuda.bindings"].driver = _bindings(self)  # type: ignore[attr-defined]
-        for name, module in names.items():
-            monkeypatch.setitem(sys.modules, name, module)
+        bindings_package = module("cuda.bindings")
+        bindings_package.driver = _bindings(self)
+        for name, fake in {"cuda": module("cuda"), "cuda.bindings": bindings_package}.items():
+            monkeypatch.setitem(sys.modules, name, fake)
+
+
+def module(name: str) -> Any:
+    """An empty package that importlib finds."""
+    made = ModuleType(name)
+    made.__spec__, made.__path__ = ModuleSpec(name, None), []
+    return made
 
 
 class Context:

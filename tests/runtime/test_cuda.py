@@ -107,6 +107,7 @@ def test_any_thread_may_call(machine: FakeCuda) -> None:
 
 
 def test_memory_that_runs_out_is_told_as_that(machine: FakeCuda) -> None:
+    machine.total = 1000
     with pytest.raises(EngineError, match="out of GPU memory") as caught, cuda.current() as driver:
         cuda.Buffer(driver, machine.total, mapped=False)
     assert caught.value.hint
