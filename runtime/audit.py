@@ -29,14 +29,19 @@ _WORD = re.compile(r"\b(?:" + "|".join(_PRECISION_OF) + r")\b", re.IGNORECASE)
 # Kernels that multiply: a node's name also clings to the small kernels before and after its own.
 _MULTIPLIES = re.compile(r"conv|corr|gemm|matmul|matrix|fusion|dla", re.IGNORECASE)
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-_LINE = re.compile(
-    r"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]+), Inputs: \[(?P<inputs>.*?)\], (?:Constants|Outputs): "
-)
+_LINE = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]+), Inputs: \[(?P<operands>.*)\], Outputs: \[")
+_WIDTH = ("fp4", "int4", "fp8", "int8", "bf16", "fp16", "fp32")  # ascending
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A kernel of an engine: its name and type, the precisions it reads, and the ONNX nodes in it."""
+    """A kernel of an engine.
+
+    Attributes:
+        name, kind: its name and type.
+        reads: precisions of its inputs and constants.
+        nodes: the ONNX nodes that went into it.
+    """
 
     name: str
     kind: str
@@ -44,12 +49,21 @@ class Layer:
     nodes: tuple[str, ...]
 
     @property
+    def multiplies(self) -> bool:
+        """Whether it is the kernel of a convolution or matrix product."""
+        return _MULTIPLIES.search(self.kind) is not None
+
+    @property
     def precision(self) -> str:
-        """The lowest precision that it reads: an INT8 kernel may read its skip input in FP16."""
-        for precision in ("fp4", "int4", "fp8", "int8", "bf16", "fp16", "fp32"):
-            if precision in self.reads:
-                return precision
-        return "other"
+        """What it computes in; ``other`` if it reads no numbers of these kinds.
+
+        A product computes in the wider of its two operands, the two narrowest things that it reads (scales,
+        bias and skip input may be wider): one that reads INT8 data and float weights converts the data first.
+        """
+        reads = sorted(self.reads, key=_WIDTH.index)
+        if not reads:
+            return "other"
+        return reads[1] if self.multiplies and len(reads) > 1 else reads[0]
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ class Audit:
     """What an engine runs in.
 
     Attributes:
-        layers: number of computing layers per precision (``int8``, ``fp16``, ``fp32``, ``other``, …).
+        layers: number of working kernels per precision (``int8``, ``fp16``, ``fp32``, ``other``, …).
         asked, obtained: convolutions and matrix products that the network asks for in a precision below
             fp32, and how many of them got it; nodes that the witness does not name are left out.
         missed: ``node: asked for int8, runs in fp32``.
@@ -101,7 +115,7 @@ def layers_of_inspector(text: str) -> list[Layer]:
         Layer(
             name=str(entry.get("Name", "")),
             kind=str(entry.get("LayerType", "")),
-            reads=tuple(p for tensor in entry.get("Inputs", ()) for p in _precisions(_type_text(tensor))),
+            reads=tuple(p for text in _operand_types(entry) for p in _precisions(text)),
             nodes=tuple(_NODE.findall(str(entry.get("Metadata", "")))),
         )
         for entry in entries
@@ -118,7 +132,7 @@ def layers_of_log(lines: Iterable[str]) -> list[Layer]:
     for line in (part for message in lines for part in message.splitlines()):
         match = _LINE.match(line)
         if match:
-            types = re.findall(r"Datatype: (\w+)", match["inputs"])
+            types = re.findall(r"Datatype: (\w+)", match["operands"])
             reads = tuple(p for text in types for p in _precisions(text))
             found.append(Layer(match["name"], match["kind"], reads, tuple(_NODE.findall(line))))
     if not found:
@@ -154,9 +168,9 @@ def audit(layers: Iterable[Layer], asked: Mapping[str, str]) -> Audit:
     """Compare what a network asks for with what its engine runs in."""
     working = [layer for layer in layers if layer.kind.lower() not in _NO_WORK]
     seen: dict[str, set[str]] = {}
-    for layer in sorted(working, key=lambda layer: _MULTIPLIES.search(layer.kind) is None):
+    for layer in sorted(working, key=lambda layer: not layer.multiplies):
         for node in layer.nodes:
-            if _MULTIPLIES.search(layer.kind) or node not in seen:
+            if layer.multiplies or node not in seen:
                 seen.setdefault(node, set()).add(layer.precision)
     known = {node: precision for node, precision in asked.items() if node in seen}
     obtained = Counter(precision for node, precision in known.items() if precision in seen[node])
@@ -200,11 +214,16 @@ def _source(tensor: Any, producer: Mapping[str, Any]) -> str:
     return layer.type.name if layer is not None else ""
 
 
-def _type_text(tensor: Any) -> str:
-    """What an inspector's tensor says of its type: one text in 10.x, two in 11.x."""
-    if not isinstance(tensor, dict):
-        return ""
-    return " ".join(str(tensor.get(key, "")) for key in ("Format/Datatype", "DataType", "Datatype", "Format"))
+def _operand_types(entry: dict[str, Any]) -> list[str]:
+    """What an inspector's layer says of the types that it reads: one text per tensor in 10.x, two in 11.x."""
+    weights = entry.get("Weights")
+    tensors = [*(entry.get("Inputs") or ()), *(entry.get("Constants") or ())]
+    texts = [
+        " ".join(str(tensor.get(key, "")) for key in ("Format/Datatype", "DataType", "Datatype", "Format"))
+        for tensor in tensors
+        if isinstance(tensor, dict)
+    ]
+    return [*texts, str(weights.get("Type", ""))] if isinstance(weights, dict) else texts
 
 
 def _precisions(text: str) -> list[str]:
