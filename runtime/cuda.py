@@ -124,6 +124,8 @@ def _retain() -> tuple[Any, Any]:
         if "libcuda" in str(error):
             raise EngineError(f"no NVIDIA driver: {error}", hint="use --engine onnxruntime") from error
         hint = "pip install pycuda (needs the CUDA toolkit: nvcc on PATH)"
+        if not isinstance(error, ModuleNotFoundError):  # it is there, built for another CUDA
+            hint = "pip install --force-reinstall --no-cache-dir pycuda"
         raise MissingDependencyError(f"pycuda cannot be imported: {error}", hint=hint) from error
     try:
         driver.init()

@@ -85,6 +85,7 @@ class Plan:
     def error(self, what: str) -> EngineError:
         """An error with what TensorRT said about it."""
         said = self.messages.errors()
+        self.messages.forget_errors()
         return EngineError(f"{what}: {said}" if said else what)
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from glint.runtime.tensorrt_engine import TensorRTEngine
 
 pytestmark = pytest.mark.gpu
 MIB = 1 << 20
-SLACK = 16 * MIB  # what other users of the GPU may take or give meanwhile
+SLACK = 64 * MIB  # what others may take meanwhile; on a Jetson that is the whole system
 
 
 @pytest.fixture(scope="module")

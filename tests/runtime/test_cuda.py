@@ -65,15 +65,28 @@ def test_without_pycuda_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyP
     assert "pip install pycuda" in (caught.value.hint or "")
 
 
-def test_without_a_driver_it_is_the_driver_that_is_missing(machine: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoLibrary:
+def test_a_pycuda_of_another_cuda_must_be_built_again(machine: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_import(monkeypatch, "libcurand.so.10: cannot open shared object file: No such file or directory")
+    with pytest.raises(MissingDependencyError, match="libcurand") as caught:
+        cuda.gpu()
+    assert "--force-reinstall" in (caught.value.hint or "")
+
+
+def fail_import(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    """Let pycuda be installed, and its driver module fail to load."""
+
+    class Finder:
         def find_spec(self, name: str, path: object = None, target: object = None) -> None:
             if name == "pycuda.driver":
-                raise ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
+                raise ImportError(message)
 
     monkeypatch.delitem(sys.modules, "pycuda.driver")
     monkeypatch.delattr(sys.modules["pycuda"], "driver")
-    monkeypatch.setattr(sys, "meta_path", [NoLibrary(), *sys.meta_path])
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+
+
+def test_without_a_driver_it_is_the_driver_that_is_missing(machine: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_import(monkeypatch, "libcuda.so.1: cannot open shared object file: No such file or directory")
     with pytest.raises(EngineError, match="no NVIDIA driver"):
         cuda.gpu()
 

@@ -135,6 +135,15 @@ def test_what_tensorrt_logged_is_in_the_error(every: Bench) -> None:
     assert not every.cuda.live
 
 
+def test_an_error_tells_what_was_logged_for_it_and_not_before(bench: Bench) -> None:
+    path = bench.plan(pair(), pair_profile(1, 4, 8))
+    for trouble in ("first trouble", "second trouble"):
+        bench.trt.load_error = trouble
+        with pytest.raises(EngineError, match=trouble) as caught:
+            TensorRTEngine(path)
+    assert "first trouble" not in str(caught.value)
+
+
 # Batches, profiles, buffers and graphs: one release is enough
 
 
