@@ -173,8 +173,9 @@ def audit(layers: Iterable[Layer], asked: Mapping[str, str]) -> Audit:
             if layer.multiplies or node not in seen:
                 seen.setdefault(node, set()).add(layer.precision)
     known = {node: precision for node, precision in asked.items() if node in seen}
-    obtained = Counter(precision for node, precision in known.items() if precision in seen[node])
-    missed = [f"{n}: asked for {p}, runs in {'+'.join(sorted(seen[n]))}" for n, p in known.items() if p not in seen[n]]
+    # A node has a kernel per profile: all of them count.
+    obtained = Counter(precision for node, precision in known.items() if seen[node] == {precision})
+    missed = [f"{n}: asked for {p}, runs in {'+'.join(sorted(seen[n]))}" for n, p in known.items() if seen[n] != {p}]
     return Audit(
         layers=dict(Counter(layer.precision for layer in working)),
         asked=dict(Counter(known.values())),

@@ -14,7 +14,7 @@ from typing import Any
 from glint.cards import PRECISIONS, ModelCard, TensorSpec, load_card
 from glint.cli import talk
 from glint.config import to_dict
-from glint.errors import EngineError, InputError, ModelError
+from glint.errors import EngineError, InputError, ModelError, OutputError
 from glint.files import sha256, write_bytes
 from glint.runtime import cuda
 from glint.runtime.audit import require
@@ -286,7 +286,7 @@ def _range(spec: TensorSpec, batch: tuple[int, int, int], size: tuple[int, int] 
         if shape and shape[0] == -1:
             shape[0] = number
         if size is not None and len(shape) == 4:
-            shape[-2:] = size
+            shape[-2:] = [wanted if n == -1 else n for n, wanted in zip(shape[-2:], size)]
         if -1 in shape:
             raise ModelError(f"input {spec.name!r} has a shape that cannot be filled in: {spec.shape}")
         shapes.append(tuple(shape))
@@ -325,8 +325,6 @@ def _build(trt: TensorRT, plan: BuildPlan, options: BuildOptions, compute_capabi
     built = build_plan(trt, order, timings=timings)
     seconds = round(time.perf_counter() - started, 3)
     require(built.audit, plan.precision)
-    if built.timings:
-        write_bytes(timing_cache, built.timings)
     info = PlanInfo(
         model=plan.card.name,
         precision=plan.precision,
@@ -341,4 +339,10 @@ def _build(trt: TensorRT, plan: BuildPlan, options: BuildOptions, compute_capabi
         built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=seconds,
     )
-    return store(plan.path, built.plan, info)
+    info = store(plan.path, built.plan, info)
+    if built.timings:
+        try:
+            write_bytes(timing_cache, built.timings)
+        except OutputError as error:  # they only save time: the engine is there
+            talk(f"build: timings of this build are not kept: {error}")
+    return info

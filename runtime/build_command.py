@@ -147,14 +147,14 @@ def _profile_text(profile: Profile) -> str:
 
 def _size(text: str) -> tuple[int, int]:
     """``WIDTHxHEIGHT`` as (height, width)."""
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
     if not match:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text!r}")
     return int(match[2]), int(match[1])
 
 
 def _batch(text: str) -> tuple[int, int, int]:
-    match = re.fullmatch(r"(\d{1,6}),(\d{1,6}),(\d{1,6})", text)
+    match = re.fullmatch(r"([0-9]{1,6}),([0-9]{1,6}),([0-9]{1,6})", text)
     if not match:
         raise argparse.ArgumentTypeError(f"expected MIN,OPT,MAX, got {text!r}")
     return int(match[1]), int(match[2]), int(match[3])

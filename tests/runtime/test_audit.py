@@ -38,6 +38,13 @@ def test_the_audit_of_the_builders_log():
     assert found.share("int8") == 0.6
 
 
+def test_a_node_must_have_its_precision_in_every_profile():
+    kernels = [Layer(f"k{i}", "gemm", (reads, reads), ("node",)) for i, reads in enumerate(["int8", "fp16"])]
+    found = audit([*kernels, Layer("after", "kgen", ("fp32",), ("node",))], {"node": "int8"})
+    assert found.obtained == {}
+    assert found.missed == ("node: asked for int8, runs in fp16+int8",)
+
+
 def test_a_log_without_layers_is_an_error():
     with pytest.raises(EngineError, match="lists no layers"):
         layers_of_log(["nothing", "here"])

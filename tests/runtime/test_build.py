@@ -1,23 +1,28 @@
 """``glint build`` against stand-ins of every supported TensorRT: what it asks for, and what happens when it fails."""
 
+import argparse
 import dataclasses
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import onnx
 import pytest
 import small_models
 import tensorrt_standin
+from hypothesis import given
+from hypothesis import strategies as st
 from tensorrt_standin import MAGIC, VERSIONS, Machine
 
 from glint.cards import UnmixerSpec
 from glint.cli import main
 from glint.errors import CheckFailedError, EngineError, InputError, MissingDependencyError, ModelError, OutputError
-from glint.runtime import builder, cuda
+from glint.runtime import build_command, builder, cuda
 from glint.runtime.build import BuildOptions, build
 from glint.runtime.engine_cache import cache_folder, sidecar_path, timing_cache_path
 
@@ -440,31 +445,36 @@ def test_a_failed_rebuild_leaves_the_old_entry_as_it_was(orin, tmp_path, failure
     assert build(model, no_build=True).cached
 
 
-def test_a_full_disk_leaves_the_old_entry_as_it_was(orin, tmp_path, monkeypatch):
-    model = small_models.unmixer(tmp_path)
-    build(model)
-    before = contents()
-    write = type(tmp_path).write_bytes
+def full_disk(monkeypatch, *endings):
+    """Writing files with these endings fails half-way."""
+    write = Path.write_bytes
 
     def fail(path, data):
-        if ".plan" in path.name or path.name.endswith(".json"):
+        if path.name.endswith(endings):
             write(path, bytes(data)[:100])
             raise OSError(28, "No space left on device")
         return write(path, data)
 
-    monkeypatch.setattr(type(tmp_path), "write_bytes", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
+
+
+@pytest.mark.parametrize("ending", [".plan", ".json"])
+def test_a_full_disk_leaves_the_old_entry_as_it_was(orin, tmp_path, monkeypatch, ending):
+    model = small_models.unmixer(tmp_path)
+    build(model)
+    before = contents()
+    full_disk(monkeypatch, ending)
     with pytest.raises(OutputError, match="No space left"):
         build(model, overwrite=True)
-    monkeypatch.undo()
-    assert {p: c for p, c in contents_of(before).items() if p.suffix != ".cache"} == {
-        p: c for p, c in before.items() if p.suffix != ".cache"
-    }
+    assert contents() == before
 
 
-def contents_of(before):
-    """The files now, in the folder of an earlier look."""
-    (folder,) = {p.parent for p in before}
-    return {p: p.read_bytes() for p in folder.iterdir() if p.name != ".lock"}
+def test_timings_that_cannot_be_kept_do_not_cost_the_engine(orin, tmp_path, monkeypatch, capsys):
+    full_disk(monkeypatch, ".cache")
+    model = small_models.unmixer(tmp_path)
+    build(model)
+    assert "timings of this build are not kept" in capsys.readouterr().err
+    assert build(model).cached
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(orin, tmp_path, monkeypatch):
@@ -683,6 +693,16 @@ def test_malformed_arguments_are_usage_errors(words, capsys):
         main(["build", "lsnet-s", *words])
     assert caught.value.code == 2
     assert "error" in capsys.readouterr().err
+
+
+@given(st.text(max_size=12) | st.from_regex(r"[0-9]{1,6}[x,][0-9]{1,6}([x,][0-9]{1,6})?", fullmatch=True))
+def test_sizes_and_batches_are_read_or_refused(text):
+    for read, form in ((build_command._size, "{1}x{0}"), (build_command._batch, "{0},{1},{2}")):
+        try:
+            numbers = read(text)
+        except argparse.ArgumentTypeError:
+            continue
+        assert [int(n) for n in re.split("[x,]", text)] == [int(n) for n in re.split("[x,]", form.format(*numbers))]
 
 
 @pytest.mark.parametrize(("failure", "code"), [({"kernels": "FLOAT"}, 1), ({"build_error": "no"}, 3)])
