@@ -25,14 +25,15 @@ class Lane:
     """A stream, and the scratch memory of the contexts that run on it."""
 
     def __init__(self, driver: Any, plan: Plan) -> None:
-        self.stream = cuda.stream(driver)
+        self.stream: Any = cuda.stream(driver)
         self.size = int(plan.engine.device_memory_size_v2)
         self.scratch = driver.mem_alloc(self.size) if self.size else None
 
     def free(self) -> None:
-        """Give the memory back."""
+        """Give the memory and the stream back. pycuda destroys a stream of any thread only here, in its context."""
         if self.scratch is not None:
             self.scratch.free()
+        self.stream = None
 
 
 class Slot:

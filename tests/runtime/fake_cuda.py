@@ -15,6 +15,7 @@ from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
@@ -53,6 +54,7 @@ class FakeCuda:
         launches: graphs that were launched.
         refuse_capture: status that recording ends with, or None.
         broken: message that every call fails with, or None.
+        lost_streams: streams that were destroyed where their context was not current.
     """
 
     def __init__(self) -> None:
@@ -61,7 +63,8 @@ class FakeCuda:
         self.freed: list[Any] = []
         self.total = 1 << 30
         self.integrated, self.sm, self.name = False, (8, 6), "Fake GPU"
-        self.streams: dict[int, Stream] = {}
+        self.streams: WeakValueDictionary[int, Stream] = WeakValueDictionary()
+        self.lost_streams = 0
         self.executed: list[str] = []
         self.launches = 0
         self.graphs = 0
@@ -69,6 +72,7 @@ class FakeCuda:
         self.broken: str | None = None
         self.local = threading.local()
         self.retained = 0
+        self.next_handle = 1000
 
     @property
     def stack(self) -> list[Context]:
@@ -166,8 +170,11 @@ class Stream:
         self.machine, self.flags = machine, flags
         self.queue: list[tuple[str, Callable[[], None]]] = []
         self.recording: list[tuple[str, Callable[[], None]]] | None = None
-        self.handle = 1000 + len(machine.streams)
+        self.handle = machine.next_handle = machine.next_handle + 1
         machine.streams[self.handle] = self
+
+    def __del__(self) -> None:
+        self.machine.lost_streams += not self.machine.stack
 
     def synchronize(self) -> None:
         self.machine.check()

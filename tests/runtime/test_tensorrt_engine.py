@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_the_unmixer_agrees_with_onnxruntime_at_any_batch(every: Bench) -> None:
             for name, expected in theirs.items():
                 np.testing.assert_allclose(ours[name], expected, rtol=1e-5, atol=1e-5)
     assert not every.cuda.live
-    assert every.cuda.graphs == 0
+    assert (every.cuda.graphs, len(every.cuda.streams), every.cuda.lost_streams) == (0, 0, 0)
 
 
 def test_the_detector_runs_at_the_sizes_of_its_plan_and_refuses_others(every: Bench) -> None:
@@ -225,19 +226,19 @@ def test_outputs_are_the_callers(bench: Bench) -> None:
     first["sum"][...] = 0  # and writable
 
 
-def test_pieces_of_a_large_batch_are_under_way_together(bench: Bench) -> None:
+def test_pieces_of_a_large_batch_are_under_way_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     with TensorRTEngine(bench.plan(pair(), pair_profile(8, 8, 8))) as engine:
         check_pair(engine, rows(32))
         bench.cuda.executed.clear()
         most = 0
 
-        def watch(stream: Any, wait: Callable[[], None]) -> None:
+        def watch(wait: Callable[[], None]) -> None:
             nonlocal most
             most = max(most, sum(bool(s.queue) for s in bench.cuda.streams.values()))
             wait()
 
         for stream in bench.cuda.streams.values():
-            stream.synchronize = lambda stream=stream, wait=stream.synchronize: watch(stream, wait)
+            monkeypatch.setattr(stream, "synchronize", partial(watch, stream.synchronize))
         check_pair(engine, rows(32))
     assert most == 2  # two streams have work whenever one is waited for
     assert bench.cuda.executed.count("network") == 4
@@ -402,6 +403,7 @@ def test_any_thread_may_run_and_close(bench: Bench) -> None:
     closer.join()
     assert not failures
     assert not bench.cuda.live
+    assert (len(bench.cuda.streams), bench.cuda.lost_streams) == (0, 0)
 
 
 def test_two_engines_live_side_by_side(bench: Bench) -> None:
