@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from glint.cli import talk
 from glint.runtime.build import BuildOptions, BuildPlan, build, plan_build
 from glint.runtime.engine import Arrays, Engine
 from glint.runtime.engine_cache import PlanInfo, difference, entries, verify
-from glint.runtime.tensorrt_api import load
+from glint.runtime.tensorrt_api import TensorRT, load
 from glint.runtime.tensorrt_engine import TensorRTEngine
 
 Size = tuple[int, int]  # height, width
@@ -37,9 +38,9 @@ def open_tensorrt(onnx: Path) -> Engine:
 
 
 def _open(onnx: Path, size: Size | None) -> TensorRTEngine:
-    options = BuildOptions(sizes=() if size is None else (size,))
-    wanted = plan_build(onnx, options, trt=load())
-    path = _built_by_hand(wanted) or build(onnx, options).path
+    options, trt = BuildOptions(sizes=() if size is None else (size,)), load()
+    wanted = plan_build(onnx, options, trt=trt)
+    path = _built_by_hand(wanted) or _weakly_typed(wanted, options, trt) or build(onnx, options).path
     engine = TensorRTEngine(path)
     facts = engine.details()
     graph = "CUDA graph" if facts["cuda_graph"] else f"no CUDA graph ({facts['cuda_graph_problem']})"
@@ -66,6 +67,14 @@ def _built_by_hand(wanted: BuildPlan) -> Path | None:
         if fits(info) and verify(path, wanted.target) is None:
             return path
     return None
+
+
+def _weakly_typed(wanted: BuildPlan, options: BuildOptions, trt: TensorRT) -> Path | None:
+    """The newest fp16 engine that was built from the fp32 model, by a TensorRT that chose the precisions."""
+    original = wanted.onnx.with_name(f"{wanted.card.name}.fp32.onnx")
+    if wanted.precision != "fp16" or not trt.can_be_weak or not original.is_file():
+        return None
+    return _built_by_hand(plan_build(original, replace(options, precision="fp16", weak=True), trt=trt))
 
 
 def _within(shape: tuple[int, ...], smallest: tuple[int, ...], largest: tuple[int, ...]) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import tensorrt_standin as standin
 from fake_cuda import FakeCuda
 
 from glint import cli
-from glint.cards import load_card
+from glint.cards import load_card, save_card
 from glint.errors import EngineError, InputError
+from glint.files import sha256
 from glint.runtime import tensorrt_plan
 from glint.runtime.build import BuildOptions, build
 from glint.runtime.detector import Detector
@@ -111,6 +113,25 @@ def test_an_engine_that_was_built_before_is_used_whatever_its_options(gpu: FakeC
         detect.infer(frame=np.zeros((1, 1, 64, 96), np.float32))
         assert plans() == before
         detect.infer(frame=np.zeros((1, 1, 32, 32), np.float32))
+    assert len(plans()) == len(before) + 1
+
+
+def test_an_fp16_engine_of_weak_typing_serves_the_fp16_model(gpu: FakeCuda, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    card, original = load_card("dscsnet-s-sensor")
+    for precision in ("fp32", "fp16"):
+        model = onnx.load(original)
+        model.doc_string = precision  # another file
+        path = tmp_path / f"{card.name}.{precision}.onnx"
+        onnx.save(model, path)
+        save_card(replace(card, precision=precision, file=path.name, sha256=sha256(path)), tmp_path)
+    build(tmp_path / f"{card.name}.fp32.onnx", BuildOptions(precision="fp16", weak=True))
+    before = plans()
+    with open_engine(tmp_path / f"{card.name}.fp16.onnx", engine="tensorrt") as engine:
+        assert engine.details()["precision"] == "fp16"
+    assert plans() == before
+    with open_engine(tmp_path / f"{card.name}.fp32.onnx", engine="tensorrt") as engine:
+        assert engine.details()["precision"] == "fp32"
     assert len(plans()) == len(before) + 1
 
 
