@@ -23,7 +23,7 @@ from glint.patches import CONDITIONS, SENSOR_TRAINING, Patches, simulate_patches
 from glint.progress import Progress
 from glint.runtime.detector import Detector
 from glint.runtime.engine import Engine, open_engine
-from glint.runtime.options import add_engine_arguments, add_refine_arguments
+from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.refine import refine, refine_config
 from glint.runtime.unmixer import Unmixer
 from glint.types import Frame, Targets
@@ -188,7 +188,7 @@ def main(arguments: argparse.Namespace) -> int:
     result = evaluate(
         arguments.model, data=arguments.data, split=arguments.split, matching=arguments.matching,
         condition=arguments.condition, number=arguments.number, seed=arguments.seed,
-        radiance_prior=arguments.radiance_prior, engine=arguments.engine, precision=arguments.precision,
+        radiance_prior=arguments.radiance_prior, engine=engine_of(arguments), precision=arguments.precision,
         threads=arguments.threads,
     )  # fmt: skip
     if arguments.json:

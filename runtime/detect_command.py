@@ -17,7 +17,7 @@ from glint.images import write_image
 from glint.progress import Progress
 from glint.runtime.detector import Detector
 from glint.runtime.engine import choose_engine
-from glint.runtime.options import add_engine_arguments
+from glint.runtime.options import add_engine_arguments, engine_of
 from glint.runtime.sources import open_source
 
 
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint detect``."""
     summary = detect(
-        arguments.source, arguments.out, detector=arguments.detector, engine=arguments.engine,
+        arguments.source, arguments.out, detector=arguments.detector, engine=engine_of(arguments),
         precision=arguments.precision, threads=arguments.threads, overwrite=arguments.overwrite,
     )  # fmt: skip
     talk(f"{summary['frames']} masks with {summary['blobs']} blobs in {summary['seconds']:.1f} s")

@@ -1,6 +1,6 @@
 """``glint doctor``: what is installed, what would run, and one line to mend each thing that is missing.
 
-It looks with ``importlib`` and never imports a heavy library.
+It looks with ``importlib`` and imports no heavy library, except to ask the GPU: pycuda, where it is installed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import Any
 from glint import __version__
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, load_card, zoo_folder, zoo_names
 from glint.cli import print_json
-from glint.errors import EXIT_ENVIRONMENT, EXIT_OK, GlintError
+from glint.errors import EXIT_ENVIRONMENT, EXIT_OK, EngineError, GlintError, MissingDependencyError
+from glint.runtime import cuda
 from glint.runtime.engine import available_cores, choose_engine
+from glint.runtime.tensorrt_api import FLAVOURS
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 
@@ -33,11 +35,8 @@ _LIBRARIES = (
     ("safetensors", "safetensors", "glint train, export", "pip install '.[train]' (in the checkout)", False),
     ("onnx", "onnx", "glint export", "pip install '.[export]' (in the checkout)", False),
     ("onnxscript", "onnxscript", "glint export", "pip install '.[export]' (in the checkout)", False),
-    (
-        "tensorrt", "tensorrt", "engine on NVIDIA GPUs (not used by this version yet)",
-        "comes with JetPack; in a virtual environment: python3 -m venv --system-site-packages", False,
-    ),
-    ("pycuda", "pycuda", "GPU memory (not used by this version yet)", "pip install pycuda", False),
+    ("pycuda", "pycuda", "GPU memory for the TensorRT engine", "pip install pycuda (needs nvcc on PATH)", False),
+    ("cuda.bindings", "cuda-bindings", "CUDA graphs of the TensorRT engine", "pip install cuda-bindings", False),
 )  # fmt: skip
 
 
@@ -63,9 +62,9 @@ class Check:
 def doctor() -> dict[str, Any]:
     """The report: machine, checks, models, and the engine that ``auto`` takes."""
     checks = [_library(*entry) for entry in _LIBRARIES]
-    checks += [_python(), _opencv(), *_models()]
+    checks += [_tensorrt(), _gpu(), _python(), _opencv(), *_models()]
     engine, why = choose_engine("auto")
-    usable = next(c for c in checks if c.name == engine).state == OK
+    usable = all(c.state == OK for c in checks if c.name == engine)
     return {
         "glint": __version__,
         "python": sys.version.split()[0],
@@ -81,13 +80,48 @@ def doctor() -> dict[str, Any]:
 
 
 def _library(module: str, distribution: str, purpose: str, fix: str, needed: bool) -> Check:
-    if importlib.util.find_spec(module) is None:
+    if not _found(module):
         return Check(distribution, MISSING, purpose, needed, fix)
+    return Check(distribution, OK, f"{_version(distribution)}, {purpose}", needed)
+
+
+def _found(module: str) -> bool:
     try:
-        version = importlib.metadata.version(distribution)
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it would be in
+        return False
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        version = "version unknown"
-    return Check(distribution, OK, f"{version}, {purpose}", needed)
+        return "version unknown"
+
+
+def _tensorrt() -> Check:
+    purpose = "engine on NVIDIA GPUs"
+    for flavour in FLAVOURS:
+        if _found(flavour):
+            return Check("tensorrt", OK, f"{flavour} {_version(flavour)}, {purpose}", False)
+    fix = (
+        "on a Jetson sudo apt install python3-libnvinfer, and python3 -m venv --system-site-packages; "
+        "with an RTX GPU pip install tensorrt_rtx"
+    )
+    return Check("tensorrt", MISSING, purpose, False, fix)
+
+
+def _gpu() -> Check:
+    try:
+        gpu = cuda.gpu()
+    except MissingDependencyError as error:
+        return Check("gpu", MISSING, f"cannot be asked: {error}", False, error.hint or "")
+    except EngineError as error:
+        return Check("gpu", MISSING, str(error), False, "on a machine with an NVIDIA GPU, install its driver")
+    memory = f"{gpu.free / 1e9:.1f} of {gpu.total / 1e9:.1f} GB free"
+    shared = ", shared with the CPU" if gpu.integrated else ""
+    detail = f"{gpu.name}, compute capability {gpu.sm}, {memory}{shared}, driver {gpu.driver}, CUDA {gpu.cuda}"
+    return Check("gpu", OK, detail, False)
 
 
 def _python() -> Check:
@@ -152,13 +186,7 @@ def _jetson() -> str | None:
 
 def _driver() -> str | None:
     """Version of the NVIDIA kernel driver, or None."""
-    version = Path("/proc/driver/nvidia/version")
-    try:
-        if version.is_file():
-            return version.read_text(encoding="utf-8").splitlines()[0]
-    except (OSError, IndexError):
-        return "unknown version"
-    return "nvidia-smi present" if shutil.which("nvidia-smi") else None
+    return cuda.driver_version() or ("nvidia-smi present" if shutil.which("nvidia-smi") else None)
 
 
 def report_text(report: dict[str, Any]) -> str:

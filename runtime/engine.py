@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.cards import TensorSpec
-from glint.errors import EngineError, InputError, MissingDependencyError, ModelError
+from glint.errors import EngineError, GlintError, InputError, MissingDependencyError, ModelError
 
 Arrays = dict[str, NDArray[Any]]
 ENGINES = ("auto", "tensorrt", "onnxruntime")
@@ -71,6 +72,10 @@ class Engine(ABC):
                 )
         return self._infer(arrays)
 
+    def details(self) -> dict[str, Any]:
+        """What runs the network, JSON-ready, for manifests and reports."""
+        return {"name": self.name}
+
     @abstractmethod
     def _infer(self, arrays: Arrays) -> Arrays:
         """Run checked inputs."""
@@ -109,8 +114,13 @@ class OnnxRuntimeEngine(Engine):
             )
         except Exception as error:  # ONNX Runtime's own exceptions share no base but this
             raise ModelError(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
+        self._facts = {"onnxruntime": onnxruntime.__version__, "threads": options.intra_op_num_threads}
         self.inputs = tuple(_spec(tensor) for tensor in self._session.get_inputs())
         self.outputs = tuple(_spec(tensor) for tensor in self._session.get_outputs())
+
+    def details(self) -> dict[str, Any]:
+        """ONNX Runtime's version and its threads."""
+        return {**super().details(), **self._facts}
 
     def _infer(self, arrays: Arrays) -> Arrays:
         try:
@@ -153,16 +163,51 @@ def choose_engine(wanted: str) -> tuple[str, str]:
     """
     if wanted not in ENGINES:
         raise InputError(f"engine: expected one of {', '.join(ENGINES)}, got {wanted!r}")
-    if wanted == "tensorrt":
+    if wanted == "onnxruntime":
+        return wanted, "asked for"
+    try:
+        return "tensorrt", _tensorrt()
+    except GlintError as error:
+        if wanted == "auto":
+            return "onnxruntime", f"on the CPU, because {error}"
+        hint = "--engine onnxruntime runs everywhere"
         raise EngineError(
-            "this version of glint has no TensorRT engine yet", hint="use --engine onnxruntime, which runs everywhere"
-        )
-    if wanted == "auto":
-        return "onnxruntime", "the only engine of this version of glint; it runs on the CPU"
-    return wanted, "asked for"
+            f"TensorRT cannot be used here: {error}", hint=f"{error.hint}; {hint}" if error.hint else hint
+        ) from error
+
+
+def _tensorrt() -> str:
+    """TensorRT and the GPU that it would run on.
+
+    Raises:
+        MissingDependencyError: if TensorRT or pycuda cannot be imported.
+        EngineError: if there is no GPU.
+    """
+    from glint.runtime import cuda, tensorrt_api
+
+    # The GPU first: importing TensorRT takes a second.
+    if not any(importlib.util.find_spec(flavour) for flavour in tensorrt_api.FLAVOURS):
+        raise MissingDependencyError("TensorRT is not installed", hint="glint doctor says how to get it")
+    gpu = cuda.gpu()
+    trt = tensorrt_api.load()
+    return f"{trt.flavour} {trt.version} on {gpu.name}"
 
 
 def open_engine(path: Path, *, engine: str = "auto", threads: int | None = None) -> Engine:
-    """Load an ONNX file with the engine that ``engine`` means here (see :func:`choose_engine`)."""
-    choose_engine(engine)
+    """Load an ONNX file with the engine that ``engine`` means here (see :func:`choose_engine`).
+
+    Args:
+        path: the ONNX file. For TensorRT its model card stands beside it, and an engine is built if
+            there is none yet.
+        engine: one of :data:`ENGINES`.
+        threads: CPU threads of ONNX Runtime.
+
+    Raises:
+        GlintError: one of its subclasses, if the engine cannot be used, built or loaded.
+    """
+    name, _ = choose_engine(engine)
+    if name == "tensorrt":
+        from glint.runtime.sized_engine import open_tensorrt
+
+        return open_tensorrt(path)
     return OnnxRuntimeEngine(path, threads=threads)

@@ -7,15 +7,32 @@ import math
 
 from glint.cards import PRECISIONS
 from glint.cli import positive_int
+from glint.errors import InputError
 from glint.runtime.engine import ENGINES
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--engine``, ``--precision``, ``--threads``."""
+    """``--engine``, ``--require``, ``--precision``, ``--threads``; read the first two with :func:`engine_of`."""
     group = parser.add_argument_group("engine")
     group.add_argument("--engine", choices=ENGINES, default="auto", help="what runs the networks (default: auto)")
+    group.add_argument(
+        "--require", choices=ENGINES[1:], metavar="ENGINE", help="stop if this engine cannot be used; never fall back"
+    )
     group.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the released model (default: fp32)")
     group.add_argument("--threads", type=positive_int, help="CPU threads (default: all cores)")
+
+
+def engine_of(arguments: argparse.Namespace) -> str:
+    """The engine that ``--engine`` and ``--require`` ask for.
+
+    Raises:
+        InputError: if they contradict each other.
+    """
+    if arguments.require is None:
+        return str(arguments.engine)
+    if arguments.engine not in ("auto", arguments.require):
+        raise InputError(f"--engine {arguments.engine} and --require {arguments.require} contradict each other")
+    return str(arguments.require)
 
 
 def add_refine_arguments(parser: argparse.ArgumentParser, *, switch: bool = True) -> None:

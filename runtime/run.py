@@ -23,7 +23,7 @@ from glint.metrics.matching import match_points
 from glint.progress import Progress
 from glint.runtime.detector import Detector
 from glint.runtime.engine import choose_engine
-from glint.runtime.options import add_engine_arguments, add_refine_arguments
+from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.overlay import draw_overlay
 from glint.runtime.pipeline import STAGES, Pipeline, Result
 from glint.runtime.refine import refine_config
@@ -150,6 +150,7 @@ def run(
         "glint": __version__,
         "source": source,
         "engine": name,
+        "engines": {m.card.task: m.engine.details() for m in (first, second)},
         "precision": precision,
         "models": {m.card.task: {"name": m.card.name, "sha256": m.card.sha256} for m in (first, second)},
         "refine": refine,
@@ -262,8 +263,9 @@ def main(arguments: argparse.Namespace) -> int:
         raise InputError("--json and --out - both want standard output", hint="write the JSON lines to a file")
     manifest = run(
         arguments.source, out=arguments.out, overlay=arguments.overlay, detector=arguments.detector,
-        unmixer=arguments.unmixer, engine=arguments.engine, precision=arguments.precision, threads=arguments.threads,
-        refine=not arguments.no_refine, radiance_prior=arguments.radiance_prior, overwrite=arguments.overwrite,
+        unmixer=arguments.unmixer, engine=engine_of(arguments), precision=arguments.precision,
+        threads=arguments.threads, refine=not arguments.no_refine, radiance_prior=arguments.radiance_prior,
+        overwrite=arguments.overwrite,
     )  # fmt: skip
     print(summary_text(manifest), file=sys.stderr)
     if arguments.json:

@@ -19,7 +19,7 @@ from glint.images import read_image
 from glint.optics import Psf
 from glint.progress import Progress
 from glint.runtime.engine import choose_engine
-from glint.runtime.options import add_engine_arguments, add_refine_arguments
+from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.refine import refine, refine_config
 from glint.runtime.sinks import JsonLines
 from glint.runtime.unmixer import Unmixer
@@ -123,12 +123,12 @@ def main(arguments: argparse.Namespace) -> int:
         patches = read_patches(arguments.patches)
         started = time.perf_counter()
         targets = unmix(
-            patches, unmixer=arguments.unmixer, engine=arguments.engine, precision=arguments.precision,
+            patches, unmixer=arguments.unmixer, engine=engine_of(arguments), precision=arguments.precision,
             threads=arguments.threads, refined=not arguments.no_refine, radiance_prior=arguments.radiance_prior,
             full_scale=arguments.full_scale,
         )  # fmt: skip
         seconds = time.perf_counter() - started
-        engine = choose_engine(arguments.engine)[0]
+        engine = choose_engine(engine_of(arguments))[0]
         talk(f"{len(targets)} targets in {len(patches)} patches, {seconds:.1f} s ({engine}, {arguments.unmixer})")
         records: list[list[dict[str, Any]]] = [[] for _ in patches]
         for number, record in zip(targets.blob.tolist(), targets.records()):

@@ -14,6 +14,7 @@ import pytest
 from glint import cards, cli
 from glint.runtime import doctor as module
 from glint.runtime.doctor import doctor, report_text
+from glint.runtime.tensorrt_api import FLAVOURS
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ def test_the_report_has_its_sections_and_one_record_per_check() -> None:
     }  # fmt: skip
     assert report["python"] == sys.version.split()[0]
     assert report["cores"] >= 1
-    assert report["engine"]["auto"] == "onnxruntime"
+    assert report["engine"]["auto"] in ("onnxruntime", "tensorrt")
     names = [c["name"] for c in report["checks"]]
     assert len(set(names)) == len(names)
     assert {"numpy", "scipy", "pillow", "onnxruntime", "torch", "tensorrt", "python"} <= set(names)
@@ -79,7 +80,8 @@ def test_this_machine_is_ready_because_all_that_is_needed_is_here(zoo: Path) -> 
 
 
 def test_looking_imports_no_heavy_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    heavy = {"torch", "onnx", "onnxscript", "tensorrt", "pycuda"}
+    heavy = {"torch", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx"}
+    monkeypatch.setitem(sys.modules, "pycuda", None)  # the one that may be asked, where it is installed
     for name in heavy & sys.modules.keys():
         monkeypatch.delitem(sys.modules, name)
     doctor()
@@ -109,11 +111,12 @@ def test_without_its_engine_auto_means_none(without: Callable[[str], None]) -> N
     assert "onnxruntime" in engine["why"]
 
 
-@pytest.mark.parametrize("name", ["torch", "tensorrt"])
+@pytest.mark.parametrize("name", ["torch", "tensorrt", "pycuda", "cuda-bindings"])
 def test_a_missing_library_of_another_command_is_told_but_does_not_matter(
     without: Callable[[str], None], name: str
 ) -> None:
-    without(name)
+    for library in {"tensorrt": FLAVOURS, "cuda-bindings": ("cuda.bindings",)}.get(name, (name,)):
+        without(library)
     report = doctor()
     assert check(report, name)["state"] == "missing"
     assert check(report, name)["fix"]

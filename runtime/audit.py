@@ -1,0 +1,232 @@
+"""Which precision the layers of a built engine really run in.
+
+Two witnesses: the JSON of TensorRT's engine inspector (10.x and 11.x spell it differently), and, where
+an engine is built ahead of time and cannot be loaded, the list of layers in the builder's verbose log.
+A strongly typed network says what it asks for, node by node; the witness says what it got.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glint.errors import CheckFailedError, EngineError
+
+# Layers that compute nothing: they move, convert or hold data, or order kernels.
+_NO_WORK = {"reformat", "noop", "constant", "signal", "wait", "shape_call", "memset", "copy"}
+_WEIGHTED = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+# Layers that the parser may put between a DequantizeLinear and the layer that consumes it.
+_PASS_THROUGH = ("SHUFFLE", "SQUEEZE", "UNSQUEEZE", "IDENTITY")
+_PRECISION_OF = {
+    "int8": "int8", "half": "fp16", "fp16": "fp16", "float": "fp32", "fp32": "fp32",
+    "bfloat16": "bf16", "bf16": "bf16", "fp8": "fp8", "int4": "int4", "fp4": "fp4",
+}  # fmt: skip
+_WORD = re.compile(r"\b(?:" + "|".join(_PRECISION_OF) + r")\b", re.IGNORECASE)
+# Kernels that multiply: a node's name also clings to the small kernels before and after its own.
+_MULTIPLIES = re.compile(r"conv|corr|gemm|matmul|matrix|fusion|dla", re.IGNORECASE)
+_NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+_LINE = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]+), Inputs: \[(?P<operands>.*)\], Outputs: \[")
+_WIDTH = ("fp4", "int4", "fp8", "int8", "bf16", "fp16", "fp32")  # ascending
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A kernel of an engine.
+
+    Attributes:
+        name, kind: its name and type.
+        reads: precisions of its inputs and constants.
+        nodes: the ONNX nodes that went into it.
+    """
+
+    name: str
+    kind: str
+    reads: tuple[str, ...]
+    nodes: tuple[str, ...]
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether it is the kernel of a convolution or matrix product."""
+        return _MULTIPLIES.search(self.kind) is not None
+
+    @property
+    def precision(self) -> str:
+        """What it computes in; ``other`` if it reads no numbers of these kinds.
+
+        A product computes in the wider of its two operands, the two narrowest things that it reads (scales,
+        bias and skip input may be wider): one that reads INT8 data and float weights converts the data first.
+        """
+        reads = sorted(self.reads, key=_WIDTH.index)
+        if not reads:
+            return "other"
+        return reads[1] if self.multiplies and len(reads) > 1 else reads[0]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an engine runs in.
+
+    Attributes:
+        layers: number of working kernels per precision (``int8``, ``fp16``, ``fp32``, ``other``, …).
+        asked, obtained: convolutions and matrix products that the network asks for in a precision below
+            fp32, and how many of them got it; nodes that the witness does not name are left out.
+        missed: ``node: asked for int8, runs in fp32``.
+    """
+
+    layers: dict[str, int]
+    asked: dict[str, int]
+    obtained: dict[str, int]
+    missed: tuple[str, ...] = ()
+
+    def share(self, precision: str) -> float:
+        """Part of the computing layers, 0 to 1, that run in a precision."""
+        total = sum(self.layers.values())
+        return self.layers.get(precision, 0) / total if total else 0.0
+
+    def text(self) -> str:
+        """One line for the person at the terminal."""
+        shares = ", ".join(f"{p.upper()} {self.share(p):.0%}" for p in ("int8", "fp16", "fp32"))
+        nodes = "; ".join(
+            f"{self.obtained.get(p, 0)} of {n} convolutions and matrix products asked for in {p.upper()} run in it"
+            for p, n in sorted(self.asked.items())
+        )
+        return f"layers: {shares} of {sum(self.layers.values())}" + (f"; {nodes}" if nodes else "")
+
+
+def layers_of_inspector(text: str) -> list[Layer]:
+    """Layers in the JSON of ``EngineInspector.get_engine_information``, of 10.x and 11.x.
+
+    Raises:
+        EngineError: if it is no such JSON, or the plan was built without details.
+    """
+    try:
+        # Node names in a layer's metadata are parted by a raw control character in some releases.
+        document = json.loads(text, strict=False)
+    except ValueError as error:
+        raise EngineError(f"TensorRT's engine inspector gave no JSON: {error}") from error
+    entries = document.get("Layers") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise EngineError("TensorRT's engine inspector gave no details of the layers")
+    return [
+        Layer(
+            name=str(entry.get("Name", "")),
+            kind=str(entry.get("LayerType", "")),
+            reads=tuple(p for text in _operand_types(entry) for p in _precisions(text)),
+            nodes=tuple(_NODE.findall(str(entry.get("Metadata", "")))),
+        )
+        for entry in entries
+    ]
+
+
+def layers_of_log(lines: Iterable[str]) -> list[Layer]:
+    """Layers in the messages of a verbose, detailed build (one layer per line).
+
+    Raises:
+        EngineError: if the log lists none.
+    """
+    found = []
+    for line in (part for message in lines for part in message.splitlines()):
+        match = _LINE.match(line)
+        if match:
+            types = re.findall(r"Datatype: (\w+)", match["operands"])
+            reads = tuple(p for text in types for p in _precisions(text))
+            found.append(Layer(match["name"], match["kind"], reads, tuple(_NODE.findall(line))))
+    if not found:
+        raise EngineError("the builder's log lists no layers")
+    return found
+
+
+def asked_of_network(network: Any) -> dict[str, str]:
+    """The precision that each convolution and matrix product of a strongly typed network asks for, by node.
+
+    Args:
+        network: TensorRT's ``INetworkDefinition`` after parsing.
+
+    Returns:
+        Node name to ``int8`` (all its data inputs are dequantized) or ``fp16``; fp32 nodes are left out.
+    """
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    producer = {layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)}
+    asked = {}
+    for layer in layers:
+        if layer.type.name not in _WEIGHTED:
+            continue
+        inputs = [layer.get_input(i) for i in range(min(2, layer.num_inputs))]
+        sources = [_source(tensor, producer) for tensor in inputs if tensor is not None]
+        if sources and all(source == "DEQUANTIZE" for source in sources):
+            asked[layer.name] = "int8"
+        elif inputs and inputs[0] is not None and inputs[0].dtype.name == "HALF":
+            asked[layer.name] = "fp16"
+    return asked
+
+
+def audit(layers: Iterable[Layer], asked: Mapping[str, str]) -> Audit:
+    """Compare what a network asks for with what its engine runs in."""
+    working = [layer for layer in layers if layer.kind.lower() not in _NO_WORK]
+    seen: dict[str, set[str]] = {}
+    for layer in sorted(working, key=lambda layer: not layer.multiplies):
+        for node in layer.nodes:
+            if layer.multiplies or node not in seen:
+                seen.setdefault(node, set()).add(layer.precision)
+    known = {node: precision for node, precision in asked.items() if node in seen}
+    # A node has a kernel per profile: all of them count.
+    obtained = Counter(precision for node, precision in known.items() if seen[node] == {precision})
+    missed = [f"{n}: asked for {p}, runs in {'+'.join(sorted(seen[n]))}" for n, p in known.items() if seen[n] != {p}]
+    return Audit(
+        layers=dict(Counter(layer.precision for layer in working)),
+        asked=dict(Counter(known.values())),
+        obtained=dict(obtained),
+        missed=tuple(missed),
+    )
+
+
+def require(result: Audit, precision: str) -> None:
+    """Stop if an engine does not run in the precision that was asked for.
+
+    At least half of the nodes that ask for it must have it (a builder may keep a few in a higher
+    precision where it has no kernel); where the witness names no nodes, at least one layer must.
+
+    Raises:
+        CheckFailedError: if not.
+    """
+    if precision == "fp32":
+        return
+    asked = result.asked.get(precision, 0)
+    obtained = result.obtained.get(precision, 0)
+    if (2 * obtained >= asked) if asked else result.layers.get(precision, 0) > 0:
+        return
+    examples = "; ".join(result.missed[:3])
+    raise CheckFailedError(
+        f"precision {precision} was asked for, but the engine does not run in it: {result.text()}"
+        + (f" ({examples})" if examples else ""),
+        hint="glint inspect names what this TensorRT runs in float; or build with --precision fp16 or fp32",
+    )
+
+
+def _source(tensor: Any, producer: Mapping[str, Any]) -> str:
+    """Type of the layer that a tensor comes from, seen through layers that only change its shape."""
+    layer = producer.get(tensor.name)
+    while layer is not None and layer.type.name in _PASS_THROUGH:
+        layer = producer.get(layer.get_input(0).name)
+    return layer.type.name if layer is not None else ""
+
+
+def _operand_types(entry: dict[str, Any]) -> list[str]:
+    """What an inspector's layer says of the types that it reads: one text per tensor in 10.x, two in 11.x."""
+    weights = entry.get("Weights")
+    tensors = [*(entry.get("Inputs") or ()), *(entry.get("Constants") or ())]
+    texts = [
+        " ".join(str(tensor.get(key, "")) for key in ("Format/Datatype", "DataType", "Datatype", "Format"))
+        for tensor in tensors
+        if isinstance(tensor, dict)
+    ]
+    return [*texts, str(weights.get("Type", ""))] if isinstance(weights, dict) else texts
+
+
+def _precisions(text: str) -> list[str]:
+    match = _WORD.search(text)
+    return [_PRECISION_OF[match.group().lower()]] if match else []
