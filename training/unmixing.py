@@ -81,7 +81,7 @@ class UnmixingTask:
         }  # fmt: skip
 
     def prepare(self, patches: Patches) -> tuple[Any, Any, Any, Any]:
-        """The network's view ``float32 [N, 2, n, n]`` of given patches, scale ``[N, 1, 1]``, and the crops' left and top."""
+        """The network's view ``float32 [N, 2, n, n]`` of patches; scale ``[N, 1, 1]``; left, top of the crops."""
         crops, left, top = recentre(patches.image, self.config.size)
         normalised = self.normaliser.apply(crops)
         saturated = crops >= patches.full_scale[:, None, None]
