@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from glint.errors import InputError
 
-_CENTROID_LEVEL = 0.2  # share of the peak below which pixels are noise to the centroid
+CENTROID_LEVEL = 0.2  # share of the peak below which pixels are noise to the centroid
 
 
 def crop_windows(image: NDArray[Any], left: ArrayLike, top: ArrayLike, size: int) -> NDArray[Any]:
@@ -72,7 +72,7 @@ def recentre(
         return patches, zero, zero
     image = patches if patches.ndim == 3 else patches[:, 0]
     above = image - border_level(image)[:, None, None]
-    weight = np.maximum(above - _CENTROID_LEVEL * above.max(axis=(1, 2), keepdims=True), 0)
+    weight = np.maximum(above - CENTROID_LEVEL * above.max(axis=(1, 2), keepdims=True), 0)
     weight += 1e-6 * np.abs(above).max(axis=(1, 2), keepdims=True) + 1e-12  # a flat patch is cut in its middle
     total = weight.sum(axis=(1, 2))
     steps = np.arange(n)

@@ -19,7 +19,8 @@ from scipy.special import erf
 from glint.errors import InputError
 
 PATCH_SIZE = 11
-_TRIES = 24  # places tried for a target before its arrangement is given up
+TRIES = 24  # places tried for a target before its arrangement is given up
+LEAST_NOISE = 0.02  # DN; where a range of noise that reaches down to none begins
 _ATTEMPTS = (1.0, 1.0, 1.0, 1.02, 1.5, 11.0)  # attempts per success by number of targets, about
 
 
@@ -152,7 +153,7 @@ def _attempt(k: int, number: int, separation: float, rng: np.random.Generator) -
     points = rng.random((number, k, 2))
     for j in range(1, k):
         pending = np.arange(len(points))
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             gap = points[pending, :j] - points[pending, j, None]
             taken = ((gap[..., 0] ** 2 + gap[..., 1] ** 2) < separation**2).any(1)
             pending = pending[taken]
@@ -205,7 +206,7 @@ def _draw_noise(bounds: tuple[float, float], number: int, rng: np.random.Generat
     if low == high:
         return np.full(number, low)
     # Log-uniform: a factor of two in the noise matters as much at 0.1 DN as at 5 DN.
-    return np.exp(rng.uniform(np.log(max(low, min(0.02, high))), np.log(high), number))
+    return np.exp(rng.uniform(np.log(max(low, min(LEAST_NOISE, high))), np.log(high), number))
 
 
 def _render(

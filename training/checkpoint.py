@@ -2,7 +2,7 @@
 
 ``NAME.safetensors`` holds the tensors under ``model/``, ``ema/`` and ``optimizer/``;
 ``NAME.json`` holds the network's name and configuration, the recipe, the position in training,
-the state of the random generator, the versions and the metrics. The two are written one after the
+the state of the random generators, the versions and the metrics. The two are written one after the
 other, the JSON last, and it carries the hash of the tensors: a pair that does not belong together
 is refused.
 """
@@ -35,7 +35,8 @@ class CheckpointInfo:
         recipe: how it is trained.
         step: optimisation steps done.
         seconds: time spent training.
-        rng: state of the NumPy generator of the data.
+        rng: states of the NumPy generators of the data, by the number of the process.
+        scaler: state of the loss scaling; empty without.
         metrics: last validation, or empty.
         history: validations so far, oldest first.
         versions: of glint and torch.
@@ -49,6 +50,7 @@ class CheckpointInfo:
     step: int = 0
     seconds: float = 0.0
     rng: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     history: tuple[dict[str, Any], ...] = ()
     versions: dict[str, Any] = field(default_factory=dict)
@@ -98,7 +100,7 @@ def keep_weights(path: Path, out: Path) -> None:
         ModelError: if the checkpoint is unusable.
     """
     info, tensors = load_checkpoint(path)
-    save_checkpoint(out, replace(info, rng={}), {k: v for k, v in tensors.items() if k.startswith("ema/")})
+    save_checkpoint(out, replace(info, rng={}, scaler={}), {k: v for k, v in tensors.items() if k.startswith("ema/")})
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -139,14 +139,11 @@ class DetectionTask:
         """A fresh LSNet."""
         return LSNet(self.config)
 
-    def batch(self, size: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def batch(self, size: int, rng: np.random.Generator, device: torch.device) -> dict[str, Tensor]:
         """``frame``, ``background`` and ``mask``, each ``[N, 1, crop, crop]``, normalised."""
-        frames, backgrounds, masks = zip(*(self._draw(rng) for _ in range(size)))
-        return {
-            "frame": torch.from_numpy(np.stack(frames)[:, None]),
-            "background": torch.from_numpy(np.stack(backgrounds)[:, None]),
-            "mask": torch.from_numpy(np.stack(masks)[:, None].astype(np.float32)),
-        }
+        drawn = zip(*(self._draw(rng) for _ in range(size)))
+        frame, background, mask = (torch.from_numpy(np.stack(d)[:, None]).to(device) for d in drawn)
+        return {"frame": frame, "background": background, "mask": mask.float()}
 
     def _draw(self, rng: np.random.Generator) -> tuple[FRAME_ARRAY, FRAME_ARRAY, NDArray[np.bool_]]:
         augmentation, kind = self.augmentation, rng.random()

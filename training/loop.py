@@ -2,8 +2,9 @@
 
 A :class:`Task` supplies the model, batches, loss and validation; the loop does the rest: AdamW with
 warm-up and cosine, mixed precision, exponential moving average, checkpoints, exact resume, a log.
-The data come from one NumPy generator whose state is part of the checkpoint, so a resumed run
-continues as if it had not stopped (bit for bit on one CPU with the same number of threads).
+All randomness of the data comes from one NumPy generator per process, whose state is part of the
+checkpoint, so a resumed run continues as if it had not stopped (bit for bit on one CPU with the
+same number of threads). Several processes share a run as :mod:`glint.training.distributed` says.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from glint.config import to_dict
 from glint.errors import InputError, ModelError
 from glint.progress import Progress
 from glint.training.checkpoint import CheckpointInfo, load_checkpoint, part, save_checkpoint
+from glint.training.distributed import Ranks
+
+AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Recipe:
     Attributes:
         steps: optimisation steps; the end of the schedule unless ``minutes`` is set.
         minutes: time budget instead of steps; the learning rate follows the time spent. 0 for none.
-        batch: samples per step.
+        batch: samples per step, all processes together.
         lr: peak learning rate.
         weight_decay: on matrices and kernels only.
         warmup: steps of linear warm-up.
@@ -40,7 +44,7 @@ class Recipe:
         ema: decay of the moving average of the weights (which is what is released).
         seed: of weights and data.
         validate_every: steps between validations, each followed by a checkpoint.
-        amp: bfloat16 autocast.
+        amp: type of the autocast: ``bf16``, ``fp16`` (with a scaled loss; GPU only) or ``off``.
     """
 
     steps: int = 10_000
@@ -53,7 +57,7 @@ class Recipe:
     ema: float = 0.999
     seed: int = 1
     validate_every: int = 500
-    amp: bool = True
+    amp: str = "bf16"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.minutes < 0 or self.batch < 1 or self.validate_every < 1:
@@ -63,6 +67,8 @@ class Recipe:
                 "Recipe: lr and clip must be positive, weight_decay and seed not negative, ema in [0, 1), got "
                 f"lr {self.lr}, clip {self.clip}, weight_decay {self.weight_decay}, seed {self.seed}, ema {self.ema}"
             )
+        if self.amp not in AMP:
+            raise InputError(f"Recipe.amp: expected one of {', '.join(AMP)}, got {self.amp!r}")
 
 
 class Task(Protocol):
@@ -76,8 +82,8 @@ class Task(Protocol):
     def build(self) -> nn.Module:
         """A freshly initialised model."""
 
-    def batch(self, size: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """The next training batch; all randomness from ``rng``."""
+    def batch(self, size: int, rng: np.random.Generator, device: torch.device) -> dict[str, Tensor]:
+        """The next training batch, on the device; all randomness from ``rng``."""
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> Tensor:
         """Scalar loss; ``progress`` runs from 0 to 1 over the training."""
@@ -87,12 +93,25 @@ class Task(Protocol):
 
 
 class Trainer:
-    """One training run in one folder: ``last`` and ``best`` checkpoints and ``log.jsonl``."""
+    """One training run in one folder: ``last`` and ``best`` checkpoints and ``log.jsonl``.
 
-    def __init__(self, task: Task, recipe: Recipe, folder: Path, *, device: str = "cpu") -> None:
+    Of several processes each has a trainer; the first writes.
+
+    Raises:
+        InputError: if the recipe does not suit the device or the number of processes.
+    """
+
+    def __init__(
+        self, task: Task, recipe: Recipe, folder: Path, *, device: str = "cpu", ranks: Ranks | None = None
+    ) -> None:
         self.task, self.recipe, self.folder, self.device = task, recipe, folder, torch.device(device)
+        self.ranks = ranks or Ranks()
+        if recipe.batch % self.ranks.count:
+            raise InputError(f"a batch of {recipe.batch} cannot be shared evenly by {self.ranks.count} processes")
+        if recipe.amp == "fp16" and self.device.type != "cuda":
+            raise InputError(f"amp fp16 needs a GPU, this is {self.device.type}", hint="--amp bf16 or --amp off")
         torch.manual_seed(recipe.seed)
-        self.rng = np.random.default_rng(recipe.seed)
+        self.rng = np.random.default_rng([self.ranks.rank, recipe.seed])
         self.model = task.build().to(self.device)
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.parameters = dict(self.model.named_parameters())
@@ -102,6 +121,7 @@ class Trainer:
             [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
             lr=recipe.lr,
         )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp == "fp16")
         self.step, self.seconds, self.history = 0, 0.0, list[dict[str, Any]]()
 
     @property
@@ -116,37 +136,48 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         total = None if self.recipe.minutes else self.recipe.steps
         losses: list[float] = []
-        started, spent = time.monotonic(), self.seconds
+        started = time.monotonic() - self.seconds
         with Progress(f"train {self.task.network}", total) as line:
             while self.progress < 1:
-                losses.append(self._train_step())
+                losses.append(self._train_step(started))
                 self.step += 1
-                self.seconds = spent + time.monotonic() - started
-                line.update(self.step, f"loss {losses[-1]:.4g}  {100 * self.progress:.0f} %")
+                if self.ranks.rank == 0:
+                    line.update(self.step, f"loss {losses[-1]:.4g}  {100 * self.progress:.0f} %")
                 if self.step % self.recipe.validate_every == 0 or self.progress >= 1:
                     self._validate(float(np.mean(losses)))
                     losses.clear()
         return self.history[-1] if self.history else {}
 
-    def _train_step(self) -> float:
+    def _train_step(self, started: float) -> float:
         recipe, progress = self.recipe, self.progress
         warm = min(1.0, (self.step + 1) / max(1, recipe.warmup))
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr * warm * (0.005 + 0.995 * (0.5 + 0.5 * math.cos(math.pi * progress)))
         self.model.train()
-        batch = {k: v.to(self.device) for k, v in self.task.batch(recipe.batch, self.rng).items()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.amp):
+        batch = self.task.batch(recipe.batch // self.ranks.count, self.rng, self.device)
+        with torch.autocast(self.device.type, AMP[recipe.amp], enabled=recipe.amp != "off"):
             loss = self.task.loss(self.model, batch, progress)
-        if not torch.isfinite(loss):
+        # One loss and one clock for all processes: they stop, fail and set their learning rates as one.
+        spent = time.monotonic() - started
+        agreed = self.ranks.mean(torch.tensor([loss.item(), spent], dtype=torch.float64, device=self.device))
+        value, self.seconds = agreed.tolist()
+        if not math.isfinite(value):
             raise ModelError(
-                f"training {self.task.network}: the loss became {loss.item()} at step {self.step}",
+                f"training {self.task.network}: the loss became {value} at step {self.step}",
                 hint="lower the learning rate (--lr) or resume from the last checkpoint",
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.ranks.mean_gradients(self.parameters.values())
+        self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.parameters.values(), recipe.clip)
-        self.optimizer.step()
-        decay = min(recipe.ema, (1 + self.step) / (10 + self.step))  # a young average forgets faster
+        self.scaler.step(self.optimizer)  # leaves the weights alone where a half-precision gradient overflowed
+        self.scaler.update()
+        self._average_weights()
+        return float(value)
+
+    def _average_weights(self) -> None:
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))  # a young average forgets faster
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
                 average = self.ema[name]
@@ -154,9 +185,23 @@ class Trainer:
                     average.lerp_(value, 1 - decay)
                 else:
                     average.copy_(value)
-        return float(loss.item())
 
     def _validate(self, loss: float) -> None:
+        scores = self._scores() if self.ranks.rank == 0 else {}
+        row: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1), "loss": round(loss, 6)}
+        row |= self.ranks.gather(scores)[0]
+        self.history.append(row)
+        if self.ranks.rank == 0:
+            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps(row) + "\n")
+        self.save("last")
+        name = self.task.best_metric
+        so_far = [r[name] for r in self.history if r[name] is not None]
+        if row[name] is not None and row[name] >= max(so_far):
+            self.save("best")
+
+    def _scores(self) -> dict[str, Any]:
+        """Validation of the averaged weights."""
         weights = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.ema)
         self.model.eval()
@@ -164,19 +209,13 @@ class Trainer:
             metrics = self.task.validate(self.model)
         self.model.load_state_dict(weights)
         # A score without a single case is NaN, which JSON does not know.
-        scores = {name: None if value != value else value for name, value in metrics.items()}
-        row: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1), "loss": round(loss, 6), **scores}
-        self.history.append(row)
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(row) + "\n")
-        self.save("last")
-        name = self.task.best_metric
-        so_far = [r[name] for r in self.history if r[name] is not None]
-        if row[name] is not None and row[name] >= max(so_far):
-            self.save("best")
+        return {name: None if value != value else value for name, value in metrics.items()}
 
     def save(self, name: str) -> None:
-        """Write the whole state as ``folder/name.safetensors`` and ``.json``."""
+        """Write the whole state as ``folder/name.safetensors`` and ``.json``; every process must call it."""
+        states = self.ranks.gather(self.rng.bit_generator.state)
+        if self.ranks.rank > 0:
+            return
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"ema/{k}": v for k, v in self.ema.items()}
         for parameter, tensor in self.parameters.items():
@@ -184,7 +223,8 @@ class Trainer:
                 tensors[f"optimizer/{parameter}/{key}"] = value
         info = CheckpointInfo(
             network=self.task.network, config=to_dict(self.task.config), data=self.task.data,
-            recipe=to_dict(self.recipe), step=self.step, seconds=self.seconds, rng=self.rng.bit_generator.state,  # type: ignore[arg-type]
+            recipe=to_dict(self.recipe), step=self.step, seconds=self.seconds,
+            rng={str(rank): state for rank, state in enumerate(states)}, scaler=self.scaler.state_dict(),
             metrics=self.history[-1] if self.history else {}, history=tuple(self.history),
         )  # fmt: skip
         save_checkpoint(self.folder / f"{name}.safetensors", info, tensors)
@@ -204,7 +244,7 @@ class Trainer:
         """Continue from a checkpoint as if the run had not stopped.
 
         Raises:
-            ModelError: if it is of another network or configuration.
+            ModelError: if it is of another network, configuration or number of processes.
         """
         info, tensors = load_checkpoint(path)
         if not part(tensors, "model"):
@@ -219,6 +259,11 @@ class Trainer:
                     f"checkpoint {path}: its {name} is {getattr(info, name)}, this run has {value}",
                     hint="resume with the options that the run was started with, or choose another --out",
                 )
+        if len(info.rng) != self.ranks.count:
+            raise ModelError(
+                f"checkpoint {path}: of a run of {len(info.rng)} processes, this run has {self.ranks.count}",
+                hint=f"torchrun --nproc-per-node {len(info.rng)}, or start a new run from it with --init",
+            )
         self.model.load_state_dict(part(tensors, "model"))
         self.ema = {k: v.to(self.device) for k, v in part(tensors, "ema").items()}
         for name, tensor in self.parameters.items():
@@ -226,4 +271,5 @@ class Trainer:
             # AdamW keeps its step counter on the CPU and everything else beside the parameter.
             self.optimizer.state[tensor] = {k: v if k == "step" else v.to(self.device) for k, v in state.items()}
         self.step, self.seconds, self.history = info.step, info.seconds, list(info.history)
-        self.rng.bit_generator.state = info.rng
+        self.rng.bit_generator.state = info.rng[str(self.ranks.rank)]
+        self.scaler.load_state_dict(info.scaler)

@@ -37,7 +37,7 @@ def train(
         minutes: time budget instead of steps.
         resume: continue from ``out/last.safetensors``.
         init: checkpoint whose averaged weights a new run starts from; recorded with its hash.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu`` or ``cuda``; of several processes that ``torchrun`` started, each takes a GPU of its own.
         threads: CPU threads.
         recipe: fields of ``loop.Recipe`` that differ from the network's default.
 
@@ -51,6 +51,7 @@ def train(
 
     from glint.config import from_dict
     from glint.training.checkpoint import load_checkpoint
+    from glint.training.distributed import join
     from glint.training.loop import Recipe, Trainer
     from glint.training.networks import load_model
 
@@ -77,13 +78,15 @@ def train(
     elif init is not None:
         info, model = load_model(init)
         task.data["init"] = {"sha256": info.sha256, "step": info.step, "data": info.data}
-    trainer = Trainer(task, replace(default, minutes=minutes, **recipe), out, device=device)
-    if resume:
-        trainer.resume(last)
-    elif init is not None:
-        trainer.start_from(info, model)
-    talk(f"training {network} into {out}, from step {trainer.step}")
-    return trainer.fit()
+    with join(device) as ranks:
+        trainer = Trainer(task, replace(default, minutes=minutes, **recipe), out, device=device, ranks=ranks)
+        if resume:
+            trainer.resume(last)
+        elif init is not None:
+            trainer.start_from(info, model)
+        if ranks.rank == 0:
+            talk(f"training {network} into {out}, from step {trainer.step}")
+        return trainer.fit()
 
 
 def _task(network: str, data: Path | None, domain: str, base: Any) -> tuple[Any, Any]:
@@ -112,26 +115,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--steps", type=positive_int, help="optimisation steps (default: 10000)")
     budget.add_argument("--minutes", type=float, default=0.0, help="time budget instead of steps")
-    parser.add_argument("--batch", type=positive_int, help="samples per step (default: dscsnet 128, lsnet 8)")
+    parser.add_argument(
+        "--batch", type=positive_int, help="samples per step, all processes together (default: dscsnet 128, lsnet 8)"
+    )
     parser.add_argument("--lr", type=float, help="peak learning rate (default: dscsnet 1.5e-3, lsnet 1e-3)")
     parser.add_argument("--seed", type=int, help="of weights and data (default: 1)")
     parser.add_argument("--validate-every", type=positive_int, metavar="STEPS", help="also writes a checkpoint")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--init", type=Path, metavar="CHECKPOINT", help="start a new run from these weights")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--amp", choices=("bf16", "fp16", "off"), help="autocast; fp16 on a GPU only (default: bf16)")
     parser.add_argument("--threads", type=positive_int, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--json", action="store_true", help="print the last validation as JSON")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint train``."""
-    names = ("steps", "batch", "lr", "seed", "validate_every")
+    from glint.training.distributed import is_first
+
+    names = ("steps", "batch", "lr", "seed", "validate_every", "amp")
     recipe = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
     metrics = train(
         arguments.network, arguments.out, data=arguments.data, domain=arguments.domain, minutes=arguments.minutes,
         resume=arguments.resume, init=arguments.init, device=arguments.device, threads=arguments.threads, **recipe,
     )  # fmt: skip
-    talk(f"done: {metrics}")
-    if arguments.json:
-        print_json(metrics)
+    if is_first():
+        talk(f"done: {metrics}")
+        if arguments.json:
+            print_json(metrics)
     return 0

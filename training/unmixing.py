@@ -17,6 +17,7 @@ from glint.crop import recentre
 from glint.metrics.unmixing import score_unmixing
 from glint.normalise import Normaliser
 from glint.patches import CSIST_TRAINING, SENSOR_TRAINING, PatchConfig, Patches, simulate_patches
+from glint.training import simulation
 from glint.training.dscsnet import DSCSNet, DSCSNetConfig
 
 RADIANCE_UNIT = 235.0  # DN; the loss is in units of the protocol's mean radiance
@@ -61,25 +62,26 @@ class UnmixingTask:
         """A fresh DSCSNet."""
         return DSCSNet(self.config)
 
-    def batch(self, size: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def batch(self, size: int, rng: np.random.Generator, device: torch.device) -> dict[str, Tensor]:
         """``patch [N, 2, n, n]``, ``scale [N, 1, 1, 1]`` (DN per unit), ``grid [N, 1, g, g]`` in DN, and the
         targets ``x, y, radiance [N, 5]`` in pixels of the crop and DN, radiance 0 for none."""
-        patches = simulate_patches(self.scene, size, rng)
-        value, scale, left, top = self.prepare(patches)
+        generator = torch.Generator(device).manual_seed(int(rng.integers(2**63)))
+        patches = simulation.draw_patches(self.scene, size, generator)
+        crops, left, top = simulation.recentre(patches.image, self.config.size)
+        value, scale = simulation.normalise(crops, self.normaliser)
         # A runtime that does not know the full scale cannot tell which pixels are saturated.
-        value[rng.random(size) < UNKNOWN_FULL_SCALE, 1] = 0
+        told = torch.rand((size, 1, 1), generator=generator, device=device) >= UNKNOWN_FULL_SCALE
+        saturated = told & (crops >= patches.full_scale[:, None, None])
         used = patches.radiance > 0
-        x = np.where(used, patches.x - left[:, None], -9.0)
-        y = np.where(used, patches.y - top[:, None], -9.0)
-        truth = grid.encode(x, y, patches.radiance, self.config.size, self.config.cells)
-        arrays = {
-            "patch": value, "scale": scale[:, None], "grid": truth[:, None],
-            "x": x.astype(np.float32), "y": y.astype(np.float32), "radiance": patches.radiance.astype(np.float32),
+        x, y = (torch.where(used, p - first[:, None], -9.0) for p, first in ((patches.x, left), (patches.y, top)))
+        truth = simulation.encode(x, y, patches.radiance, self.config.size, self.config.cells)
+        return {
+            "patch": torch.stack([value, saturated.float()], dim=1), "scale": scale[:, None], "grid": truth[:, None],
+            "x": x.float(), "y": y.float(), "radiance": patches.radiance.float(),
         }  # fmt: skip
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def prepare(self, patches: Patches) -> tuple[Any, Any, Any, Any]:
-        """What the network sees ``float32 [N, 2, n, n]``, the scale ``[N, 1, 1]`` and the crops' left and top."""
+        """The network's view ``float32 [N, 2, n, n]`` of patches; scale ``[N, 1, 1]``; left, top of the crops."""
         crops, left, top = recentre(patches.image, self.config.size)
         normalised = self.normaliser.apply(crops)
         saturated = crops >= patches.full_scale[:, None, None]

@@ -25,7 +25,7 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     config = DSCSNetConfig(size=7, channels=4, hidden=8, stages=2, memory=1)
     task = UnmixingTask("dscsnet-s", config, "csist")
-    Trainer(task, Recipe(steps=1, batch=2, validate_every=1, amp=False), folder).fit()
+    Trainer(task, Recipe(steps=1, batch=2, validate_every=1, amp="off"), folder).fit()
     return folder / "last.safetensors"
 
 

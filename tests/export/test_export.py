@@ -26,7 +26,7 @@ from glint.training.networks import load_model
 from glint.training.unmixing import UnmixingTask
 from glint.types import Frame
 
-RECIPE = Recipe(steps=2, batch=2, validate_every=2, amp=False)
+RECIPE = Recipe(steps=2, batch=2, validate_every=2, amp="off")
 
 
 @pytest.fixture(scope="module")

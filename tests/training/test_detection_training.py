@@ -82,7 +82,7 @@ def test_every_second_empty_frame_is_kept_from_training(folder):
 
 def test_training_reaches_beyond_chance_on_a_trivial_set(folder, tmp_path):
     task = DetectionTask("lsnet-s", TINY, folder, Augmentation(crop=32, pasted=0.0, generated=0.0))
-    recipe = Recipe(steps=80, batch=4, lr=5e-3, warmup=5, validate_every=80, ema=0.9, amp=False)
+    recipe = Recipe(steps=80, batch=4, lr=5e-3, warmup=5, validate_every=80, ema=0.9, amp="off")
     metrics = Trainer(task, recipe, tmp_path / "run").fit()
     assert metrics["iou"] > 20
 

@@ -14,7 +14,7 @@ from glint.training.networks import load_model
 from glint.training.unmixing import UnmixingTask
 
 TINY = DSCSNetConfig(size=5, channels=4, hidden=8, stages=2, memory=1)
-RECIPE = Recipe(steps=6, batch=8, warmup=2, validate_every=3, amp=False)
+RECIPE = Recipe(steps=6, batch=8, warmup=2, validate_every=3, amp="off")
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path):
 
 
 def test_the_loss_falls(tmp_path):
-    trainer = Trainer(task(), Recipe(steps=120, batch=32, warmup=5, validate_every=40, lr=3e-3, amp=False), tmp_path)
+    trainer = Trainer(task(), Recipe(steps=120, batch=32, warmup=5, validate_every=40, lr=3e-3, amp="off"), tmp_path)
     trainer.fit()
     losses = [row["loss"] for row in trainer.history]
     assert losses[-1] < 0.8 * losses[0]
