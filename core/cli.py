@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("glint.runtime.run", "detect and unmix the targets of a stream of frames"),
     "detect": ("glint.runtime.detect_command", "write a target mask for every image of a folder"),
     "unmix": ("glint.runtime.unmix_command", "take patches apart into targets"),
+    "psf": ("glint.runtime.psf_command", "measure the width of the PSF from isolated targets"),
     "simulate": ("glint.simulate", "write simulated patches or frames with their truth"),
     "train": ("glint.training.train", "train a network"),
     "evaluate": ("glint.benchmarks.evaluate", "score a model on labelled data"),
