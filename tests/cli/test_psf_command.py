@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Outcome
 
 from glint.patches import PatchConfig, simulate_patches
 
-Glint = Callable[..., Outcome]
+Glint = Callable[..., Any]
 SCENE = "synthetic://?size=320x256&frames=2&clusters=0&singles=20&radiance=150-220&noise=0.5&sigma=0.55&bits=14&seed=3"
 
 
