@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from glint import __version__
@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("glint.runtime.run", "detect and unmix the targets of a stream of frames"),
     "detect": ("glint.runtime.detect_command", "write a target mask for every image of a folder"),
     "unmix": ("glint.runtime.unmix_command", "take patches apart into targets"),
+    "psf": ("glint.runtime.psf_command", "measure the width of the PSF from isolated targets"),
     "simulate": ("glint.simulate", "write simulated patches or frames with their truth"),
     "train": ("glint.training.train", "train a network"),
     "evaluate": ("glint.benchmarks.evaluate", "score a model on labelled data"),
@@ -60,14 +61,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((w for w in words if w in COMMANDS), None)
-    debug = "--debug" in words
+
+    def call() -> int:
+        arguments = build_parser(command).parse_args(words)
+        module = importlib.import_module(COMMANDS[arguments.command][0])
+        return int(module.main(arguments) or EXIT_OK)
+
+    return _guarded(call, debug="--debug" in words)
+
+
+def standalone(
+    description: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    command: Callable[[argparse.Namespace], int],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run a module of the ``python -m`` kind as a command: same errors, hints and exit codes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    return _guarded(lambda: command(arguments), debug=arguments.debug)
+
+
+def _guarded(call: Callable[[], int], *, debug: bool) -> int:
     # SIGTERM ends a command like Ctrl-C; only the main thread may say so.
     in_main_thread = threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
     try:
-        arguments = build_parser(command).parse_args(words)
-        module = importlib.import_module(COMMANDS[arguments.command][0])
-        return int(module.main(arguments) or EXIT_OK)
+        return call()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -74,16 +74,23 @@ class PatchConfig:
             raise InputError("PatchConfig: sigma and radiance must be positive and noise not negative")
 
 
+_SATURATED = PatchConfig(quantum=(1.0,), full_scale=(255.0,))
+
 CONDITIONS: dict[str, PatchConfig] = {
     "float": PatchConfig(),
     "14bit": PatchConfig(noise=(0.0625, 0.0625), quantum=(1 / 64,)),
     "8bit": PatchConfig(quantum=(1.0,)),
-    "8sat": PatchConfig(quantum=(1.0,), full_scale=(255.0,)),
+    "8sat": _SATURATED,
     "n1": PatchConfig(noise=(1.0, 1.0)),
     "n2": PatchConfig(noise=(2.0, 2.0)),
     "n5": PatchConfig(noise=(5.0, 5.0)),
+    # What the protocol takes for granted, one at a time, at 8sat.
+    "bright": replace(_SATURATED, radiance=(60.0, 250.0)),
+    "sigma-": replace(_SATURATED, sigma=(0.48, 0.48)),
+    "sigma+": replace(_SATURATED, sigma=(0.52, 0.52)),
+    "background": replace(_SATURATED, background=(10.0, 10.0)),
 }
-"""The named test conditions of the unmixing benchmark."""
+"""The named test conditions of the unmixing benchmark; methods assume a sigma of 0.5 and no background."""
 
 CSIST_TRAINING = replace(
     PatchConfig(), box_start=(-0.5, -0.4), noise=(0.0, 5.0), quantum=(0.0, 1 / 64, 1.0), full_scale=(0.0, 255.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 
 from glint.cards import PRECISIONS
 from glint.cli import positive_int
@@ -36,10 +37,13 @@ def engine_of(arguments: argparse.Namespace) -> str:
 
 
 def add_refine_arguments(parser: argparse.ArgumentParser, *, switch: bool = True) -> None:
-    """``--no-refine`` and ``--radiance-prior``."""
+    """``--radiance-prior``, and with ``switch`` also ``--no-refine`` and ``--psf``."""
     group = parser.add_argument_group("refinement")
     if switch:
         group.add_argument("--no-refine", action="store_true", help="take the network's targets as they are")
+        group.add_argument(
+            "--psf", type=Path, metavar="FILE", help="measured PSF (glint psf --out FILE) instead of the model's"
+        )
     group.add_argument(
         "--radiance-prior", metavar="MEAN,SD", type=_prior, help="radiance of a target in DN, if it is known"
     )

@@ -75,14 +75,21 @@ class Pipeline:
         detector, unmixer: loaded models.
         refined: False takes the network's word for its targets.
         config: priors and limits of the refinement.
+        psf: what the refinement fits; None: the PSF that the unmixer was trained for.
     """
 
     def __init__(
-        self, detector: Detector, unmixer: Unmixer, *, refined: bool = True, config: RefineConfig | None = None
+        self,
+        detector: Detector,
+        unmixer: Unmixer,
+        *,
+        refined: bool = True,
+        config: RefineConfig | None = None,
+        psf: Psf | None = None,
     ) -> None:
         self.detector, self.unmixer = detector, unmixer
         self.refined, self.config = refined, config or refine_config(unmixer.spec)
-        self.psf = Psf(unmixer.spec.sigma)
+        self.psf = psf or Psf(unmixer.spec.sigma)
 
     def __call__(self, frame: Frame, *, capture_ms: float = 0.0) -> Result:
         """Process one frame; ``capture_ms`` is what it took to get it."""

@@ -23,6 +23,7 @@ from glint.cards import UnmixerSpec
 from glint.crop import crop_patches
 from glint.errors import InputError
 from glint.optics import Psf
+from glint.psf_file import PsfEstimate
 from glint.runtime.fit import (
     BACKGROUND,
     PARAMETERS,
@@ -105,9 +106,12 @@ class RefineConfig:
             raise InputError(f"RefineConfig.radiance: expected positive mean and deviation, got {self.radiance}")
 
 
-def refine_config(spec: UnmixerSpec, *, radiance: tuple[float, float] | None = None) -> RefineConfig:
-    """What a model's card knows beforehand; a radiance that the user knows comes first."""
-    return RefineConfig(radiance=radiance or spec.radiance_prior, sigma_sd=spec.sigma_sd)
+def refine_config(
+    spec: UnmixerSpec, *, radiance: tuple[float, float] | None = None, measured: PsfEstimate | None = None
+) -> RefineConfig:
+    """What a model's card knows beforehand; the user's own radiance and PSF come first."""
+    sigma_sd = spec.sigma_sd if measured is None else float(np.hypot(measured.sigma_error, measured.scatter))
+    return RefineConfig(radiance=radiance or spec.radiance_prior, sigma_sd=sigma_sd)
 
 
 def refine(

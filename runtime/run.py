@@ -20,7 +20,9 @@ from glint.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, OutputError
 from glint.files import refuse_existing, write_json
 from glint.images import write_image
 from glint.metrics.matching import match_points
+from glint.optics import Psf
 from glint.progress import Progress
+from glint.psf_file import load_psf
 from glint.runtime.detector import Detector
 from glint.runtime.engine import choose_engine
 from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
@@ -97,6 +99,7 @@ def run(
     threads: int | None = None,
     refine: bool = True,
     radiance_prior: tuple[float, float] | None = None,
+    psf: str | Path | None = None,
     overwrite: bool = False,
     on_result: Callable[[Result], None] | None = None,
 ) -> dict[str, Any]:
@@ -111,6 +114,7 @@ def run(
         engine, precision, threads: what runs the networks.
         refine: fit the optical model to what the network found.
         radiance_prior: mean and standard deviation of a target's radiance, DN of the frame.
+        psf: file of a measured PSF (see ``psf``) that the refinement takes instead of the model's.
         overwrite: replace existing outputs.
         on_result: called with every result.
 
@@ -122,6 +126,7 @@ def run(
         GlintError: one of its subclasses, for a bad source, model, output or argument.
     """
     overlay = Path(overlay) if overlay is not None else None
+    measured = load_psf(Path(psf)) if psf is not None else None
     frames = open_source(source)
     frames.refuse_collisions(overlay)
     sinks = _Sinks(out, overlay, overwrite=overwrite)
@@ -130,7 +135,9 @@ def run(
     first = Detector.open(detector, **settings)  # type: ignore[arg-type]
     second = Unmixer.open(unmixer, **settings)  # type: ignore[arg-type]
     talk(f"engine: {name} ({why}); detector {first.card.name}, unmixer {second.card.name}, {precision}")
-    pipeline = Pipeline(first, second, refined=refine, config=refine_config(second.spec, radiance=radiance_prior))
+    optics = Psf(measured.sigma if measured else second.spec.sigma)
+    config = refine_config(second.spec, radiance=radiance_prior, measured=measured)
+    pipeline = Pipeline(first, second, refined=refine, config=config, psf=optics)
     summary = Summary()
     started, interrupted = time.perf_counter(), False
     with first.engine, second.engine, sinks, Progress("run", frames.total) as line:
@@ -155,6 +162,7 @@ def run(
         "models": {m.card.task: {"name": m.card.name, "sha256": m.card.sha256} for m in (first, second)},
         "refine": refine,
         "radiance_prior": radiance_prior,
+        "psf": {"sigma": optics.sigma, "file": str(psf) if psf is not None else None},
         "interrupted": interrupted,
         "seconds": round(time.perf_counter() - started, 3),
         **summary.as_dict(frames),
@@ -265,6 +273,7 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.source, out=arguments.out, overlay=arguments.overlay, detector=arguments.detector,
         unmixer=arguments.unmixer, engine=engine_of(arguments), precision=arguments.precision,
         threads=arguments.threads, refine=not arguments.no_refine, radiance_prior=arguments.radiance_prior,
+        psf=arguments.psf,
         overwrite=arguments.overwrite,
     )  # fmt: skip
     print(summary_text(manifest), file=sys.stderr)

@@ -18,6 +18,7 @@ from glint.errors import InputError, SourceError
 from glint.images import read_image
 from glint.optics import Psf
 from glint.progress import Progress
+from glint.psf_file import load_psf
 from glint.runtime.engine import choose_engine
 from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.refine import refine, refine_config
@@ -65,6 +66,7 @@ def unmix(
     refined: bool = True,
     radiance_prior: tuple[float, float] | None = None,
     full_scale: float | None = None,
+    psf: str | Path | None = None,
 ) -> Targets:
     """Take patches apart.
 
@@ -75,6 +77,7 @@ def unmix(
         refined: fit the optical model to what the network found.
         radiance_prior: mean and standard deviation of a target's radiance, DN.
         full_scale: DN at which the sensor clips; None: 255 for ``uint8`` patches, else never.
+        psf: file of a measured PSF (see ``psf``) that the refinement takes instead of the model's.
 
     Returns:
         Targets in patch pixels; ``blob`` is the number of the patch.
@@ -82,18 +85,20 @@ def unmix(
     Raises:
         GlintError: one of its subclasses, for a bad model or bad patches.
     """
+    measured = load_psf(Path(psf)) if psf is not None else None
     model = Unmixer.open(unmixer, engine=engine, precision=precision, threads=threads)
     values = model.check(patches)
     if full_scale is None and patches.dtype == np.uint8:
         full_scale = 255.0
-    config, psf = refine_config(model.spec, radiance=radiance_prior), Psf(model.spec.sigma)
+    optics = Psf(measured.sigma if measured else model.spec.sigma)
+    config = refine_config(model.spec, radiance=radiance_prior, measured=measured)
     parts: list[Targets] = []
     with model.engine, Progress("unmix", len(values)) as line:
         for start in range(0, len(values), _CHUNK):
             chunk = values[start : start + _CHUNK]
             unmixed = model(chunk, full_scale=full_scale)
             if refined:
-                targets = refine(chunk, unmixed.candidates, psf, full_scale=full_scale, config=config)
+                targets = refine(chunk, unmixed.candidates, optics, full_scale=full_scale, config=config)
             else:
                 targets = unmixed.targets()
             parts.append(Targets(**{**vars(targets), "blob": targets.blob + start}))
@@ -125,7 +130,7 @@ def main(arguments: argparse.Namespace) -> int:
         targets = unmix(
             patches, unmixer=arguments.unmixer, engine=engine_of(arguments), precision=arguments.precision,
             threads=arguments.threads, refined=not arguments.no_refine, radiance_prior=arguments.radiance_prior,
-            full_scale=arguments.full_scale,
+            full_scale=arguments.full_scale, psf=arguments.psf,
         )  # fmt: skip
         seconds = time.perf_counter() - started
         engine = choose_engine(engine_of(arguments))[0]

@@ -9,10 +9,10 @@ from torch import nn
 
 from glint.config import from_dict
 from glint.errors import InputError, ModelError
-from glint.training import dscsnet, lsnet
+from glint.training import dista_net, dscsnet, focus, lsnet
 from glint.training.checkpoint import CheckpointInfo, load_checkpoint, part
 
-PRESETS: dict[str, Any] = {**lsnet.PRESETS, **dscsnet.PRESETS}
+PRESETS: dict[str, Any] = {**lsnet.PRESETS, **dscsnet.PRESETS, **dista_net.PRESETS, **focus.PRESETS}
 
 
 def task_of(network: str) -> str:
@@ -30,6 +30,10 @@ def build(network: str, config: dict[str, Any]) -> nn.Module:
     """A freshly initialised network of that name and configuration."""
     if task_of(network) == "detect":
         return lsnet.LSNet(from_dict(lsnet.LSNetConfig, config, where=f"{network} configuration"))
+    if network in dista_net.PRESETS:
+        return dista_net.DistaNet(from_dict(dista_net.DistaNetConfig, config, where=f"{network} configuration"))
+    if network in focus.PRESETS:
+        return focus.Focus(from_dict(focus.FocusConfig, config, where=f"{network} configuration"))
     return dscsnet.DSCSNet(from_dict(dscsnet.DSCSNetConfig, config, where=f"{network} configuration"))
 
 

@@ -11,6 +11,7 @@ from glint.cli import positive_int, print_json, talk
 from glint.errors import InputError, OutputError
 
 _UNMIX = ("dscsnet", "dscsnet-s")
+_COMPARED = ("dista-net", "focus")
 _DETECT = ("lsnet", "lsnet-s")
 
 
@@ -30,10 +31,11 @@ def train(
     """Train a network.
 
     Args:
-        network: ``dscsnet``, ``dscsnet-s``, ``lsnet`` or ``lsnet-s``.
+        network: ``dscsnet``, ``dscsnet-s``, ``lsnet``, ``lsnet-s``, or a comparator of DSCSNet:
+            ``dista-net`` or ``focus``.
         out: folder for ``last`` and ``best`` checkpoints and ``log.jsonl``.
         data: SIRST-style folder (LSNet).
-        domain: ``csist`` or ``sensor`` (DSCSNet).
+        domain: ``csist`` or ``sensor`` (DSCSNet and its comparators).
         minutes: time budget instead of steps.
         resume: continue from ``out/last.safetensors``.
         init: checkpoint whose averaged weights a new run starts from; recorded with its hash.
@@ -96,6 +98,10 @@ def _task(network: str, data: Path | None, domain: str, base: Any) -> tuple[Any,
         from glint.training.unmixing import UnmixingTask
 
         return UnmixingTask(network, PRESETS[network], domain), replace(base, lr=1.5e-3)
+    if network in _COMPARED:
+        from glint.training.grid_task import GridTask
+
+        return GridTask(network, PRESETS[network], domain), replace(base, lr=1.5e-3)
     if network in _DETECT:
         from glint.training.detection import DetectionTask
 
@@ -103,12 +109,12 @@ def _task(network: str, data: Path | None, domain: str, base: Any) -> tuple[Any,
             raise InputError(f"training {network} needs labelled images", hint="--data FOLDER with images/ and masks/")
         recipe = replace(base, batch=8, weight_decay=1e-3, warmup=100, validate_every=200, ema=0.998)
         return DetectionTask(network, PRESETS[network], data), recipe
-    raise InputError(f"no network {network!r}", hint=f"known: {', '.join(_UNMIX + _DETECT)}")
+    raise InputError(f"no network {network!r}", hint=f"known: {', '.join(_UNMIX + _COMPARED + _DETECT)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``glint train``."""
-    parser.add_argument("network", choices=_UNMIX + _DETECT)
+    parser.add_argument("network", choices=_UNMIX + _COMPARED + _DETECT)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="checkpoints and log")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="SIRST-style folder (lsnet)")
     parser.add_argument("--domain", choices=("csist", "sensor"), default="sensor", help="patches (dscsnet)")

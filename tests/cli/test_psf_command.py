@@ -1,0 +1,75 @@
+"""``glint psf`` and what ``run`` and ``unmix`` make of its file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from glint.patches import PatchConfig, simulate_patches
+
+Glint = Callable[..., Any]
+SCENE = "synthetic://?size=320x256&frames=2&clusters=0&singles=20&radiance=150-220&noise=0.5&sigma=0.55&bits=14&seed=3"
+
+
+def test_frames_tell_the_sigma_and_the_file_holds_it(glint: Glint, tmp_path: Path) -> None:
+    done = glint("psf", SCENE, "--out", tmp_path / "psf.json", "--json", "--threads", 1)
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert result == json.loads((tmp_path / "psf.json").read_text())
+    assert result["source"] == SCENE
+    assert abs(result["sigma"] - 0.55) < max(4 * result["sigma_error"], 0.01)
+    assert result["used"] >= 15
+    assert "sigma     0.5" in done.err
+    assert glint("psf", SCENE, "--out", tmp_path / "psf.json").code == 2
+    assert glint("psf", SCENE, "--out", tmp_path / "psf.json", "--overwrite").code == 0
+
+
+def patches_file(folder: Path, sigma: float) -> Path:
+    config = PatchConfig(targets=(1, 1), noise=(0.5, 0.5), sigma=(sigma, sigma))
+    np.save(folder / "patches.npy", simulate_patches(config, 30, np.random.default_rng(2)).image)
+    return folder / "patches.npy"
+
+
+def test_patches_tell_it_too(glint: Glint, tmp_path: Path) -> None:
+    done = glint("psf", patches_file(tmp_path, 0.6), "--json")
+    assert abs(json.loads(done.out)["sigma"] - 0.6) < 0.01
+
+
+def test_run_and_unmix_take_the_file(glint: Glint, tmp_path: Path) -> None:
+    patches, measured = patches_file(tmp_path, 0.6), tmp_path / "psf.json"
+    assert glint("psf", patches, "--out", measured).code == 0
+    assumed, told = (glint("unmix", patches, *extra).lines for extra in ((), ("--psf", measured)))
+
+    def error(lines: list[dict[str, list[dict[str, float]]]]) -> float:
+        flux = [sum(t["radiance"] for t in line["targets"]) for line in lines]
+        truth = simulate_patches(
+            PatchConfig(targets=(1, 1), noise=(0.5, 0.5), sigma=(0.6, 0.6)), 30, np.random.default_rng(2)
+        )
+        return float(np.median(np.abs(np.array(flux) - truth.radiance.sum(1))))
+
+    assert error(told) < error(assumed)
+    scene = "synthetic://?size=96x80&frames=1&clusters=0&singles=2&seed=2"
+    done = glint("run", scene, "--psf", measured, "--json")
+    sigma = json.loads(measured.read_text())["sigma"]
+    assert json.loads(done.out)["psf"] == {"sigma": sigma, "file": str(measured)}
+    assert json.loads(glint("run", scene, "--json").out)["psf"] == {"sigma": 0.5, "file": None}
+
+
+def test_too_few_targets_and_wrong_files_are_refused(glint: Glint, tmp_path: Path) -> None:
+    few = "synthetic://?size=96x80&frames=1&clusters=0&singles=1&seed=2"
+    glint("psf", few, "--out", tmp_path / "psf.json").refused(2, "isolated single targets", "hint:", "frames")
+    assert not (tmp_path / "psf.json").exists()
+    glint("psf", "synthetic://?size=96x80&frames=0").refused(2, "no frames")
+    (tmp_path / "psf.json").write_text("{}")
+    glint("run", few, "--psf", tmp_path / "psf.json").refused(2, "sigma")
+    glint("unmix", patches_file(tmp_path, 0.5), "--psf", tmp_path / "none.json").refused(2, "none.json")
+
+
+@pytest.mark.parametrize("least", ["0", "1", "x"])
+def test_a_figure_rests_on_two_spots_at_least(glint: Glint, tmp_path: Path, least: str) -> None:
+    assert glint("psf", patches_file(tmp_path, 0.5), "--least", least).code == 2
