@@ -239,8 +239,8 @@ def fit_plane(values: NDArray[Any], weight: NDArray[Any]) -> tuple[NDArray[np.fl
         of their normal matrix ``[B, 3, 3]``.
     """
     basis = plane_basis(values.shape[-1]).astype(np.float64)
-    flat = weight.reshape(len(values), -1)
+    flat = weight.reshape(-1, basis.shape[1])
     weighted = basis * flat[:, None]
     inverse = np.linalg.inv(weighted @ basis.T + 1e-9 * np.eye(PLANE))
-    right = weighted @ values.reshape(len(values), -1, 1)
+    right = weighted @ values.reshape(*flat.shape, 1)
     return (inverse @ right)[..., 0], inverse

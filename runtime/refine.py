@@ -49,6 +49,7 @@ _REACH = 2.0  # px; a candidate farther from the window's middle needs the whole
 _LIGHT = 5.0  # sigma of the PSF beyond which a target's light is nothing
 _SURE = 0.98  # probability of a count beyond which no other is tried
 _COUNT_FLOOR = 1e-4  # least probability of a count: the network is never that sure
+_ONE = 1e12  # cost of two targets that are one
 _RIVAL = 2.0  # log likelihood ratio below which a count is ambiguous
 
 
@@ -293,6 +294,8 @@ class _Search:
         for _ in range(self.config.rounds):
             more = rows[fit.number[rows] < self.config.max_targets]
             less = rows[fit.number[rows] > 1]
+            if not len(more) + len(less):
+                break
             start = _joined(self._grown(fit.rows(more), more), self._merged(fit.rows(less), less))
             both = np.concatenate([more, less])
             changed = self._compete(
@@ -355,14 +358,14 @@ class _Search:
         kept[owner[won]] = False
         # What an earlier round found stays true while the fit is the same.
         before = np.where(kept, margin, np.inf)
-        margin[touched] = np.minimum(before, np.where(np.isfinite(rival), rival - best, np.inf))[touched]
+        margin[touched] = np.minimum(before, rival - best)[touched]
         return fit, ~kept
 
     def _cost(self, fit: Fit, rows: NDArray[np.int64]) -> Array:
         """What decides between numbers of targets: misfit, the user's priors, free parameters, the network's count.
 
-        The network's positions are no part of it: they were made for one number only. Infinite where
-        two targets are one.
+        The network's positions are no part of it: they were made for one number only. Where two targets
+        are one it is beyond all others, and grows with the number of such pairs.
         """
         used, start = fit.start.used, fit.start
         ours = start.information[:, 2 * SLOTS : -1] * (fit.theta - start.mean)[:, 2 * SLOTS : -1] ** 2
@@ -372,7 +375,7 @@ class _Search:
         cost = cost + self.count_cost[rows, fit.number]
         limit = self.config.separation * (1.0 if self.config.radiance is None else 2 / 3)
         gap = _gaps(fit.theta[X], fit.theta[Y], used)
-        return np.where(gap.min(axis=(1, 2)) < limit**2, np.inf, cost).astype(np.float32)
+        return (cost + _ONE * (gap < limit**2).sum(axis=(1, 2))).astype(np.float32)
 
     def _is_poor(self, fit: Fit) -> BoolArray:
         """Whether a fit leaves more than noise or strains the priors."""
@@ -394,7 +397,7 @@ class _Search:
         )
         w = residual.shape[1]
         kernel = self.psf.profile(np.arange(w, dtype=np.float64), w).astype(np.float32)
-        peak = (kernel @ residual @ kernel.T).reshape(len(rows), -1).argmax(axis=1)
+        peak = (kernel @ residual @ kernel.T).reshape(len(rows), w * w).argmax(axis=1)
         column, row = peak % w, peak // w
         bright = np.where(fit.start.used, s, -1).argmax(axis=1)
         near = np.hypot(column - x[m, bright], row - y[m, bright]) < 1.5
@@ -419,7 +422,7 @@ class _Search:
         m = np.arange(len(rows))
         x, y, s = (fit.theta[where].copy() for where in (X, Y, RADIANCE))
         gap = _gaps(x, y, fit.start.used)
-        first, second = np.divmod(gap.reshape(len(rows), -1).argmin(axis=1), SLOTS)
+        first, second = np.divmod(gap.reshape(len(rows), SLOTS**2).argmin(axis=1), SLOTS)
         share = s[m, second] / np.maximum(s[m, first] + s[m, second], 1e-9)
         for value in (x, y):
             value[m, first] += share * (value[m, second] - value[m, first])
