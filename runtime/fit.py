@@ -196,7 +196,7 @@ def _linearise(problem: Problem, start: Start, theta: Array) -> tuple[Fit, Array
     flat = jacobian.reshape(m, free, size * size)
     information = flat @ np.swapaxes(flat, 1, 2)
     prior, off = start.information[:, :free], (theta - start.mean)[:, :free]
-    gradient = (flat @ residual.reshape(m, -1, 1))[..., 0] - prior * off
+    gradient = (flat @ residual.reshape(m, size * size, 1))[..., 0] - prior * off
     diagonal = np.arange(free)
     # An unused slot has neither data nor prior; 1 keeps the matrix regular and the slot where it is.
     unused = np.zeros((m, free), dtype=np.float32)
