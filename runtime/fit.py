@@ -11,7 +11,7 @@ All numbers are float32: noise is far above its resolution, and it is twice as f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -146,8 +146,8 @@ def fit_targets(problem: Problem, start: Start, iterations: int) -> Fit:
         moved = np.abs(trial - now.theta)[:, : 2 * SLOTS].max(axis=1)
         damping[active] = np.clip(np.where(better, damping[active] / 5, damping[active] * 10), 1e-7, 1e7)
         chosen = active[better]
-        tried = replace(tried, converged=better & (moved < _STILL))
         fit = tried if everything and better.all() else fit.replaced(chosen, tried.rows(np.flatnonzero(better)))
+        fit.converged[active[moved < _STILL]] = True  # better or not: at the bottom, rounding decides
         gradient[chosen] = tried_slope[better]
     return fit
 

@@ -177,13 +177,12 @@ def _windows(
     candidates: Candidates, used: BoolArray, size: int, n: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], BoolArray]:
     """First column and row of a window about the candidates of each patch, and which do not fit into it."""
-    first, wide = [], np.zeros(len(used), dtype=bool)
+    first, wide, seen = [], np.zeros(len(used), dtype=bool), used.any(axis=1)
     for position in (candidates.x[:, :SLOTS], candidates.y[:, :SLOTS]):
-        low = np.where(used, position, np.inf).min(axis=1)
-        high = np.where(used, position, -np.inf).max(axis=1)
-        middle = np.where(used.any(axis=1), (low + high) / 2, (n - 1) / 2)
-        start = np.clip(np.round(middle - (size - 1) / 2), 0, n - size).astype(np.int64)
-        wide |= used.any(axis=1) & ((low < start + 0.5) | (high > start + size - 1.5) | (high - low > 2 * _REACH))
+        low = np.where(seen, np.where(used, position, np.inf).min(axis=1), (n - 1) / 2)
+        high = np.where(seen, np.where(used, position, -np.inf).max(axis=1), (n - 1) / 2)
+        start = np.clip(np.round((low + high) / 2 - (size - 1) / 2), 0, n - size).astype(np.int64)
+        wide |= (low < start + 0.5) | (high > start + size - 1.5) | (high - low > 2 * _REACH)
         first.append(start)
     return first[0], first[1], wide & (n > size)
 

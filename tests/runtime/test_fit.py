@@ -198,10 +198,6 @@ def test_misfit_strain_and_counted_are_what_they_say() -> None:
     assert render(scene.problem, fit)[1] == pytest.approx(model(fit.theta[1].astype(float), scene.used[1], 11), abs=1e-3)
 
 
-def table(fit: Fit) -> np.ndarray:
-    return fit.theta * np.hstack([fit.start.used] * 3 + [np.ones((len(fit.theta), PLANE + 1), dtype=bool)])
-
-
 @pytest.mark.parametrize("iterations", [1, 3, 6, LONG])
 def test_a_patch_is_fitted_alike_alone_and_in_a_batch(iterations: int) -> None:
     scene = make_scene(COUNTS, seed=5, full_scale=150.0)
@@ -364,7 +360,8 @@ def test_replaced_rows_come_from_the_other_fit() -> None:
 
 def test_a_plane_is_fitted_as_numpy_fits_it() -> None:
     rng = np.random.default_rng(0)
-    values, weight = rng.normal(0, 1, (4, 9, 9)) + 3 * np.arange(9), rng.random((4, 9, 9)) * (rng.random((4, 9, 9)) > 0.4)
+    values = rng.normal(0, 1, (4, 9, 9)) + 3 * np.arange(9)
+    weight = rng.random((4, 9, 9)) * (rng.random((4, 9, 9)) > 0.4)
     coefficients, inverse = fit_plane(values, weight)
     basis = plane_basis(9).T.astype(float)
     assert np.linalg.norm(basis, axis=0) == pytest.approx([9, *2 * [np.sqrt(9 * 60)]])
