@@ -265,6 +265,7 @@ class _Search:
         """Targets in the used slots; radiances have the user's prior if there is one."""
         base = self.blank.rows(rows)
         theta, mean, information = base.theta, base.mean, base.information
+        x, y = (np.clip(v, -0.5, self.problem.image.shape[1] - 0.5) for v in (x, y))
         for where, value in ((X, x), (Y, y), (RADIANCE, radiance)):
             theta[where] = np.where(used, value, 0)
         if self.config.radiance is not None:

@@ -38,7 +38,11 @@ def _targets(rows: Any) -> Targets:
 
 
 def _candidates(
-    rows: Any, number: int | None = None, *, presence: float = 0.9, spread: tuple[float, float, float] = (0.3, 0.3, 60.0)
+    rows: Any,
+    number: int | None = None,
+    *,
+    presence: float = 0.9,
+    spread: tuple[float, float, float] = (0.3, 0.3, 60.0),
 ) -> Candidates:
     """Candidates of rows (patch, x, y, radiance) or (patch, x, y, radiance, presence), as the network would hand
     them to the refinement: by default fairly sure that they are there, and not at all of where."""

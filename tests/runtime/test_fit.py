@@ -195,7 +195,9 @@ def test_misfit_strain_and_counted_are_what_they_say() -> None:
         assert fit.strain[row] == pytest.approx(strain, rel=1e-4)
     assert fit.cost == pytest.approx((fit.misfit + fit.strain) / 2)
     assert fit.number.tolist() == [2, 4]
-    assert render(scene.problem, fit)[1] == pytest.approx(model(fit.theta[1].astype(float), scene.used[1], 11), abs=1e-3)
+    assert render(scene.problem, fit)[1] == pytest.approx(
+        model(fit.theta[1].astype(float), scene.used[1], 11), abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 6, LONG])
@@ -227,7 +229,9 @@ def test_the_order_of_the_slots_does_not_matter() -> None:
     mixed = Start(start.theta[:, columns], start.used[:, order], start.mean[:, columns], start.information[:, columns])
     assert mixed.used[0].tolist() == [False, True, False, True, True]
     straight = fit_targets(scene.problem, start, LONG)
-    assert fit_targets(scene.problem, mixed, LONG).theta == pytest.approx(straight.theta[:, columns], abs=2e-4, rel=1e-5)
+    assert fit_targets(scene.problem, mixed, LONG).theta == pytest.approx(
+        straight.theta[:, columns], abs=2e-4, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("sigma_sd", [0.0, 0.02])
@@ -310,7 +314,9 @@ def test_a_fit_that_starts_at_its_end_has_converged_there() -> None:
     scene = make_scene(COUNTS, seed=9)
     start = make_start(scene)
     first = fit_targets(scene.problem, start, LONG)
-    again = fit_targets(scene.problem, Start(first.theta, *(getattr(start, n) for n in ("used", "mean", "information"))), 6)
+    again = fit_targets(
+        scene.problem, Start(first.theta, *(getattr(start, n) for n in ("used", "mean", "information"))), 6
+    )
     assert again.converged.all()
     assert again.theta == pytest.approx(first.theta, rel=1e-4, abs=1e-4)
 

@@ -143,9 +143,7 @@ def test_a_noisy_target_is_fitted_as_scipy_fits_it(
 ) -> None:
     noise, guess, spread = 3.0, (5.2, 4.8, 170.0), (0.04, 0.05, 9.0)
     image = render([(5.3, 4.6, 150.0)], SHAPE) + 2.0 + np.random.default_rng(seed).normal(0, noise, SHAPE)
-    expected, deviation = scipy_fit(
-        image, render, guess, noise, None if np.isinf(trust) else trust * np.array(spread)
-    )
+    expected, deviation = scipy_fit(image, render, guess, noise, None if np.isinf(trust) else trust * np.array(spread))
     candidates = make_candidates([(0, *guess)], presence=0.999, spread=spread)
     config = RefineConfig(trust=trust, restarts=0)
     found = refine(image[None], candidates, PSF, noise=np.array([noise]), config=config)
@@ -232,7 +230,9 @@ def test_full_scale_may_differ_from_pixel_to_pixel(render: Render, make_candidat
 
 def test_a_target_below_full_scale_is_not_called_saturated(render: Render, make_candidates: Make) -> None:
     patch = render(SCENES[1], SHAPE)[None]
-    assert not has(refine(patch, make_candidates(perturbed(SCENES[1])), PSF, full_scale=255.0), TargetFlag.SATURATED).any()
+    assert not has(
+        refine(patch, make_candidates(perturbed(SCENES[1])), PSF, full_scale=255.0), TargetFlag.SATURATED
+    ).any()
 
 
 def test_a_saturated_pixel_outside_the_valid_mask_saturates_nobody(render: Render, make_candidates: Make) -> None:
@@ -444,3 +444,215 @@ def test_a_second_start_mends_what_a_bad_first_one_cannot(make_candidates: Make)
         share[restarts] = right / number
     assert share[0] < 0.6
     assert share[3] > share[0] + 0.25
+
+
+def some(number: int, condition: str = "n2", seed: int = 0, spread: float = 0.08) -> tuple[Any, Candidates]:
+    """Patches with 1 to 5 targets, and what a calibrated network that errs by ``spread`` pixels would say of them."""
+    patches = simulate_patches(CONDITIONS[condition], number, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed + 1)
+    k = patches.x.shape[1]
+    columns = np.zeros((7, number, 6), dtype=np.float32)
+    for i, (truth, sd) in enumerate(((patches.x, spread), (patches.y, spread), (patches.radiance, 9.0))):
+        columns[1 + i, :, :k] = truth + rng.normal(0, sd, truth.shape)
+        columns[4 + i, :, :k] = sd
+    columns[:, :, :k] *= patches.radiance > 0
+    columns[0, :, :k] = np.where(patches.radiance > 0, 0.995, 0)
+    return patches, Candidates(*columns)
+
+
+def same(got: Targets, expected: Targets) -> None:
+    """Equal up to what single precision makes of another order of summation."""
+    assert got.blob.tolist() == expected.blob.tolist()
+    assert got.flags.tolist() == expected.flags.tolist()
+    for name, tolerance in (("x", 1e-5), ("y", 1e-5), ("radiance", 5e-3), ("sigma_x", 1e-5), ("score", 1e-4)):
+        assert getattr(got, name) == pytest.approx(getattr(expected, name), abs=tolerance, rel=1e-4), name
+
+
+def numbered(targets: Targets, patch: int) -> Targets:
+    return Targets(**{**vars(targets), "blob": np.full(len(targets), patch)})
+
+
+def test_a_patch_is_refined_alike_alone_and_in_a_batch() -> None:
+    patches, candidates = some(40)
+    together = refine(patches.image, candidates, PSF)
+    for i in range(0, 40, 3):
+        alone = refine(patches.image[i : i + 1], candidates.rows(np.array([i])), PSF)
+        same(numbered(alone, i), together.select(together.blob == i))
+
+
+def test_the_order_of_the_patches_does_not_matter() -> None:
+    patches, candidates = some(40, seed=4)
+    order = np.random.default_rng(1).permutation(40)
+    straight = refine(patches.image, candidates, PSF)
+    mixed = refine(patches.image[order], candidates.rows(order), PSF)
+    back = Targets(**{**vars(mixed), "blob": order[mixed.blob]})
+    same(back.select(np.lexsort((back.x, back.blob))), straight)
+
+
+def test_a_shifted_patch_gives_shifted_targets(render: Render, make_candidates: Make) -> None:
+    base = refine(render(CLUSTERS[3], SHAPE)[None], make_candidates(perturbed(CLUSTERS[3])), PSF, noise=np.array([0.3]))
+    for dx, dy in ((-2, 1), (2, 2), (0, -2)):
+        moved = [(x + dx, y + dy, s) for x, y, s in CLUSTERS[3]]
+        start = make_candidates(perturbed(CLUSTERS[3])).moved([dx], [dy])
+        found = refine(render(moved, SHAPE)[None], start, PSF, noise=np.array([0.3]))
+        assert found.x - dx == pytest.approx(base.x, abs=1e-4)
+        assert found.y - dy == pytest.approx(base.y, abs=1e-4)
+
+
+def test_a_transposed_patch_gives_transposed_targets() -> None:
+    patches, c = some(30, seed=2)
+    straight = refine(patches.image, c, PSF)
+    turned = Candidates(c.presence, c.y, c.x, c.radiance, c.sigma_y, c.sigma_x, c.sigma_radiance)
+    found = refine(patches.image.swapaxes(1, 2), turned, PSF)
+    order = np.lexsort((found.y, found.blob))
+    for mine, theirs in (("x", "y"), ("y", "x"), ("sigma_x", "sigma_y"), ("radiance", "radiance")):
+        assert getattr(found, mine)[order] == pytest.approx(getattr(straight, theirs), rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("n", [5, 7, 9, 15])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_patches_of_other_sizes_are_refined(render: Render, make_candidates: Make, n: int, number: int) -> None:
+    truth = [(x + (n - 11) / 2, y + (n - 11) / 2, s) for x, y, s in CLUSTERS[number]]
+    found = refine(render(truth, (n, n))[None], make_candidates(perturbed(truth)), PSF)
+    assert len(found) == number
+    assert table(found)[:, :2] == pytest.approx(in_order(truth)[:, :2], abs=5e-3)
+    assert table(found)[:, 2] == pytest.approx(in_order(truth)[:, 2], rel=1e-2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("condition", ["n1", "n5"])
+def test_two_thirds_of_the_errors_lie_within_one_stated_sigma(condition: str, count: int) -> None:
+    """Candidates whose errors are their own, at their stated size: a trust of 1 counts them for what they are."""
+    patches, candidates = some(1200, condition, seed=count)
+    rows = np.flatnonzero(patches.count == count)
+    config = RefineConfig(radiance=(235.0, 8.66), trust=1.0, iterations=12)
+    found = refine(patches.image[rows], candidates.rows(rows), PSF, config=config)
+    right = np.bincount(found.blob, minlength=len(rows)) == count
+    assert right.mean() > 0.97
+    found = found.select(right[found.blob])
+    x, y = (getattr(patches, axis)[rows[found.blob], :count] for axis in "xy")
+    nearest = np.hypot(x - found.x[:, None], y - found.y[:, None]).argmin(axis=1)
+    which = np.arange(len(found)), nearest
+    error = np.concatenate([(found.x - x[which]) / found.sigma_x, (found.y - y[which]) / found.sigma_y])
+    assert np.mean(np.abs(error) < 1) == pytest.approx(0.683, abs=0.05)
+    assert abs(np.mean(error)) < 4 / np.sqrt(len(error))
+
+
+def test_a_networks_prediction_is_counted_with_its_trust(render: Render, make_candidates: Make) -> None:
+    """1 / sigma^2 is the data's information and that of the prediction, widened by the trust."""
+    patch, spread = render(CLUSTERS[1], SHAPE)[None], (0.02, 0.03, 8.0)
+    fisher = np.diag(PSF.fisher([5.2], [4.7], [200.0], SHAPE, 4.0))
+    for trust in (0.5, 1.0, 3.0):
+        start = make_candidates([(0, 5.2, 4.7, 200.0)], presence=0.999, spread=spread)
+        found = refine(patch, start, PSF, noise=np.array([4.0]), config=RefineConfig(trust=trust))
+        got = np.array([found.sigma_x[0], found.sigma_y[0]])
+        assert got**-2.0 == pytest.approx(fisher[:2] + 1 / (trust * np.array(spread[:2])) ** 2, rel=0.03)
+
+
+@pytest.mark.parametrize("share", [0.96, 1.04])
+@pytest.mark.parametrize(("count", "gain"), [(1, 0.6), (2, 0.9), (3, 0.85)])
+def test_optics_that_vary_are_fitted_where_that_is_said(
+    render: Render, make_candidates: Make, count: int, gain: float, share: float
+) -> None:
+    number, truth = 60, CLUSTERS[count]
+    expected = np.array(truth)
+    patches = render(truth, SHAPE, 0.5 * share) + np.random.default_rng(3).normal(0, 0.5, (number, *SHAPE))
+    start = make_candidates([row for i in range(number) for row in perturbed(truth, i, patch=i)], presence=0.99)
+
+    def measure(config: RefineConfig) -> tuple[float, float]:
+        """Share of right counts, and the position error where the count is right."""
+        found = refine(patches, start, PSF, noise=np.full(number, 0.5), config=config)
+        right = np.bincount(found.blob, minlength=number) == count
+        found = found.select(right[found.blob])
+        gap = np.hypot(found.x[:, None] - expected[:, 0], found.y[:, None] - expected[:, 1]).min(axis=1)
+        return float(right.mean()), float(np.sqrt(np.mean(gap**2)))
+
+    (_, held), (right, free) = measure(RefineConfig()), measure(RefineConfig(sigma_sd=0.017))
+    assert right == 1
+    assert free < gain * held
+
+
+def test_uncertain_optics_make_positions_of_close_targets_uncertain(render: Render, make_candidates: Make) -> None:
+    patch, start = render(CLUSTERS[3], SHAPE)[None], make_candidates(perturbed(CLUSTERS[3]), presence=0.99)
+    held, free = (
+        refine(patch, start, PSF, noise=np.array([0.5]), config=RefineConfig(sigma_sd=sd)) for sd in (0.0, 0.02)
+    )
+    assert (free.sigma_x > held.sigma_x).all()
+    assert (free.sigma_radiance > held.sigma_radiance).all()
+    assert free.sigma_radiance.sum() > 1.02 * held.sigma_radiance.sum()
+
+
+def test_too_many_targets_for_the_network_to_be_sure_of_are_decided_by_the_light(
+    render: Render, make_candidates: Make
+) -> None:
+    """The same candidates, one of them doubted at even odds: it stays where it shines, and goes where it does not."""
+    (bright, doubted) = CLUSTERS[2]
+    rows = [(0, *bright, 0.999), (0, *doubted, 0.5)]
+    for truth in ([bright], [bright, doubted]):
+        noisy = render(truth, SHAPE) + np.random.default_rng(4).normal(0, 1, (50, *SHAPE))
+        start = make_candidates([(i, *row[1:]) for i in range(50) for row in rows])
+        found = refine(noisy, start, PSF, noise=np.ones(50))
+        assert np.mean(np.bincount(found.blob, minlength=50) == len(truth)) > 0.95
+
+
+row = st.tuples(
+    st.integers(0, 2), st.floats(-4, 14), st.floats(-4, 14), st.floats(-50, 2000), st.floats(0, 1),
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.sampled_from([7, 9, 11, 15]),
+    truth=st.lists(st.tuples(st.floats(-1, 12), st.floats(-1, 12), st.floats(0, 3000)), max_size=6),
+    rows=st.lists(row, max_size=6),
+    spread=st.floats(0.002, 4),
+    noise=st.sampled_from([None, 0.0, 0.5, 30.0]),
+    full_scale=st.sampled_from([None, 255.0, 20.0, 0.0]),
+    masked=st.booleans(),
+    prior=st.sampled_from([None, (235.0, 8.66)]),
+    sigma_sd=st.sampled_from([0.0, 0.02]),
+)
+def test_whatever_comes_in_targets_are_finite_on_the_patch_and_in_order(
+    render: Render, make_candidates: Make, seed: int, n: int, truth: Any, rows: Any, spread: float, noise: float | None,
+    full_scale: float | None, masked: bool, prior: tuple[float, float] | None, sigma_sd: float,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    patches = render(truth, (n, n)) + rng.normal(0, rng.choice([0.0, 1.0, 20.0]), (3, n, n))
+    patches = np.minimum(patches, np.inf if full_scale is None else full_scale)
+    valid = rng.random(patches.shape) > 0.2 if masked else None
+    candidates = make_candidates(rows, 3, spread=(spread, spread, 100 * spread))
+    config = RefineConfig(radiance=prior, sigma_sd=sigma_sd)
+    sd = None if noise is None else np.full(3, noise)
+    found = refine(patches, candidates, PSF, noise=sd, full_scale=full_scale, valid=valid, config=config)
+    for name in ("x", "y", "radiance", "score"):
+        assert np.isfinite(getattr(found, name)).all(), name
+    for value in (found.x, found.y):
+        assert ((value >= -0.5) & (value <= n - 0.5)).all()
+    assert (found.radiance >= 0).all()
+    assert ((found.score >= 0) & (found.score <= 1)).all()
+    for name in ("sigma_x", "sigma_y", "sigma_radiance"):
+        assert not (getattr(found, name) <= 0).any()  # NaN says unknown
+    assert (np.lexsort((found.x, found.blob)) == np.arange(len(found))).all()
+    assert len(found) == 0 or np.bincount(found.blob, minlength=3).max() <= 5
+    assert not np.isin(found.blob, np.flatnonzero(candidates.count() == 0)).any()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"max_targets": 0}, {"max_targets": 6}, {"restarts": -1}, {"restarts": 101}, {"rounds": -1}, {"iterations": 0},
+        {"trust": 0.0}, {"sigma_sd": -0.1}, {"background_share": 0.0}, {"radiance": (0.0, 1.0)},
+        {"radiance": (1.0, -1.0)}, {"trust": float("nan")},
+    ],
+)  # fmt: skip
+def test_settings_outside_their_range_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="RefineConfig"):
+        RefineConfig(**bad)
+
+
+def test_what_a_card_knows_is_used_unless_the_user_knows_better() -> None:
+    spec = UnmixerSpec(radiance_prior=(235.0, 8.66), sigma_sd=0.017)
+    assert refine_config(spec) == RefineConfig(radiance=(235.0, 8.66), sigma_sd=0.017)
+    assert refine_config(spec, radiance=(100.0, 5.0)).radiance == (100.0, 5.0)
+    assert refine_config(UnmixerSpec()) == RefineConfig()
