@@ -266,7 +266,7 @@ class _Search:
         base = self.blank.rows(rows)
         theta, mean, information = base.theta, base.mean, base.information
         x, y = (np.clip(v, -0.5, self.problem.image.shape[1] - 0.5) for v in (x, y))
-        for where, value in ((X, x), (Y, y), (RADIANCE, radiance)):
+        for where, value in ((X, x), (Y, y), (RADIANCE, np.maximum(radiance, 0))):
             theta[where] = np.where(used, value, 0)
         if self.config.radiance is not None:
             mean[RADIANCE] = np.where(used, self.config.radiance[0], 0)
