@@ -122,7 +122,7 @@ def test_each_ablation_still_gives_a_grid_and_targets(switch):
     config = DSCSNetConfig(size=5, channels=4, hidden=8, stages=2, memory=1, **switch)
     side = config.grid
     outputs = DSCSNet(config)(torch.rand(3, 2, 5, 5))
-    assert DSCSNet.OUTPUTS == tuple(SHAPES)
+    assert tuple(SHAPES) == DSCSNet.OUTPUTS
     assert [tuple(out.shape) for out in outputs] == [(3, channels, side, side) for channels in SHAPES.values()]
 
 
