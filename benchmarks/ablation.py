@@ -109,7 +109,7 @@ def ablation(
     if (minutes > 0) == (steps is not None):
         raise InputError("a training needs a budget", hint="give --minutes or --steps, not both")
     base = PRESETS[network]
-    recipe = Recipe(lr=LEARNING_RATE, batch=batch, seed=seed, minutes=minutes, **({"steps": steps} if steps else {}))
+    recipe = Recipe(lr=LEARNING_RATE, batch=batch, seed=seed, minutes=minutes, steps=steps or Recipe.steps)
     chosen = variants(base, parts)
     different = {folder_name(c, base) for c in chosen.values()}
     budget = f"{minutes:g} minutes" if minutes else f"{steps} steps"
@@ -156,10 +156,10 @@ def _score(checkpoint: Path, condition: str, number: int) -> dict[str, Any]:
     card, engine = open_checkpoint(checkpoint)
     unmixer = Unmixer(engine, card)
     truth = simulate_patches(CONDITIONS[condition], number, np.random.default_rng(TEST_SEED))
-    grids, left, top = unmixer.grids(truth.image)
-    patch, x, y, radiance = grid.decode(grids, unmixer.spec.cells, THRESHOLD_DN)
+    unmixed = unmixer(truth.image)
+    patch, x, y, radiance = grid.decode(unmixed.grids, unmixer.spec.cells, THRESHOLD_DN)
     score: UnmixingScore = score_unmixing(
-        patch, x + left[patch], y + top[patch], radiance, radiance,
+        patch, x + unmixed.left[patch], y + unmixed.top[patch], radiance, radiance,
         truth_x=truth.x, truth_y=truth.y, truth_radiance=truth.radiance,
     )  # fmt: skip
     steps = int(card.training["step"])

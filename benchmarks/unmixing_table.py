@@ -32,8 +32,8 @@ from glint.metrics.unmixing import THRESHOLDS, score_unmixing
 from glint.optics import Psf
 from glint.patches import CONDITIONS, CSIST_TRAINING, PatchConfig, Patches, simulate_patches
 from glint.progress import Progress
-from glint.runtime.refine import RefineConfig, refine
-from glint.runtime.unmixer import Unmixer
+from glint.runtime.refine import refine, refine_config
+from glint.runtime.unmixer import Unmixed, Unmixer
 from glint.types import Targets
 
 BATCH = 256
@@ -88,7 +88,7 @@ def _ista(name: str, weight: float) -> Ista:
 
 
 def network_method(model: str) -> Method:
-    """A model of the zoo, a card, or a checkpoint (needs PyTorch): on its grid, and refined if it is ours."""
+    """A model of the zoo, a card, or a checkpoint (needs PyTorch): on its grid; off it and refined if it is ours."""
     if Path(model).suffix == ".safetensors":
         from glint.training.networks import load_model
 
@@ -105,13 +105,20 @@ def network_method(model: str) -> Method:
         name = unmixer.card.name
 
     def make(radiance: tuple[float, float]) -> Stages:
-        psf, config = Psf(unmixer.spec.sigma), RefineConfig(radiance=prior_of(radiance))
-        return [
-            ("grid", lambda patches, limit, _: unmixer(patches)),
-            ("refined", lambda patches, limit, coarse: refine(
-                patches, coarse, psf, full_scale=limit[:, None, None], config=config
-            )),
-        ]  # fmt: skip
+        psf, config = Psf(unmixer.spec.sigma), refine_config(unmixer.spec, radiance=prior_of(radiance))
+        last: list[Unmixed] = []  # what the network said of the patches that the stages are at
+
+        def on_grid(patches: Array, limit: Array, _: Targets) -> Targets:
+            last[:] = [unmixer(patches, full_scale=limit[:, None, None])]
+            return last[0].on_grid()
+
+        def off_grid(patches: Array, limit: Array, _: Targets) -> Targets:
+            return last[0].targets()
+
+        def refined(patches: Array, limit: Array, _: Targets) -> Targets:
+            return refine(patches, last[0].candidates, psf, full_scale=limit[:, None, None], config=config)
+
+        return [("grid", on_grid), ("network", off_grid), ("refined", refined)]
 
     return Method(name, make)
 

@@ -75,8 +75,9 @@ def find_candidates(presence: Array, offset: Array, radiance: Array, spread: Arr
     Raises:
         InputError: if the shapes do not fit together.
     """
-    number, _, side, _ = shape = presence.shape
-    if radiance.shape != shape or offset.shape != (number, 2, side, side) or spread.shape != (number, 3, side, side):
+    number, side = len(presence), presence.shape[-1]
+    shapes = [(number, channels, side, side) for channels in (1, 1, 2, 3)]
+    if [a.shape for a in (presence, radiance, offset, spread)] != shapes:
         raise InputError(
             f"find_candidates: expected presence and radiance [N, 1, g, g], offset [N, 2, g, g], spread [N, 3, g, g], "
             f"got {presence.shape}, {radiance.shape}, {offset.shape}, {spread.shape}"
@@ -85,12 +86,12 @@ def find_candidates(presence: Array, offset: Array, radiance: Array, spread: Arr
     cells = np.argpartition(flat, -_CELLS, axis=1)[:, -_CELLS:] if side * side > _CELLS else None
     index = np.broadcast_to(np.arange(side * side), flat.shape) if cells is None else cells
     rows = np.arange(number)[:, None]
-    offsets, spreads = offset.reshape(number, 2, -1), spread.reshape(number, 3, -1)
+    offsets, spreads = offset.reshape(number, 2, side * side), spread.reshape(number, 3, side * side)
     # [7, N, M]: the values and variances of x, y, radiance of every cell, and its probability.
     value = np.stack([
         offsets[rows, 0, index] + cell_centre(index % side, c).astype(np.float32),
         offsets[rows, 1, index] + cell_centre(index // side, c).astype(np.float32),
-        radiance.reshape(number, -1)[rows, index],
+        radiance.reshape(number, side * side)[rows, index],
     ])  # fmt: skip
     variance = np.stack([spreads[rows, axis, index] for axis in range(3)]) ** 2
     left = np.take_along_axis(flat, index, axis=1)

@@ -102,7 +102,7 @@ def _unmixer(info: CheckpointInfo, model: nn.Module, threshold: float | None) ->
     domain, config = str(info.data["domain"]), info.config
     task = UnmixingTask(info.network, _config(model), domain)
     rng = np.random.default_rng(0)
-    trials = [task.batch(number, rng)["patch"].numpy() for number in _BATCHES]
+    trials = [task.batch(number, rng, torch.device("cpu"))["patch"].numpy() for number in _BATCHES]
     dynamic = {0: torch.export.Dim("batch", min=1, max=65536)}
     absolute = domain == "csist"
     level = (THRESHOLD_DN if absolute else THRESHOLD_SHARE) if threshold is None else threshold
@@ -151,7 +151,9 @@ def size(network: str, model: nn.Module) -> tuple[int, int]:
     """Parameters, and multiply-accumulates per patch or per frame of 512 x 512, of a network that ``network`` names."""
     if task_of(network) == "detect":
         return _count(model, (1, 1, MACS_SIZE, MACS_SIZE))
-    patch = UnmixingTask(network, _config(model), "csist").batch(1, np.random.default_rng(0))["patch"]
+    patch = UnmixingTask(network, _config(model), "csist").batch(1, np.random.default_rng(0), torch.device("cpu"))[
+        "patch"
+    ]
     return _count(model, tuple(patch.shape))
 
 

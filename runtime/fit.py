@@ -11,7 +11,7 @@ All numbers are float32: noise is far above its resolution, and it is twice as f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -149,8 +149,8 @@ def fit_targets(problem: Problem, start: Start, iterations: int) -> Fit:
         moved = np.abs(trial - now.theta)[:, : 2 * SLOTS].max(axis=1)
         damping[active] = np.clip(damping[active] * np.where(better, 0.1, 10), 1e-7, 1e7)
         chosen = active[better]
-        tried = replace(tried, converged=better & (moved < _STILL))
         fit = tried if everything and better.all() else fit.replaced(chosen, tried.rows(np.flatnonzero(better)))
+        fit.converged[active[moved < _STILL]] = True  # better or not: at the bottom, rounding decides
         gradient[chosen] = tried_slope[better]
     return fit
 
@@ -201,7 +201,7 @@ def _linearise(problem: Problem, start: Start, theta: Array) -> tuple[Fit, Array
     weights, strain = prior_weights(start, theta)
     off = (theta - start.mean)[:, :free]
     prior = weights[:, :free]
-    gradient = (flat @ residual.reshape(m, -1, 1))[..., 0] - prior * off
+    gradient = (flat @ residual.reshape(m, size * size, 1))[..., 0] - prior * off
     diagonal = np.arange(free)
     # An unused slot has neither data nor prior; 1 keeps the matrix regular and the slot where it is.
     unused = np.zeros((m, free), dtype=np.float32)
@@ -258,8 +258,8 @@ def fit_plane(values: NDArray[Any], weight: NDArray[Any]) -> tuple[NDArray[np.fl
         of their normal matrix ``[B, 3, 3]``.
     """
     basis = plane_basis(values.shape[-1]).astype(np.float64)
-    flat = weight.reshape(len(values), -1)
+    flat = weight.reshape(-1, basis.shape[1])
     weighted = basis * flat[:, None]
     inverse = np.linalg.inv(weighted @ basis.T + 1e-9 * np.eye(PLANE))
-    right = weighted @ values.reshape(len(values), -1, 1)
+    right = weighted @ values.reshape(*flat.shape, 1)
     return (inverse @ right)[..., 0], inverse

@@ -57,6 +57,7 @@ _COUNT_WEIGHT = 3.0  # of the network's log probability of a count
 _POOR = 3.0  # standard deviations that a fit may leave more than noise before other starts are tried
 _CROWD = 4  # targets from which on the nearest minimum need not be the best one
 _VAGUE = 2.0  # spread of the network over sigma of the fit from which on it need not either
+_ONE = 1e12  # cost of two targets that are one
 _RIVAL = 2.0  # log likelihood ratio below which a count is ambiguous
 
 
@@ -187,13 +188,12 @@ def _windows(
     candidates: Candidates, used: BoolArray, size: int, n: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], BoolArray]:
     """First column and row of a window about the candidates of each patch, and which do not fit into it."""
-    first, wide = [], np.zeros(len(used), dtype=bool)
+    first, wide, seen = [], np.zeros(len(used), dtype=bool), used.any(axis=1)
     for position in (candidates.x[:, :SLOTS], candidates.y[:, :SLOTS]):
-        low = np.where(used, position, np.inf).min(axis=1)
-        high = np.where(used, position, -np.inf).max(axis=1)
-        middle = np.where(used.any(axis=1), (low + high) / 2, (n - 1) / 2)
-        start = np.clip(np.round(middle - (size - 1) / 2), 0, n - size).astype(np.int64)
-        wide |= used.any(axis=1) & ((low < start + 0.5) | (high > start + size - 1.5) | (high - low > 2 * _REACH))
+        low = np.where(seen, np.where(used, position, np.inf).min(axis=1), (n - 1) / 2)
+        high = np.where(seen, np.where(used, position, -np.inf).max(axis=1), (n - 1) / 2)
+        start = np.clip(np.round((low + high) / 2 - (size - 1) / 2), 0, n - size).astype(np.int64)
+        wide |= (low < start + 0.5) | (high > start + size - 1.5) | (high - low > 2 * _REACH)
         first.append(start)
     return first[0], first[1], wide & (n > size)
 
@@ -277,7 +277,8 @@ class _Search:
         """Targets in the used slots; radiances have the user's prior if there is one."""
         base = self.blank.rows(rows)
         theta, mean, information = base.theta, base.mean, base.information
-        for where, value in ((X, x), (Y, y), (RADIANCE, radiance)):
+        x, y = (np.clip(v, -0.5, self.problem.image.shape[1] - 0.5) for v in (x, y))
+        for where, value in ((X, x), (Y, y), (RADIANCE, np.maximum(radiance, 0))):
             theta[where] = np.where(used, value, 0)
         if self.config.radiance is not None:
             mean[RADIANCE] = np.where(used, self.config.radiance[0], 0)
@@ -306,6 +307,8 @@ class _Search:
         for _ in range(self.config.rounds):
             more = rows[fit.number[rows] < self.config.max_targets]
             less = rows[fit.number[rows] > 1]
+            if not len(more) + len(less):
+                break
             start = _joined(self._grown(fit.rows(more), more), self._merged(fit.rows(less), less))
             both = np.concatenate([more, less])
             changed = self._compete(
@@ -406,14 +409,14 @@ class _Search:
         kept[owner[won]] = False
         # What an earlier round found stays true while the fit is the same.
         before = np.where(kept, margin, np.inf)
-        margin[touched] = np.minimum(before, np.where(np.isfinite(rival), rival - best, np.inf))[touched]
+        margin[touched] = np.minimum(before, rival - best)[touched]
         return fit, ~kept
 
     def _cost(self, fit: Fit, rows: NDArray[np.int64]) -> Array:
         """What decides between numbers of targets: misfit, the user's priors, free parameters, the network's count.
 
-        The network's positions are no part of it: they were made for one number only. Infinite where
-        two targets are one.
+        The network's positions are no part of it: they were made for one number only. Where two targets
+        are one it is beyond all others, and grows with the number of such pairs.
         """
         used, start = fit.start.used, fit.start
         ours = start.information[:, 2 * SLOTS : -1] * (fit.theta - start.mean)[:, 2 * SLOTS : -1] ** 2
@@ -423,7 +426,7 @@ class _Search:
         cost = cost + _COUNT_WEIGHT * self.count_cost[rows, fit.number]
         limit = self.config.separation * (1.0 if self.config.radiance is None else 2 / 3)
         gap = _gaps(fit.theta[X], fit.theta[Y], used)
-        return np.where(gap.min(axis=(1, 2)) < limit**2, np.inf, cost).astype(np.float32)
+        return (cost + _ONE * (gap < limit**2).sum(axis=(1, 2))).astype(np.float32)
 
     def _excess(self, fit: Fit) -> Array:
         """By how many standard deviations a fit leaves more than noise would, or strains the priors."""
@@ -447,7 +450,7 @@ class _Search:
         )
         w = residual.shape[1]
         kernel = self.psf.profile(np.arange(w, dtype=np.float64), w).astype(np.float32)
-        peak = (kernel @ residual @ kernel.T).reshape(len(rows), -1).argmax(axis=1)
+        peak = (kernel @ residual @ kernel.T).reshape(len(rows), w * w).argmax(axis=1)
         column, row = peak % w, peak // w
         bright = np.where(fit.start.used, s, -1).argmax(axis=1)
         near = np.hypot(column - x[m, bright], row - y[m, bright]) < 1.5
@@ -472,7 +475,7 @@ class _Search:
         m = np.arange(len(rows))
         x, y, s = (fit.theta[where].copy() for where in (X, Y, RADIANCE))
         gap = _gaps(x, y, fit.start.used)
-        first, second = np.divmod(gap.reshape(len(rows), -1).argmin(axis=1), SLOTS)
+        first, second = np.divmod(gap.reshape(len(rows), SLOTS**2).argmin(axis=1), SLOTS)
         share = s[m, second] / np.maximum(s[m, first] + s[m, second], 1e-9)
         for value in (x, y):
             value[m, first] += share * (value[m, second] - value[m, first])

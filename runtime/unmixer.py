@@ -18,6 +18,7 @@ from glint.runtime.engine import Engine, open_engine
 from glint.types import TargetFlag, Targets
 
 _CHUNK = 512  # patches per call of the engine: bounds its memory
+_MAPS = {"grid": 1, "presence": 1, "offset": 2, "radiance": 1, "spread": 3}  # what the network says, and its channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +138,10 @@ class Unmixer:
         crops, left, top = recentre(np.stack([values, saturated.astype(np.float32)], axis=1), self.spec.crop)
         normalised = self.card.normaliser.apply(crops[:, 0])
         inputs = np.stack([normalised.value, crops[:, 1]], axis=1)
-        parts = [self.engine.infer(patch=inputs[i : i + _CHUNK]) for i in range(0, max(len(inputs), 1), _CHUNK)]
-        maps = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        parts = [self.engine.infer(patch=inputs[i : i + _CHUNK]) for i in range(0, len(inputs), _CHUNK)]
+        side = self.spec.crop * self.spec.cells
+        nothing = {name: np.zeros((0, channels, side, side), dtype=np.float32) for name, channels in _MAPS.items()}
+        maps = {name: np.concatenate([part[name] for part in (nothing, *parts)]) for name in _MAPS}
         found = find_candidates(maps["presence"], maps["offset"], maps["radiance"], maps["spread"], self.spec.cells)
         scale = normalised.scale[:, 0]
         in_dn = {"radiance": found.radiance * scale, "sigma_radiance": found.sigma_radiance * scale}

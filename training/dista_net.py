@@ -132,7 +132,8 @@ class DistaNet(nn.Module):
         self.stages = nn.ModuleList(Stage(config) for _ in range(config.stages))
 
     def forward(self, patch: Tensor) -> Tensor:
-        """``[N, 1, n, n]`` -> ``[N, 1, g, g]``."""
+        """``[N, 2, n, n]`` -> ``[N, 1, g, g]``."""
+        patch = patch[:, :1]  # the second channel, the saturated pixels, is DSCSNet's
         p = self.factor
         with torch.autocast(patch.device.type, enabled=False):
             x = self.start @ patch.float() @ self.start.T

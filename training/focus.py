@@ -72,7 +72,8 @@ class Focus(nn.Module):
         self.project = _conv(c, 1)
 
     def forward(self, patch: Tensor) -> Tensor:
-        """``[N, 1, n, n]`` -> ``[N, 1, g, g]``."""
+        """``[N, 2, n, n]`` -> ``[N, 1, g, g]``."""
+        patch = patch[:, :1]  # the second channel, the saturated pixels, is DSCSNet's
         with torch.autocast(patch.device.type, enabled=False):
             back_projection = self.factor.T @ patch.float() @ self.factor  # Phi^T y
         features = patch

@@ -90,8 +90,7 @@ class UnmixingTask:
     def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> Tensor:
         """Eq. 23 for the grid, in units of 235 DN and summed over cells per patch, and :func:`head_loss`."""
         out, *head = model(batch["patch"])
-        error = (out.float() * batch["scale"] - batch["grid"]) / RADIANCE_UNIT
-        return error.square().sum(dim=(1, 2, 3)).mean() + HEAD_WEIGHT * head_loss(head, batch, self.config.cells)
+        return grid_loss(out, batch) + HEAD_WEIGHT * head_loss(head, batch, self.config.cells)
 
     def validate(self, model: nn.Module) -> dict[str, Any]:
         """CSO-mAP of head and grid on a fixed set that no training seed draws."""
@@ -117,6 +116,12 @@ class UnmixingTask:
             which, x, y, radiance, score, truth_x=truth.x, truth_y=truth.y, truth_radiance=truth.radiance
         )
         return {k: np.round(v, 4).tolist() for k, v in asdict(result).items()}
+
+
+def grid_loss(out: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """Eq. 23: squared error of a grid ``[N, 1, g, g]`` in units of 235 DN, summed over cells, per patch."""
+    error = (out.float() * batch["scale"] - batch["grid"]) / RADIANCE_UNIT
+    return error.square().sum(dim=(1, 2, 3)).mean()
 
 
 def head_loss(head: list[Tensor], batch: dict[str, Tensor], cells: int) -> Tensor:

@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory):
 def test_a_checkpoint_is_scored_like_a_model(checkpoint):
     result = evaluate(checkpoint, condition="float", number=20, seed=3)
     assert result["engine"] == "torch" and result["patches"] == 20
-    assert result["grid"].keys() == result["refined"].keys()
+    assert result["grid"].keys() == result["network"].keys() == result["refined"].keys()
     assert 0 <= result["refined"]["cso_map"] <= 100
 
 
@@ -43,6 +43,12 @@ def test_the_same_seed_gives_the_same_scores(checkpoint):
     assert first == second
 
 
-def test_the_table_shows_both_rows(checkpoint):
+def test_the_table_shows_all_rows(checkpoint):
     text = module._text(evaluate(checkpoint, condition="float", number=5))
-    assert "grid" in text and "refined" in text and "CSO-mAP" in text
+    assert all(word in text for word in ("grid", "network", "refined", "CSO-mAP"))
+
+
+def test_the_cards_prior_is_used_unless_another_is_given(checkpoint):
+    assert evaluate(checkpoint, condition="float", number=5)["radiance_prior"] == (235.0, 8.66)
+    result = evaluate(checkpoint, condition="float", number=5, radiance_prior=(100.0, 5.0))
+    assert result["radiance_prior"] == (100.0, 5.0)

@@ -28,13 +28,13 @@ def labelled(root: Path, *, target: bool = True) -> Path:
     return root
 
 
-def test_an_unmixer_is_scored_on_its_grid_and_refined(glint: Glint) -> None:
+def test_an_unmixer_is_scored_on_its_grid_off_it_and_refined(glint: Glint) -> None:
     done = glint("evaluate", "dscsnet-s-sensor", "--number", 40, "--condition", "n1", "--json")
     assert done.code == 0
     result = json.loads(done.out)
     assert (result["model"], result["precision"], result["engine"]) == ("dscsnet-s-sensor", "fp32", "onnxruntime")
     assert (result["condition"], result["number"], result["seed"], result["patches"]) == ("n1", 40, 1, 40)
-    for name in ("grid", "refined"):
+    for name in ("grid", "network", "refined"):
         score = result[name]
         assert len(score["ap"]) == 5
         assert score["cso_map"] == pytest.approx(np.mean(score["ap"]), abs=1e-3)
@@ -58,7 +58,7 @@ def test_without_json_there_is_a_table_for_people(glint: Glint, tmp_path: Path) 
     unmixed = glint("evaluate", "dscsnet-s-sensor", "--number", 5)
     assert unmixed.code == 0
     assert "CSO-mAP" in unmixed.out
-    assert "refined" in unmixed.out
+    assert all(f"\n{row} " in unmixed.out for row in ("grid", "network", "refined"))
     detected = glint("evaluate", "lsnet-s", "--data", labelled(tmp_path / "sirst"), "--matching", "legacy")
     assert detected.code == 0
     assert "sirst/val (2 images" in detected.out
@@ -71,7 +71,7 @@ def test_a_csist_folder_is_scored_like_the_simulation_it_came_from(glint: Glint,
     folder = json.loads(glint("evaluate", "dscsnet-s-sensor", "--data", tmp_path / "csist", "--json").out)
     fresh = json.loads(glint("evaluate", "dscsnet-s-sensor", *words, "--json").out)
     assert folder["data"] == "csist"
-    for name in ("grid", "refined"):
+    for name in ("grid", "network", "refined"):
         assert folder[name] == fresh[name]
 
 
@@ -80,6 +80,7 @@ def test_a_radiance_prior_is_used_and_told(glint: Glint) -> None:
     free, known = json.loads(glint(*words).out), json.loads(glint(*words, "--radiance-prior", "235,10").out)
     assert (free["radiance_prior"], known["radiance_prior"]) == (None, [235, 10])
     assert known["grid"] == free["grid"]
+    assert known["network"] == free["network"]
     assert known["refined"]["radiance_error"] < free["refined"]["radiance_error"]
 
 

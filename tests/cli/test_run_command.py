@@ -138,13 +138,13 @@ def test_overlays_are_readable_pictures_named_after_the_frames(glint: Glint, sce
             assert image.height > 80
 
 
-def test_without_refinement_targets_are_on_the_grid_without_sigmas(glint: Glint, scene: str) -> None:
+def test_without_refinement_targets_are_those_of_the_network_with_its_uncertainties(glint: Glint, scene: str) -> None:
     targets = [t for r in glint("run", scene, "--out", "-", "--no-refine").lines for t in r["targets"]]
     assert targets
     for target in targets:
-        assert "ON_GRID" in target["flags"]
-        assert target["sigma_x"] is target["sigma_y"] is target["sigma_radiance"] is None
-        assert 3 * target["x"] == pytest.approx(round(3 * target["x"]), abs=1e-3)
+        assert set(target["flags"]) <= {"EDGE"}
+        assert min(target["sigma_x"], target["sigma_y"], target["sigma_radiance"]) > 0
+    assert any(abs(3 * t["x"] - round(3 * t["x"])) > 1e-2 for t in targets)  # off the grid
 
 
 def test_the_same_seed_gives_the_same_targets(glint: Glint, scene: str) -> None:

@@ -95,10 +95,14 @@ def test_chunks_number_their_patches_on(glint: Glint, array: Path, monkeypatch: 
         assert [t["x"] for t in a["targets"]] == pytest.approx([t["x"] for t in b["targets"]], abs=1e-3)
 
 
-def test_without_refinement_targets_are_on_the_grid(glint: Glint, array: Path) -> None:
-    targets = [t for line in glint("unmix", array, "--no-refine").lines for t in line["targets"]]
-    assert targets
-    assert all(t["flags"] == ["ON_GRID"] and t["sigma_x"] is None for t in targets)
+def test_without_refinement_targets_are_those_of_the_network_with_its_uncertainties(glint: Glint, array: Path) -> None:
+    rough, fine = (
+        [t for line in glint("unmix", array, *words).lines for t in line["targets"]] for words in (["--no-refine"], [])
+    )
+    assert rough
+    assert all(t["flags"] == [] and t["sigma_x"] > 0 and t["sigma_radiance"] > 0 for t in rough)
+    assert not all(abs(3 * t[axis] - round(3 * t[axis])) < 1e-3 for t in rough for axis in "xy")  # off the grid
+    assert [t["x"] for t in rough] != [t["x"] for t in fine]
 
 
 def test_a_radiance_prior_bounds_the_stated_uncertainty(glint: Glint, array: Path) -> None:

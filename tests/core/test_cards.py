@@ -48,11 +48,32 @@ def zoo(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("model", [card(), unmixer(), card(metrics={"iou": 80.5}, macs=7)])
+KNOWING = card(
+    task="unmix", detector=None, unmixer=UnmixerSpec(radiance_prior=(235.0, 8.66), sigma_sd=0.017, relative=0.2)
+)
+
+
+@pytest.mark.parametrize("model", [card(), unmixer(), KNOWING, card(metrics={"iou": 80.5}, macs=7)])
 def test_a_card_survives_its_file(tmp_path, model):
     path = save(tmp_path, model)
     assert path.name == "tiny.fp32.json"
     assert load_card(path) == (model, tmp_path / "tiny.fp32.onnx")
+
+
+def test_a_card_without_priors_knows_nothing_beforehand(tmp_path):
+    path = save(tmp_path, unmixer())
+    stored = json.loads(path.read_text())
+    del stored["unmixer"]["radiance_prior"], stored["unmixer"]["sigma_sd"]
+    spec = load_card(edit(path, **stored))[0].unmixer
+    assert (spec.radiance_prior, spec.sigma_sd) == (None, 0.0)
+
+
+@pytest.mark.parametrize("prior", [[235.0], [235.0, 8.66, 1.0], "235,8.66", ["a", "b"], 235.0])
+def test_a_malformed_prior_is_refused(tmp_path, prior):
+    path = save(tmp_path, KNOWING)
+    stored = json.loads(path.read_text())
+    with pytest.raises(ModelError, match="radiance_prior"):
+        load_card(edit(path, unmixer={**stored["unmixer"], "radiance_prior": prior}))
 
 
 def test_the_path_of_the_onnx_file_finds_the_card_beside_it(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from glint.crop import border_level, crop_windows, recentre
+from glint.crop import border_level, crop_patches, crop_windows, recentre
 from glint.errors import InputError
 from glint.optics import Psf
 
@@ -99,3 +99,51 @@ def test_each_patch_is_moved_on_its_own():
 def test_a_crop_larger_than_the_patch_is_refused():
     with pytest.raises(InputError, match=r"12 pixels .* 11"):
         recentre(np.zeros((1, 11, 11)), 12)
+
+
+@quick
+@given(number=st.integers(0, 5), n=st.integers(1, 9), data=st.data())
+def test_crops_of_patches_are_slices_of_each(number, n, data):
+    size = data.draw(st.integers(1, n))
+    left, top = (data.draw(st.lists(st.integers(0, n - size), min_size=number, max_size=number)) for _ in range(2))
+    patches = np.arange(number * n * n, dtype=np.uint16).reshape(number, n, n)
+    crops = crop_patches(patches, left, top, size)
+    assert crops.shape == (number, size, size) and crops.dtype == np.uint16
+    for patch, crop, x, y in zip(patches, crops, left, top):
+        assert_array_equal(crop, patch[y : y + size, x : x + size])
+
+
+def test_crops_of_patches_are_copies():
+    patches = np.zeros((1, 5, 5))
+    crop_patches(patches, [1], [1], 3)[:] = 7
+    assert not patches.any()
+
+
+@pytest.mark.parametrize("size", [5, 7, 11])
+def test_further_channels_are_cut_like_the_first_and_have_no_say(size):
+    patches = np.stack([Psf().render([x], [y], [200.0], (11, 11)) for x, y in [(3, 7), (7, 3), (5, 5)]])
+    other = np.random.default_rng(0).random(patches.shape) * 1e4
+    alone, left, top = recentre(patches, size)
+    both, left_both, top_both = recentre(np.stack([patches, other], axis=1), size)
+    assert both.shape == (3, 2, size, size)
+    assert (left.tolist(), top.tolist()) == (left_both.tolist(), top_both.tolist())
+    assert_array_equal(both[:, 0], alone)
+    assert_array_equal(both[:, 1], crop_patches(other, left, top, size))
+
+
+@pytest.mark.parametrize("shape", [(0, 11, 11), (0, 2, 11, 11)])
+def test_no_patches_are_recentred_to_none(shape):
+    crops, left, top = recentre(np.zeros(shape, np.float32), 7)
+    assert crops.shape == (*shape[:-2], 7, 7)
+    assert len(left) == len(top) == 0
+
+
+@pytest.mark.parametrize("level", [0.0, -30.0, 1e4])
+def test_a_flat_patch_is_cut_in_its_middle(level):
+    _, left, top = recentre(np.full((1, 11, 11), level), 7)
+    assert (left.tolist(), top.tolist()) == ([2], [2])
+
+
+def test_precision_is_kept():
+    for dtype in (np.float32, np.float64):
+        assert recentre(np.ones((1, 11, 11), dtype), 7)[0].dtype == dtype

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.integrate import dblquad
+from scipy.special import ndtr
 
 from glint.errors import InputError
-from glint.optics import Psf, cell_centre, cell_index
+from glint.optics import Psf, cell_centre, cell_index, pixel_profiles
 
 quick = settings(deadline=None, max_examples=40, derandomize=True)
 position = st.floats(0.0, 8.0)
@@ -122,6 +123,61 @@ def test_jacobian_of_a_batch_is_that_of_its_members():
     assert batch.shape == (2, 6, 7, 3, 3)
     for i in range(2):
         assert_allclose(batch[i], Psf().jacobian(x[i], y[i], radiance[i], (6, 7)), rtol=1e-13)
+
+
+# Profiles with a sigma of their own per row, in either precision
+
+
+@quick
+@given(u=st.lists(st.floats(-2, 9), min_size=1, max_size=4), sigma=sigma)
+def test_profiles_are_integrals_and_their_derivatives_finite_differences(u, sigma):
+    u, h, n = np.array(u), 1e-5, 8
+    g, by_u, by_sigma = pixel_profiles(u, sigma, n)
+    assert g.shape == by_u.shape == by_sigma.shape == (len(u), n)
+    edges = np.arange(n + 1) - 0.5
+    expected = np.diff(ndtr((edges - u[:, None]) / sigma), axis=-1)
+    assert_allclose(g, expected, atol=1e-14)
+    assert_allclose(
+        by_u, (pixel_profiles(u + h, sigma, n)[0] - pixel_profiles(u - h, sigma, n)[0]) / (2 * h), atol=1e-7
+    )
+    assert_allclose(
+        by_sigma, (pixel_profiles(u, sigma + h, n)[0] - pixel_profiles(u, sigma - h, n)[0]) / (2 * h), atol=1e-7
+    )
+
+
+@quick
+@given(seed=st.integers(0, 999))
+def test_single_precision_gives_the_same_profiles_in_its_own_type(seed):
+    rng = np.random.default_rng(seed)
+    u, sigma = rng.uniform(-1, 10, (6, 5)), rng.uniform(0.3, 1.5, (6, 1))
+    exact = pixel_profiles(u.astype(np.float32).astype(np.float64), sigma.astype(np.float32).astype(np.float64), 9)
+    rough = pixel_profiles(u.astype(np.float32), sigma.astype(np.float32), 9)
+    for a, b in zip(exact, rough):
+        assert b.dtype == np.float32
+        assert_allclose(b, a, atol=1e-5)  # edges of 10 px are rounded to 1e-6, slopes are below 3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_each_row_has_a_sigma_of_its_own(dtype):
+    rng = np.random.default_rng(1)
+    u, sigmas = rng.uniform(0, 7, (4, 3)).astype(dtype), np.array([0.4, 0.5, 0.6, 1.1], dtype)
+    together = pixel_profiles(u, sigmas[:, None], 8)
+    for row, value in enumerate(sigmas):
+        for batch, single in zip(together, pixel_profiles(u[row], value, 8)):
+            assert batch.dtype == dtype
+            assert_allclose(batch[row], single, rtol=1e-6, atol=1e-7)
+
+
+def test_profiles_of_a_psf_are_those_of_its_sigma():
+    u = np.array([[2.3], [4.9]])
+    g, by_u, _ = pixel_profiles(u, 0.7, 8)
+    assert_allclose(Psf(0.7).profile(u, 8), g)
+    assert_allclose(Psf(0.7).profile_derivative(u, 8), by_u)
+
+
+def test_far_from_all_pixels_there_is_no_light_and_no_slope():
+    for value in pixel_profiles(np.array([1e4, -1e4], np.float32), 0.5, 5):
+        assert not value.any()
 
 
 # Cells

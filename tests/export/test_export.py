@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from glint import cli
+from glint.candidates import find_candidates
 from glint.cards import load_card
+from glint.crop import recentre
 from glint.errors import CheckFailedError, InputError, ModelError, OutputError
 from glint.export.export import export, measure_parity
 from glint.export.lint import lint
@@ -59,15 +61,24 @@ def test_the_unmixer_computes_in_onnx_what_it_computes_in_pytorch(unmixing):
     _, model = load_model(folder / "last.safetensors")
     patches = simulate_patches(CONDITIONS["n1"], 33, np.random.default_rng(1)).image
     runtime = Unmixer.open(folder / "zoo" / "small.fp32.json")
-    grids, left, _ = runtime.grids(patches)
-    assert grids.shape == (33, 21, 21) and left.shape == (33,)
-    from glint.crop import recentre
-
-    crops = recentre(patches, 7)[0]
+    limit = np.full(33, np.inf)
+    limit[::2] = 150.0  # some patches have saturated pixels
+    unmixed = runtime(patches, full_scale=limit[:, None, None])
+    crops, left, top = recentre(patches, 7)
     scale = crops.max(axis=(1, 2), keepdims=True)
+    saturated = (crops >= limit[:, None, None]).astype(np.float32)
+    assert saturated.any()
     with torch.no_grad():
-        expected = model(torch.from_numpy(crops / scale)[:, None])[:, 0].numpy() * scale
-    assert np.abs(grids - expected).max() < 1e-4 * np.abs(expected).max()
+        outputs = model(torch.from_numpy(np.stack([crops / scale, saturated], axis=1)))
+    grids, *head = (out.numpy() for out in outputs)
+    assert np.abs(unmixed.grids - grids[:, 0] * scale).max() < 1e-4 * np.abs(grids * scale[:, None]).max()
+    expected = find_candidates(*head, c=3).moved(left, top)
+    assert np.allclose(unmixed.candidates.presence, expected.presence, atol=1e-5)
+    seen = expected.presence > 1e-3
+    for name in ("x", "y", "sigma_x", "sigma_y"):
+        assert np.allclose(getattr(unmixed.candidates, name)[seen], getattr(expected, name)[seen], atol=1e-3), name
+    radiance = expected.radiance * scale[:, 0]
+    assert np.allclose(unmixed.candidates.radiance[seen], radiance[seen], rtol=1e-3)
 
 
 def test_the_detector_takes_frames_of_any_size(detection):
@@ -88,6 +99,17 @@ def test_the_graphs_keep_to_plain_operators(unmixing, detection):
         assert {n.domain for n in model.graph.node} <= {"", "ai.onnx"}
         assert not forbidden & {n.op_type for n in model.graph.node}
         assert lint(model) == []
+
+
+def test_the_card_names_what_goes_in_and_comes_out_of_the_unmixer(unmixing):
+    _, card = unmixing
+    assert [(t.name, t.shape) for t in card.inputs] == [("patch", (-1, 2, 7, 7))]
+    assert [(t.name, t.shape) for t in card.outputs] == [
+        ("grid", (-1, 1, 21, 21)), ("presence", (-1, 1, 21, 21)), ("offset", (-1, 2, 21, 21)),
+        ("radiance", (-1, 1, 21, 21)), ("spread", (-1, 3, 21, 21)),
+    ]  # fmt: skip
+    # What the domain "sensor" knows beforehand: nothing of the radiance, and that the optics vary.
+    assert card.unmixer.radiance_prior is None and card.unmixer.sigma_sd == pytest.approx(0.017)
 
 
 def test_the_card_tells_where_the_model_comes_from(unmixing):
@@ -119,14 +141,14 @@ def test_parity_notices_other_weights(unmixing):
     _, model = load_model(folder / "last.safetensors")
     with torch.no_grad():
         model.proxes[0].project.bias.add_(1.0)
-    trial = np.random.default_rng(0).random((3, 1, 7, 7)).astype(np.float32)
+    trial = np.random.default_rng(0).random((3, 2, 7, 7)).astype(np.float32)
     assert measure_parity(model, folder / "zoo" / card.file, [trial])["relative"] > 1e-3
 
 
 def test_parity_is_not_fooled_by_nan(unmixing):
     folder, card = unmixing
     _, model = load_model(folder / "last.safetensors")
-    trial = np.full((1, 1, 7, 7), np.nan, dtype=np.float32)
+    trial = np.full((1, 2, 7, 7), np.nan, dtype=np.float32)
     parity = measure_parity(model, folder / "zoo" / card.file, [trial])
     assert not parity["absolute"] <= 1e-3
 

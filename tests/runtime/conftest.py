@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
+from glint.candidates import SLOTS, Candidates
 from glint.cards import DetectorSpec, ModelCard, TensorSpec, UnmixerSpec
 from glint.normalise import Normaliser
 from glint.runtime.detector import Detector
 from glint.runtime.engine import Arrays, Engine
 from glint.runtime.unmixer import Unmixer
 from glint.types import Targets
+
+CHANNELS = {"grid": 1, "presence": 1, "offset": 2, "radiance": 1, "spread": 3}
 
 
 def _render(targets: Any, shape: tuple[int, int], sigma: float = 0.5) -> np.ndarray:
@@ -28,10 +31,46 @@ def _render(targets: Any, shape: tuple[int, int], sigma: float = 0.5) -> np.ndar
 
 
 def _targets(rows: Any) -> Targets:
-    """Targets of rows (patch, x, y, radiance), as a network would hand them to the refinement."""
+    """Targets of rows (patch, x, y, radiance) with unknown uncertainties."""
     patch, x, y, radiance = np.asarray(rows, dtype=np.float64).reshape(-1, 4).T
     unknown = np.full(len(x), np.nan)
     return Targets(x, y, radiance, unknown, unknown, unknown, patch, np.ones(len(x)), np.zeros(len(x)))
+
+
+def _candidates(
+    rows: Any,
+    number: int | None = None,
+    *,
+    presence: float = 0.9,
+    spread: tuple[float, float, float] = (0.3, 0.3, 60.0),
+) -> Candidates:
+    """Candidates of rows (patch, x, y, radiance) or (patch, x, y, radiance, presence), as the network would hand
+    them to the refinement: by default fairly sure that they are there, and not at all of where."""
+    rows = [(*row, presence)[:5] for row in rows]
+    number = number if number is not None else 1 + max((int(row[0]) for row in rows), default=-1)
+    columns = np.zeros((7, number, SLOTS), dtype=np.float32)
+    taken = np.zeros(number, dtype=int)
+    for patch, x, y, radiance, sure in sorted(rows, key=lambda row: -row[4]):
+        columns[:, int(patch), taken[int(patch)]] = (sure, x, y, radiance, *spread)
+        taken[int(patch)] += 1
+    return Candidates(*columns)
+
+
+def _maps(rows: Any, number: int, side: int, *, spread: tuple[float, float, float] = (0.3, 0.3, 0.3)) -> Arrays:
+    """What a DSCSNet with 3 x 3 cells per pixel that is sure of rows (patch, x, y, radiance) would answer.
+
+    Positions are in pixels of the network's input of ``side`` pixels, radiances in its units.
+    """
+    cells = 3 * side
+    maps = {name: np.zeros((number, c, cells, cells), np.float32) for name, c in CHANNELS.items()}
+    maps["spread"] += np.reshape(spread, (3, 1, 1))
+    for patch, x, y, radiance in rows:
+        column, row = int(np.floor(3 * (x + 0.5))), int(np.floor(3 * (y + 0.5)))
+        at = (int(patch), slice(None), row, column)
+        maps["grid"][at] = maps["radiance"][at] = radiance
+        maps["presence"][at] = 1.0
+        maps["offset"][at] = x - (column - 1) / 3, y - (row - 1) / 3
+    return maps
 
 
 class FakeEngine(Engine):
@@ -63,7 +102,7 @@ def _fake_detector(function: Callable[..., Arrays], *, normaliser: Normaliser | 
 
 
 def _fake_unmixer(function: Callable[..., Arrays], *, crop: int = 7, relative: float = 0.5) -> Unmixer:
-    engine = FakeEngine((TensorSpec("patch", "float32", (-1, 1, crop, crop)),), function)
+    engine = FakeEngine((TensorSpec("patch", "float32", (-1, 2, crop, crop)),), function)
     spec = UnmixerSpec(patch=11, crop=crop, cells=3, relative=relative)
     return Unmixer(engine, _card("unmix", engine, Normaliser("peak", 1.0), unmixer=spec))
 
@@ -76,6 +115,16 @@ def render() -> Callable[..., np.ndarray]:
 @pytest.fixture(scope="session")
 def make_targets() -> Callable[..., Targets]:
     return _targets
+
+
+@pytest.fixture(scope="session")
+def make_candidates() -> Callable[..., Candidates]:
+    return _candidates
+
+
+@pytest.fixture(scope="session")
+def make_maps() -> Callable[..., Arrays]:
+    return _maps
 
 
 @pytest.fixture(scope="session")

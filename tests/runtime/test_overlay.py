@@ -23,7 +23,8 @@ def result(image: np.ndarray, targets: Targets, corners: list[tuple[int, int]]) 
     number = np.zeros(len(corners))
     blobs = Blobs(left + 5.0, top + 5.0, number, number)
     plain = np.zeros(image.shape, np.float32)
-    spots = Spots(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)))
+    full_scale = np.full(patches.shape, np.inf, dtype=np.float32)
+    spots = Spots(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)), full_scale)
     return Result(Frame(0, 0, image), Detection(blobs, plain, plain), targets, spots, {})
 
 

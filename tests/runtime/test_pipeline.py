@@ -14,6 +14,8 @@ from glint.scenes import generate_background
 from glint.types import Blobs, Frame, TargetFlag
 
 Render = Callable[..., np.ndarray]
+Network = Callable[..., Arrays]
+Maps = Callable[..., Arrays]
 SHAPE = (48, 64)
 
 
@@ -139,29 +141,37 @@ def by_level(frame: np.ndarray) -> dict[str, np.ndarray]:
     return {"probability": (frame - background > 12).astype(np.float32), "background": background}
 
 
-def by_peak(patch: np.ndarray) -> dict[str, np.ndarray]:
-    """An unmixer's network: all light in the middle cell of every local maximum above half of the peak."""
-    image = patch[:, 0]
-    peaks = (image == ndimage.maximum_filter(image, (1, 3, 3))) & (image > 0.5)
-    grid = np.zeros((len(image), 1, 3 * image.shape[1], 3 * image.shape[2]), np.float32)
-    grid[:, 0, 1::3, 1::3] = np.where(peaks, 2 * image, 0)
-    return {"grid": grid}
+@pytest.fixture
+def by_peak(make_maps: Maps) -> Network:
+    """An unmixer's network: a target in the middle of every pixel that is a local maximum above half of the peak."""
+
+    def network(patch: np.ndarray) -> Arrays:
+        image = patch[:, 0]
+        peaks = (image == ndimage.maximum_filter(image, (1, 3, 3))) & (image > 0.5)
+        rows = [(i, x, y, 2 * image[i, y, x]) for i, y, x in np.argwhere(peaks)]
+        return make_maps(rows, len(image), image.shape[-1])
+
+    return network
 
 
-def one_each(patch: np.ndarray) -> dict[str, np.ndarray]:
-    """An unmixer's network: all light in the middle cell of the patch's middle pixel."""
-    middle = 3 * (patch.shape[-1] // 2) + 1
-    grid = np.zeros((len(patch), 1, 3 * patch.shape[-2], 3 * patch.shape[-1]), np.float32)
-    grid[:, 0, middle, middle] = patch.sum(axis=(1, 2, 3))
-    return {"grid": grid}
+@pytest.fixture
+def one_each(make_maps: Maps) -> Network:
+    """An unmixer's network: all light in the middle of the patch."""
+
+    def network(patch: np.ndarray) -> Arrays:
+        side = patch.shape[-1]
+        rows = [(i, side // 2, side // 2, image.sum()) for i, image in enumerate(patch[:, 0])]
+        return make_maps(rows, len(patch), side)
+
+    return network
 
 
 Build = Callable[..., Pipeline]
 
 
 @pytest.fixture
-def build(fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer]) -> Build:
-    def make(network: Callable[..., Arrays] = by_peak, *, crop: int = 7, refined: bool = True) -> Pipeline:
+def build(fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer], by_peak: Network) -> Build:
+    def make(network: Network = by_peak, *, crop: int = 7, refined: bool = True) -> Pipeline:
         return Pipeline(fake_detector(by_level), fake_unmixer(network, crop=crop), refined=refined)
 
     return make
@@ -195,11 +205,23 @@ def test_two_targets_of_one_blob_are_taken_apart(build: Build, render: Render) -
     assert np.sort(result.targets.x) == pytest.approx([30.2, 31.9], abs=0.02)
 
 
-def test_without_refinement_targets_stay_on_the_grid(build: Build, render: Render) -> None:
-    targets = build(refined=False)(as_frame(100 + render([(41.3, 9.8, 300)], SHAPE))).targets
+@pytest.mark.parametrize("crop", [7, 11])
+def test_without_refinement_the_networks_word_is_taken(build: Build, render: Render, crop: int) -> None:
+    result = build(refined=False, crop=crop)(as_frame(100 + render([(41.3, 9.8, 300)], SHAPE)))
+    targets = result.targets
     assert (targets.x.tolist(), targets.y.tolist()) == ([41.0], [10.0])
-    assert targets.flags.tolist() == [TargetFlag.ON_GRID]
-    assert np.isnan(targets.sigma_x).all()
+    assert targets.radiance == pytest.approx(2 * result.spots.patches.max(), rel=1e-5)
+    assert targets.flags.tolist() == [0]
+    assert targets.sigma_x == pytest.approx([0.3], rel=1e-5)
+    assert targets.sigma_radiance == pytest.approx(0.3 * result.spots.patches.max(), rel=1e-5)
+
+
+def test_the_network_is_told_of_saturated_pixels_of_the_frame(build: Build, render: Render, one_each: Network) -> None:
+    image = np.minimum(60 + render([(30.3, 20.6, 1500)], SHAPE), 255)
+    pipeline = build(one_each, crop=11)
+    for full_scale, expected in ((255.0, (image >= 255).sum()), (None, 0)):
+        pipeline(Frame(0, 0, np.round(image).astype(np.uint8), full_scale=full_scale))
+        assert pipeline.unmixer.engine.seen[-1]["patch"][:, 1].sum() == expected
 
 
 EDGES = [(2.3, 24.2), (61.4, 24.2), (30.2, 1.6), (30.2, 45.7)]
@@ -223,44 +245,46 @@ def test_targets_whose_patch_just_fits_into_the_frame_are_not_flagged(
 
 
 @pytest.mark.parametrize(("x", "y"), EDGES)
-def test_pixels_that_the_frame_does_not_have_are_not_fitted(build: Build, render: Render, x: float, y: float) -> None:
+def test_pixels_that_the_frame_does_not_have_are_not_fitted(
+    build: Build, render: Render, one_each: Network, x: float, y: float
+) -> None:
     targets = build(one_each)(as_frame(100 + render([(x, y, 300)], SHAPE))).targets
     assert targets.x == pytest.approx([x], abs=0.05)
     assert targets.y == pytest.approx([y], abs=0.05)
     assert targets.radiance == pytest.approx([300], rel=0.05)
 
 
+@pytest.fixture
 def cloudy(
-    fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer], render: Render, still: np.ndarray
-) -> np.ndarray:
+    fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer], render: Render, one_each: Network
+) -> Callable[[np.ndarray], np.ndarray]:
     """Targets found per blob where twelve far apart, of 200 DN, stand before a sky that the detector knows exactly."""
-    rng = np.random.default_rng(1)
-    places = [(x + rng.random(), y + rng.random(), 200) for x in (20, 48, 76, 104) for y in (20, 46, 72)]
-    light = render(places, still.shape)
-    image = np.clip(np.round(still + light + rng.standard_normal(still.shape)), 0, 255).astype(np.uint8)
 
-    def network(frame: np.ndarray) -> Arrays:
-        return {"probability": (light > 12).astype(np.float32)[None, None], "background": still[None, None]}
+    def count(still: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng(1)
+        places = [(x + rng.random(), y + rng.random(), 200) for x in (20, 48, 76, 104) for y in (20, 46, 72)]
+        light = render(places, still.shape)
+        image = np.clip(np.round(still + light + rng.standard_normal(still.shape)), 0, 255).astype(np.uint8)
 
-    result = Pipeline(fake_detector(network), fake_unmixer(one_each))(Frame(0, 0, image, full_scale=255.0))
-    assert len(result.detection.blobs) == 12
-    return np.bincount(result.targets.blob, minlength=12)
+        def network(frame: np.ndarray) -> Arrays:
+            return {"probability": (light > 12).astype(np.float32)[None, None], "background": still[None, None]}
+
+        result = Pipeline(fake_detector(network), fake_unmixer(one_each))(Frame(0, 0, image, full_scale=255.0))
+        assert len(result.detection.blobs) == 12
+        return np.bincount(result.targets.blob, minlength=12)
+
+    return count
 
 
-def test_a_single_target_before_a_plain_sky_stays_one(
-    fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer], render: Render
-) -> None:
-    counts = cloudy(fake_detector, fake_unmixer, render, 0.5 * plane((96, 128)).astype(np.float32))
-    assert (counts == 1).sum() >= 11
+def test_a_single_target_before_a_plain_sky_stays_one(cloudy: Callable[[np.ndarray], np.ndarray]) -> None:
+    assert (cloudy(0.5 * plane((96, 128)).astype(np.float32)) == 1).sum() >= 11
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_structure_of_clouds_makes_no_ghosts_beside_a_single_target(
-    fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer], render: Render, seed: int
+    cloudy: Callable[[np.ndarray], np.ndarray], seed: int
 ) -> None:
-    still = generate_background((96, 128), np.random.default_rng(seed)).astype(np.float32)
-    counts = cloudy(fake_detector, fake_unmixer, render, still)
-    assert (counts == 1).sum() >= 9
+    assert (cloudy(generate_background((96, 128), np.random.default_rng(seed)).astype(np.float32)) == 1).sum() >= 9
 
 
 def test_a_frame_without_blobs_gives_no_targets(build: Build) -> None:
@@ -284,18 +308,15 @@ def test_a_blob_much_wider_than_the_optics_becomes_one_extended_target(build: Bu
 
 
 def test_a_blob_in_which_the_network_sees_nothing_is_still_reported(
-    fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer], render: Render
+    build: Build, make_maps: Maps, render: Render
 ) -> None:
-    def blind(patch: np.ndarray) -> dict[str, np.ndarray]:
-        return {"grid": np.zeros((len(patch), 1, 21, 21), np.float32)}
-
-    pipeline = Pipeline(fake_detector(by_level), fake_unmixer(blind))
-    targets = pipeline(as_frame(100 + render([(30.4, 20.7, 300)], SHAPE))).targets
+    frame = as_frame(100 + render([(30.4, 20.7, 300)], SHAPE))
+    targets = build(lambda patch: make_maps([], len(patch), patch.shape[-1]))(frame).targets
     assert [bool(f & TargetFlag.EXTENDED) for f in targets.flags] == [True]
     assert np.hypot(targets.x[0] - 30.4, targets.y[0] - 20.7) < 0.3
 
 
-def test_a_clipped_target_gets_its_radiance_back(build: Build, render: Render) -> None:
+def test_a_clipped_target_gets_its_radiance_back(build: Build, render: Render, one_each: Network) -> None:
     image = np.minimum(60 + render([(30.3, 20.6, 1500)], SHAPE), 255)
     targets = build(one_each)(Frame(0, 0, np.round(image).astype(np.uint8), full_scale=255.0)).targets
     flux = (image - 60).sum()
@@ -304,7 +325,9 @@ def test_a_clipped_target_gets_its_radiance_back(build: Build, render: Render) -
     assert abs(targets.radiance[0] - 1500) < 0.25 * (1500 - flux)
 
 
-def test_a_saturated_neighbour_does_not_make_a_target_saturated(build: Build, render: Render) -> None:
+def test_a_saturated_neighbour_does_not_make_a_target_saturated(
+    build: Build, render: Render, one_each: Network
+) -> None:
     image = np.minimum(60 + render([(30.3, 20.6, 250), (35.0, 20.6, 1500)], SHAPE), 255)
     result = build(one_each)(Frame(0, 0, np.round(image).astype(np.uint8), full_scale=255.0))
     assert len(result.detection.blobs) == 2
@@ -331,3 +354,9 @@ def test_the_released_models_find_a_bright_target_in_a_frame(
     best = targets.radiance.argmax()
     assert np.hypot(targets.x[best] - 30.3, targets.y[best] - 20.6) < 0.3
     assert targets.radiance[best] == pytest.approx(250, rel=0.3)
+
+
+def test_the_released_models_pass_a_frame_in_which_nothing_is(detector: Detector, unmixer: Unmixer) -> None:
+    for refined in (True, False):
+        result = Pipeline(detector, unmixer, refined=refined)(as_frame(np.full(SHAPE, 100.0)))
+        assert len(result.targets) == len(result.detection.blobs) == 0

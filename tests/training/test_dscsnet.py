@@ -13,7 +13,9 @@ from glint.training.dscsnet import (
     DSCSNetConfig,
     DynamicConv,
     InformationReorganization,
+    Residual,
     Solver,
+    TargetHead,
     ThresholdGenerator,
     soft_threshold,
 )
@@ -30,11 +32,11 @@ def macs(model: torch.nn.Module, *shape: int) -> float:
 def test_the_paper_size_is_met_within_five_percent():
     model = DSCSNet(PRESETS["dscsnet"])
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(6.23e6, rel=0.05)
-    assert 64 * macs(model, 1, 1, 11, 11) == pytest.approx(40.70e9, rel=0.05)
+    assert 64 * macs(model, 1, 2, 11, 11) == pytest.approx(40.70e9, rel=0.05)
 
 
 def test_the_small_network_costs_at_most_a_twentieth():
-    assert 20 * macs(DSCSNet(PRESETS["dscsnet-s"]), 1, 1, 7, 7) <= macs(DSCSNet(PRESETS["dscsnet"]), 1, 1, 11, 11)
+    assert 20 * macs(DSCSNet(PRESETS["dscsnet-s"]), 1, 2, 7, 7) <= macs(DSCSNet(PRESETS["dscsnet"]), 1, 2, 11, 11)
 
 
 def test_the_solver_inverts_the_normal_equations_exactly():
@@ -80,11 +82,12 @@ def test_without_dynamic_weight_there_is_no_generator():
 def test_samples_of_a_batch_do_not_see_each_other():
     torch.manual_seed(0)
     model = DSCSNet(TINY).eval()
-    patches = torch.rand(4, 1, 5, 5)
+    patches = torch.rand(4, 2, 5, 5)
     with torch.no_grad():
         together = model(patches)
-        alone = torch.cat([model(p[None]) for p in patches])
-    assert torch.allclose(together, alone, atol=1e-5)
+        alone = [model(p[None]) for p in patches]
+    for output, parts in zip(together, zip(*alone), strict=True):
+        assert torch.allclose(output, torch.cat(parts), atol=1e-5)
 
 
 def test_thresholds_of_the_generator_are_not_negative():
@@ -105,16 +108,69 @@ def test_reorganization_uses_each_of_the_last_codes():
 def test_every_parameter_of_the_network_is_trained():
     torch.manual_seed(0)
     model = DSCSNet(TINY)
-    model(torch.rand(2, 1, 5, 5)).square().sum().backward()
+    sum(out.square().sum() for out in model(torch.rand(2, 2, 5, 5))).backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None]
     # The last multiplier update feeds delta, so even the last eta is used.
     assert idle == []
 
 
-@pytest.mark.parametrize("switch", [{"use_dir": False}, {"use_dtg": False}, {"dynamic_weight": 0.0}])
-def test_each_ablation_still_gives_a_grid(switch):
-    model = DSCSNet(DSCSNetConfig(size=5, channels=4, hidden=8, stages=2, memory=1, **switch))
-    assert model(torch.rand(1, 1, 5, 5)).shape == (1, 1, 15, 15)
+SHAPES = {"grid": 1, "presence": 1, "offset": 2, "radiance": 1, "spread": 3}
+
+
+@pytest.mark.parametrize("switch", [{}, {"use_dir": False}, {"use_dtg": False}, {"dynamic_weight": 0.0}, {"cells": 5}])
+def test_each_ablation_still_gives_a_grid_and_targets(switch):
+    config = DSCSNetConfig(size=5, channels=4, hidden=8, stages=2, memory=1, **switch)
+    side = config.grid
+    outputs = DSCSNet(config)(torch.rand(3, 2, 5, 5))
+    assert tuple(SHAPES) == DSCSNet.OUTPUTS
+    assert [tuple(out.shape) for out in outputs] == [(3, channels, side, side) for channels in SHAPES.values()]
+
+
+def test_the_targets_are_probabilities_and_spreads_within_their_bounds():
+    torch.manual_seed(0)
+    model = DSCSNet(TINY)
+    for scale in (1.0, 1e4):  # even far from anything that was trained
+        with torch.no_grad():
+            out = dict(zip(DSCSNet.OUTPUTS, model(scale * torch.randn(4, 2, 5, 5))))
+        assert all(value.dtype == torch.float32 and torch.isfinite(value).all() for value in out.values())
+        assert ((out["presence"] >= 0) & (out["presence"] <= 1)).all()
+        low, high = TargetHead.SPREAD
+        assert ((out["spread"] >= 0.999 * low) & (out["spread"] <= 1.001 * high)).all()
+
+
+def test_only_the_head_looks_at_the_mask_of_saturated_pixels():
+    torch.manual_seed(0)
+    model = DSCSNet(TINY)
+    patch = torch.rand(1, 2, 5, 5)
+    dark = patch * torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1)
+    with torch.no_grad():
+        seen, unseen = (dict(zip(DSCSNet.OUTPUTS, model(p))) for p in (patch, dark))
+    assert torch.equal(seen["grid"], unseen["grid"])
+    for name in ("presence", "offset", "radiance", "spread"):
+        assert not torch.allclose(seen[name], unseen[name]), name
+
+
+def test_the_head_speaks_of_a_cell_where_the_cell_is():
+    """Its channels unfold as the maps were folded: a head that copies a map into its presence gives that map back."""
+    config = DSCSNetConfig(size=5, channels=4, hidden=8, stages=2, memory=1, head_channels=64, head_blocks=1)
+    head = TargetHead(config)
+    for block in head.blocks:
+        assert isinstance(block, Residual)
+        torch.nn.init.zeros_(block.second.weight)
+        torch.nn.init.zeros_(block.second.bias)
+    area = config.cells**2
+    with torch.no_grad():
+        head.merge.weight.zero_()
+        head.merge.bias.zero_()
+        head.presence.weight.zero_()
+        for channel in range(area):
+            head.merge.weight[channel, 2 + channel] = 20.0  # the first map's channels, after those of the patch
+            head.presence.weight[channel, channel] = 1.0
+        head.presence.bias.fill_(-10.0)
+        first = torch.zeros(1, 1, 15, 15)
+        first[0, 0, 4, 11] = first[0, 0, 13, 2] = 1.0
+        presence = head(torch.zeros(1, 2, 5, 5), [first, torch.zeros_like(first), torch.zeros_like(first)])[0]
+    assert torch.equal(presence > 0.5, first > 0.5)
 
 
 @pytest.mark.parametrize(

@@ -118,11 +118,11 @@ def test_a_training_batch_holds_the_truth_of_its_patches():
     batch = UnmixingTask("dscsnet-s", DSCSNetConfig(size=7, channels=4, hidden=8), "csist").batch(
         64, np.random.default_rng(0)
     )
-    flux = batch["truth"].sum(dim=(1, 2, 3))
+    flux = batch["grid"].sum(dim=(1, 2, 3))
     assert ((flux >= 220) & (flux <= 1250)).all()
-    # csist divides by 235, so a patch of K targets carries about K units of flux where it does not clip.
-    counts = torch.round(flux / 235)
-    assert set(counts.tolist()) == {1.0, 2.0, 3.0, 4.0, 5.0}
+    counts = (batch["radiance"] > 0).sum(dim=1)
+    assert torch.equal(torch.round(flux / 235).long(), counts)
+    assert set(counts.tolist()) == {1, 2, 3, 4, 5}
     assert torch.equal(batch["scale"], torch.full_like(batch["scale"], 235.0))
 
 
