@@ -104,9 +104,9 @@ class NnlsFit:
             rows = np.array([number for number, _ in members])
             x, y, radiance = np.stack([start for _, start in members], axis=-1)  # [K, M] each
             images = Images(*(np.moveaxis(v[rows], 0, -1).copy() for v in (windows, noise, saturated)))
-            start = PointFit(np.stack([x, y]), radiance, np.zeros(len(rows)))
+            first = PointFit(np.stack([x, y]), radiance, np.zeros(len(rows)))
             priors = Priors(self.sigma)
-            fit = fit_points(images, start, priors, _FIT_STEPS)
+            fit = fit_points(images, first, priors, _FIT_STEPS)
             parts.append(as_targets(images, fit, priors, rows, left[rows], top[rows]))
         joined = Targets.concatenate(parts)
         return joined.select(np.argsort(joined.blob, kind="stable"))
