@@ -63,6 +63,8 @@ def is_first() -> bool:
 def join(device: str) -> Iterator[Ranks]:
     """Join the other processes of ``torchrun``, if there are any; ``cuda`` then is this process's own GPU.
 
+    Once per process: a second group would meet the remains of the first.
+
     Raises:
         InputError: if there are more processes on this machine than GPUs.
     """
@@ -79,6 +81,8 @@ def join(device: str) -> Iterator[Ranks]:
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        ranks = Ranks(dist.get_rank(), dist.get_world_size())
+        yield ranks
+        ranks.gather(None)  # nobody leaves while the first still writes
     finally:
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What each of the processes of ``test_distributed.py`` does; ``torchrun`` starts it with a folder."""
+"""What each of the processes of ``test_distributed.py`` does; ``torchrun`` starts it with a word and a folder."""
 
 import sys
 from dataclasses import replace
@@ -81,10 +81,11 @@ def train(folder: Path, ranks: Ranks) -> None:
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
+    what, place = sys.argv[1], Path(sys.argv[2])
     unmixing.VALIDATION_PATCHES = VALIDATION_PATCHES
     dscsnet.PRESETS["dscsnet-s"] = networks.PRESETS["dscsnet-s"] = TINY
+    if what == "command":
+        words = "--domain csist --steps 2 --batch 4 --validate-every 1 --json --out"
+        sys.exit(cli.main(["train", "dscsnet-s", *words.split(), str(place / "command")]))
     with join("cpu") as everyone:
         train(place, everyone)
-    words = "--domain csist --steps 2 --batch 4 --validate-every 1 --json --out"
-    sys.exit(cli.main(["train", "dscsnet-s", *words.split(), str(place / "command")]))

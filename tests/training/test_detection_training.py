@@ -63,7 +63,7 @@ def test_a_sample_separates_target_and_background():
 
 def test_batches_are_reproducible_and_consistent(folder):
     task = DetectionTask("lsnet-s", TINY, folder, Augmentation(crop=32, noise=0.0))
-    first, second = (task.batch(12, np.random.default_rng(5)) for _ in range(2))
+    first, second = (task.batch(12, np.random.default_rng(5), torch.device("cpu")) for _ in range(2))
     for name, tensor in first.items():
         assert tensor.shape == (12, 1, 32, 32)
         assert torch.equal(tensor, second[name])

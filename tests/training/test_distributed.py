@@ -24,9 +24,25 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def torchrun(what: str, folder: Path) -> str:
+    """Output of two processes of the worker."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = subprocess.Popen(
+        [*command, worker.__file__, what, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        output, errors = process.communicate(timeout=300)
+    finally:
+        process.terminate()  # if it still runs, torchrun ends its workers
+        process.wait()
+    assert process.returncode == 0, errors
+    return output
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Folder and output of the worker, run by two processes."""
+    """Folder that the worker's runs have left."""
     folder = tmp_path_factory.mktemp("two")
     rng = np.random.default_rng(0)
     for i in range(3):
@@ -36,13 +52,8 @@ def run(tmp_path_factory):
         write_image(folder / "frames" / "masks" / f"f{i}.png", (image > 100).astype(np.uint8))
     (folder / "frames" / "train.txt").write_text("f0\nf1\n")
     (folder / "frames" / "val.txt").write_text("f2\n")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = subprocess.run(
-        [*command, worker.__file__, str(folder)], capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    return folder, process.stdout
+    torchrun("trainers", folder)
+    return folder
 
 
 def weights(folder: Path, name: str, rank: int) -> dict[str, torch.Tensor]:
@@ -51,11 +62,11 @@ def weights(folder: Path, name: str, rank: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", ["whole", "parts", "minutes", "lsnet"])
 def test_both_processes_end_with_the_same_weights_and_average(run, name):
-    first, second = (weights(run[0], name, rank) for rank in (0, 1))
+    first, second = (weights(run, name, rank) for rank in (0, 1))
     assert first.keys() == second.keys()
     for key, value in first.items():
         assert torch.equal(value, second[key]), key
-    steps = [(run[0] / f"{name}-{rank}.txt").read_text() for rank in (0, 1)]
+    steps = [(run / f"{name}-{rank}.txt").read_text() for rank in (0, 1)]
     assert steps[0] == steps[1]  # step and seconds
 
 
@@ -76,12 +87,12 @@ def test_two_processes_do_what_one_does_on_their_joined_batches(run, tmp_path, m
     alone = Trainer(Joined(), worker.RECIPE, tmp_path)
     start = {k: v.clone() for k, v in alone.model.state_dict().items()}
     alone.fit()
-    both = weights(run[0], "whole", 0)
+    both = weights(run, "whole", 0)
     for name, value in alone.model.state_dict().items():
         torch.testing.assert_close(both[f"model/{name}"], value, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(both[f"ema/{name}"], alone.ema[name], rtol=1e-4, atol=1e-6)
     assert any((value - start[name]).abs().max() > 1e-4 for name, value in both_model(both).items())
-    for mine, theirs in zip(alone.history, load_checkpoint(run[0] / "whole" / "last.safetensors")[0].history):
+    for mine, theirs in zip(alone.history, load_checkpoint(run / "whole" / "last.safetensors")[0].history):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
 
 
@@ -90,32 +101,31 @@ def both_model(tensors):
 
 
 def test_a_resumed_run_of_two_processes_ends_bit_for_bit_like_an_uninterrupted_one(run):
-    whole, parts = (weights(run[0], name, 0) for name in ("whole", "parts"))
+    whole, parts = (weights(run, name, 0) for name in ("whole", "parts"))
     for key, value in whole.items():
         assert torch.equal(value, parts[key]), key
-    whole, parts = (load_checkpoint(run[0] / name / "last.safetensors")[0] for name in ("whole", "parts"))
+    whole, parts = (load_checkpoint(run / name / "last.safetensors")[0] for name in ("whole", "parts"))
     assert whole.rng == parts.rng and whole.rng.keys() == {"0", "1"}
     assert whole.rng["0"] != whole.rng["1"]
 
 
-def test_only_the_first_process_writes_and_talks(run):
-    folder, output = run
-    assert json.loads(output)["step"] == 2
-    assert len((folder / "command" / "log.jsonl").read_text().splitlines()) == 2
-    names = {p.name for p in (folder / "command").iterdir()}
+def test_the_command_runs_under_torchrun_and_only_the_first_process_writes_and_talks(tmp_path):
+    assert json.loads(torchrun("command", tmp_path))["step"] == 2
+    assert len((tmp_path / "command" / "log.jsonl").read_text().splitlines()) == 2
+    names = {p.name for p in (tmp_path / "command").iterdir()}
     assert names == {"last.safetensors", "last.json", "best.safetensors", "best.json", "log.jsonl"}
 
 
 def test_a_loss_that_is_not_finite_in_one_process_ends_both_with_the_reason(run):
     for rank in (0, 1):
-        assert "loss became nan" in (run[0] / f"broken-{rank}.txt").read_text()
+        assert "loss became nan" in (run / f"broken-{rank}.txt").read_text()
 
 
 def test_a_run_of_two_processes_is_not_resumed_by_one(run, tmp_path, monkeypatch):
     monkeypatch.setattr("glint.training.unmixing.VALIDATION_PATCHES", worker.VALIDATION_PATCHES)
     trainer = Trainer(worker.unmixing_task(), worker.RECIPE, tmp_path)
     with pytest.raises(ModelError, match="of 2 processes, this run has 1") as error:
-        trainer.resume(run[0] / "whole" / "last.safetensors")
+        trainer.resume(run / "whole" / "last.safetensors")
     assert "--nproc-per-node 2" in str(error.value.hint)
 
 

@@ -1,6 +1,7 @@
 """The training loop: learning, exact resume, checkpoints."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,33 +27,79 @@ def task() -> UnmixingTask:
     return UnmixingTask("dscsnet-s", TINY, "csist")
 
 
-def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path):
-    whole = Trainer(task(), RECIPE, tmp_path / "whole")
-    whole.fit()
+class StoppedError(Exception):
+    pass
 
-    class StoppedError(Exception):
-        pass
 
-    first = Trainer(task(), RECIPE, tmp_path / "parts")
-    original = first.save
+def stopped_after_the_first_checkpoint(trainer: Trainer) -> None:
+    original = trainer.save
 
     def save_and_stop(name):
         original(name)
         if name == "last":
             raise StoppedError
 
-    first.save = save_and_stop
+    trainer.save = save_and_stop
     with pytest.raises(StoppedError):
-        first.fit()
-    assert first.step == 3
+        trainer.fit()
+    assert trainer.step == 3
+
+
+def assert_same_end(whole: Trainer, parts: Trainer) -> None:
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, parts.model.state_dict()[name]), name
+    for name, value in whole.ema.items():
+        assert torch.equal(value, parts.ema[name]), name
+    assert whole.rng.bit_generator.state == parts.rng.bit_generator.state
+    assert whole.scaler.state_dict() == parts.scaler.state_dict()
+
+
+def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path):
+    whole = Trainer(task(), RECIPE, tmp_path / "whole")
+    whole.fit()
+    stopped_after_the_first_checkpoint(Trainer(task(), RECIPE, tmp_path / "parts"))
     second = Trainer(task(), RECIPE, tmp_path / "parts")
     second.resume(tmp_path / "parts" / "last.safetensors")
     second.fit()
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, second.model.state_dict()[name]), name
-    for name, value in whole.ema.items():
-        assert torch.equal(value, second.ema[name]), name
-    assert whole.rng.bit_generator.state == second.rng.bit_generator.state
+    assert_same_end(whole, second)
+
+
+def half_precision(folder) -> Trainer:
+    """A trainer with fp16 and a scaled loss on the CPU, which the public way leaves to GPUs."""
+    trainer = Trainer(task(), RECIPE, folder)
+    trainer.recipe = replace(RECIPE, amp="fp16")
+    # The first steps overflow at this scale, and it grows again after every second step that does not.
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**9, growth_interval=2)
+    return trainer
+
+
+def test_a_resumed_run_in_fp16_goes_on_with_the_scale_of_its_loss(tmp_path):
+    whole = half_precision(tmp_path / "whole")
+    start = {name: value.clone() for name, value in whole.model.state_dict().items()}
+    whole.fit()
+    assert whole.scaler.get_scale() < 2.0**9
+    assert any((value != start[name]).any() for name, value in whole.model.state_dict().items())
+    stopped_after_the_first_checkpoint(half_precision(tmp_path / "parts"))
+    second = half_precision(tmp_path / "parts")
+    second.resume(tmp_path / "parts" / "last.safetensors")
+    assert second.scaler.get_scale() < 2.0**9
+    second.fit()
+    assert_same_end(whole, second)
+
+
+def test_gradients_are_clipped_in_their_own_units_whatever_the_scale_of_the_loss(tmp_path):
+    plain = Trainer(task(), RECIPE, tmp_path / "plain")
+    scaled = Trainer(task(), RECIPE, tmp_path / "scaled")
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    plain.fit()
+    scaled.fit()
+    for name, value in plain.model.state_dict().items():
+        torch.testing.assert_close(scaled.model.state_dict()[name], value, rtol=1e-5, atol=1e-7)
+
+
+def test_fp16_is_refused_on_a_cpu(tmp_path):
+    with pytest.raises(InputError, match="fp16 needs a GPU"):
+        Trainer(task(), replace(RECIPE, amp="fp16"), tmp_path)
 
 
 def test_the_loss_falls(tmp_path):
@@ -109,25 +156,27 @@ def test_a_damaged_checkpoint_is_refused_with_its_reason(tmp_path, damage):
 def test_the_checkpoint_says_how_it_was_made(tmp_path):
     Trainer(task(), RECIPE, tmp_path).fit()
     info, _ = load_checkpoint(tmp_path / "last.safetensors")
-    assert info.recipe["batch"] == 8 and info.data["domain"] == "csist"
+    assert info.recipe["batch"] == 8 and info.recipe["amp"] == "off" and info.data["domain"] == "csist"
     assert info.versions["torch"] == torch.__version__
     assert [row["step"] for row in info.history] == [3, 6]
 
 
 def test_a_training_batch_holds_the_truth_of_its_patches():
     batch = UnmixingTask("dscsnet-s", DSCSNetConfig(size=7, channels=4, hidden=8), "csist").batch(
-        64, np.random.default_rng(0)
+        64, np.random.default_rng(0), torch.device("cpu")
     )
     flux = batch["grid"].sum(dim=(1, 2, 3))
     assert ((flux >= 220) & (flux <= 1250)).all()
-    counts = (batch["radiance"] > 0).sum(dim=1)
-    assert torch.equal(torch.round(flux / 235).long(), counts)
-    assert set(counts.tolist()) == {1, 2, 3, 4, 5}
+    torch.testing.assert_close(flux, batch["radiance"].sum(dim=1))
+    # csist divides by 235, so a patch of K targets carries about K units of flux where it does not clip.
+    counts = torch.round(flux / 235)
+    assert set(counts.tolist()) == {1.0, 2.0, 3.0, 4.0, 5.0}
+    assert torch.equal(counts, (batch["radiance"] > 0).sum(dim=1).float())
     assert torch.equal(batch["scale"], torch.full_like(batch["scale"], 235.0))
 
 
 @pytest.mark.parametrize(
-    "bad", [{"lr": -1.0}, {"steps": 0}, {"ema": 1.0}, {"seed": -1}, {"minutes": -1.0}, {"clip": 0}]
+    "bad", [{"lr": -1.0}, {"steps": 0}, {"ema": 1.0}, {"seed": -1}, {"minutes": -1.0}, {"clip": 0}, {"amp": "fp8"}]
 )
 def test_a_recipe_out_of_range_is_refused(bad):
     with pytest.raises(InputError, match="Recipe"):

@@ -52,7 +52,9 @@ def test_a_new_run_can_start_from_other_weights_and_says_so(tmp_path):
     assert new.data["init"]["sha256"] == old.sha256
 
 
-@pytest.mark.parametrize("words", [["--resume"], ["--lr", "-1"], ["--seed", "-1"], ["--init", "nothing.safetensors"]])
+@pytest.mark.parametrize(
+    "words", [["--resume"], ["--lr", "-1"], ["--seed", "-1"], ["--init", "nothing.safetensors"], ["--amp", "fp16"]]
+)
 def test_wrong_arguments_are_explained_and_leave_nothing(tmp_path, capsys, words):
     assert train("--out", str(tmp_path / "a"), "--steps", "2", *words) == 2
     assert capsys.readouterr().err.startswith("error: ")
