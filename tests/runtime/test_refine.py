@@ -127,9 +127,12 @@ def scipy_fit(
     left, top = (int(np.clip(round(v - 3), 0, 4)) for v in truth[:2])
     window = np.s_[top : top + 7, left : left + 7]
 
+    # The prior is one of the plane about the middle of the window.
+    middle = np.array([[1, left - 2, top - 2], [0, 1, 0], [0, 0, 1]])
+
     def residual(theta: np.ndarray) -> np.ndarray:
         model = render([theta[:3]], SHAPE) + planes @ theta[3:]
-        parts = [(image - model)[window].ravel() / noise, (theta[3:] - plane) / plane_sd]
+        parts = [(image - model)[window].ravel() / noise, middle @ (theta[3:] - plane) / plane_sd]
         return np.concatenate([*parts, [] if sigma is None else (theta[:3] - truth) / sigma])
 
     found = least_squares(residual, [*truth, *plane], xtol=1e-13, ftol=1e-13, x_scale="jac")
@@ -137,15 +140,16 @@ def scipy_fit(
 
 
 @pytest.mark.parametrize("trust", [np.inf, 1.5, 0.7])
-@pytest.mark.parametrize("seed", [5, 6, 7])
+@pytest.mark.parametrize(("x", "y", "seed"), [(5.3, 4.6, 5), (5.3, 4.6, 6), (7.6, 3.1, 7), (2.85, 7.4, 8)])
 def test_a_noisy_target_is_fitted_as_scipy_fits_it(
-    render: Render, make_candidates: Make, seed: int, trust: float
+    render: Render, make_candidates: Make, x: float, y: float, seed: int, trust: float
 ) -> None:
-    noise, guess, spread = 3.0, (5.2, 4.8, 170.0), (0.04, 0.05, 9.0)
-    image = render([(5.3, 4.6, 150.0)], SHAPE) + 2.0 + np.random.default_rng(seed).normal(0, noise, SHAPE)
+    noise, guess, spread = 3.0, (x - 0.1, y + 0.2, 170.0), (0.04, 0.05, 9.0)
+    background = 2.0 + 0.8 * np.arange(11) - 1.1 * np.arange(11)[:, None]
+    image = render([(x, y, 150.0)], SHAPE) + background + np.random.default_rng(seed).normal(0, noise, SHAPE)
     expected, deviation = scipy_fit(image, render, guess, noise, None if np.isinf(trust) else trust * np.array(spread))
     candidates = make_candidates([(0, *guess)], presence=0.999, spread=spread)
-    config = RefineConfig(trust=trust, restarts=0)
+    config = RefineConfig(trust=trust, rounds=0, restarts=0)
     found = refine(image[None], candidates, PSF, noise=np.array([noise]), config=config)
     assert len(found) == 1
     assert [found.x[0], found.y[0]] == pytest.approx(expected[:2], abs=1e-3)

@@ -52,12 +52,13 @@ ONE = a_batch([(2.1, 1.7, 200.0)])
 CELL = (6, 7)  # row and column of the cell that holds it
 
 
-def test_the_loss_at_the_truth_is_that_of_the_spread_alone():
+@pytest.mark.parametrize("x", [2.0, 2.1, 2.15, 2.18])
+def test_the_loss_at_the_truth_is_that_of_the_spread_alone(x):
     """Presence costs nothing; 9 cells say log(spread) three times, the outer 8 with less weight."""
-    weight = 1 + 8 * NEIGHBOUR_WEIGHT
+    batch, weight = a_batch([(x, 1.7, 200.0)]), 1 + 8 * NEIGHBOUR_WEIGHT
     for spread in (0.01, 0.1, 1.0):
         expected = weight * 3 * math.log(spread)
-        assert head_loss(perfect(ONE, spread), ONE, CELLS).item() == pytest.approx(expected, rel=1e-5, abs=1e-4)
+        assert head_loss(perfect(batch, spread), batch, CELLS).item() == pytest.approx(expected, rel=1e-5, abs=1e-4)
 
 
 @pytest.mark.parametrize(("name", "channel", "step"), [("offset", 0, 0.03), ("offset", 1, -0.05), ("radiance", 0, 0.2)])
