@@ -24,7 +24,7 @@ from glint.progress import Progress
 from glint.runtime.detector import Detector
 from glint.runtime.engine import Engine, open_engine
 from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
-from glint.runtime.refine import refine, refine_config
+from glint.runtime.refine import RadiancePrior, refine, refine_config
 from glint.runtime.unmixer import Unmixer
 from glint.types import Frame, Targets
 
@@ -40,7 +40,7 @@ def evaluate(
     condition: str = "8sat",
     number: int = 2000,
     seed: int = 1,
-    radiance_prior: tuple[float, float] | None = None,
+    radiance_prior: RadiancePrior = "card",
     engine: str = "auto",
     precision: str = "fp32",
     threads: int | None = None,
@@ -55,7 +55,8 @@ def evaluate(
         data: folder; needed for a detector.
         split, matching: for a detector.
         condition, number, seed: of the simulated patches for an unmixer without ``data``.
-        radiance_prior: mean and standard deviation for the refinement, DN.
+        radiance_prior: mean and standard deviation for the refinement, DN; None if unknown; "card": what
+            the model's card says.
         engine, precision, threads: what runs the network.
 
     Returns:
@@ -107,7 +108,7 @@ def _score_detector(detector: Detector, data: Path, split: str, matching: str) -
     }
 
 
-def _score_unmixer(unmixer: Unmixer, patches: Patches, radiance_prior: tuple[float, float] | None) -> dict[str, Any]:
+def _score_unmixer(unmixer: Unmixer, patches: Patches, radiance_prior: RadiancePrior) -> dict[str, Any]:
     config, psf = refine_config(unmixer.spec, radiance=radiance_prior), Psf(unmixer.spec.sigma)
     values = unmixer.check(patches.image)
     rows: dict[str, list[Targets]] = {"grid": [], "network": [], "refined": []}

@@ -28,7 +28,7 @@ BACKGROUND, SIGMA = np.s_[:, 3 * SLOTS : 3 * SLOTS + PLANE], np.s_[:, -1]
 _LONGEST_STEP = 0.3  # px; the model is only locally linear
 # Five close targets leave directions that the data hardly see: more damping would freeze them.
 _DAMPING = 1e-4
-_TAIL = 3.0  # degrees of freedom of the positions' prior
+_TAIL = 2.0  # degrees of freedom of the positions' prior
 _STILL = 1e-3  # px; a step as short as this ends a fit, and what is left is its square
 
 Array = NDArray[np.float32]

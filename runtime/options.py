@@ -45,15 +45,23 @@ def add_refine_arguments(parser: argparse.ArgumentParser, *, switch: bool = True
             "--psf", type=Path, metavar="FILE", help="measured PSF (glint psf --out FILE) instead of the model's"
         )
     group.add_argument(
-        "--radiance-prior", metavar="MEAN,SD", type=_prior, help="radiance of a target in DN, if it is known"
+        "--radiance-prior",
+        metavar="MEAN,SD|none",
+        type=_prior,
+        default="card",
+        help="radiance of a target in DN (default: what the unmixer's card knows)",
     )
 
 
-def _prior(text: str) -> tuple[float, float]:
+def _prior(text: str) -> tuple[float, float] | str | None:
+    if text == "card":  # argparse passes defaults through here
+        return text
+    if text == "none":
+        return None
     try:
         mean, sd = (float(v) for v in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected MEAN,SD, got {text!r}") from error
+        raise argparse.ArgumentTypeError(f"expected MEAN,SD or none, got {text!r}") from error
     if not (0 < mean < math.inf and 0 < sd < math.inf):
         raise argparse.ArgumentTypeError(f"mean and standard deviation must be positive, got {text!r}")
     return mean, sd

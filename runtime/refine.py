@@ -12,8 +12,10 @@ arrangements give second starts. No weights, no training: this is physics, and i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,17 +49,19 @@ from glint.runtime.fit import (
 from glint.runtime.templates import nearest_arrangements
 from glint.types import TargetFlag, Targets
 
+_COLUMNS = (X, Y, RADIANCE)
 _WINDOW = 7  # px; what a cluster within about a pixel lights
 _REACH = 2.0  # px; a candidate farther from the window's middle needs the whole patch
 _LIGHT = 5.0  # sigma of the PSF beyond which a target's light is nothing
 _SURE = 0.98  # probability of a count beyond which no other is tried
 _COUNT_FLOOR = 1e-4  # least probability of a count: the network is never that sure
-_OCCAM = 0.4  # cost of a target, in logarithms of the pixels
-_COUNT_WEIGHT = 3.0  # of the network's log probability of a count
 _POOR = 3.0  # standard deviations that a fit may leave more than noise before other starts are tried
 _CROWD = 4  # targets from which on the nearest minimum need not be the best one
 _VAGUE = 2.0  # spread of the network over sigma of the fit from which on it need not either
 _ONE = 1e12  # cost of two targets that are one
+_GLANCE = 5  # steps after which another start must look promising
+_HOPE = 10.0  # cost above that of the fit up to which it does
+_ELSEWHERE = 0.02  # px from the fit; nearer than that it is on its way to the same place
 _RIVAL = 2.0  # log likelihood ratio below which a count is ambiguous
 
 
@@ -107,12 +111,16 @@ class RefineConfig:
             raise InputError(f"RefineConfig.radiance: expected positive mean and deviation, got {self.radiance}")
 
 
+RadiancePrior = tuple[float, float] | Literal["card"] | None
+"""Mean and standard deviation in DN, or those of the model's card, or nothing known."""
+
+
 def refine_config(
-    spec: UnmixerSpec, *, radiance: tuple[float, float] | None = None, measured: PsfEstimate | None = None
+    spec: UnmixerSpec, *, radiance: RadiancePrior = "card", measured: PsfEstimate | None = None
 ) -> RefineConfig:
     """What a model's card knows beforehand; the user's own radiance and PSF come first."""
     sigma_sd = spec.sigma_sd if measured is None else float(np.hypot(measured.sigma_error, measured.scatter))
-    return RefineConfig(radiance=radiance or spec.radiance_prior, sigma_sd=sigma_sd)
+    return RefineConfig(radiance=spec.radiance_prior if radiance == "card" else radiance, sigma_sd=sigma_sd)
 
 
 def refine(
@@ -253,7 +261,6 @@ class _Search:
         config: RefineConfig,
     ) -> None:
         self.problem, self.candidates, self.psf, self.config = problem, candidates, psf, config
-        self.pixels = problem.image[0].size
         blank = np.zeros((len(problem.image), PARAMETERS), dtype=np.float32)
         mean, information = blank.copy(), blank.copy()
         mean[BACKGROUND], information[BACKGROUND] = plane, plane_sd**-2.0
@@ -291,12 +298,16 @@ class _Search:
         columns = [v[:, :SLOTS] for v in (c.x, c.y, c.radiance)]
         spreads = [v[:, :SLOTS] for v in (c.sigma_x, c.sigma_y, c.sigma_radiance)]
         start = self._start(np.arange(len(used)), used, *columns)
-        if np.isfinite(trust):
-            known = self.config.radiance is not None
-            for where, value, spread in list(zip((X, Y, RADIANCE), columns, spreads))[: 2 if known else 3]:
-                start.mean[where] = np.where(used, value, 0)
-                start.information[where] = np.where(used, (trust * np.maximum(spread, 1e-4)) ** -2, 0)
+        words = [(v, np.float32((trust * np.maximum(spread, 1e-4)) ** -2.0)) for v, spread in zip(columns, spreads)]
+        self._take_at_its_word(start, used, words)
         return start
+
+    def _take_at_its_word(self, start: Start, slots: BoolArray, words: Sequence[tuple[Array, ...]]) -> None:
+        """Give the named slots of a start the network's priors: mean and information of x, y, radiance."""
+        known = self.config.radiance is not None  # the user's word comes first
+        for where, (mean, information) in list(zip(_COLUMNS, words))[: 2 if known else 3]:
+            start.mean[where] = np.where(slots, mean, start.mean[where])
+            start.information[where] = np.where(slots, information, start.information[where])
 
     def _recount(self, fit: Fit, margin: Array) -> Fit:
         """Try one target more and one less where the count is in doubt; ``margin`` is updated in place."""
@@ -346,13 +357,19 @@ class _Search:
                 for first, value in ((0, x), (SLOTS, y)):
                     moved = np.take_along_axis(value, order, axis=2)
                     theta[where, first : first + k] = moved.reshape(-1, k)
-        tried = fit_targets(self.problem.rows(rows[repeated]), replace(start, theta=theta), self.config.iterations)
+        tried = fit_targets(self.problem.rows(rows[repeated]), replace(start, theta=theta), _GLANCE)
         cost = tried.cost.reshape(len(rows), -1)
-        winner = cost.argmin(axis=1)
-        gain = fit.cost[rows] - cost[np.arange(len(rows)), winner]
+        winner = np.arange(len(rows)) * self.config.restarts + cost.argmin(axis=1)
+        tried = tried.rows(winner)
+        elsewhere = np.abs(tried.theta - fit.theta[rows])[:, : 2 * SLOTS].max(axis=1) > _ELSEWHERE
+        promising = np.flatnonzero(elsewhere & (tried.cost < fit.cost[rows] + _HOPE))
+        rows, tried = rows[promising], tried.rows(promising)
+        to_the_end = replace(tried.start, theta=tried.theta)
+        tried = fit_targets(self.problem.rows(rows), to_the_end, self.config.iterations)
+        gain = fit.cost[rows] - tried.cost
         won = np.flatnonzero(gain > 0)
         margin[rows[won]] += gain[won]
-        return fit.replaced(rows[won], tried.rows(won * self.config.restarts + winner[won]))
+        return fit.replaced(rows[won], tried.rows(won))
 
     def _restart(self, fit: Fit, margin: Array) -> Fit:
         """Give poor fits second starts from rendered arrangements; ``margin`` is updated in place."""
@@ -422,8 +439,7 @@ class _Search:
         ours = start.information[:, 2 * SLOTS : -1] * (fit.theta - start.mean)[:, 2 * SLOTS : -1] ** 2
         if self.config.radiance is None:
             ours = ours[:, SLOTS:]
-        cost = 0.5 * (fit.misfit + ours.sum(axis=1)) + _OCCAM * fit.number * np.log(self.pixels)
-        cost = cost + _COUNT_WEIGHT * self.count_cost[rows, fit.number]
+        cost = 0.5 * (fit.misfit + ours.sum(axis=1)) + self.count_cost[rows, fit.number]
         limit = self.config.separation * (1.0 if self.config.radiance is None else 2 / 3)
         gap = _gaps(fit.theta[X], fit.theta[Y], used)
         return (cost + _ONE * (gap < limit**2).sum(axis=(1, 2))).astype(np.float32)
@@ -444,7 +460,7 @@ class _Search:
     def _grown(self, fit: Fit, rows: NDArray[np.int64]) -> Start:
         """One target more: the next candidate, or where the residual is best explained by one, or a split."""
         m, k = np.arange(len(rows)), fit.number
-        x, y, s = (fit.theta[where].copy() for where in (X, Y, RADIANCE))
+        x, y, s = (fit.theta[where].copy() for where in _COLUMNS)
         residual = np.where(
             self.problem.valid[rows], self.problem.image[rows] - render(self.problem.rows(rows), fit), 0
         )
@@ -468,12 +484,20 @@ class _Search:
         x[m, k] = np.where(listed, c.x[rows, k], new_x)
         y[m, k] = np.where(listed, c.y[rows, k], new_y)
         s[m, k] = np.where(listed, c.radiance[rows, k], new_s)
-        return self._start(rows, np.arange(SLOTS) <= k[:, None], x, y, s)
+        slots = np.arange(SLOTS)
+        start = self._start(rows, slots <= k[:, None], x, y, s)
+        # The others keep the network's word; the new one has it if it is the next candidate.
+        words = [(fit.start.mean[where], fit.start.information[where]) for where in _COLUMNS]
+        self._take_at_its_word(start, (slots < k[:, None]) & ~(split[:, None] & (slots == bright[:, None])), words)
+        listed_slot = listed[:, None] & (slots == k[:, None])
+        told = self._from_candidates(np.broadcast_to(slots < SLOTS, (len(self.count_cost), SLOTS))).rows(rows)
+        self._take_at_its_word(start, listed_slot, [(told.mean[w], told.information[w]) for w in _COLUMNS])
+        return start
 
     def _merged(self, fit: Fit, rows: NDArray[np.int64]) -> Start:
         """One target less: the closest pair becomes its flux centre."""
         m = np.arange(len(rows))
-        x, y, s = (fit.theta[where].copy() for where in (X, Y, RADIANCE))
+        x, y, s = (fit.theta[where].copy() for where in _COLUMNS)
         gap = _gaps(x, y, fit.start.used)
         first, second = np.divmod(gap.reshape(len(rows), SLOTS**2).argmin(axis=1), SLOTS)
         share = s[m, second] / np.maximum(s[m, first] + s[m, second], 1e-9)
@@ -484,7 +508,14 @@ class _Search:
         used[m, second] = False
         order = np.argsort(~used, axis=1, kind="stable")
         columns = [np.take_along_axis(v, order, axis=1) for v in (x, y, s)]
-        return self._start(rows, np.take_along_axis(used, order, axis=1), *columns)
+        start = self._start(rows, np.take_along_axis(used, order, axis=1), *columns)
+        words = [
+            tuple(np.take_along_axis(v[w], order, axis=1) for v in (fit.start.mean, fit.start.information))
+            for w in _COLUMNS
+        ]
+        alone = np.take_along_axis(np.arange(SLOTS) != first[:, None], order, axis=1)
+        self._take_at_its_word(start, alone & start.used, words)
+        return start
 
 
 def _joined(*starts: Start) -> Start:

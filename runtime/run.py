@@ -28,7 +28,7 @@ from glint.runtime.engine import choose_engine
 from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.overlay import draw_overlay
 from glint.runtime.pipeline import STAGES, Pipeline, Result
-from glint.runtime.refine import refine_config
+from glint.runtime.refine import RadiancePrior, refine_config
 from glint.runtime.sinks import JsonLines
 from glint.runtime.sources import Source, open_source
 from glint.runtime.unmixer import Unmixer
@@ -98,7 +98,7 @@ def run(
     precision: str = "fp32",
     threads: int | None = None,
     refine: bool = True,
-    radiance_prior: tuple[float, float] | None = None,
+    radiance_prior: RadiancePrior = "card",
     psf: str | Path | None = None,
     overwrite: bool = False,
     on_result: Callable[[Result], None] | None = None,
@@ -113,7 +113,8 @@ def run(
         detector, unmixer: names in the zoo or paths of model cards.
         engine, precision, threads: what runs the networks.
         refine: fit the optical model to what the network found.
-        radiance_prior: mean and standard deviation of a target's radiance, DN of the frame.
+        radiance_prior: mean and standard deviation of a target's radiance, DN of the frame; None if it is
+            unknown; "card": what the unmixer's card says.
         psf: file of a measured PSF (see ``psf``) that the refinement takes instead of the model's.
         overwrite: replace existing outputs.
         on_result: called with every result.
@@ -161,7 +162,7 @@ def run(
         "precision": precision,
         "models": {m.card.task: {"name": m.card.name, "sha256": m.card.sha256} for m in (first, second)},
         "refine": refine,
-        "radiance_prior": radiance_prior,
+        "radiance_prior": config.radiance,
         "psf": {"sigma": optics.sigma, "file": str(psf) if psf is not None else None},
         "interrupted": interrupted,
         "seconds": round(time.perf_counter() - started, 3),

@@ -19,7 +19,7 @@ from glint.patches import draw_offsets
 Array = NDArray[np.float32]
 
 _WINDOW = 7  # px; a cluster within one pixel leaves nothing beyond
-_NUMBER = {1: 200, 2: 800, 3: 1500, 4: 2000, 5: 2500}
+_NUMBER = {1: 200, 2: 800, 3: 1500, 4: 4000, 5: 6000}
 _SEPARATION = 0.48  # px; a little less than the least separation that the benchmark has
 
 

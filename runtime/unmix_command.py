@@ -21,7 +21,7 @@ from glint.progress import Progress
 from glint.psf_file import load_psf
 from glint.runtime.engine import choose_engine
 from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
-from glint.runtime.refine import refine, refine_config
+from glint.runtime.refine import RadiancePrior, refine, refine_config
 from glint.runtime.sinks import JsonLines
 from glint.runtime.unmixer import Unmixer
 from glint.types import Targets
@@ -64,7 +64,7 @@ def unmix(
     precision: str = "fp32",
     threads: int | None = None,
     refined: bool = True,
-    radiance_prior: tuple[float, float] | None = None,
+    radiance_prior: RadiancePrior = "card",
     full_scale: float | None = None,
     psf: str | Path | None = None,
 ) -> Targets:
@@ -75,7 +75,8 @@ def unmix(
         unmixer: name in the zoo or path of a model card.
         engine, precision, threads: what runs the network.
         refined: fit the optical model to what the network found.
-        radiance_prior: mean and standard deviation of a target's radiance, DN.
+        radiance_prior: mean and standard deviation of a target's radiance, DN; None if it is unknown;
+            "card": what the unmixer's card says.
         full_scale: DN at which the sensor clips; None: 255 for ``uint8`` patches, else never.
         psf: file of a measured PSF (see ``psf``) that the refinement takes instead of the model's.
 
