@@ -62,6 +62,7 @@ _ONE = 1e12  # cost of two targets that are one
 _GLANCE = 5  # steps after which another start must look promising
 _HOPE = 10.0  # cost above that of the fit up to which it does
 _ELSEWHERE = 0.02  # px from the fit; nearer than that it is on its way to the same place
+_MUCH_BETTER = 0.5  # share of the matrix's variance below which the network's spread replaces it
 _RIVAL = 2.0  # log likelihood ratio below which a count is ambiguous
 
 
@@ -298,7 +299,9 @@ class _Search:
         columns = [v[:, :SLOTS] for v in (c.x, c.y, c.radiance)]
         spreads = [v[:, :SLOTS] for v in (c.sigma_x, c.sigma_y, c.sigma_radiance)]
         start = self._start(np.arange(len(used)), used, *columns)
-        words = [(v, np.float32((trust * np.maximum(spread, 1e-4)) ** -2.0)) for v, spread in zip(columns, spreads)]
+        words = [
+            (v, (np.float32(trust) * np.maximum(spread, np.float32(1e-4))) ** -2) for v, spread in zip(columns, spreads)
+        ]
         self._take_at_its_word(start, used, words)
         return start
 
@@ -559,8 +562,11 @@ def _uncertainty(fit: Fit, config: RefineConfig) -> NDArray[np.float64]:
     diagonal = np.arange(matrix.shape[1])[told[1]]
     matrix[:, diagonal, diagonal] -= prior_weights(fit.start, fit.theta)[0][told]
     variance = _variance(matrix)
-    predicted = fit.start.information[told] * config.trust**2
-    variance[told] = np.fmin(variance[told], 1 / np.where(predicted > 0, predicted, np.nan))
+    information = fit.start.information[told] * np.float32(config.trust) ** 2
+    predicted = 1 / np.where(information > 0, information, np.nan)
+    # Where both are about as good, the network's word is only its guess of what the matrix knows.
+    better = np.isnan(variance[told]) | (predicted < _MUCH_BETTER * variance[told])
+    variance[told] = np.where(better, predicted, variance[told])
     return np.sqrt(variance)
 
 
