@@ -117,6 +117,8 @@ class Fit:
 
     def replaced(self, index: NDArray[Any], other: Fit) -> Fit:
         """With the rows that an index names taken from ``other``."""
+        if not len(index):
+            return self  # an empty batch does not know whether its sigma is held
 
         def mixed(mine: Any, theirs: Any) -> Any:
             result = mine.copy()
