@@ -108,8 +108,16 @@ def make_start(scene: Scene, *, seed: int = 1, sd: dict[Any, Any] | None = None,
     return Start(theta.astype(np.float32), scene.used, mean.astype(np.float32), information.astype(np.float32))
 
 
+def student(off: np.ndarray, information: np.ndarray) -> np.ndarray:
+    """The strain of a position: quadratic as a Gaussian's near the mean, logarithmic far from it."""
+    return 2 * np.log1p(information * off**2 / 2)
+
+
 def reference(problem: Problem, start: Start, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """Solution and covariance of one row by scipy: free parameters only, priors as residuals, pixels censored."""
+    """Solution and covariance of one row by scipy: free parameters only, priors as residuals, pixels censored.
+
+    The covariance counts the prior of a position with its pull over its distance: information / (1 + strain / 2).
+    """
     image, noise = problem.image[row].astype(float), float(problem.noise[row])
     full_scale, valid = problem.full_scale[row].astype(float), problem.valid[row]
     used, mean = start.used[row], start.mean[row].astype(float)
@@ -118,20 +126,25 @@ def reference(problem: Problem, start: Start, row: int) -> tuple[np.ndarray, np.
     if np.isfinite(information[-1]):
         free = np.append(free, PARAMETERS - 1)
     theta = start.theta[row].astype(float)
+    positions = free < 2 * SLOTS
 
     def residual(values: np.ndarray) -> np.ndarray:
         theta[free] = values
         expected = model(theta, used, len(image))
         counts = valid & ~((image >= full_scale) & (expected >= full_scale))
         pixels = (counts * (image - expected) / noise).ravel()
-        return np.append(pixels, np.sqrt(information[free]) * (theta - mean)[free])
+        off = (theta - mean)[free]
+        heavy = np.sign(off) * np.sqrt(student(off, information[free]))
+        return np.append(pixels, np.where(positions, heavy, np.sqrt(information[free]) * off))
 
     options = {"xtol": 1e-15, "ftol": 1e-15, "gtol": 1e-12, "x_scale": "jac", "max_nfev": 400}
     found = least_squares(residual, theta[free].copy(), jac="3-point", **options)
     solution = start.theta[row].astype(float)
     solution[free] = found.x
     covariance = np.full((PARAMETERS, PARAMETERS), np.nan)
-    covariance[np.ix_(free, free)] = np.linalg.inv(found.jac.T @ found.jac)
+    pixels = found.jac[: image.size]
+    far = np.where(positions, information[free] * (solution - mean)[free] ** 2, 0)
+    covariance[np.ix_(free, free)] = np.linalg.inv(pixels.T @ pixels + np.diag(information[free] / (1 + far / 2)))
     return solution, covariance
 
 
@@ -177,7 +190,7 @@ def test_the_fit_is_scipys_least_squares_of_the_same_objective(
 @pytest.mark.parametrize("clipped", [False, True], ids=["linear", "censored"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_a_short_step_ends_a_fit_close_to_its_end(case: dict[str, Any], clipped: bool) -> None:
-    assert compare(case, clipped, pixels=4e-4 if clipped else 1e-4, share=1e-3).converged.all()
+    assert compare(case, clipped, pixels=4e-4 if clipped else 2e-4, share=1e-3).converged.all()
 
 
 def test_misfit_strain_and_counted_are_what_they_say() -> None:
@@ -191,7 +204,10 @@ def test_misfit_strain_and_counted_are_what_they_say() -> None:
         counts = scene.problem.valid[row] & ~((image >= 100) & (expected >= 100))
         assert fit.counted[row] == counts.sum() < 121
         assert fit.misfit[row] == pytest.approx((counts * (image - expected) ** 2).sum() / 4, rel=1e-4)
-        strain = (start.information[row] * (fit.theta[row] - start.mean[row]) ** 2).sum()
+        off, information = fit.theta[row] - start.mean[row], start.information[row]
+        heavy = student(off[: 2 * SLOTS], information[: 2 * SLOTS]).sum()
+        strain = heavy + (information * off**2)[2 * SLOTS :].sum()
+        assert 1 < heavy < strain
         assert fit.strain[row] == pytest.approx(strain, rel=1e-4)
     assert fit.cost == pytest.approx((fit.misfit + fit.strain) / 2)
     assert fit.number.tolist() == [2, 4]
@@ -273,7 +289,10 @@ def test_sigma_as_a_parameter_finds_optics_that_are_off_by_four_percent(share: f
 
 @pytest.mark.parametrize("parameter", ["x", "y", "radiance"])
 def test_a_prior_pulls_one_bright_target_by_the_analytic_amount(parameter: str, to_the_end: None) -> None:
-    """theta = truth + (F + P)^-1 P (mean - truth) where the model is linear over the pull: F from scipy's Jacobian."""
+    """theta = truth + (F + P)^-1 P (mean - truth) where the model is linear over the pull: F from scipy's Jacobian.
+
+    P of a position is weaker the farther its mean is from theta: the fixed point of both.
+    """
     scene = make_scene([1], noise=0.2)
     at = {"x": 0, "y": SLOTS, "radiance": 2 * SLOTS}[parameter]
     clean = model(scene.theta[0], scene.used[0], 11)[None]
@@ -288,17 +307,31 @@ def test_a_prior_pulls_one_bright_target_by_the_analytic_amount(parameter: str, 
     k = int(np.flatnonzero(free == at)[0])
     sd = np.sqrt(covariance[at, at])
     for strength, distance in ((1.0, 2.0), (0.25, 1.0), (4.0, -1.5)):
-        prior = np.zeros_like(fisher)
-        prior[k, k] = strength / sd**2
-        pull = np.linalg.solve(fisher + prior, prior[:, k] * distance * sd)
-        mean[0, at], information[0, at] = theta[0, at] + distance * sd, prior[k, k]
+        prior, weight = np.zeros_like(fisher), 1.0
+        for _ in range(200):
+            prior[k, k] = weight * strength / sd**2
+            pull = np.linalg.solve(fisher + prior, prior[:, k] * distance * sd)
+            if parameter != "radiance":
+                weight = 1 / (1 + strength * (distance - pull[k] / sd) ** 2 / 2)
+        mean[0, at], information[0, at] = theta[0, at] + distance * sd, strength / sd**2
         fit = fit_targets(problem, Start(theta.copy(), scene.used, mean, information), LONG)
         got = (fit.theta[0].astype(float) - theta[0])[free]
         assert got[k] == pytest.approx(pull[k], rel=0.01)
         every = np.sqrt(np.diag(covariance)[free])
         assert got / every == pytest.approx(pull / every, abs=0.02)
         spread = np.sqrt(np.linalg.inv(fit.information[0].astype(float))[at, at])
-        assert spread == pytest.approx(sd / np.sqrt(1 + strength), rel=0.01)
+        assert spread == pytest.approx(sd / np.sqrt(1 + weight * strength), rel=0.01)
+
+
+def test_a_position_that_the_network_is_wrong_about_is_not_bound_to_it(to_the_end: None) -> None:
+    """Twenty stated deviations off on a bright target: the data win, and the network's word is hardly counted."""
+    scene = make_scene([1], noise=0.3)
+    start = make_start(scene, sd={0: 0.01, 1: 0.01})
+    start.mean[0, [0, SLOTS]] = scene.theta[0, [0, SLOTS]] + 0.2
+    fit = fit_targets(scene.problem, start, LONG)
+    free = fit_targets(scene.problem, make_start(scene), LONG)
+    assert fit.theta[0, [0, SLOTS]] == pytest.approx(free.theta[0, [0, SLOTS]], abs=2e-3)
+    assert fit.information[0, 0, 0] < 1.05 * free.information[0, 0, 0]
 
 
 @pytest.mark.parametrize("n", [5, 7, 9, 15])
