@@ -54,6 +54,7 @@ _WINDOW = 7  # px; what a cluster within about a pixel lights
 _REACH = 2.0  # px; a candidate farther from the window's middle needs the whole patch
 _LIGHT = 5.0  # sigma of the PSF beyond which a target's light is nothing
 _SURE = 0.98  # probability of a count beyond which no other is tried
+_WELL_KNOWN = 0.05  # relative deviation of the radiance that tells 5 targets from 6
 _COUNT_FLOOR = 1e-4  # least probability of a count: the network is never that sure
 _POOR = 3.0  # standard deviations that a fit may leave more than noise before other starts are tried
 _CROWD = 4  # targets from which on the nearest minimum need not be the best one
@@ -315,7 +316,9 @@ class _Search:
     def _recount(self, fit: Fit, margin: Array) -> Fit:
         """Try one target more and one less where the count is in doubt; ``margin`` is updated in place."""
         number = np.arange(len(margin))
-        sure = _SURE if self.config.radiance is None else 0.5
+        mean, sd = self.config.radiance or (1.0, 1.0)
+        # A radiance that is known well strains where the count is wrong: then only poor fits need another one.
+        sure = 0.5 if sd < _WELL_KNOWN * mean else _SURE
         doubtful = (self.count_cost[number, fit.number] > -np.log(sure)) | (self._excess(fit) > _POOR)
         rows = np.flatnonzero(doubtful)
         for _ in range(self.config.rounds):
@@ -376,18 +379,15 @@ class _Search:
 
     def _restart(self, fit: Fit, margin: Array) -> Fit:
         """Give poor fits second starts from rendered arrangements; ``margin`` is updated in place."""
-        poor = np.flatnonzero((self._excess(fit) > _POOR) & ~self._is_hopeless(fit))
+        poor = np.flatnonzero(self._excess(fit) > _POOR)
         if not len(poor):
             return fit
         restarts = self.config.restarts
         starts, owners = [], []
         for k in range(1, self.config.max_targets + 1):
-            some = poor[abs(fit.number[poor] - k) <= 1]
-            if not len(some):
-                continue
-            columns = nearest_arrangements(self._spots(fit, some), self.psf, k, restarts)
+            columns = nearest_arrangements(self._spots(fit, poor), self.psf, k, restarts)
             padded = [np.pad(v.reshape(-1, k), ((0, 0), (0, SLOTS - k))) for v in columns]
-            rows = np.repeat(some, restarts)
+            rows = np.repeat(poor, restarts)
             starts.append(self._start(rows, np.tile(np.arange(SLOTS) < k, (len(rows), 1)), *padded))
             owners.append(rows)
         owner = np.concatenate(owners)
@@ -453,12 +453,6 @@ class _Search:
         known = PLANE + 3 * fit.number
         left, strain = ((v - e) / np.sqrt(2 * e) for v, e in ((fit.misfit, freedom), (fit.strain, known)))
         return np.maximum(left, strain).astype(np.float32)
-
-    def _is_hopeless(self, fit: Fit) -> BoolArray:
-        """Whether so much is left that no arrangement of points could do."""
-        energy = (np.where(self.problem.valid, self.problem.image, 0) ** 2).sum(axis=(1, 2))
-        left = (fit.misfit - fit.counted) * self.problem.noise**2
-        return left > 5 * self.config.misfit * energy
 
     def _grown(self, fit: Fit, rows: NDArray[np.int64]) -> Start:
         """One target more: the next candidate, or where the residual is best explained by one, or a split."""
