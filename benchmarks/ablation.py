@@ -156,7 +156,7 @@ def _score(checkpoint: Path, condition: str, number: int) -> dict[str, Any]:
     card, engine = open_checkpoint(checkpoint)
     unmixer = Unmixer(engine, card)
     truth = simulate_patches(CONDITIONS[condition], number, np.random.default_rng(TEST_SEED))
-    unmixed = unmixer(truth.image)
+    unmixed = unmixer(truth.image, full_scale=truth.full_scale[:, None, None])
     patch, x, y, radiance = grid.decode(unmixed.grids, unmixer.spec.cells, THRESHOLD_DN)
     score: UnmixingScore = score_unmixing(
         patch, x + unmixed.left[patch], y + unmixed.top[patch], radiance, radiance,

@@ -78,10 +78,10 @@ def test_what_is_trained_is_not_trained_again(tmp_path, monkeypatch):
 def test_an_interrupted_training_is_continued(tmp_path, monkeypatch):
     step = Trainer._train_step
 
-    def interrupted(self):
+    def interrupted(self, started):
         if self.step == 2:
             raise KeyboardInterrupt
-        return step(self)
+        return step(self, started)
 
     monkeypatch.setattr(module.Recipe, "__post_init__", lambda self: object.__setattr__(self, "validate_every", 2))
     monkeypatch.setattr(Trainer, "_train_step", interrupted)
@@ -101,10 +101,11 @@ def test_the_score_is_that_of_the_papers_decoding(tmp_path):
 
     truth = simulate_patches(CONDITIONS["8sat"], 12, np.random.default_rng(module.TEST_SEED))
     crops, left, top = recentre(truth.image, TINY.size)
+    saturated = crops >= 255
+    assert saturated.any()
     with torch.no_grad():
-        output = model(torch.from_numpy(crops / 235.0)[:, None].float())
-    output = output[0] if isinstance(output, tuple) else output
-    grids = output[:, 0].numpy() * 235.0
+        output = model(torch.from_numpy(np.stack([crops / 235.0, saturated], axis=1)).float())
+    grids = output[0][:, 0].numpy() * 235.0
     patch, x, y, radiance = grid.decode(grids, 3, 50.0)
     score = score_unmixing(
         patch, x + left[patch], y + top[patch], radiance, radiance,
