@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from glint.cards import load_card
 from glint.images import write_image
 
 Glint = Callable[..., Any]
@@ -82,6 +83,22 @@ def test_a_radiance_prior_is_used_and_told(glint: Glint) -> None:
     assert known["grid"] == free["grid"]
     assert known["network"] == free["network"]
     assert known["refined"]["radiance_error"] < free["refined"]["radiance_error"]
+
+
+def test_the_radiance_prior_is_that_of_the_card_unless_it_is_said_to_be_unknown(glint: Glint) -> None:
+    words = ("evaluate", "dscsnet-s-csist", "--number", 20, "--condition", "n5", "--json")
+    card = load_card("dscsnet-s-csist")[0].unmixer
+    assert card is not None and card.radiance_prior is not None
+    mean, sd = card.radiance_prior
+    by_card, same, unknown = (
+        json.loads(glint(*words, *more).out)
+        for more in ((), ("--radiance-prior", f"{mean},{sd}"), ("--radiance-prior", "none"))
+    )
+    assert by_card["radiance_prior"] == [mean, sd]
+    assert by_card["refined"] == same["refined"]
+    assert unknown["radiance_prior"] is None
+    assert unknown["network"] == by_card["network"]
+    assert unknown["refined"]["radiance_error"] > by_card["refined"]["radiance_error"]
 
 
 def test_no_refine_is_obeyed_or_not_offered(glint: Glint) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from glint.cards import load_card
 from glint.images import write_image
 from glint.patches import PatchConfig, simulate_patches
 from glint.runtime import unmix_command as module
@@ -108,6 +109,18 @@ def test_without_refinement_targets_are_those_of_the_network_with_its_uncertaint
 def test_a_radiance_prior_bounds_the_stated_uncertainty(glint: Glint, array: Path) -> None:
     lines = glint("unmix", array, "--radiance-prior", "200,20").lines
     assert all(t["sigma_radiance"] <= 20 for line in lines for t in line["targets"])
+
+
+def test_a_radiance_prior_of_the_card_is_used_unless_it_is_said_to_be_unknown(glint: Glint, array: Path) -> None:
+    def told(*words: object) -> list[float]:
+        lines = glint("unmix", array, "--unmixer", "dscsnet-s-csist", *words).lines
+        return [t["sigma_radiance"] for line in lines for t in line["targets"]]
+
+    card = load_card("dscsnet-s-csist")[0].unmixer
+    assert card is not None and card.radiance_prior is not None
+    mean, sd = card.radiance_prior
+    assert told() == told("--radiance-prior", f"{mean},{sd}")
+    assert max(told()) <= sd < max(told("--radiance-prior", "none"))
 
 
 def test_eight_bit_patches_saturate_at_255_and_others_only_when_told(glint: Glint, tmp_path: Path) -> None:

@@ -271,7 +271,7 @@ def test_an_operator_that_tensorrt_refuses_is_named_with_its_place(unmixing, tmp
 def test_a_network_must_name_all_its_outputs(unmixing, tmp_path, monkeypatch):
     folder, _ = unmixing
     monkeypatch.setattr("glint.training.dscsnet.DSCSNet.OUTPUTS", ("grid", "presence"))
-    with pytest.raises(InputError, match="gives 1 outputs"):
+    with pytest.raises(InputError, match="gives 5 outputs"):
         export(folder / "last.safetensors", tmp_path)
 
 

@@ -99,13 +99,13 @@ def check_pair(engine: TensorRTEngine, arrays: Arrays) -> None:
 
 def test_the_unmixer_agrees_with_onnxruntime_at_any_batch(every: Bench) -> None:
     card, path = load_card(UNMIXER)
-    side = card.inputs[0].shape[-1]
+    shape = card.inputs[0].shape[1:]
     plan = build(UNMIXER, BuildOptions(batch=(2, 4, 8)))
     with TensorRTEngine(plan.path) as engine, OnnxRuntimeEngine(path, threads=1) as reference:
         assert engine.inputs == reference.inputs
         assert {spec.name for spec in engine.outputs} == {spec.name for spec in reference.outputs}
         for number in (1, 2, 3, 8, 9, 21):
-            patches = np.random.default_rng(number).uniform(0, 1, (number, 1, side, side)).astype(np.float32)
+            patches = np.random.default_rng(number).uniform(0, 1, (number, *shape)).astype(np.float32)
             ours, theirs = engine.infer(patch=patches), reference.infer(patch=patches)
             for name, expected in theirs.items():
                 np.testing.assert_allclose(ours[name], expected, rtol=1e-5, atol=1e-5)

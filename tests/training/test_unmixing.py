@@ -9,11 +9,13 @@ import torch
 from glint import grid
 from glint.candidates import find_candidates
 from glint.optics import Psf
-from glint.patches import simulate_patches
+from glint.patches import Patches
 from glint.training import unmixing as module
 from glint.training.dscsnet import DSCSNetConfig
+from glint.training.simulation import draw_patches
 from glint.training.unmixing import DOMAINS, NEIGHBOUR_WEIGHT, UnmixingTask, decode_threshold, head_loss
 
+CPU = torch.device("cpu")
 TINY = DSCSNetConfig(size=7, channels=4, hidden=8, stages=2, memory=1, head_channels=8, head_blocks=1)
 SIDE, CELLS = 15, 3  # of the maps made by hand
 NAMES = ("presence", "offset", "radiance", "spread")
@@ -127,7 +129,7 @@ def test_every_part_of_the_head_is_taught():
     torch.manual_seed(0)
     task = UnmixingTask("dscsnet-s", TINY, "csist")
     model = task.build()
-    task.loss(model, task.batch(6, np.random.default_rng(0)), 0.0).backward()
+    task.loss(model, task.batch(6, np.random.default_rng(0), CPU), 0.0).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
     for part in ("presence", "offset", "radiance", "spread", "merge"):
@@ -195,8 +197,10 @@ def task(request, monkeypatch):
 
 def test_a_batch_holds_patches_and_the_targets_that_made_them(task, monkeypatch):
     monkeypatch.setattr(module, "UNKNOWN_FULL_SCALE", 0.0)
-    batch = {name: value.numpy() for name, value in task.batch(40, np.random.default_rng(3)).items()}
-    patches = simulate_patches(DOMAINS[task.domain][0], 40, np.random.default_rng(3))
+    batch = {name: value.numpy() for name, value in task.batch(40, np.random.default_rng(3), CPU).items()}
+    seed = int(np.random.default_rng(3).integers(2**63))
+    drawn = draw_patches(DOMAINS[task.domain][0], 40, torch.Generator().manual_seed(seed))
+    patches = Patches(**{name: value.numpy() for name, value in vars(drawn).items()})
     shapes = {name: value.shape for name, value in batch.items()}
     assert shapes == {
         "patch": (40, 2, 7, 7), "scale": (40, 1, 1, 1), "grid": (40, 1, 21, 21),
@@ -220,14 +224,15 @@ def test_a_batch_holds_patches_and_the_targets_that_made_them(task, monkeypatch)
 
 def test_some_patches_do_not_tell_what_is_saturated(task, monkeypatch):
     monkeypatch.setattr(module, "UNKNOWN_FULL_SCALE", 1.0)
-    assert not task.batch(300, np.random.default_rng(0))["patch"][:, 1].any()
+    assert not task.batch(300, np.random.default_rng(0), CPU)["patch"][:, 1].any()
     monkeypatch.setattr(module, "UNKNOWN_FULL_SCALE", 0.0)
-    assert task.batch(300, np.random.default_rng(0))["patch"][:, 1].any()
+    assert task.batch(300, np.random.default_rng(0), CPU)["patch"][:, 1].any()
 
 
 def test_the_same_generator_gives_the_same_batch(task):
-    first, second = (task.batch(9, np.random.default_rng(7)) for _ in range(2))
+    first, second, other = (task.batch(9, np.random.default_rng(seed), CPU) for seed in (7, 7, 8))
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in ("patch", "x", "y", "radiance"))
 
 
 def test_validation_scores_head_and_grid(task):
