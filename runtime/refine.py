@@ -64,6 +64,7 @@ _GLANCE = 5  # steps after which another start must look promising
 _HOPE = 10.0  # cost above that of the fit up to which it does
 _ELSEWHERE = 0.02  # px from the fit; nearer than that it is on its way to the same place
 _MUCH_BETTER = 0.5  # share of the matrix's variance below which the network's spread replaces it
+_RIDGE = 1e-6  # share of a parameter's information that single precision may invent
 _RIVAL = 2.0  # log likelihood ratio below which a count is ambiguous
 
 
@@ -344,9 +345,9 @@ class _Search:
         each of its targets with the nearest one of the arrangement.
         """
         c = self.candidates
-        variance = np.diagonal(np.linalg.inv(fit.information), axis1=1, axis2=2)[:, : 2 * SLOTS]
+        variance = _variance(fit)[:, : 2 * SLOTS]
         spread = np.concatenate([c.sigma_x[:, :SLOTS], c.sigma_y[:, :SLOTS]], axis=1)
-        vague = np.where(np.tile(fit.start.used, 2), spread, 0) ** 2 > _VAGUE**2 * np.maximum(variance, 0)
+        vague = np.where(np.tile(fit.start.used, 2), spread, 0) ** 2 > _VAGUE**2 * variance
         as_told = fit.start.information[:, 0] > 0  # by the network: not recounted
         rows = np.flatnonzero(as_told & vague.any(axis=1) & (fit.number >= _CROWD))
         if not len(rows):
@@ -433,10 +434,10 @@ class _Search:
         return fit, ~kept
 
     def _cost(self, fit: Fit, rows: NDArray[np.int64]) -> Array:
-        """What decides between numbers of targets: misfit, the user's priors, free parameters, the network's count.
+        """What decides between numbers of targets: misfit, the user's priors, the network's count.
 
         The network's positions are no part of it: they were made for one number only. Where two targets
-        are one it is beyond all others, and grows with the number of such pairs.
+        are one, or one of several is darker than the noise, it is beyond all others, and grows with their number.
         """
         used, start = fit.start.used, fit.start
         ours = start.information[:, 2 * SLOTS : -1] * (fit.theta - start.mean)[:, 2 * SLOTS : -1] ** 2
@@ -445,7 +446,11 @@ class _Search:
         cost = 0.5 * (fit.misfit + ours.sum(axis=1)) + self.count_cost[rows, fit.number]
         limit = self.config.separation * (1.0 if self.config.radiance is None else 2 / 3)
         gap = _gaps(fit.theta[X], fit.theta[Y], used)
-        return (cost + _ONE * (gap < limit**2).sum(axis=(1, 2))).astype(np.float32)
+        w = self.problem.image.shape[1]
+        shine = (self.psf.profile(np.array([w // 2]), w) ** 2).sum()  # noise / shine: sigma of a lone target's radiance
+        dark = used & (fit.theta[RADIANCE] < self.problem.noise[rows, None] / shine) & (fit.number > 1)[:, None]
+        none = (gap < limit**2).sum(axis=(1, 2)) + dark.sum(axis=1)
+        return (cost + _ONE * none).astype(np.float32)
 
     def _excess(self, fit: Fit) -> Array:
         """By how many standard deviations a fit leaves more than noise would, or strains the priors."""
@@ -552,20 +557,27 @@ def _uncertainty(fit: Fit, config: RefineConfig) -> NDArray[np.float64]:
     the better one: the normal matrix without the network's priors, or what the network predicts.
     """
     told = np.s_[:, : (2 if config.radiance is not None else 3) * SLOTS]
-    matrix = fit.information.astype(np.float64)
-    diagonal = np.arange(matrix.shape[1])[told[1]]
-    matrix[:, diagonal, diagonal] -= prior_weights(fit.start, fit.theta)[0][told]
-    variance = _variance(matrix)
-    information = fit.start.information[told] * np.float32(config.trust) ** 2
-    predicted = 1 / np.where(information > 0, information, np.nan)
+    priors = np.zeros(fit.information.shape[:2])
+    priors[told] = prior_weights(fit.start, fit.theta)[0][told]
+    variance = _variance(fit, priors)
+    information = fit.start.information[told]
+    predicted = 1 / np.where(information > 0, information, np.nan) / config.trust**2
     # Where both are about as good, the network's word is only its guess of what the matrix knows.
     better = np.isnan(variance[told]) | (predicted < _MUCH_BETTER * variance[told])
     variance[told] = np.where(better, predicted, variance[told])
     return np.sqrt(variance)
 
 
-def _variance(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Variances of the targets' parameters ``[M, 3 SLOTS]``; NaN where a fit hangs in the air."""
+def _variance(fit: Fit, priors: NDArray[np.float64] | float = 0.0) -> NDArray[np.float64]:
+    """Variances of the targets' parameters ``[M, 3 SLOTS]`` without what the priors say.
+
+    NaN where a fit hangs in the air.
+    """
+    matrix = fit.information.astype(np.float64)
+    diagonal = np.arange(matrix.shape[1])
+    # Data that say nothing leave zeros; what single precision cannot tell from them keeps the matrix regular.
+    matrix[:, diagonal, diagonal] *= 1 + _RIDGE
+    matrix[:, diagonal, diagonal] -= priors
     variance = np.diagonal(np.linalg.inv(matrix), axis1=1, axis2=2)[:, : 3 * SLOTS]
     return np.where(variance > 0, variance, np.nan)
 
@@ -582,7 +594,7 @@ def _targets(
     """All fits as rows, in patch pixels; uncertainties from the inverse of the normal matrix."""
     sigma = _uncertainty(fit, config)
     # The order of the targets is best by the whole posterior, double counting and all.
-    order = _variance(fit.information.astype(np.float64))
+    order = _variance(fit)
     score = np.nan_to_num(np.exp(-(order[X] + order[Y]) / 0.01))
     alone = problem.image - (fit.theta[BACKGROUND] @ plane_basis(problem.image.shape[1])).reshape(problem.image.shape)
     below = problem.valid & (problem.image < problem.full_scale)
