@@ -111,10 +111,11 @@ def test_patches_do_not_influence_each_other(render: Render, make_candidates: Ma
 def scipy_fit(
     image: np.ndarray, render: Render, truth: tuple[float, float, float], noise: float, sigma: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The documented objective for one target, by scipy: solution (x, y, radiance) and its standard deviations.
+    """The documented objective for one target, by scipy: solution (x, y, radiance) and the data's standard deviations.
 
     The plane's prior comes from the pixels that the target does not light, and from a share of the peak; the
-    target's from the network's prediction ``sigma`` about ``truth``.
+    target's from the network's prediction ``sigma`` about ``truth``: Student's with two degrees of freedom for
+    the position, a Gaussian for the radiance. The deviations are those without it.
     """
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] - 5.0
     planes = np.stack([np.ones(SHAPE), x, y], axis=-1)
@@ -133,10 +134,15 @@ def scipy_fit(
     def residual(theta: np.ndarray) -> np.ndarray:
         model = render([theta[:3]], SHAPE) + planes @ theta[3:]
         parts = [(image - model)[window].ravel() / noise, middle @ (theta[3:] - plane) / plane_sd]
-        return np.concatenate([*parts, [] if sigma is None else (theta[:3] - truth) / sigma])
+        if sigma is None:
+            return np.concatenate(parts)
+        off = (theta[:3] - truth) / sigma
+        heavy = np.sign(off[:2]) * np.sqrt(2 * np.log1p(off[:2] ** 2 / 2))
+        return np.concatenate([*parts, heavy, off[2:]])
 
     found = least_squares(residual, [*truth, *plane], xtol=1e-13, ftol=1e-13, x_scale="jac")
-    return found.x[:3], np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))[:3]
+    data = found.jac[: 49 + 3]
+    return found.x[:3], np.sqrt(np.diag(np.linalg.inv(data.T @ data)))[:3]
 
 
 @pytest.mark.parametrize("trust", [np.inf, 1.5, 0.7])
@@ -155,8 +161,11 @@ def test_a_noisy_target_is_fitted_as_scipy_fits_it(
     assert [found.x[0], found.y[0]] == pytest.approx(expected[:2], abs=1e-3)
     assert found.radiance[0] == pytest.approx(expected[2], rel=1e-3)
     sigmas = [found.sigma_x[0], found.sigma_y[0], found.sigma_radiance[0]]
+    # The network has seen the same data: its word replaces what they say only where it is much sharper.
+    if np.isfinite(trust):
+        deviation = np.where(np.array(spread) ** 2 < 0.5 * deviation**2, spread, deviation)
     assert sigmas == pytest.approx(deviation, rel=0.01)
-    # Without priors that say much, it is the Fisher information of the optical model.
+    # The data's is the Fisher information of the optical model.
     if np.isinf(trust):
         fisher = PSF.fisher([found.x[0]], [found.y[0]], [found.radiance[0]], SHAPE, noise)
         assert sigmas[:2] == pytest.approx(1 / np.sqrt(np.diag(fisher))[:2], rel=0.02)
@@ -251,22 +260,39 @@ def test_a_saturated_pixel_outside_the_valid_mask_saturates_nobody(render: Rende
 def test_where_every_pixel_is_censored_nothing_is_claimed_with_confidence(make_candidates: Make) -> None:
     # The sun fills the patch: all pixels are at full scale, which is at the background, 0 DN of the patch.
     found = refine(np.zeros((1, *SHAPE)), make_candidates([(0, 5, 5, 100), (0, 6.5, 5, 100)]), PSF, full_scale=0.0)
+    assert len(found) > 0
     assert np.all(found.score < 0.5)
     assert np.all((found.sigma_x > 0.1) | np.isnan(found.sigma_x))
+
+
+@pytest.mark.parametrize("trust", [1.2, np.inf])
+@pytest.mark.parametrize("number", [2, 4, 5])
+def test_targets_in_one_place_that_may_not_merge_are_not_known_apart(
+    render: Render, make_candidates: Make, number: int, trust: float
+) -> None:
+    """Their columns of the Jacobian are the same: the data say nothing of each, and the matrix is singular."""
+    start = make_candidates([(0, 5.1, 5.1, 200.0 / number)] * number, presence=0.999)
+    config = RefineConfig(trust=trust, rounds=0)
+    found = refine(render([(5, 5, 200.0)], SHAPE)[None], start, PSF, noise=np.ones(1), config=config)
+    assert len(found) == number
+    if np.isfinite(trust):  # what the network says is all there is
+        assert found.sigma_x == pytest.approx(0.3, rel=1e-3)
+    else:
+        assert np.all((found.sigma_x > 3) | np.isnan(found.sigma_x))
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_target_too_many_in_the_start_is_taken_out(render: Render, make_candidates: Make, number: int) -> None:
     truth = SCENES[number]
     x, y, s = truth[0]
-    ghost = [(0, x + 0.6, y + 0.3, 0.3 * s)]
+    ghost = [(0, x + 0.6, y + 0.3, 0.3 * s, 0.6)]
     found = refine(render(truth, SHAPE)[None], make_candidates(perturbed(truth) + ghost), PSF)
     assert len(found) == number
     assert table(found) == pytest.approx(in_order(truth), rel=5e-3)
 
 
 def test_a_target_too_many_that_the_network_is_sure_of_is_taken_out(render: Render, make_candidates: Make) -> None:
-    """The fit is poor: what the network is sure of is looked at again."""
+    """The light contradicts it: the fit is poor, so the count is looked at again, and one of two would be dark."""
     start = make_candidates([(0, 5.2, 4.7, 110.0), (0, 5.9, 5.9, 90.0)], presence=0.99, spread=(0.05, 0.05, 10))
     found = refine(render(CLUSTERS[1], SHAPE)[None], start, PSF, noise=np.array([0.5]))
     assert table(found) == pytest.approx(np.array(CLUSTERS[1]), rel=2e-3)
@@ -283,7 +309,11 @@ def test_a_target_missing_in_the_start_is_put_in(
     assert start.count().tolist() == [number - 1]
     found = refine(render(truth, SHAPE)[None], start, PSF, noise=np.array([0.3]))
     assert len(found) == number
-    assert table(found) == pytest.approx(in_order(truth), rel=5e-3)
+    # The network's word is up to 30 % wrong on radiances that the data of a close cluster tell to some 10 %.
+    got, expected = table(found), in_order(truth)
+    assert got[:, :2] == pytest.approx(expected[:, :2], abs=0.01)
+    assert got[:, 2] == pytest.approx(expected[:, 2], rel=0.03)
+    assert np.abs(np.sort(found.radiance) - np.sort(expected[:, 2])).max() < found.sigma_radiance.max()
 
 
 def test_one_start_between_two_close_targets_is_split(render: Render, make_candidates: Make) -> None:
@@ -339,7 +369,7 @@ def test_faint_close_pairs_are_called_ambiguous_more_often_than_bright_far_ones(
         found = refine(patches, make_candidates(rows), PSF, noise=np.full(number, noise))
         return float(has(found, TargetFlag.COUNT_AMBIGUOUS).mean())
 
-    assert share([(4.7, 5.0, 100), (5.3, 5.0, 100)], 3.0) > 2 * share(SCENES[2], 1.0)
+    assert share([(4.7, 5.0, 40), (5.3, 5.0, 40)], 3.0) > 2 * share(SCENES[2], 1.0)
 
 
 @pytest.mark.parametrize("sigma", [2.0, 2.5])
@@ -446,8 +476,8 @@ def test_a_second_start_mends_what_a_bad_first_one_cannot(make_candidates: Make)
             gap = np.hypot(mine.x[:, None] - patches.x[i], mine.y[:, None] - patches.y[i])
             right += len(mine) == 5 and gap.min(axis=0).max() < 0.05
         share[restarts] = right / number
-    assert share[0] < 0.6
-    assert share[3] > share[0] + 0.25
+    assert share[0] < 0.7
+    assert share[3] > share[0] + 0.2
 
 
 def some(number: int, condition: str = "n2", seed: int = 0, spread: float = 0.08) -> tuple[Any, Candidates]:
@@ -503,14 +533,25 @@ def test_a_shifted_patch_gives_shifted_targets(render: Render, make_candidates: 
         assert found.y - dy == pytest.approx(base.y, abs=1e-4)
 
 
-def test_a_transposed_patch_gives_transposed_targets() -> None:
-    patches, c = some(30, seed=2)
-    straight = refine(patches.image, c, PSF)
+@pytest.mark.parametrize(("restarts", "most"), [(0, 5), (3, 3)])
+def test_a_transposed_patch_gives_transposed_targets(restarts: int, most: int) -> None:
+    """Crowds have second starts from arrangements that are drawn once, and not symmetric: they are left out there."""
+    patches, c = some(60, seed=2)
+    few = patches.count <= most
+    c, image = c.rows(np.flatnonzero(few)), patches.image[few]
+    config = RefineConfig(restarts=restarts)
+    straight = refine(image, c, PSF, config=config)
     turned = Candidates(c.presence, c.y, c.x, c.radiance, c.sigma_y, c.sigma_x, c.sigma_radiance)
-    found = refine(patches.image.swapaxes(1, 2), turned, PSF)
+    found = refine(image.swapaxes(1, 2), turned, PSF, config=config)
     order = np.lexsort((found.y, found.blob))
-    for mine, theirs in (("x", "y"), ("y", "x"), ("sigma_x", "sigma_y"), ("radiance", "radiance")):
-        assert getattr(found, mine)[order] == pytest.approx(getattr(straight, theirs), rel=1e-3, abs=1e-3)
+    assert found.blob[order].tolist() == straight.blob.tolist()
+    for mine, theirs, rel in (
+        ("x", "y", 1e-3),
+        ("y", "x", 1e-3),
+        ("sigma_x", "sigma_y", 1e-2),
+        ("radiance", "radiance", 1e-3),
+    ):
+        assert getattr(found, mine)[order] == pytest.approx(getattr(straight, theirs), rel=rel, abs=1e-3)
 
 
 @pytest.mark.parametrize("n", [5, 7, 9, 15])
@@ -523,13 +564,11 @@ def test_patches_of_other_sizes_are_refined(render: Render, make_candidates: Mak
     assert table(found)[:, 2] == pytest.approx(in_order(truth)[:, 2], rel=1e-2)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-@pytest.mark.parametrize("condition", ["n1", "n5"])
-def test_two_thirds_of_the_errors_lie_within_one_stated_sigma(condition: str, count: int) -> None:
-    """Candidates whose errors are their own, at their stated size: a trust of 1 counts them for what they are."""
+def coverage(condition: str, count: int, trust: float) -> float:
+    """Share of the position errors within one stated sigma; what :func:`some` says errs by 0.08 px on its own."""
     patches, candidates = some(1200, condition, seed=count)
     rows = np.flatnonzero(patches.count == count)
-    config = RefineConfig(radiance=(235.0, 8.66), trust=1.0, iterations=12)
+    config = RefineConfig(radiance=(235.0, 8.66), trust=trust)
     found = refine(patches.image[rows], candidates.rows(rows), PSF, config=config)
     right = np.bincount(found.blob, minlength=len(rows)) == count
     assert right.mean() > 0.97
@@ -538,19 +577,42 @@ def test_two_thirds_of_the_errors_lie_within_one_stated_sigma(condition: str, co
     nearest = np.hypot(x - found.x[:, None], y - found.y[:, None]).argmin(axis=1)
     which = np.arange(len(found)), nearest
     error = np.concatenate([(found.x - x[which]) / found.sigma_x, (found.y - y[which]) / found.sigma_y])
-    assert np.mean(np.abs(error) < 1) == pytest.approx(0.683, abs=0.05)
     assert abs(np.mean(error)) < 4 / np.sqrt(len(error))
+    return float(np.mean(np.abs(error) < 1))
 
 
-def test_a_networks_prediction_is_counted_with_its_trust(render: Render, make_candidates: Make) -> None:
-    """1 / sigma^2 is the data's information and that of the prediction, widened by the trust."""
-    patch, spread = render(CLUSTERS[1], SHAPE)[None], (0.02, 0.03, 8.0)
-    fisher = np.diag(PSF.fisher([5.2], [4.7], [200.0], SHAPE, 4.0))
+@pytest.mark.parametrize(
+    ("condition", "count"), [("n1", 1), ("n1", 2), ("n1", 3), ("n1", 4), ("n2", 3), ("n5", 1), ("n5", 2), ("n5", 3)]
+)
+def test_two_thirds_of_the_errors_lie_within_one_stated_sigma(condition: str, count: int) -> None:
+    """Of what the data alone say: the network is only the start."""
+    assert coverage(condition, count, trust=np.inf) == pytest.approx(0.683, abs=0.05)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("condition", ["n1", "n5"])
+def test_a_network_that_errs_on_its_own_makes_stated_sigmas_cautious_and_never_bold(condition: str, count: int) -> None:
+    """Real networks err with the data, so their information is not added to the data's.
+
+    Errors that are independent of the data make the fit better than stated: the variance is 1 / (F + P), the
+    stated one 1 / F down to P = 2 F, and then 1 / P. So between 68 % and P(|t| < sqrt 3) = 92 % lie within it.
+    """
+    assert 0.683 - 0.05 < coverage(condition, count, trust=1.0) < 0.917
+
+
+def test_a_stated_sigma_is_the_datas_or_the_networks_if_much_better(render: Render, make_candidates: Make) -> None:
+    """Of x the network knows far more than the data, of y hardly; the score counts both, widened by the trust."""
+    patch, spread = render(CLUSTERS[1], SHAPE)[None], np.array([0.02, 0.03, 8.0])
+    data = np.diag(PSF.fisher([5.2], [4.7], [200.0], SHAPE, 4.0))[:2]
+    assert spread[0] ** 2 < 0.4 / data[0]
+    assert spread[1] ** 2 > 0.6 / data[1]
     for trust in (0.5, 1.0, 3.0):
-        start = make_candidates([(0, 5.2, 4.7, 200.0)], presence=0.999, spread=spread)
+        start = make_candidates([(0, 5.2, 4.7, 200.0)], presence=0.999, spread=tuple(spread))
         found = refine(patch, start, PSF, noise=np.array([4.0]), config=RefineConfig(trust=trust))
-        got = np.array([found.sigma_x[0], found.sigma_y[0]])
-        assert got**-2.0 == pytest.approx(fisher[:2] + 1 / (trust * np.array(spread[:2])) ** 2, rel=0.03)
+        assert found.sigma_x[0] == pytest.approx(spread[0], rel=1e-3)
+        assert found.sigma_y[0] == pytest.approx(data[1] ** -0.5, rel=0.03)
+        both = data + (trust * spread[:2]) ** -2
+        assert found.score[0] == pytest.approx(np.exp(-(1 / both).sum() / 0.01), rel=0.03)
 
 
 @pytest.mark.parametrize("share", [0.96, 1.04])
@@ -586,17 +648,25 @@ def test_uncertain_optics_make_positions_of_close_targets_uncertain(render: Rend
     assert free.sigma_radiance.sum() > 1.02 * held.sigma_radiance.sum()
 
 
-def test_too_many_targets_for_the_network_to_be_sure_of_are_decided_by_the_light(
-    render: Render, make_candidates: Make
+@pytest.mark.parametrize(("odds", "kept"), [(0.5, 0.5), (0.3, 0.25), (0.1, 0.1)])
+def test_a_doubted_target_stays_where_it_shines_and_is_faint_or_gone_where_it_does_not(
+    render: Render, make_candidates: Make, odds: float, kept: float
 ) -> None:
-    """The same candidates, one of them doubted at even odds: it stays where it shines, and goes where it does not."""
-    (bright, doubted) = CLUSTERS[2]
-    rows = [(0, *bright, 0.999), (0, *doubted, 0.5)]
+    """Noise alone favours a faint target more by a unit or two of log likelihood: more doubt than that removes it."""
+    bright, doubted = CLUSTERS[2]
+    start = make_candidates([(i, *row) for i in range(50) for row in ((*bright, 0.999), (*doubted, odds))])
+    numbers = {}
     for truth in ([bright], [bright, doubted]):
         noisy = render(truth, SHAPE) + np.random.default_rng(4).normal(0, 1, (50, *SHAPE))
-        start = make_candidates([(i, *row[1:]) for i in range(50) for row in rows])
         found = refine(noisy, start, PSF, noise=np.ones(50))
-        assert np.mean(np.bincount(found.blob, minlength=50) == len(truth)) > 0.95
+        numbers[len(truth)] = np.bincount(found.blob, minlength=50)
+        if len(truth) == 1:
+            ghost = numbers[1][found.blob] == 2
+            faint = found.select(ghost & (found.radiance < 0.5 * bright[2]))
+            assert len(faint) == (numbers[1] == 2).sum()
+            assert faint.radiance.max(initial=0) < 0.15 * bright[2]
+    assert (numbers[2] == 2).all()
+    assert np.mean(numbers[1] == 2) <= kept
 
 
 row = st.tuples(
