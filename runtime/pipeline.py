@@ -14,7 +14,8 @@ from glint.crop import crop_windows
 from glint.optics import Psf
 from glint.runtime.detector import Detection, Detector
 from glint.runtime.fit import fit_plane, plane_basis
-from glint.runtime.refine import RefineConfig, refine, refine_config
+from glint.runtime.refine import refine, refine_config
+from glint.runtime.search import RefineConfig
 from glint.runtime.unmixer import Unmixer
 from glint.types import Blobs, Frame, TargetFlag, Targets
 

@@ -18,7 +18,7 @@ from glint.patches import draw_offsets
 
 Array = NDArray[np.float32]
 
-_WINDOW = 7  # px; a cluster within one pixel leaves nothing beyond
+TEMPLATE_SIZE = 7  # px; a cluster within one pixel leaves nothing beyond
 _NUMBER = {1: 200, 2: 800, 3: 1500, 4: 4000, 5: 6000}
 _SEPARATION = 0.48  # px; a little less than the least separation that the benchmark has
 
@@ -30,8 +30,8 @@ def _bank(sigma: float, count: int) -> tuple[Array, Array, Array]:
     number = _NUMBER[count]
     offsets = draw_offsets(np.full(number, count), _SEPARATION, rng)[:, :count]
     positions = offsets - offsets.mean(axis=1, keepdims=True) + rng.uniform(-0.6, 0.6, (number, 1, 2))
-    middle = (_WINDOW - 1) / 2
-    shape = (_WINDOW, _WINDOW)
+    middle = (TEMPLATE_SIZE - 1) / 2
+    shape = (TEMPLATE_SIZE, TEMPLATE_SIZE)
     images = Psf(sigma).render(positions[..., 0] + middle, positions[..., 1] + middle, 1.0, shape).reshape(number, -1)
     norms = np.linalg.norm(images, axis=1)
     return tuple(v.astype(np.float32) for v in (positions, images / norms[:, None], norms))
@@ -50,12 +50,12 @@ def nearest_arrangements(patches: Array, psf: Psf, count: int, number: int) -> t
         x, y and radiance, each ``[N, S, count]``, patch pixels and DN.
     """
     positions, images, norms = _bank(psf.sigma, count)
-    windows, left, top = recentre(patches, _WINDOW)
+    windows, left, top = recentre(patches, TEMPLATE_SIZE)
     flat = windows.reshape(len(patches), -1).astype(np.float32)
     correlation = flat @ images.T  # [N, T]
     best = np.argpartition(-correlation, number - 1, axis=1)[:, :number]
     scale = np.maximum(np.take_along_axis(correlation, best, axis=1) / norms[best], 1e-6)
-    middle = (_WINDOW - 1) / 2
+    middle = (TEMPLATE_SIZE - 1) / 2
     x = positions[best, :, 0] + np.float32(middle) + left[:, None, None].astype(np.float32)
     y = positions[best, :, 1] + np.float32(middle) + top[:, None, None].astype(np.float32)
     return x, y, np.broadcast_to(scale[..., None], x.shape)
