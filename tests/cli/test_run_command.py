@@ -453,7 +453,9 @@ def test_an_interrupted_run_leaves_whole_lines_and_a_manifest_that_says_so(tmp_p
         check_record(record)
     manifest = json.loads((tmp_path / "r.manifest.json").read_text())
     assert manifest["interrupted"] is True
-    assert 3 <= manifest["frames"] <= len(lines) <= manifest["frames"] + 1
+    # The signal may come between a line and its count.
+    assert len(lines) >= 3
+    assert manifest["frames"] <= len(lines) <= manifest["frames"] + 1
     assert len(truth) in (len(lines), len(lines) - 1)
     assert not list(tmp_path.glob(".*"))
 
