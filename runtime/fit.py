@@ -63,7 +63,7 @@ class Start:
     Attributes:
         theta: parameters, ``[M, PARAMETERS]``; those of unused slots are 0.
         used: which slots hold a target, ``[M, SLOTS]``.
-        mean, information: Gaussian prior of each parameter, ``[M, PARAMETERS]``; information is
+        mean, information: prior of each parameter, ``[M, PARAMETERS]`` (see :func:`prior_weights`); information is
             1 / variance, 0 where nothing is known. Infinite information of sigma holds it fixed.
     """
 

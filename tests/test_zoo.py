@@ -28,8 +28,8 @@ def test_the_protocol_model_beats_every_answer_on_the_grid_and_more_so_refined()
     result = evaluate("dscsnet-s-csist", condition="14bit", number=150, seed=9)
     assert result["radiance_prior"] == (235.0, 8.66)  # its card knows it
     assert result["grid"]["cso_map"] > 42  # published networks: 44-47
-    assert result["network"]["cso_map"] > 65  # an ideally ranked perfect grid: 59.7
-    assert result["refined"]["cso_map"] > 92
+    assert result["network"]["cso_map"] > 85  # an ideally ranked perfect grid: 59.7
+    assert result["refined"]["cso_map"] > 98
     assert result["refined"]["count_accuracy"] > 97
 
 
@@ -38,7 +38,7 @@ def test_the_sensor_model_gains_by_refinement_and_by_a_prior():
         evaluate("dscsnet-s-sensor", condition="14bit", number=150, seed=9, radiance_prior=prior)
         for prior in (None, (235.0, 8.66))
     )
-    assert free["network"]["cso_map"] > 45
+    assert free["network"]["cso_map"] > 65
     assert free["refined"]["cso_map"] > free["network"]["cso_map"] + 10
     assert known["refined"]["cso_map"] > free["refined"]["cso_map"]
     assert known["refined"]["count_accuracy"] > 95
