@@ -68,6 +68,7 @@ class Frame:
         data: ``uint8``, ``uint16`` or ``float32`` ``[H, W]``; finite if it is ``float32``.
         name: where it came from (a file's name), or "".
         full_scale: the value at which the sensor saturates, or None if unknown.
+        truth: the targets that a simulation put into it, or None.
     """
 
     index: int
@@ -75,6 +76,7 @@ class Frame:
     data: NDArray[Any]
     name: str = ""
     full_scale: float | None = None
+    truth: Targets | None = None
 
     def __post_init__(self) -> None:
         data = self.data
@@ -90,6 +92,21 @@ class Frame:
     def shape(self) -> tuple[int, int]:
         """(H, W)."""
         return int(self.data.shape[0]), int(self.data.shape[1])
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A stretch of time for which a live source had no frames: they are lost, not invented.
+
+    Attributes:
+        t_ns: monotonic time at which the source was there again, nanoseconds.
+        seconds: since its last frame.
+        reason: what went wrong, without credentials.
+    """
+
+    t_ns: int
+    seconds: float
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)

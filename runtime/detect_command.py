@@ -48,7 +48,7 @@ def detect(
     talk(f"engine: {choose_engine(engine)[0]}; detector {model.card.name}, {precision}")
     started, count, blobs = time.perf_counter(), 0, 0
     with model.engine, Progress("detect", frames.total) as line:
-        for frame in frames:
+        for frame in frames.frames():
             detection = model(frame)
             mask = np.where(detection.probability > model.spec.threshold, 255, 0).astype(np.uint8)
             write_image(out / f"{frame.name or f'{frame.index:06d}'}.png", mask)

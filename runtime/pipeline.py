@@ -60,6 +60,7 @@ class Result:
         targets: in frame pixels; ``blob`` is the row of ``detection.blobs``.
         spots: what was unmixed.
         latency_ms: by stage; ``total`` includes ``capture``, the time to read the frame.
+        track: number of the track that each target belongs to, ``int64 [N]``; None if they are not tracked.
     """
 
     frame: Frame
@@ -67,6 +68,7 @@ class Result:
     targets: Targets
     spots: Spots
     latency_ms: dict[str, float]
+    track: NDArray[np.int64] | None = None
 
 
 class Pipeline:

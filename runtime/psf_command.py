@@ -103,7 +103,7 @@ def _spots_of_frames(
     model = Detector.open(detector, engine=engine, precision=precision, threads=threads)
     parts: list[Spots] = []
     with model.engine, Progress("psf", frames.total) as line:
-        for frame in frames:
+        for frame in frames.frames():
             parts.append(spots_of_frame(frame, model(frame).blobs, full_scale))
             line.update(len(parts), f"{sum(len(p.data) for p in parts)} spots")
     if not parts:

@@ -32,7 +32,7 @@ from glint.runtime.refine import RadiancePrior, refine_config
 from glint.runtime.sinks import JsonLines
 from glint.runtime.sources import Source, open_source
 from glint.runtime.unmixer import Unmixer
-from glint.types import Targets
+from glint.types import Gap, Targets
 
 MATCH_DISTANCE = 0.5  # px within which a found target is a true one
 
@@ -42,6 +42,7 @@ class Summary:
 
     def __init__(self) -> None:
         self.frames = self.targets = self.blobs = self.truths = self.found = 0
+        self.has_truth = False
         self.errors: list[NDArray[np.float64]] = []
         self.latency: dict[str, list[float]] = {stage: [] for stage in STAGES}
 
@@ -53,6 +54,7 @@ class Summary:
         for stage, value in result.latency_ms.items():
             self.latency[stage].append(value)
         if truth is not None:
+            self.has_truth = True
             found = result.targets
             distance = np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y)
             rows, columns = match_points(distance, MATCH_DISTANCE)
@@ -69,7 +71,7 @@ class Summary:
             "targets": self.targets,
             "latency_ms": {k: percentiles(v) for k, v in self.latency.items()} if self.frames else {},
         }
-        if source.truth is not None:
+        if self.has_truth:
             errors = np.concatenate(self.errors) if self.errors else np.zeros(0)
             summary["truth"] = {
                 "targets": self.truths,
@@ -145,9 +147,11 @@ def run(
         ready = time.perf_counter()
         try:
             for frame in frames:
+                if isinstance(frame, Gap):
+                    continue
                 result = pipeline(frame, capture_ms=1e3 * (time.perf_counter() - ready))
-                sinks.write(result, frames.truth)
-                summary.add(result, frames.truth)
+                sinks.write(result, result.frame.truth)
+                summary.add(result, result.frame.truth)
                 if on_result is not None:
                     on_result(result)
                 line.update(summary.frames + len(frames.skipped), f"{len(result.targets)} targets")

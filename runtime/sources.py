@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -17,7 +17,7 @@ from glint.datasets import image_files
 from glint.errors import InputError, SourceError
 from glint.images import SUFFIXES, read_image
 from glint.scenes import SceneConfig, parse_synthetic, read_background, simulate_scene
-from glint.types import Frame, Targets
+from glint.types import Frame, Gap
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Source(ABC):
     Attributes:
         uri: what the user asked for.
         total: number of frames, if known.
+        live: its frames come at their own pace, whether or not anybody takes them.
         skipped: frames that could not be read so far.
-        truth: true targets of the last frame, for a simulated source.
     """
 
     uri: str
     total: int | None = None
-    truth: Targets | None = None
+    live: bool = False
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -54,8 +54,19 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def __iter__(self) -> Iterator[Frame]:
-        """Frames in order, each with the time at which it was read."""
+    def __iter__(self) -> Iterator[Frame | Gap]:
+        """Frames in order, each with the time of its capture, and the gaps between them.
+
+        Raises:
+            SourceLostError: if the source stopped without reaching its end and did not come back.
+        """
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames alone, for what does not care when they came."""
+        return (item for item in self if isinstance(item, Frame))
+
+    def close(self) -> None:  # noqa: B027  (most sources never wait)
+        """End an iteration that waits for its next frame; may be called from another thread."""
 
 
 class ImageSource(Source):
@@ -116,8 +127,7 @@ class SyntheticSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         for frame, truth in simulate_scene(self.config, self.background):
-            self.truth = truth
-            yield frame
+            yield replace(frame, truth=truth)
 
 
 def open_source(uri: str) -> Source:

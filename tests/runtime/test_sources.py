@@ -44,7 +44,7 @@ def test_a_folder_delivers_its_images_by_name(night: Path) -> None:
     assert [int(f.data[0, 0]) for f in frames] == [1, 0, 2]
     times = [f.t_ns for f in frames]
     assert before <= times[0] <= times[1] <= times[2] <= time.monotonic_ns()
-    assert source.truth is None
+    assert all(f.truth is None for f in frames)
     assert source.skipped == []
 
 
@@ -142,8 +142,8 @@ def test_a_synthetic_source_delivers_frames_with_their_truth() -> None:
     assert source.total == 3
     for index, frame in enumerate(source):
         assert (frame.index, frame.shape, frame.data.dtype, frame.full_scale) == (index, (80, 96), np.uint16, 4095)
-        assert source.truth is not None
-        assert 4 <= len(source.truth) <= 7
+        assert frame.truth is not None
+        assert 4 <= len(frame.truth) <= 7
     assert index == 2
 
 
