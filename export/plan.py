@@ -16,7 +16,7 @@ from glint.errors import InputError
 from glint.normalise import Normaliser
 from glint.scenes import SceneConfig, simulate_scene
 from glint.training.checkpoint import CheckpointInfo
-from glint.training.detection import NORMALISER
+from glint.training.augmentation import NORMALISER
 from glint.training.lsnet import MULTIPLE
 from glint.training.networks import task_of
 from glint.training.unmixing import RADIANCE_PRIOR, RADIANCE_UNIT, SIGMA_SD, THRESHOLD_DN, THRESHOLD_SHARE, UnmixingTask

@@ -9,7 +9,8 @@ import safetensors.torch
 
 from glint import cli
 from glint.training import dscsnet, networks, unmixing
-from glint.training.detection import Augmentation, DetectionTask
+from glint.training.augmentation import Augmentation
+from glint.training.detection import DetectionTask
 from glint.training.distributed import Ranks, join
 from glint.training.dscsnet import DSCSNetConfig
 from glint.training.loop import Recipe, Trainer

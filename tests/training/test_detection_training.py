@@ -6,7 +6,8 @@ import torch
 
 from glint.errors import InputError
 from glint.images import write_image
-from glint.training.detection import Augmentation, DetectionTask, Sample, inpaint, predict
+from glint.training.augmentation import Augmentation, RealTarget, Sample, inpaint, transplant
+from glint.training.detection import DetectionTask, predict
 from glint.training.loop import Recipe, Trainer
 from glint.training.lsnet import LSNetConfig
 

@@ -1,0 +1,221 @@
+"""Samples of the detection training and how they are varied.
+
+Truth for the decomposition: B* is the frame inpainted (harmonically) inside the dilated target
+mask, T* = D - B* inside the mask and 0 outside. Without it B + T = D is satisfied by any split.
+
+The real frames are few. Beside cutting, magnifying and turning them, two kinds of targets are added
+where the background under them is known exactly: rendered clusters, and real targets transplanted
+from other frames with the masks that people drew for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+import scipy.sparse.linalg
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from glint.errors import InputError
+from glint.normalise import Normaliser
+from glint.optics import Psf
+from glint.patches import draw_offsets
+
+NORMALISER = Normaliser("standard", 1.0)
+FRAME_ARRAY = NDArray[np.float32]
+_MARGIN = 2  # px around a mask in which the target still shines
+
+
+def inpaint(image: NDArray[np.floating], hole: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Harmonic inpainting: Laplace's equation inside ``hole`` with the image as its boundary.
+
+    Pixels beyond the frame's edge are mirrored. Both arrays are ``[H, W]``; a hole that is the
+    whole frame has no boundary.
+
+    Raises:
+        InputError: if nothing is left outside the hole.
+    """
+    if hole.all():
+        raise InputError("inpaint: the hole covers the whole frame")
+    result = image.astype(np.float64)
+    rows, columns = np.nonzero(hole)
+    if not len(rows):
+        return result
+    number = np.full(hole.shape, -1, dtype=np.int64)
+    number[rows, columns] = np.arange(len(rows))
+    height, width = hole.shape
+    right_side = np.zeros(len(rows))
+    entries = [(np.arange(len(rows)), np.arange(len(rows)), np.full(len(rows), 4.0))]
+    for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        r, c = np.clip(rows + dy, 0, height - 1), np.clip(columns + dx, 0, width - 1)
+        neighbour = number[r, c]
+        inside = neighbour >= 0
+        entries.append((np.flatnonzero(inside), neighbour[inside], np.full(inside.sum(), -1.0)))
+        right_side[~inside] += result[r[~inside], c[~inside]]
+    i, j, v = (np.concatenate(part) for part in zip(*entries))
+    matrix = sparse.csr_matrix((v, (i, j)), shape=(len(rows), len(rows)))
+    result[rows, columns] = scipy.sparse.linalg.spsolve(matrix, right_side)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A training frame: D, B*, mask, and the offset and scale of its normalisation, all ``[H, W]``."""
+
+    frame: FRAME_ARRAY
+    background: FRAME_ARRAY
+    mask: NDArray[np.bool_]
+    offset: float
+    scale: float
+
+    @staticmethod
+    def of(image: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Sample:
+        """From an image with its target mask (None: empty)."""
+        if mask is None:
+            mask = np.zeros(image.shape, dtype=bool)
+        hole = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=_MARGIN)
+        background = inpaint(image, hole).astype(np.float32)
+        statistics = NORMALISER.apply(image)
+        return Sample(image.astype(np.float32), background, mask, statistics.offset.item(), statistics.scale.item())
+
+
+@dataclass(frozen=True, eq=False)
+class RealTarget:
+    """A target cut out of its frame: its light ``[h, w]`` in standard deviations of that frame, and its mask."""
+
+    light: FRAME_ARRAY
+    mask: NDArray[np.bool_]
+
+    @staticmethod
+    def cut(sample: Sample) -> list[RealTarget]:
+        """All targets of a sample, each with a margin that its faint light reaches."""
+        labels, _ = ndimage.label(sample.mask, np.ones((3, 3)))
+        light = (sample.frame - sample.background) / sample.scale
+        found = []
+        for i, (rows, columns) in enumerate(ndimage.find_objects(labels)):
+            window = tuple(slice(max(0, s.start - _MARGIN), s.stop + _MARGIN) for s in (rows, columns))
+            own = labels[window] == i + 1
+            near = ndimage.binary_dilation(own, np.ones((3, 3)), iterations=_MARGIN)
+            found.append(RealTarget(np.where(near, light[window], 0).astype(np.float32), own))
+        return found
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How samples are varied.
+
+    Attributes:
+        crop: pixels per side.
+        scale: smallest and largest magnification (drawn log-uniformly).
+        on_target: share of the crops that are centred near a target.
+        negatives: share drawn from the empty real backgrounds.
+        generated: share drawn from generated backgrounds.
+        pasted: share of samples that get rendered clusters, all of the generated ones included.
+        clusters: most clusters pasted into a crop.
+        contrast: peak of a pasted cluster over the local standard deviation (drawn log-uniformly).
+        sigma: of the PSF of pasted clusters, pixels.
+        transplanted: share of samples that get real targets of other frames.
+        gain: of a transplanted target's contrast (drawn log-uniformly).
+        noise: largest standard deviation of added noise, in standard deviations of the frame.
+        exposure: largest change of the normalisation: of its offset, in scales, and of its scale's logarithm.
+    """
+
+    crop: int = 256
+    scale: tuple[float, float] = (0.6, 1.7)
+    on_target: float = 0.6
+    negatives: float = 0.25
+    generated: float = 0.08
+    pasted: float = 0.3
+    clusters: int = 4
+    contrast: tuple[float, float] = (4.0, 40.0)
+    sigma: tuple[float, float] = (0.45, 1.2)
+    transplanted: float = 0.5
+    gain: tuple[float, float] = (0.5, 1.5)
+    noise: float = 0.08
+    exposure: float = 0.2
+
+
+def crop_sample(
+    sample: Sample, augmentation: Augmentation, rng: np.random.Generator
+) -> tuple[FRAME_ARRAY, FRAME_ARRAY, NDArray[np.bool_]]:
+    """A magnified window of (frame, background, mask), mirrored where it leaves the frame."""
+    scale = np.exp(rng.uniform(*np.log(augmentation.scale)))
+    size = round(augmentation.crop / scale)
+    height, width = sample.frame.shape
+    rows, columns = np.nonzero(sample.mask)
+    if len(rows) and rng.random() < augmentation.on_target:
+        pick = rng.integers(len(rows))
+        top, left = (int(v - size // 2 + rng.integers(-size // 3, size // 3 + 1)) for v in (rows[pick], columns[pick]))
+    else:
+        top, left = (int(rng.integers(min(0, n - size), max(0, n - size) + 1)) for n in (height, width))
+    index = np.ix_(_mirror(np.arange(top, top + size), height), _mirror(np.arange(left, left + size), width))
+    frame, background, mask = sample.frame[index], sample.background[index], sample.mask[index]
+    if size == augmentation.crop:
+        return frame, background, mask
+    zoom = augmentation.crop / size
+    big = [ndimage.zoom(v, zoom, order=1, mode="nearest", grid_mode=True) for v in (frame, background)]
+    big_mask = ndimage.zoom(mask.astype(np.float32), zoom, order=1, mode="nearest", grid_mode=True) >= 0.5
+    return big[0], big[1], big_mask
+
+
+def _mirror(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    folded = np.mod(index, 2 * size)
+    return np.where(folded < size, folded, 2 * size - 1 - folded)
+
+
+def paste_clusters(
+    frame: FRAME_ARRAY, mask: NDArray[np.bool_], augmentation: Augmentation, rng: np.random.Generator
+) -> tuple[FRAME_ARRAY, NDArray[np.bool_]]:
+    """Add rendered groups of 1-5 targets within one pixel.
+
+    Their mask is where they exceed 0.28 of their peak: people who draw masks on real frames stop where a target
+    has fallen to between an eighth and a half of its peak.
+    """
+    size = frame.shape[0]
+    empty, frame, mask = frame, frame.copy(), mask.copy()
+    for _ in range(rng.integers(1, augmentation.clusters + 1)):
+        count = rng.integers(1, 6, 1)
+        members = np.nan_to_num(draw_offsets(count, 0.5, rng)[0, : count[0]])
+        centre = rng.uniform(10, size - 11, 2)
+        psf = Psf(rng.uniform(*augmentation.sigma))
+        position = members - 0.5 + centre
+        image = psf.render(position[:, 0], position[:, 1], rng.uniform(0.5, 1.0, count[0]), (size, size))
+        column, row = np.round(centre).astype(int)
+        local = empty[max(0, row - 10) : row + 11, max(0, column - 10) : column + 11]
+        contrast = np.exp(rng.uniform(*np.log(augmentation.contrast)))
+        image *= contrast * max(float(local.std()), 1.0) / image.max()
+        frame += image.astype(np.float32)
+        mask |= image >= 0.28 * image.max()
+    return frame, mask
+
+
+def transplant(
+    frame: FRAME_ARRAY,
+    mask: NDArray[np.bool_],
+    scale: float,
+    targets: Sequence[RealTarget],
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+) -> tuple[FRAME_ARRAY, NDArray[np.bool_]]:
+    """Add real targets of other frames, turned at random, with the contrast that they had there times a gain."""
+    frame, mask = frame.copy(), mask.copy()
+    taken = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=_MARGIN)
+    for _ in range(rng.integers(1, augmentation.clusters + 1)):
+        target = targets[rng.integers(len(targets))]
+        turn, mirrored = int(rng.integers(4)), rng.random() < 0.5
+        light, own = (np.rot90(v.T if mirrored else v, turn) for v in (target.light, target.mask))
+        room = [n - m for n, m in zip(frame.shape, own.shape)]
+        if min(room) < 0:
+            continue
+        top, left = (int(rng.integers(r + 1)) for r in room)
+        window = np.s_[top : top + own.shape[0], left : left + own.shape[1]]
+        if taken[window].any():
+            continue
+        frame[window] += light * np.float32(scale * np.exp(rng.uniform(*np.log(augmentation.gain))))
+        mask[window] |= own
+        taken[window] = True
+    return frame, mask
