@@ -48,10 +48,14 @@ def pixel_profiles(coordinate: NDArray[Any], sigma: ArrayLike, n: int) -> tuple[
         g, dg / d coordinate, dg / d sigma.
     """
     sigma = np.asarray(sigma, dtype=coordinate.dtype)[..., None]
-    edges = (np.arange(n + 1, dtype=coordinate.dtype) - coordinate.dtype.type(0.5) - coordinate[..., None]) / sigma
-    density = np.exp(-0.5 * edges**2) / (math.sqrt(2 * math.pi) * sigma)
-    cumulative = erf(edges * coordinate.dtype.type(math.sqrt(0.5)))
-    return 0.5 * np.diff(cumulative, axis=-1), -np.diff(density, axis=-1), -np.diff(edges * density, axis=-1)
+    real = coordinate.dtype.type
+    edges = (np.arange(n + 1, dtype=coordinate.dtype) - real(0.5) - coordinate[..., None]) / sigma
+    density = np.exp(real(-0.5) * edges * edges) * (real(1 / math.sqrt(2 * math.pi)) / sigma)
+    cumulative = erf(edges * real(math.sqrt(0.5)))
+    cumulative *= real(0.5)
+    edges *= density
+    below, above = np.s_[..., :-1], np.s_[..., 1:]
+    return cumulative[above] - cumulative[below], density[below] - density[above], edges[below] - edges[above]
 
 
 @dataclass(frozen=True)

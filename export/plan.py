@@ -15,8 +15,8 @@ from glint.cards import DetectorSpec, TensorSpec, UnmixerSpec
 from glint.errors import InputError
 from glint.normalise import Normaliser
 from glint.scenes import SceneConfig, simulate_scene
-from glint.training.checkpoint import CheckpointInfo
 from glint.training.augmentation import NORMALISER
+from glint.training.checkpoint import CheckpointInfo
 from glint.training.lsnet import MULTIPLE
 from glint.training.networks import task_of
 from glint.training.unmixing import RADIANCE_PRIOR, RADIANCE_UNIT, SIGMA_SD, THRESHOLD_DN, THRESHOLD_SHARE, UnmixingTask

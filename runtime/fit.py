@@ -11,6 +11,7 @@ All numbers are float32: noise is far above its resolution, and it is twice as f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -29,6 +30,8 @@ _LONGEST_STEP = 0.3  # px; the model is only locally linear
 # Five close targets leave directions that the data hardly see: more damping would freeze them.
 _DAMPING = 1e-4
 _TAIL = 2.0  # degrees of freedom of the positions' prior
+_WORTHWHILE = 100  # patches with the same number of targets are fitted apart from this number on
+_ENDS = ("theta", "misfit", "strain", "information", "counted", "converged")
 _STILL = 1e-3  # px; a step as short as this ends a fit, and what is left is its square
 
 Array = NDArray[np.float32]
@@ -132,86 +135,210 @@ class Fit:
 
 def fit_targets(problem: Problem, start: Start, iterations: int) -> Fit:
     """Levenberg-Marquardt from a start, all patches at once; each keeps its own damping and its own end."""
-    fit, gradient = _linearise(problem, start, start.theta)
-    damping = np.full(len(start.theta), _DAMPING, dtype=np.float32)
-    for _ in range(iterations):
-        active = np.flatnonzero(~fit.converged)
-        if not len(active):
-            break
-        # All rows are most often active: no copies then.
-        everything = len(active) == len(fit.theta)
-        here, begun, now, slope = (
-            (problem, start, fit, gradient)
-            if everything
-            else (problem.rows(active), start.rows(active), fit.rows(active), gradient[active])
-        )
-        trial = _stepped(here, now, slope, damping[active])
-        tried, tried_slope = _linearise(here, begun, trial)
-        better = tried.cost <= now.cost
-        moved = np.abs(trial - now.theta)[:, : 2 * SLOTS].max(axis=1)
-        damping[active] = np.clip(damping[active] * np.where(better, 0.1, 10), 1e-7, 1e7)
-        chosen = active[better]
-        fit = tried if everything and better.all() else fit.replaced(chosen, tried.rows(np.flatnonzero(better)))
-        fit.converged[active[moved < _STILL]] = True  # better or not: at the bottom, rounding decides
-        gradient[chosen] = tried_slope[better]
+    reach = (start.used * np.arange(1, SLOTS + 1)).max(axis=1, initial=0)
+    if len(reach) < 2 * _WORTHWHILE:  # the usual frame: a few blobs
+        return _fit_slots(problem, start, iterations, max(1, int(reach.max(initial=1))))
+    held, m = _sigma_is_held(start), len(reach)
+    free = PARAMETERS - held
+    fit = Fit(
+        start, start.theta.copy(), *(np.empty(m, dtype=np.float32) for _ in range(2)),
+        np.empty((m, free, free), dtype=np.float32), np.empty(m, dtype=np.int64), np.empty(m, dtype=bool),
+    )  # fmt: skip
+    for rows, slots in _groups(reach):
+        part = _fit_slots(problem.rows(rows), start.rows(rows), iterations, slots)
+        for name in _ENDS:
+            getattr(fit, name)[rows] = getattr(part, name)
     return fit
 
 
-def _stepped(problem: Problem, fit: Fit, gradient: Array, damping: Array) -> Array:
-    """One damped Gauss-Newton step within bounds, ``[M, PARAMETERS]``."""
+def _groups(reach: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """Rows that need about as many slots, and that number; small groups join the next smaller number's."""
+    waiting, slots = np.zeros(0, dtype=np.int64), 0
+    for number in range(SLOTS, 0, -1):
+        rows = np.flatnonzero(np.maximum(reach, 1) == number)
+        slots = slots if len(waiting) else number
+        waiting = np.concatenate([waiting, rows])
+        if len(waiting) >= _WORTHWHILE or (number == 1 and len(waiting)):
+            yield waiting, slots
+            waiting = waiting[:0]
+
+
+def _sigma_is_held(start: Start) -> bool:
+    return bool(np.isinf(start.information[:, -1]).all())
+
+
+def _fit_slots(problem: Problem, start: Start, iterations: int, slots: int) -> Fit:
+    """:func:`fit_targets` with the first ``slots`` only: the others are not used."""
+    held = _sigma_is_held(start)
+    positions = [np.arange(slots) + axis * SLOTS for axis in range(3)]
+    columns = np.concatenate([*positions, np.arange(3 * SLOTS, PARAMETERS)])
+    model = _Model(problem, start, columns, slots, held)
+    theta = start.theta[:, columns]
+    now = model.linearise(theta, None)
+    converged = np.zeros(len(theta), dtype=bool)
+    damping = np.full(len(theta), _DAMPING, dtype=np.float32)
+    rows: NDArray[np.int64] | None = None  # those that still move; None: all
+    for _ in range(iterations):
+        trial = _stepped(theta, now, damping, slots, rows, problem.image.shape[1])
+        moved = np.abs(trial - _of(theta, rows))[:, : 2 * slots].max(axis=1)
+        tried = model.linearise(trial, rows)
+        better = tried.cost <= _of(now.cost, rows)
+        factor = np.where(better, np.float32(0.1), np.float32(10))
+        still = moved < _STILL  # better or not: at the bottom, rounding decides
+        if rows is None:
+            damping = np.clip(damping * factor, 1e-7, 1e7)
+            converged = still
+            if better.all():
+                theta, now = trial, tried
+            else:
+                theta = np.where(better[:, None], trial, theta)
+                now.take(np.flatnonzero(better), tried, better)
+        else:
+            damping[rows] = np.clip(damping[rows] * factor, 1e-7, 1e7)
+            converged[rows] = still
+            theta[rows[better]] = trial[better]
+            now.take(rows[better], tried, better)
+        if converged.any():
+            rows = np.flatnonzero(~converged)
+            if not len(rows):
+                break
+    return _full(start, theta, now, converged, columns, held)
+
+
+def _of(values: Any, rows: NDArray[np.int64] | None) -> Any:
+    """The rows of an array, or itself where all are meant."""
+    return values if rows is None else values[rows]
+
+
+@dataclass(eq=False)
+class _Linear:
+    """Cost and its parts, normal matrix ``[M, P, P]`` and downhill gradient ``[M, P]`` at some parameters."""
+
+    cost: Array
+    misfit: Array
+    strain: Array
+    information: Array
+    gradient: Array
+    counted: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64], other: _Linear, chosen: BoolArray) -> None:
+        """Replace rows by the chosen ones of ``other``."""
+        for name, value in vars(self).items():
+            value[rows] = getattr(other, name)[chosen]
+
+
+def _stepped(
+    theta: Array, now: _Linear, damping: Array, slots: int, rows: NDArray[np.int64] | None, size: int
+) -> Array:
+    """One damped Gauss-Newton step within bounds, ``[M, parameters]``."""
+    begun, information, gradient, damping = (
+        _of(v, rows) for v in (theta, now.information, now.gradient, damping)
+    )  # fmt: skip
     free = gradient.shape[1]
     diagonal = np.arange(free)
-    scale = 1 / np.sqrt(fit.information[:, diagonal, diagonal])
-    matrix = fit.information * scale[:, :, None] * scale[:, None]
+    scale = 1 / np.sqrt(information[:, diagonal, diagonal])
+    matrix = information * scale[:, :, None]
+    matrix *= scale[:, None]
     matrix[:, diagonal, diagonal] += damping[:, None] + np.float32(1e-7)
-    step = np.zeros_like(fit.theta)
-    step[:, :free] = np.linalg.solve(matrix, (gradient * scale)[..., None])[..., 0] * scale
-    positions = step[:, : 2 * SLOTS]
-    np.clip(positions, -_LONGEST_STEP, _LONGEST_STEP, out=positions)
-    theta = fit.theta + step
-    np.clip(theta[:, : 2 * SLOTS], -0.5, problem.image.shape[1] - 0.5, out=theta[:, : 2 * SLOTS])
-    theta[RADIANCE] = np.maximum(theta[RADIANCE], 0.05 * np.abs(fit.theta[RADIANCE]))
-    theta[SIGMA] = np.clip(theta[SIGMA], 0.8 * fit.theta[SIGMA], 1.25 * fit.theta[SIGMA])
-    return theta
+    step = np.linalg.solve(matrix, (gradient * scale)[..., None])[..., 0] * scale
+    _bound(step[:, : 2 * slots], -_LONGEST_STEP, _LONGEST_STEP)
+    result: Array = begun.copy()
+    result[:, :free] += step
+    _bound(result[:, : 2 * slots], -0.5, size - 0.5)
+    bright = np.s_[:, 2 * slots : 3 * slots]
+    result[bright] = np.maximum(result[bright], 0.05 * np.abs(begun[bright]))
+    if free == result.shape[1]:  # sigma is fitted
+        _bound(result[:, -1], 0.8 * begun[:, -1], 1.25 * begun[:, -1])
+    return result
 
 
-def _linearise(problem: Problem, start: Start, theta: Array) -> tuple[Fit, Array]:
-    """The fit as if it ended at ``theta``, and the downhill gradient there ``[M, P]``."""
-    m, size = len(theta), problem.image.shape[1]
-    sigma = theta[SIGMA][:, None]
-    gx, dx, sx = pixel_profiles(theta[X], sigma, size)  # [M, SLOTS, w]
-    gy, dy, sy = pixel_profiles(theta[Y], sigma, size)
-    radiance = (theta[RADIANCE] * start.used)[..., None]
-    rows = radiance * gy
-    basis = plane_basis(size)
-    model = np.swapaxes(rows, 1, 2) @ gx + (theta[BACKGROUND] @ basis).reshape(m, size, size)
-    counts = problem.valid & ~((problem.image >= problem.full_scale) & (model >= problem.full_scale))
-    weight = counts / problem.noise[:, None, None]
-    residual = (problem.image - model) * weight
-    held = bool(np.isinf(start.information[:, -1]).all())
+def _bound(values: Array, low: Any, high: Any) -> None:
+    """Clip in place; ``np.clip`` takes longer than both on small batches."""
+    np.maximum(values, low, out=values)
+    np.minimum(values, high, out=values)
+
+
+class _Model:
+    """The model of one batch, with what does not change from step to step."""
+
+    def __init__(self, problem: Problem, start: Start, columns: NDArray[np.int64], slots: int, held: bool) -> None:
+        self.problem, self.slots, self.held = problem, slots, held
+        size = problem.image.shape[1]
+        self.used = start.used[:, :slots]
+        self.unused = np.tile(~self.used, 3).astype(np.float32)
+        self.partly = bool(self.unused.any())
+        self.mean = start.mean[:, columns]
+        self.known = np.where(np.isinf(start.information), 0, start.information)[:, columns]
+        self.level = (problem.image >= problem.full_scale) & problem.valid  # saturated
+        self.whole = bool(problem.valid.all()) and not self.level.any()  # every pixel counts, whatever the model
+        self.weight = 1 / problem.noise
+        self.basis = plane_basis(size).reshape(PLANE, size, size)
+
+    def linearise(self, theta: Array, rows: NDArray[np.int64] | None) -> _Linear:
+        """Cost, normal matrix and gradient at ``theta`` ``[len(rows), parameters]``."""
+        k, problem = self.slots, self.problem
+        image = _of(problem.image, rows)
+        m, size = len(image), image.shape[1]
+        sigma = theta[:, -1:]
+        value, slope, width = pixel_profiles(theta[:, : 2 * k], sigma, size)  # [M, 2K, w]
+        gx, gy, dx, dy = value[:, :k], value[:, k:], slope[:, :k], slope[:, k:]
+        radiance = theta[:, 2 * k : 3 * k, None]
+        if self.partly:
+            used = _of(self.used, rows)[..., None]
+            radiance, shape = radiance * used, gy * used
+        else:
+            shape = gy
+        lines = radiance * gy
+        model = np.swapaxes(lines, 1, 2) @ gx
+        model += (theta[:, 3 * k : 3 * k + PLANE] @ self.basis.reshape(PLANE, size * size)).reshape(model.shape)
+        residual = image - model
+        free = 3 * k + PLANE + (not self.held)
+        jacobian = np.empty((m, free, size, size), dtype=np.float32)
+        np.multiply(lines[..., None], dx[:, :, None], out=jacobian[:, :k])
+        np.multiply((radiance * dy)[..., None], gx[:, :, None], out=jacobian[:, k : 2 * k])
+        np.multiply(shape[..., None], gx[:, :, None], out=jacobian[:, 2 * k : 3 * k])
+        jacobian[:, 3 * k : 3 * k + PLANE] = self.basis
+        if not self.held:
+            other = np.swapaxes(radiance * width[:, k:], 1, 2) @ gx
+            np.add(np.swapaxes(lines, 1, 2) @ width[:, :k], other, out=jacobian[:, -1])
+        counted = np.full(m, size * size)
+        if not self.whole:
+            dark = _of(self.level, rows) & (model >= _of(problem.full_scale, rows))
+            counts = _of(problem.valid, rows) & ~dark
+            counted = counts.sum(axis=(1, 2))
+            residual *= counts
+            jacobian *= counts[:, None]
+        weight = _of(self.weight, rows)
+        square = (weight * weight)[:, None]
+        flat, rest = jacobian.reshape(m, free, size * size), residual.reshape(m, size * size, 1)
+        information = flat @ np.swapaxes(flat, 1, 2)
+        information *= square[..., None]
+        off = theta - _of(self.mean, rows)
+        prior, strain = _prior(_of(self.known, rows), off, 2 * k)
+        gradient = (flat @ rest)[..., 0] * square - (prior * off)[:, :free]
+        added = prior[:, :free] + np.float32(1e-12)
+        if self.partly:
+            # An unused slot has neither data nor prior; 1 keeps the matrix regular and the slot where it is.
+            added[:, : 3 * k] += _of(self.unused, rows)
+        diagonal = np.arange(free)
+        information[:, diagonal, diagonal] += added
+        misfit = np.einsum("mij,mij->m", residual, residual) * square[:, 0]
+        return _Linear(0.5 * (misfit + strain), misfit, strain, information, gradient, counted)
+
+
+def _full(
+    start: Start, theta: Array, now: _Linear, converged: BoolArray, columns: NDArray[np.int64], held: bool
+) -> Fit:
+    """A fit of some slots as one of all."""
+    everything = start.theta.copy()
+    everything[:, columns] = theta
     free = PARAMETERS - held
-    jacobian = np.empty((m, free, size, size), dtype=np.float32)
-    np.multiply(rows[..., None], dx[:, :, None], out=jacobian[X])
-    np.multiply((radiance * dy)[..., None], gx[:, :, None], out=jacobian[Y])
-    np.multiply((start.used[..., None] * gy)[..., None], gx[:, :, None], out=jacobian[RADIANCE])
-    jacobian[BACKGROUND] = basis.reshape(PLANE, size, size)
-    if not held:
-        jacobian[SIGMA] = np.swapaxes(rows, 1, 2) @ sx + np.swapaxes(radiance * sy, 1, 2) @ gx
-    jacobian *= weight[:, None]
-    flat = jacobian.reshape(m, free, size * size)
-    information = flat @ np.swapaxes(flat, 1, 2)
-    weights, strain = prior_weights(start, theta)
-    off = (theta - start.mean)[:, :free]
-    prior = weights[:, :free]
-    gradient = (flat @ residual.reshape(m, size * size, 1))[..., 0] - prior * off
+    information = np.zeros((len(theta), free, free), dtype=np.float32)
     diagonal = np.arange(free)
-    # An unused slot has neither data nor prior; 1 keeps the matrix regular and the slot where it is.
-    unused = np.zeros((m, free), dtype=np.float32)
-    unused[:, : 3 * SLOTS] = np.tile(~start.used, 3)
-    information[:, diagonal, diagonal] += prior + unused + np.float32(1e-12)
-    misfit = np.einsum("mij,mij->m", residual, residual)
-    fit = Fit(start, theta, misfit, strain, information, counts.sum(axis=(1, 2)), np.zeros(m, dtype=bool))
-    return fit, gradient
+    information[:, diagonal, diagonal] = 1
+    some = columns[: now.gradient.shape[1]]
+    information[:, some[:, None], some] = now.information
+    return Fit(start, everything, now.misfit, now.strain, information, now.counted, converged)
 
 
 def prior_weights(start: Start, theta: Array) -> tuple[Array, Array]:
@@ -220,12 +347,18 @@ def prior_weights(start: Start, theta: Array) -> tuple[Array, Array]:
     Positions have Student's prior: a network that errs, errs far, and what it says then must not bind.
     The others are Gaussian.
     """
-    off = theta - start.mean
-    information = np.where(np.isinf(start.information), 0, start.information)
-    far = information * off**2
-    weight = 1 / (1 + far[:, : 2 * SLOTS] / _TAIL)
-    strain = far[:, 2 * SLOTS :].sum(axis=1) - _TAIL * np.log(weight).sum(axis=1)
-    information[:, : 2 * SLOTS] *= weight
+    known = np.where(np.isinf(start.information), 0, start.information)
+    return _prior(known, theta - start.mean, 2 * SLOTS)
+
+
+def _prior(known: Array, off: Array, positions: int) -> tuple[Array, Array]:
+    """:func:`prior_weights` at a distance from the mean, the first columns being positions."""
+    far = known * off
+    far *= off
+    weight = 1 / (1 + far[:, :positions] / _TAIL)
+    strain = far[:, positions:].sum(axis=1) - _TAIL * np.log(weight).sum(axis=1)
+    information = known.copy()
+    information[:, :positions] *= weight
     return information, strain
 
 

@@ -47,6 +47,7 @@ _VAGUE = 3.0  # spread of the network over sigma of the fit from which on it nee
 _ONE = 1e12  # cost of two targets that are one
 _GLANCE = 5  # steps after which another start must look promising
 _HOPE = 10.0  # cost above that of the fit up to which it does
+_STRAINED = -1.8  # standard deviations of the priors' strain below which the fit is where the network meant
 _ELSEWHERE = 0.02  # px from the fit; nearer than that it is on its way to the same place
 _RIDGE = 1e-6  # share of a parameter's information that single precision may invent
 
@@ -177,9 +178,7 @@ class Search:
                 break
             start = _joined(self._grown(fit.rows(more), more), self._merged(fit.rows(less), less))
             both = np.concatenate([more, less])
-            changed = self._compete(
-                fit, margin, both, fit_targets(self.problem.rows(both), start, self.config.iterations)
-            )
+            changed = self._compete(fit, margin, both, self._raced(fit, both, start))
             rows = rows[changed[1][rows]]
             fit = changed[0]
             if not len(rows):
@@ -193,11 +192,12 @@ class Search:
         each of its targets with the nearest one of the arrangement.
         """
         c = self.candidates
-        variance = variance_of(fit)[:, : 2 * SLOTS]
-        spread = np.concatenate([c.sigma_x[:, :SLOTS], c.sigma_y[:, :SLOTS]], axis=1)
-        vague = np.where(np.tile(fit.start.used, 2), spread, 0) ** 2 > _VAGUE**2 * variance
         as_told = fit.start.information[:, 0] > 0  # by the network: not recounted
-        rows = np.flatnonzero(as_told & vague.any(axis=1) & (fit.number >= _CROWD))
+        rows = np.flatnonzero(as_told & (fit.number >= _CROWD) & (self._strain(fit) > _STRAINED))
+        spread = np.concatenate([c.sigma_x[rows, :SLOTS], c.sigma_y[rows, :SLOTS]], axis=1)
+        there = np.tile(fit.start.used[rows], 2)
+        vague = there & (spread**2 > _VAGUE**2 * variance_of(fit.rows(rows))[:, : 2 * SLOTS])
+        rows = rows[vague.any(axis=1)]
         if not len(rows):
             return fit
         repeated = np.repeat(np.arange(len(rows)), self.config.restarts)
@@ -240,8 +240,25 @@ class Search:
             starts.append(self._start(rows, np.tile(np.arange(SLOTS) < k, (len(rows), 1)), *padded))
             owners.append(rows)
         owner = np.concatenate(owners)
-        tried = fit_targets(self.problem.rows(owner), _joined(*starts), self.config.iterations)
-        return self._compete(fit, margin, owner, tried)[0]
+        return self._compete(fit, margin, owner, self._raced(fit, owner, _joined(*starts)))[0]
+
+    def _raced(self, fit: Fit, owner: NDArray[np.int64], start: Start) -> Fit:
+        """Rivals of the fits, of which only those that look promising after a few steps run to the end."""
+        steps = min(_GLANCE, self.config.iterations)
+        tried = fit_targets(self.problem.rows(owner), start, steps)
+        cost, limit = self._cost(tried, owner), self._cost(fit, np.arange(len(fit.theta)))
+        # Where the fit itself is poor its cost is no measure: the best of each number goes on.
+        best = np.full((len(limit), SLOTS + 1), -np.inf, dtype=np.float32)
+        poor = self._excess(fit) > _POOR
+        best[poor] = np.inf
+        np.minimum.at(best, (owner, tried.number), cost)
+        limit = np.maximum(limit[owner], best[owner, tried.number])
+        left = np.flatnonzero((cost < limit + _HOPE) & ~tried.converged)
+        steps = self.config.iterations - steps
+        if not len(left) or not steps:
+            return tried
+        further = replace(start.rows(left), theta=tried.theta[left])
+        return tried.replaced(left, fit_targets(self.problem.rows(owner[left]), further, steps))
 
     def _spots(self, fit: Fit, rows: NDArray[np.int64]) -> Array:
         """Patches without their background, ``[M, w, w]``."""
@@ -303,9 +320,14 @@ class Search:
     def _excess(self, fit: Fit) -> Array:
         """By how many standard deviations a fit leaves more than noise would, or strains the priors."""
         freedom = np.maximum(fit.counted - 3 * fit.number - PLANE, 1)
+        left = (fit.misfit - freedom) / np.sqrt(2 * freedom)
+        return np.maximum(left, self._strain(fit)).astype(np.float32)
+
+    def _strain(self, fit: Fit) -> Array:
+        """By how many standard deviations a fit strains the priors more than their number explains."""
         known = PLANE + 3 * fit.number
-        left, strain = ((v - e) / np.sqrt(2 * e) for v, e in ((fit.misfit, freedom), (fit.strain, known)))
-        return np.maximum(left, strain).astype(np.float32)
+        result: Array = ((fit.strain - known) / np.sqrt(2 * known)).astype(np.float32)
+        return result
 
     def _grown(self, fit: Fit, rows: NDArray[np.int64]) -> Start:
         """One target more: the next candidate, or where the residual is best explained by one, or a split."""

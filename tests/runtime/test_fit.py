@@ -228,6 +228,21 @@ def test_a_patch_is_fitted_alike_alone_and_in_a_batch(iterations: int) -> None:
         assert alone.converged[0] == together.converged[row]
 
 
+@pytest.mark.parametrize("sigma_sd", [0.0, 0.02])
+def test_a_batch_in_groups_of_equal_number_is_fitted_as_its_parts_are(sigma_sd: float) -> None:
+    counts = [1, 2, 3, 4, 5] * 30 + [0] * 5 + [3] * 40  # enough of each number to be fitted apart
+    scene = make_scene(counts, seed=15)
+    start = make_start(scene, sigma_sd=sigma_sd)
+    together = fit_targets(scene.problem, start, 6)
+    for first in range(0, len(counts), 20):
+        index = np.arange(first, min(first + 20, len(counts)))
+        part = fit_targets(scene.problem.rows(index), start.rows(index), 6)
+        assert part.theta == pytest.approx(together.theta[index], rel=1e-4, abs=1e-4)
+        assert part.information == pytest.approx(together.information[index], rel=1e-3, abs=1e-3)
+        assert part.misfit == pytest.approx(together.misfit[index], rel=1e-3)
+        assert np.array_equal(part.counted, together.counted[index])
+
+
 def test_the_order_of_the_patches_does_not_matter() -> None:
     scene = make_scene(COUNTS, seed=6)
     start = make_start(scene, sigma_sd=0.02)
