@@ -141,8 +141,8 @@ def fit_targets(problem: Problem, start: Start, iterations: int) -> Fit:
     held, m = _sigma_is_held(start), len(reach)
     free = PARAMETERS - held
     fit = Fit(
-        start, start.theta.copy(), *(np.empty(m, dtype=np.float32) for _ in range(2)),
-        np.empty((m, free, free), dtype=np.float32), np.empty(m, dtype=np.int64), np.empty(m, dtype=bool),
+        start=start, theta=start.theta.copy(), misfit=np.empty(m, np.float32), strain=np.empty(m, np.float32),
+        information=np.empty((m, free, free), np.float32), counted=np.empty(m, np.int64), converged=np.empty(m, bool),
     )  # fmt: skip
     for rows, slots in _groups(reach):
         part = _fit_slots(problem.rows(rows), start.rows(rows), iterations, slots)

@@ -205,7 +205,7 @@ def transplant(
     frame, mask = frame.copy(), mask.copy()
     taken = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=_MARGIN)
     for _ in range(rng.integers(1, augmentation.clusters + 1)):
-        target = targets[rng.integers(len(targets))]
+        target = targets[int(rng.integers(len(targets)))]
         turn, mirrored = int(rng.integers(4)), rng.random() < 0.5
         light, own = (np.rot90(v.T if mirrored else v, turn) for v in (target.light, target.mask))
         room = [n - m for n, m in zip(frame.shape, own.shape)]
