@@ -207,7 +207,10 @@ def transplant(
     for _ in range(rng.integers(1, augmentation.clusters + 1)):
         target = targets[int(rng.integers(len(targets)))]
         turn, mirrored = int(rng.integers(4)), rng.random() < 0.5
-        light, own = (np.rot90(v.T if mirrored else v, turn) for v in (target.light, target.mask))
+        light, own = target.light, target.mask
+        if mirrored:
+            light, own = light.T, own.T
+        light, own = np.rot90(light, turn), np.rot90(own, turn)
         room = [n - m for n, m in zip(frame.shape, own.shape)]
         if min(room) < 0:
             continue
