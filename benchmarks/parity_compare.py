@@ -26,7 +26,7 @@ from glint.types import Frame, Targets
 
 _CHUNK = 256  # patches per batch; an unmixer runs that many in one call
 _CASES = 6
-_SAMPLE = 40  # pairs of values kept per batch and output, of which one is the worst
+_SAMPLE = 100  # pairs of values kept per batch and output
 _MOST = 2000  # pairs kept per output
 _VIEW = 48  # px; side of what is shown of a frame
 _KEPT = 32  # rows of the first batch that are kept for the comparison of layers
@@ -86,9 +86,20 @@ class Comparison:
             self.errors.setdefault(name, TensorError()).add(expected, actual)
             kept = self.sample.setdefault(name, [])
             if len(kept) * _SAMPLE < _MOST and expected.size:
-                at = self.rng.integers(0, expected.size, _SAMPLE)
-                at[0] = np.abs(actual - expected).argmax()
+                at = self._choose(expected.ravel(), actual.ravel())
                 kept.append(np.column_stack([expected.ravel()[at], actual.ravel()[at]]).astype(np.float64))
+
+    def _choose(self, expected: NDArray[Any], actual: NDArray[Any]) -> NDArray[np.int64]:
+        """Some values at random, as many large ones (most are near zero), and the one with the largest error."""
+        half = _SAMPLE // 2
+        large = np.argsort(-np.abs(expected))[: len(expected) // 50 + 1]
+        return np.array(
+            [
+                np.abs(actual - expected).argmax(),
+                *self.rng.integers(0, len(expected), half - 1),
+                *self.rng.choice(large, half),
+            ]
+        )
 
     def keep(self, case: Case) -> None:
         """Keep a case if it is among the worst."""

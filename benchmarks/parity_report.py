@@ -127,8 +127,8 @@ def _output_table(result: Result) -> str:
     rows = []
     for name, row in result["outputs"].items():
         for kind in ("absolute", "relative"):
-            figures = [row[kind][key] for key in ("max", "mean", "q50", "q99", "q99.9")]
-            texts = ["∞" if value is None else number_text(value) for value in figures]
+            values = [row[kind][key] for key in ("max", "mean", "q50", "q99", "q99.9")]
+            texts = ["∞" if value is None else number_text(value) for value in values]
             head = [name, _db(row["sqnr_db"]), number_text(row["needed"]), number_text(row["peak"])]
             rows.append([*(head if kind == "absolute" else [""] * 4), kind, *texts])
     return table(columns, rows)
@@ -142,7 +142,7 @@ def _output_plots(compared: Comparison) -> list[str]:
         plots.append(
             scatter(
                 [Series("", pairs[:, 0], pairs[:, 1])], Axis("reference"), Axis("candidate"), diagonal=True,
-                caption=f"{name}: {len(pairs)} values at random, and the worst of every batch",
+                caption=f"{name}: {len(pairs)} values, half of them large ones, and the worst of every batch",
             )
         )  # fmt: skip
     return plots
@@ -193,14 +193,15 @@ def _case(case: Case) -> str:
 
 
 def _facts_table(result: Result) -> str:
-    sides = [("reference", result["reference"]), ("candidate", result["candidate"])]
-    rows = [
-        [label, key, _plain(value)] for label, side in sides for key, value in side.items() if value is not None
-    ] + [["data", key, _plain(value)] for key, value in result["data"].items() if value is not None]
-    return table(["", "", ""], rows)
+    sides = [result["reference"], result["candidate"]]
+    rows = [[key, *(_plain(side[key]) for side in sides)] for key in sides[0]]
+    data = [[key, _plain(value)] for key, value in result["data"].items()]
+    return table(["", "reference", "candidate"], rows) + table(["data", ""], data)
 
 
 def _plain(value: Any) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

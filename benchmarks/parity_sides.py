@@ -54,7 +54,7 @@ class Side:
     """One of the two.
 
     Attributes:
-        text: as the user named it.
+        text: as the user named it, without folders.
         engine: loaded.
         precision: ``fp32``, ``fp16`` or ``int8``.
         card: if it has one.
@@ -105,17 +105,17 @@ def open_pair(reference: str, candidate: str, stack: ExitStack, *, threads: int 
     return first, second, card
 
 
-def _open(text: str, threads: int | None) -> Side:
-    name, wanted = _split(text, "@", ENGINES[1:])
-    path = Path(name)
+def _open(given: str, threads: int | None) -> Side:
+    name, wanted = _split(given, "@", ENGINES[1:])
+    path, text = Path(name), Path(given).name
     if path.suffix in (".safetensors", ".plan"):
         if wanted:
-            raise InputError(f"{text}: what runs a {path.suffix} file is not a choice", hint="leave @ENGINE away")
+            raise InputError(f"{given}: what runs a {path.suffix} file is not a choice", hint="leave @ENGINE away")
         return _checkpoint(text, path, threads) if path.suffix == ".safetensors" else _plan(text, path)
     engine = wanted or "onnxruntime"
     if path.suffix == ".onnx" and path.is_file() and not path.with_suffix(".json").is_file():
         if engine == "tensorrt":
-            raise InputError(f"{text}: building an engine needs the model's card", hint=f"{path.stem}.json beside it")
+            raise InputError(f"{given}: building an engine needs the model's card", hint=f"{path.stem}.json beside it")
         return Side(text, Tap(OnnxRuntimeEngine(path, threads=threads), text), _precision(path), None, path)
     if path.suffix in (".onnx", ".json"):
         card, file = load_card(path)

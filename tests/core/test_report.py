@@ -65,7 +65,7 @@ def test_a_table_shows_verdicts_gaps_and_numbers_on_the_right():
     reader = Reader(html)
     assert "0.0123" in reader.text and "1,234,567" in reader.text
     classes = [a.get("class") for tag, a in reader.tags if tag == "td"]
-    assert classes == [None, "number", "good", None, "number", "bad", None, "number", "good"]
+    assert classes == [None, "number", "yes", None, "number", "no", None, "number", "yes"]
 
 
 @pytest.mark.parametrize(
