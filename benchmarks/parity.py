@@ -15,7 +15,7 @@ from glint.benchmarks.parity_compare import Comparison, compare_detectors, compa
 from glint.benchmarks.parity_data import frame_set, patch_sets
 from glint.benchmarks.parity_report import report_html, report_text
 from glint.benchmarks.parity_sides import NotFiniteError, Side, open_pair
-from glint.calibration.layers import LayerError, compare_layers, first_below, largest_steps
+from glint.calibration.layers import LayerError, compare_layers, first_below, largest_losses
 from glint.calibration.task_difference import Difference
 from glint.calibration.task_score import ALL_CONDITIONS
 from glint.cards import ModelCard
@@ -26,6 +26,7 @@ from glint.progress import Progress
 from glint.runtime.engine import Arrays
 
 _CLOSE = ("CSO-mAP grid", "CSO-mAP refined", "IoU")  # must stay within the budget, up and down
+_CLEAN = 30.0  # dB above the limit of a bad layer at which a signal counts as clean
 _VIEW = 256  # px; largest side of the frame in which layers are compared
 
 
@@ -241,17 +242,17 @@ def _where_not_finite(first: Side, second: Side) -> str:
 
 
 def _layer_facts(steps: list[LayerError], allowed: Budget) -> dict[str, Any]:
-    bad = first_below(steps, allowed.layers)
+    bad, clean = first_below(steps, allowed.layers), allowed.layers + _CLEAN
     return {
         "compared": len(steps),
         "limit_db": allowed.layers,
-        "first_bad": None if bad is None else _layer(bad),
-        "largest_steps": [_layer(step) for step in largest_steps(steps)],
+        "first_bad": None if bad is None else _layer(bad, clean),
+        "largest_losses": [_layer(step, clean) for step in largest_losses(steps, clean)],
     }
 
 
-def _layer(one: LayerError) -> dict[str, Any]:
-    values = {**asdict(one), "added": one.added}
+def _layer(one: LayerError, clean: float) -> dict[str, Any]:
+    values = {**asdict(one), "lost": one.lost(clean)}
     return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}
 
 

@@ -28,6 +28,7 @@ _CHUNK = 256  # patches per batch; an unmixer runs that many in one call
 _CASES = 6
 _SAMPLE = 100  # pairs of values kept per batch and output
 _MOST = 2000  # pairs kept per output
+_CLOSE_UP = 5  # px; side of what is shown of a patch
 _VIEW = 48  # px; side of what is shown of a frame
 _KEPT = 32  # rows of the first batch that are kept for the comparison of layers
 
@@ -44,7 +45,7 @@ class Case:
         image: what both saw, ``[H, W]``, DN.
         outputs: of reference and candidate, ``[H, W]`` each, of the main output.
         output: its name.
-        targets: of both, in pixels of ``image``: (x, y) arrays.
+        targets: what was found and, if it is known, what is there: x and y in pixels of ``image`` by name.
     """
 
     badness: float
@@ -52,7 +53,7 @@ class Case:
     image: NDArray[Any]
     outputs: tuple[NDArray[Any], NDArray[Any]]
     output: str
-    targets: tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
+    targets: dict[str, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -155,12 +156,31 @@ def _keep_patches(
     for worst in np.argsort(-badness)[:_CASES].tolist():
         one, two = both[worst]
         moves = f"moved by {moved[worst]:.2g} px" if len(one) == len(two) else f"{len(one)} became {len(two)}"
+        image, targets = _close_up(patches, worst, one, two)
         result.keep(
             Case(
-                float(badness[worst]), f"{what} {start + worst}: targets {moves}", patches.image[worst],
-                (maps[0][worst, 0], maps[1][worst, 0]), output, ((one.x, one.y), (two.x, two.y)),
+                float(badness[worst]), f"{what} {start + worst}: targets {moves}", image,
+                (maps[0][worst, 0], maps[1][worst, 0]), output, targets,
             )
         )  # fmt: skip
+
+
+def _close_up(
+    patches: Patches, number: int, one: Targets, two: Targets
+) -> tuple[NDArray[Any], dict[str, tuple[NDArray[Any], NDArray[Any]]]]:
+    """The pixels of a patch around its targets, and those of both sides and of the truth."""
+    image, there = patches.image[number], patches.radiance[number] > 0
+    targets = {"reference": (one.x, one.y), "candidate": (two.x, two.y)}
+    if there.any():
+        targets["truth"] = (patches.x[number, there], patches.y[number, there])
+    first = [0, 0]  # column and row
+    for axis in (0, 1):
+        found = np.concatenate([xy[axis] for xy in targets.values()])
+        middle = found.mean() if len(found) else (image.shape[1 - axis] - 1) / 2
+        first[axis] = int(np.clip(np.round(middle) - _CLOSE_UP // 2, 0, max(image.shape[1 - axis] - _CLOSE_UP, 0)))
+    left, top = first
+    shifted = {name: (x - left, y - top) for name, (x, y) in targets.items()}
+    return image[top : top + _CLOSE_UP, left : left + _CLOSE_UP], shifted
 
 
 def _moved(one: Targets, two: Targets) -> float:
@@ -209,6 +229,4 @@ def _keep_frame(
     view = np.s_[top : top + _VIEW, left : left + _VIEW]
     changed = int((masks[0] != masks[1]).sum())
     title = f"frame {name} at x {x}, y {y}: probability changed by {error.max():.2g}; {changed} pixels of the mask"
-    nothing = (np.zeros(0), np.zeros(0))
-    shown = (maps[0][view], maps[1][view])
-    result.keep(Case(float(error.max()), title, image[view], shown, "probability", (nothing, nothing)))
+    result.keep(Case(float(error.max()), title, image[view], (maps[0][view], maps[1][view]), "probability"))

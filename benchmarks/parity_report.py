@@ -8,7 +8,7 @@ import numpy as np
 
 from glint import __version__
 from glint.benchmarks.parity_compare import Case, Comparison
-from glint.calibration.layers import LayerError, largest_steps
+from glint.calibration.layers import LayerError
 from glint.calibration.tensor_error import STEPS, TensorError, bin_edges
 from glint.plots import Axis, Series, histogram, line_plot, scatter
 from glint.report import (
@@ -61,10 +61,10 @@ def _layer_lines(layers: dict[str, Any]) -> list[str]:
     elif bad["not_finite"]:
         head += f"the first bad one is {bad['name']} ({bad['operator']}): {bad['not_finite']} NaN or infinite"
     else:
-        head += f"the first bad one is {bad['name']} ({bad['operator']}): {_db(bad['sqnr'])} dB, "
-        head += f"{_db(bad['before'])} before it"
-    rows = [f"  {_db(s['before']):>6} -> {_db(s['sqnr']):>6} dB  {s['name']}" for s in layers["largest_steps"][:5]]
-    return [head, *(["most noise is added by", *rows] if rows else [])]
+        before = "no difference" if bad["before"] is None else f"{bad['before']:.1f} dB"
+        head += f"the first bad one is {bad['name']} ({bad['operator']}): {_db(bad['sqnr'])} dB, {before} before it"
+    rows = [f"  {_db(s['before']):>6} -> {_db(s['sqnr']):>6} dB  {s['name']}" for s in layers["largest_losses"][:5]]
+    return [head, *(["most is lost in", *rows] if rows else [])]
 
 
 def report_html(result: Result, compared: Comparison, layers: list[LayerError] | None) -> str:
@@ -160,35 +160,36 @@ def _error_histogram(name: str, error: TensorError) -> str:
 
 
 def _layer_parts(facts: dict[str, Any], layers: list[LayerError]) -> list[str]:
-    bad, steps = facts["first_bad"], largest_steps(layers)
-    head = f"{facts['compared']} layers have the same name and kind in both graphs. "
-    head += f"All are above {facts['limit_db']:g} dB." if bad is None else _layer_lines(facts)[0].split("; ")[1] + "."
-    named = {step.name for step in steps[:_NAMED]} | ({bad["name"]} if bad else set())
+    bad, losses = facts["first_bad"], facts["largest_losses"]
+    head = f"{_layer_lines(facts)[0]}. Layers are those with the same name and kind in both graphs."
+    named = {row["name"] for row in losses[:_NAMED]} | ({bad["name"]} if bad else set())
     height = [min(max(layer.sqnr, -10.0), _CEILING) for layer in layers]
     labels = [layer.name if layer.name in named else "" for layer in layers]
     plot = line_plot(
         [Series("", np.arange(len(layers)), height, labels)], Axis("layer, in order"), Axis("SQNR, dB"),
         caption=f"Signal to noise along the network; {_CEILING:g} dB stands for no difference",
     )  # fmt: skip
-    rows = [[s.name, s.operator, _db(s.before), _db(s.sqnr), s.needed] for s in steps]
-    columns = ["most noise is added by", "operator", "dB before", "dB after", "largest error / magnitude"]
-    return [paragraph(head[0].upper() + head[1:]), plot, table(columns, rows)]
+    rows = [
+        [row["name"], row["operator"], _db(row["before"]), _db(row["sqnr"]), number_text(row["needed"])]
+        for row in losses
+    ]
+    columns = ["most is lost in", "operator", "dB before", "dB after", "largest error / magnitude"]
+    return [paragraph(head), plot, table(columns, rows)]
 
 
 def _case(case: Case) -> str:
     low, high = (float(f([o.min() if f is min else o.max() for o in case.outputs])) for f in (min, max))
     change = case.outputs[1].astype(np.float64) - case.outputs[0]
-    marks = [Mark(name, *xy) for name, xy in zip(("reference", "candidate"), case.targets)]
-    named = [mark.name for mark in marks if np.size(mark.x)]
+    marks = [Mark(name, *xy) for name, xy in case.targets.items()]
     return (
         paragraph(case.title)
         + pictures(
-            picture(case.image, caption="input, with the refined targets" if named else "input", marks=marks),
+            picture(case.image, caption="input and refined targets" if marks else "input", marks=marks),
             picture(case.outputs[0], caption=f"{case.output} of the reference", low=low, high=high),
             picture(case.outputs[1], caption=f"{case.output} of the candidate", low=low, high=high),
             picture(np.abs(change), caption=f"difference, at most {np.abs(change).max():.2g}", low=0.0),
         )
-        + (legend([mark.name for mark in marks]) if named else "")
+        + legend([mark.name for mark in marks])
     )
 
 
@@ -220,4 +221,4 @@ def _interval(row: dict[str, Any]) -> str:
 
 
 def _db(value: float | None) -> str:
-    return "∞" if value is None else f"{value:.1f}"
+    return "∞" if value is None or value == np.inf else f"{value:.1f}"

@@ -44,10 +44,9 @@ class LayerError:
     needed: float
     not_finite: int
 
-    @property
-    def added(self) -> float:
-        """Noise over signal that this layer adds to that of its inputs."""
-        return max(_noise(self.sqnr) - _noise(self.before), 0.0)
+    def lost(self, clean: float) -> float:
+        """dB lost in this layer; signals better than ``clean`` dB count as that good."""
+        return max(min(self.before, clean) - max(self.sqnr, _LOST), 0.0)
 
 
 def compare_layers(
@@ -112,9 +111,10 @@ def first_below(layers: Sequence[LayerError], limit: float) -> LayerError | None
     return next((layer for layer in layers if layer.not_finite or layer.sqnr < limit), None)
 
 
-def largest_steps(layers: Sequence[LayerError], number: int = 10) -> list[LayerError]:
-    """The layers that add most noise to that of their inputs, the worst first."""
-    return sorted((layer for layer in layers if layer.added > 0), key=lambda layer: -layer.added)[:number]
+def largest_losses(layers: Sequence[LayerError], clean: float, number: int = 10) -> list[LayerError]:
+    """The layers that lose most dB (:meth:`LayerError.lost`), the worst first."""
+    losers = [layer for layer in layers if layer.lost(clean) > 0]
+    return sorted(losers, key=lambda layer: -layer.lost(clean))[:number]
 
 
 def _compare(node: onnx.NodeProto, one: NDArray[Any], two: NDArray[Any], before: float) -> LayerError | None:
@@ -127,11 +127,6 @@ def _compare(node: onnx.NodeProto, one: NDArray[Any], two: NDArray[Any], before:
     if error.peak == 0 and not bad:
         return None
     return LayerError(node.name, node.op_type, error.sqnr, before, error.needed, bad)
-
-
-def _noise(sqnr: float) -> float:
-    """Noise over signal as a plain ratio."""
-    return 0.0 if sqnr == math.inf else 10 ** (-max(sqnr, _LOST) / 10)
 
 
 def _session(model: onnx.ModelProto, tensors: list[str], path: Path) -> Any:

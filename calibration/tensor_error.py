@@ -16,7 +16,7 @@ from glint.errors import InputError
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 STEPS = 32  # bins per factor of two
-_LOWEST, _HIGHEST = -100, 100  # powers of two at which the bins begin and end
+_LOWEST, _HIGHEST = -150, 150  # powers of two at which the bins begin and end; the last bin has no end
 
 
 class TensorError:
@@ -111,7 +111,9 @@ class TensorError:
         if rank <= self._equal:
             return 0.0
         index = int(np.searchsorted(np.cumsum(bins), rank - self._equal))
-        return math.inf if index == len(bins) else min(float(bin_edges()[index + 1]), largest)
+        if index == len(bins):
+            return math.inf
+        return largest if index == len(bins) - 1 else min(float(bin_edges()[index + 1]), largest)
 
 
 def bin_edges() -> NDArray[np.float64]:
