@@ -107,7 +107,7 @@ def parity(
                 (first, second), card, data=data, split=split, conditions=conditions, number=number, seed=seed
             )
         except NotFiniteError as error:
-            raise NotFiniteError(f"{error}{_where_not_finite(first, second)}", hint=error.hint) from error
+            raise NotFiniteError(f"{error}{_where_not_finite(first, second, threads)}", hint=error.hint) from error
         result = {
             "passed": True, "reasons": _reasons(compared, allowed), "notes": _notes(compared, allowed, labelled),
             "reference": first.facts(), "candidate": second.facts(), "data": {**facts, "labelled": labelled},
@@ -115,7 +115,7 @@ def parity(
             "outputs": {name: error.summary() for name, error in compared.errors.items()}, "layers": None,
         }  # fmt: skip
         result["passed"] = not result["reasons"]
-        steps = _layers(first, second, compared.inputs) if layers or not result["passed"] else None
+        steps = _layers(first, second, compared.inputs, threads) if layers or not result["passed"] else None
         if steps is not None:
             result["layers"] = _layer_facts(steps, allowed)
         elif layers:
@@ -207,7 +207,7 @@ def _score(one: Difference, allowed: Budget) -> dict[str, Any]:
     return {**{k: None if v != v else v for k, v in rounded.items()}, "within": _within(one, allowed)}
 
 
-def _layers(first: Side, second: Side, inputs: Arrays) -> list[LayerError] | None:
+def _layers(first: Side, second: Side, inputs: Arrays, threads: int | None) -> list[LayerError] | None:
     """Layer by layer, or None if one of the two is no ONNX file."""
     if first.onnx is None or second.onnx is None:
         return None
@@ -219,7 +219,7 @@ def _layers(first: Side, second: Side, inputs: Arrays) -> list[LayerError] | Non
             line.update(done)
 
         views = {name: _view(array, free[name]) for name, array in inputs.items()}
-        return compare_layers(first.onnx, second.onnx, views, progress=progress)
+        return compare_layers(first.onnx, second.onnx, views, threads=threads, progress=progress)
 
 
 def _view(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -232,12 +232,13 @@ def _view(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any
     return np.ascontiguousarray(array[tuple(index)])
 
 
-def _where_not_finite(first: Side, second: Side) -> str:
+def _where_not_finite(first: Side, second: Side, threads: int | None) -> str:
     """The first layer that computes NaN, in words, for the end of a message."""
     try:
-        found = next((layer for layer in _layers(first, second, second.engine.given) or () if layer.not_finite), None)
+        layers = _layers(first, second, second.engine.given, threads) or []
     except GlintError:  # the message stands without it
         return ""
+    found = next((layer for layer in layers if layer.not_finite), None)
     return f"; the first layer with such numbers is {found.name} ({found.operator})" if found else ""
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from glint.calibration.tensor_error import TensorError
 from glint.errors import InputError, ModelError
 from glint.export.lint import load_onnx
+from glint.runtime.engine import available_cores
 
 _GROUP = 48  # tensors fetched per run: bounds the memory
 _LOST = -10.0  # dB at which nothing is left to lose
@@ -54,6 +55,7 @@ def compare_layers(
     candidate: Path,
     inputs: Mapping[str, NDArray[Any]],
     *,
+    threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[LayerError]:
     """Run two graphs on the same inputs in ONNX Runtime and compare every layer that both have.
@@ -61,6 +63,7 @@ def compare_layers(
     Args:
         reference, candidate: ONNX files.
         inputs: of the graph, by name.
+        threads: CPU threads; default: all cores that this process may use.
         progress: called with the number of layers done and of all.
 
     Returns:
@@ -86,7 +89,7 @@ def compare_layers(
             hint="compare files that were made of one export",
         )
     sessions = [
-        _session(model, [pair[i].output[0] for pair in pairs], path)
+        _session(model, [pair[i].output[0] for pair in pairs], path, threads)
         for i, (model, path) in enumerate([(first, reference), (second, candidate)])
     ]
     sqnr: dict[str, float] = {}  # of the reference's tensors
@@ -129,13 +132,14 @@ def _compare(node: onnx.NodeProto, one: NDArray[Any], two: NDArray[Any], before:
     return LayerError(node.name, node.op_type, error.sqnr, before, error.needed, bad)
 
 
-def _session(model: onnx.ModelProto, tensors: list[str], path: Path) -> Any:
+def _session(model: onnx.ModelProto, tensors: list[str], path: Path, threads: int | None) -> Any:
     """A session that can deliver these tensors, without the optimisations that would merge them away."""
     present = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in present)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads or available_cores()
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exceptions share no base but this
