@@ -48,7 +48,7 @@ class Budget:
 
 
 BUDGETS = {
-    "fp32": Budget(points=0.05, tolerance=1e-3, pd_may_rise=False, layers=60.0),
+    "fp32": Budget(points=0.02, tolerance=1e-3, pd_may_rise=False, layers=60.0),
     "fp16": Budget(points=0.1, tolerance=None, pd_may_rise=False, layers=20.0),
     "int8": Budget(points=0.3, tolerance=None, pd_may_rise=True, layers=10.0),
 }
@@ -108,18 +108,17 @@ def parity(
             )
         except NotFiniteError as error:
             raise NotFiniteError(f"{error}{_where_not_finite(first, second, threads)}", hint=error.hint) from error
+        reasons, notes = _reasons(compared, allowed), _notes(compared, allowed, labelled)
+        steps = _layers(first, second, compared.inputs, threads) if layers or reasons else None
+        if layers and steps is None:
+            notes.append("layers were not compared: both must be ONNX files")
         result = {
-            "passed": True, "reasons": _reasons(compared, allowed), "notes": _notes(compared, allowed, labelled),
+            "passed": not reasons, "reasons": reasons, "notes": notes,
             "reference": first.facts(), "candidate": second.facts(), "data": {**facts, "labelled": labelled},
             "budget": asdict(allowed), "scores": [_score(d, allowed) for d in compared.differences],
-            "outputs": {name: error.summary() for name, error in compared.errors.items()}, "layers": None,
+            "outputs": {name: error.summary() for name, error in compared.errors.items()},
+            "layers": None if steps is None else _layer_facts(steps, allowed),
         }  # fmt: skip
-        result["passed"] = not result["reasons"]
-        steps = _layers(first, second, compared.inputs, threads) if layers or not result["passed"] else None
-        if steps is not None:
-            result["layers"] = _layer_facts(steps, allowed)
-        elif layers:
-            result["notes"].append("layers were not compared: both must be ONNX files")
     if out is not None:
         write_bytes(out, report_html(result, compared, steps).encode())
         talk(f"wrote {out}")
@@ -203,7 +202,7 @@ def _notes(compared: Comparison, allowed: Budget, labelled: bool) -> list[str]:
 
 def _score(one: Difference, allowed: Budget) -> dict[str, Any]:
     values = {**asdict(one), "difference": one.difference}
-    rounded = {k: round(v, 4) if isinstance(v, float) and v == v else v for k, v in values.items()}
+    rounded = {k: round(v, 4) + 0.0 if isinstance(v, float) and v == v else v for k, v in values.items()}  # no -0.0
     return {**{k: None if v != v else v for k, v in rounded.items()}, "within": _within(one, allowed)}
 
 
@@ -279,7 +278,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verdict = parser.add_argument_group("verdict")
     verdict.add_argument(
         "--budget", type=_not_negative, metavar="POINTS",
-        help="largest difference of CSO-mAP or IoU in percent (default: 0.05 for fp32, 0.1 for fp16, 0.3 for int8)",
+        help="largest difference of CSO-mAP or IoU in percent (default: 0.02 for fp32, 0.1 for fp16, 0.3 for int8)",
     )  # fmt: skip
     verdict.add_argument(
         "--tolerance", type=_not_negative, metavar="SHARE",

@@ -213,11 +213,11 @@ def _fixed(value: float | None) -> str:
 
 
 def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.3f}"
+    return "-" if value is None else f"{round(value, 3) + 0.0:+.3f}"  # no -0.000
 
 
 def _interval(row: dict[str, Any]) -> str:
-    return "-" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"
+    return "-" if row["low"] is None else f"{_signed(row['low'])} to {_signed(row['high'])}"
 
 
 def _db(value: float | None) -> str:
