@@ -13,9 +13,9 @@ import numpy as np
 
 from glint.benchmarks.parity_compare import Comparison, compare_detectors, compare_unmixers
 from glint.benchmarks.parity_data import frame_set, patch_sets
+from glint.benchmarks.parity_layers import LayerError, compare_layers, first_below, largest_losses
 from glint.benchmarks.parity_report import report_html, report_text
 from glint.benchmarks.parity_sides import NotFiniteError, Side, open_pair
-from glint.calibration.layers import LayerError, compare_layers, first_below, largest_losses
 from glint.calibration.task_difference import Difference
 from glint.calibration.task_score import ALL_CONDITIONS
 from glint.cards import ModelCard

@@ -8,7 +8,7 @@ import numpy as np
 
 from glint import __version__
 from glint.benchmarks.parity_compare import Case, Comparison
-from glint.calibration.layers import LayerError
+from glint.benchmarks.parity_layers import LayerError
 from glint.calibration.tensor_error import STEPS, TensorError, bin_edges
 from glint.plots import Axis, Series, histogram, line_plot, scatter
 from glint.report import (

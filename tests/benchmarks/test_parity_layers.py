@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from glint.calibration.layers import LayerError, compare_layers, first_below, largest_losses
+from glint.benchmarks.parity_layers import LayerError, compare_layers, first_below, largest_losses
 from glint.cards import load_card
 from glint.errors import InputError, ModelError
 
