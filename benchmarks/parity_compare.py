@@ -119,7 +119,7 @@ def compare_unmixers(
         progress: called with the number of patches done.
 
     Raises:
-        InputError: if the patches do not fit the networks.
+        InputError: if the patches do not fit the networks, or there are no targets in them.
         NotFiniteError: if one of them computes NaN.
     """
     result, done = Comparison(), 0
@@ -138,6 +138,8 @@ def compare_unmixers(
         done += len(patches)
         whole = [{stage: Targets.concatenate(found) for stage, found in side.items()} for side in parts]
         truth = patches if data.labelled else from_reference(patches, whole[0]["refined"])
+        if not truth.radiance.any():
+            raise _nothing_to_judge(name, data.labelled)
         result.differences += compare_unmixing(name, truth, *whole)
     return result
 
@@ -198,7 +200,7 @@ def compare_detectors(
     """Compare two detectors; without labels, the reference's masks are the truth; arguments as above.
 
     Raises:
-        InputError: if there are no frames, or they do not fit the networks.
+        InputError: if there are no frames or no targets in them, or they do not fit the networks.
         NotFiniteError: if one of the networks computes NaN.
     """
     result = Comparison()
@@ -215,8 +217,15 @@ def compare_detectors(
         progress(index + 1)
     if not counts[0]:
         raise InputError(f"{data.name} holds no frames")
+    if not any(count.targets for count in counts[0]):
+        raise _nothing_to_judge(data.name, data.labelled)
     result.differences = compare_detection(data.name, *counts)
     return result
+
+
+def _nothing_to_judge(name: str, labelled: bool) -> InputError:
+    whose = "hold no targets" if labelled else "hold no targets that the reference finds"
+    return InputError(f"the data {name} {whose}: no score can be compared", hint="--data with targets in them")
 
 
 def _keep_frame(

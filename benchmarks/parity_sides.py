@@ -83,7 +83,7 @@ class Side:
 
 
 def open_pair(reference: str, candidate: str, stack: ExitStack, *, threads: int | None) -> tuple[Side, Side, ModelCard]:
-    """Load both.
+    """Load both; ``stack`` closes them.
 
     Returns:
         reference, candidate, and the card by which both are read: the candidate's, because that is what
@@ -92,9 +92,10 @@ def open_pair(reference: str, candidate: str, stack: ExitStack, *, threads: int 
     Raises:
         GlintError: one of its subclasses, if one cannot be loaded, or if the two are not of one network.
     """
-    first, second = (_open(text, threads) for text in (reference, candidate))
-    for side in (first, second):
-        stack.enter_context(side.engine)
+    first = _open(reference, threads)
+    stack.enter_context(first.engine)
+    second = _open(candidate, threads)
+    stack.enter_context(second.engine)
     card = second.card or first.card or _card_of_plan(second) or _card_of_plan(first)
     if card is None:
         raise InputError(

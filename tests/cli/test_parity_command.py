@@ -247,6 +247,28 @@ def test_data_that_do_not_fit_are_refused(glint: Glint, tmp_path: Path) -> None:
     glint("parity", UNMIXER, UNMIXER, "--data", tmp_path / "none.npy", "--condition", "8sat").refused(2, "--condition")
 
 
+def test_data_without_targets_judge_nothing_and_are_refused(glint: Glint, tmp_path: Path) -> None:
+    np.save(tmp_path / "dark.npy", np.zeros((3, 11, 11)))
+    words = (UNMIXER, UNMIXER, "--data", tmp_path / "dark.npy", "--threads", 1)
+    glint("parity", *words).refused(2, "no targets that the reference finds", "hint:")
+    root = sirst(tmp_path / "sirst")
+    for name in ("one", "two"):
+        write_image(root / "masks" / f"{name}.png", np.zeros((40, 48), np.uint8))
+    glint("parity", "lsnet-s", "lsnet-s", "--data", root, "--threads", 1).refused(2, "hold no targets:")
+
+
+def test_a_verdict_stands_without_layers_in_common(glint: Glint, tmp_path: Path) -> None:
+    def rename(model: onnx.ModelProto) -> None:
+        scaled(5, 1.3)(model)
+        for number, node in enumerate(model.graph.node):
+            node.name = f"n{number}"
+
+    changed = variant(tmp_path, UNMIXER, rename)
+    result = json.loads(glint("parity", UNMIXER, changed, *FEW, "--json").out)
+    assert not result["passed"] and result["layers"] is None and "in common" in result["notes"][-1]
+    glint("parity", UNMIXER, changed, *FEW, "--layers").refused(2, "in common")
+
+
 def test_what_cannot_be_opened_is_refused(glint: Glint, tmp_path: Path, broken: Callable[[str, str], Path]) -> None:
     glint("parity", UNMIXER, f"{UNMIXER}:int4").refused(2, "int4")
     glint("parity", UNMIXER, tmp_path / "x.onnx").refused(2, "x.json")
