@@ -157,11 +157,12 @@ def _keep_patches(
     badness = np.where(np.isinf(moved), 1e3, moved) + 1e-3 * changed
     for worst in np.argsort(-badness)[:_CASES].tolist():
         one, two = both[worst]
-        moves = f"moved by {moved[worst]:.2g} px" if len(one) == len(two) else f"{len(one)} became {len(two)}"
+        same = len(one) == len(two)
+        change = f"targets moved by {moved[worst]:.2g} px" if same else f"{len(one)} and {len(two)} targets"
         image, targets = _close_up(patches, worst, one, two)
         result.keep(
             Case(
-                float(badness[worst]), f"{what} {start + worst}: targets {moves}", image,
+                float(badness[worst]), f"{what} {start + worst}: {change}", image,
                 (maps[0][worst, 0], maps[1][worst, 0]), output, targets,
             )
         )  # fmt: skip

@@ -161,7 +161,11 @@ def _crosses(mark: Mark, number: int, arm: float) -> str:
     strokes = [(arm, 0.0), (0.0, arm)] if number % 2 == 0 else [(0.7 * arm, 0.7 * arm), (0.7 * arm, -0.7 * arm)]
     places = np.stack(np.broadcast_arrays(mark.x, mark.y), axis=-1).astype(np.float64).reshape(-1, 2) + 0.5
     path = "".join(f"M{x - u:.2f} {y - v:.2f}l{2 * u:.2f} {2 * v:.2f}" for x, y in places for u, v in strokes)
-    return f'<path d="{path}" stroke="{colour(number)}" stroke-width="{0.35 * arm:.3f}" fill="none"/>'
+    halo, width = 0.6 * arm, 0.3 * arm  # dark around the colour: it must show on white pixels too
+    return (
+        f'<path d="{path}" stroke="#000" stroke-opacity="0.55" stroke-width="{halo:.3f}" fill="none"/>'
+        f'<path d="{path}" stroke="{colour(number)}" stroke-width="{width:.3f}" fill="none"/>'
+    )
 
 
 def _numeric(value: Any) -> bool:
