@@ -10,6 +10,7 @@ radiance error: those are reported beside it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,20 +46,63 @@ class UnmixingScore:
     patches: int
 
 
-def average_precision(true_positive: NDArray[np.bool_], truths: int) -> float:
+def average_precision(
+    true_positive: NDArray[np.bool_], truths: float, weight: NDArray[np.floating] | None = None
+) -> float:
     """Area under the interpolated precision-recall curve, in [0, 1].
 
     Args:
         true_positive: verdicts in order of falling score.
-        truths: number of targets to be found.
+        truths: number of targets to be found, each as often as it counts.
+        weight: how often each detection counts (default: once).
     """
     if truths == 0 or len(true_positive) == 0:
         return 0.0
-    found = np.cumsum(true_positive)
-    precision = found / np.arange(1, len(found) + 1)
+    often = np.ones(len(true_positive)) if weight is None else weight
+    hits = np.flatnonzero(true_positive)
+    found = np.cumsum(often[hits])
+    precision = found / np.maximum(np.cumsum(often)[hits], 1e-12)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    # Recall grows by 1/truths at each true positive, under the best precision from there on.
-    return float(envelope[true_positive].sum() / truths)
+    # Recall grows by weight/truths at each true positive, under the best precision from there on.
+    return float((often[hits] * envelope).sum() / truths)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Detections in order of falling score, with their verdicts: all that average precision depends on.
+
+    Attributes:
+        patch: of each detection, ``int64 [M]``.
+        true_positive: at each of :data:`THRESHOLDS`, ``bool [5, M]``.
+        truths: targets of each patch, ``int64 [N]``.
+    """
+
+    patch: NDArray[np.int64]
+    true_positive: NDArray[np.bool_]
+    truths: NDArray[np.int64]
+
+    def precisions(self, weight: NDArray[np.floating] | None = None) -> list[float]:
+        """AP in [0, 1] at each threshold; ``weight [N]``: how often each patch counts (default: once)."""
+        if weight is None:
+            return [average_precision(row, float(self.truths.sum())) for row in self.true_positive]
+        truths, often = float(weight @ self.truths), weight[self.patch]
+        return [average_precision(row, truths, often) for row in self.true_positive]
+
+
+def rank_detections(
+    patch: ArrayLike,
+    x: ArrayLike,
+    y: ArrayLike,
+    score: ArrayLike,
+    *,
+    truth_x: NDArray[np.floating],
+    truth_y: NDArray[np.floating],
+    truth_radiance: NDArray[np.floating],
+) -> Ranking:
+    """Which detections are true, in order of their scores; arguments and errors as in :func:`score_unmixing`."""
+    patch, x, y, score = _columns(patch, x, y, score, number=len(truth_x))
+    used = truth_radiance > 0
+    return _rank(patch, _distances(patch, x, y, truth_x, truth_y, used), score, used)
 
 
 def score_unmixing(
@@ -82,19 +126,12 @@ def score_unmixing(
     Raises:
         InputError: if a patch number is not in 0..N-1 or the columns differ in length.
     """
-    patch = np.asarray(patch, dtype=np.int64)
-    x, y, radiance, score = (np.asarray(v, dtype=np.float64) for v in (x, y, radiance, score))
-    if any(v.shape != patch.shape for v in (x, y, radiance, score)) or patch.ndim != 1:
-        raise InputError("score_unmixing: patch, x, y, radiance and score must be columns of one length")
-    number, slots = truth_x.shape
-    if len(patch) and not (patch.min() >= 0 and patch.max() < number):
-        raise InputError(f"score_unmixing: patch numbers must lie in 0..{number - 1}")
+    number = len(truth_x)
+    patch, x, y, radiance, score = _columns(patch, x, y, radiance, score, number=number)
     used = truth_radiance > 0
     truths = int(used.sum())
-
-    distance = np.hypot(truth_x[patch] - x[:, None], truth_y[patch] - y[:, None])
-    distance = np.where(used[patch], distance, np.inf)  # [M, K]
-    ap = tuple(100 * ap for ap in _precisions(patch, distance, score, truths, slots))
+    distance = _distances(patch, x, y, truth_x, truth_y, used)
+    ap = tuple(100 * ap for ap in _rank(patch, distance, score, used).precisions())
     pairs = _match(patch, distance)
     found, slot = pairs[:, 0], pairs[:, 1]
     truth = truth_radiance[patch[found], slot]
@@ -110,28 +147,45 @@ def score_unmixing(
     )
 
 
-def _precisions(
+def _columns(patch: ArrayLike, *others: ArrayLike, number: int) -> tuple[NDArray[Any], ...]:
+    """Patch numbers and what goes with them as arrays of one length."""
+    patch = np.asarray(patch, dtype=np.int64)
+    columns = [np.asarray(v, dtype=np.float64) for v in others]
+    if any(v.shape != patch.shape for v in columns) or patch.ndim != 1:
+        raise InputError("score_unmixing: patch, x, y, radiance and score must be columns of one length")
+    if len(patch) and not (patch.min() >= 0 and patch.max() < number):
+        raise InputError(f"score_unmixing: patch numbers must lie in 0..{number - 1}")
+    return patch, *columns
+
+
+def _distances(
     patch: NDArray[np.int64],
-    distance: NDArray[np.float64],
-    score: NDArray[np.float64],
-    truths: int,
-    slots: int,
-) -> list[float]:
-    """AP in [0, 1] at each threshold."""
-    if not len(patch) or not slots:
-        return [0.0 for _ in THRESHOLDS]
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    truth_x: NDArray[np.floating],
+    truth_y: NDArray[np.floating],
+    used: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """From each detection to each truth of its patch, infinite for empty slots: ``[M, K]``."""
+    distance = np.hypot(truth_x[patch] - x[:, None], truth_y[patch] - y[:, None])
+    return np.where(used[patch], distance, np.inf)
+
+
+def _rank(
+    patch: NDArray[np.int64], distance: NDArray[np.float64], score: NDArray[np.float64], used: NDArray[np.bool_]
+) -> Ranking:
+    slots = used.shape[1]
     order = np.argsort(-score, kind="stable")
-    slot = distance.argmin(1)
-    nearest = distance[np.arange(len(patch)), slot][order]
-    identity = (patch * slots + slot)[order]
-    precisions = []
-    for threshold in THRESHOLDS:
-        close = np.flatnonzero(nearest <= threshold)
-        _, first = np.unique(identity[close], return_index=True)  # the highest score takes the truth
-        true_positive = np.zeros(len(patch), dtype=bool)
-        true_positive[close[first]] = True
-        precisions.append(average_precision(true_positive, truths))
-    return precisions
+    true_positive = np.zeros((len(THRESHOLDS), len(patch)), dtype=bool)
+    if len(patch) and slots:
+        slot = distance.argmin(1)
+        nearest = distance[np.arange(len(patch)), slot][order]
+        identity = (patch * slots + slot)[order]
+        for row, threshold in zip(true_positive, THRESHOLDS):
+            close = np.flatnonzero(nearest <= threshold)
+            _, first = np.unique(identity[close], return_index=True)  # the highest score takes the truth
+            row[close[first]] = True
+    return Ranking(patch[order], true_positive, used.sum(axis=1, dtype=np.int64))
 
 
 def _match(patch: NDArray[np.int64], distance: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from glint.errors import InputError
 from glint.grid import decode, encode
-from glint.metrics.unmixing import THRESHOLDS, average_precision, score_unmixing
+from glint.metrics.unmixing import THRESHOLDS, average_precision, rank_detections, score_unmixing
 from glint.patches import CONDITIONS, simulate_patches
 
 
@@ -245,3 +245,29 @@ def test_perfect_grid_answers_to_the_protocol_score_48_8():
     result = grid_answer(patches.x, patches.y, patches.radiance, 11, 3)
     assert result.count_accuracy == 100  # 0.5 px apart, no two targets fit into a cell of 1/3 px
     assert result.cso_map == pytest.approx(48.8, abs=1.0)
+
+
+# Weights
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=6, max_size=6), st.integers(0, 100))
+def test_a_patch_of_weight_k_counts_like_k_copies_of_it(often, seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform(0, 3, (2, 6, 3))
+    radiance = np.where(rng.random((6, 3)) < 0.8, 230.0, 0.0)
+    patch, slot = (v.ravel() for v in np.indices((6, 3)))
+    guess = [v[patch, slot] + rng.normal(0, 0.1, 18) for v in (x, y)]
+    score = rng.random(18)
+    ranking = rank_detections(patch, *guess, score, truth_x=x, truth_y=y, truth_radiance=radiance)
+    assert ranking.precisions() == pytest.approx(ranking.precisions(np.ones(6)))
+
+    copies = np.repeat(np.arange(6), often)
+    rows = [
+        (new, *(g[i] for g in guess), 230.0, score[i])
+        for new, old in enumerate(copies)
+        for i in np.flatnonzero(patch == old)
+    ]
+    columns = np.array(rows, dtype=float).reshape(-1, 5).T
+    copied = score_unmixing(*columns, truth_x=x[copies], truth_y=y[copies], truth_radiance=radiance[copies])
+    assert 100 * np.array(ranking.precisions(np.array(often, dtype=float))) == pytest.approx(np.array(copied.ap))
