@@ -10,7 +10,8 @@ take ``write(result)``, ``gap(gap)`` and ``close()``):
 - ``live_view.LiveView(host, port, status=..., device=...)``: the page, and the same two
 
 ``status`` is a function without arguments that returns a :class:`StreamStatus`; ``device`` one that returns a
-``DeviceState``, such as ``device_watch.DeviceWatch.state``. ``web.parse_address("127.0.0.1:8080")`` gives host and port.
+``DeviceState``, such as ``device_watch.DeviceWatch.state``. ``web.parse_address("127.0.0.1:8080")`` gives host
+and port.
 """
 
 from __future__ import annotations
