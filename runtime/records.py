@@ -9,11 +9,14 @@ from glint.types import Gap
 
 
 def target_records(result: Result) -> list[dict[str, Any]]:
-    """One object per target (see ``Targets.records``), with its ``track`` where targets are tracked."""
+    """One object per target (see ``Targets.records``).
+
+    Where targets are tracked, each has its ``track``: a number, or None as long as its track is not confirmed.
+    """
     rows = result.targets.records()
     if result.track is not None:
         for row, track in zip(rows, result.track.tolist()):
-            row["track"] = track
+            row["track"] = track if track >= 0 else None
     return rows
 
 

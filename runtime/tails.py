@@ -31,6 +31,8 @@ class Tails:
         if result.track is not None:
             targets = result.targets
             for track, x, y in zip(result.track.tolist(), targets.x.tolist(), targets.y.tolist()):
+                if track < 0:  # not confirmed yet
+                    continue
                 self._tails.setdefault(track, deque(maxlen=self._length)).append((x, y))
                 self._seen.pop(track, None)  # the order of this table is that of the last sight
                 self._seen[track] = self._count
