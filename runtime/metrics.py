@@ -27,7 +27,7 @@ def metrics_routes(telemetry: Telemetry, status: Status, device: Device | None) 
 
     def metrics(query: Mapping[str, str]) -> Answer:
         text = metrics_text(telemetry.snapshot(), status(), device() if device else None)
-        return Answer(text.encode(), CONTENT_TYPE)
+        return Answer(text.encode(errors="replace"), CONTENT_TYPE)
 
     def health(query: Mapping[str, str]) -> Answer:
         run = telemetry.snapshot()
