@@ -37,7 +37,7 @@ class UdpSink(Sink):
         host, port: of the receiver; a broadcast address is allowed.
 
     Raises:
-        InputError: if the host is not known or the port none.
+        InputError: if the host is not known, no way leads there, or the port is none.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -47,10 +47,14 @@ class UdpSink(Sink):
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         except (socket.gaierror, UnicodeError) as error:
             raise InputError(f"UDP host {host!r} is not known") from error
-        self._address: Any = address
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         self._socket.setblocking(False)
+        try:
+            self._socket.connect(address)  # no message is sent by this, but refusals are heard of
+        except OSError as error:
+            self._socket.close()
+            raise InputError(f"UDP {host}:{port}: {error.strerror or error}") from error
         self.where = f"{host}:{port}"
         self.sent = self.lost = 0
 
@@ -71,7 +75,7 @@ class UdpSink(Sink):
 
     def _send(self, data: bytes) -> None:
         try:
-            self._socket.sendto(data, self._address)
+            self._socket.send(data)
             self.sent += 1
         except OSError:  # nobody there, no route, no room: the next one may arrive
             self.lost += 1
@@ -119,7 +123,7 @@ class MqttSink(Sink):
             port = parts.port
         except ValueError as error:
             raise InputError("MQTT URL: the port is no number") from error  # the URL may hold a password
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0:
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0 or parts.query or "#" in url:
             raise InputError("MQTT URL: expected mqtt://HOST:PORT/TOPIC or mqtts://HOST:PORT/TOPIC")
         self.topic = unquote(parts.path).strip("/") or "glint"
         if any(c in self.topic for c in "+#\0"):
