@@ -20,11 +20,8 @@ from glint.runtime.tails import Tails
 ENCODERS = (
     ("libx264", "yuv420p"), ("libopenh264", "yuv420p"), ("mpeg4", "yuv420p"), ("ffv1", "bgr0"), ("mjpeg", "yuvj420p"),
 )  # fmt: skip
-_OPTIONS = {
-    "libx264": {"crf": "20", "preset": "veryfast", "bf": "0"},
-    "mpeg4": {"qscale": "3"},
-    "mjpeg": {"qscale": "3"},
-}
+_SHARP = {"qmin": "2", "qmax": "5"}
+_OPTIONS = {"libx264": {"crf": "20", "preset": "veryfast", "bf": "0"}, "mpeg4": _SHARP, "mjpeg": _SHARP}
 _CONTAINERS = {".mp4": {"movflags": "frag_keyframe+empty_moov+default_base_moof"}, ".mkv": {}}
 _TICKS = 1000  # per second, of the times of frames
 

@@ -87,7 +87,7 @@ def test_a_killed_run_leaves_a_video_that_plays(tmp_path: Path, ending: str) -> 
         "import os, sys; sys.path.insert(0, sys.argv[2]); from made_results import made_result\n"
         "from glint.runtime.overlay_video import OverlayVideo\n"
         "sink = OverlayVideo(sys.argv[1])\n"
-        "for n in range(200): sink.write(made_result(n, t_ns=n * 33_000_000))\n"
+        "for n in range(64): sink.write(made_result(n, t_ns=n * 33_000_000))\n"
         "os.kill(os.getpid(), 9)"
     )
     here = str(Path(__file__).parent)
@@ -95,7 +95,7 @@ def test_a_killed_run_leaves_a_video_that_plays(tmp_path: Path, ending: str) -> 
     frames: list[object] = []
     with av.open(str(path)) as container, suppress(av.FFmpegError):
         frames.extend(container.decode(video=0))
-    assert len(frames) > 100
+    assert len(frames) >= 30
 
 
 def test_an_existing_file_another_ending_and_a_bad_rate_are_refused_at_once(tmp_path: Path) -> None:

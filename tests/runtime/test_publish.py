@@ -102,7 +102,8 @@ class Broker:
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
         for client in self._clients:
-            client.close()
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         while True:
