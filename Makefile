@@ -7,7 +7,7 @@ WHEEL := $(VENV)/wheel
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 SOURCES := pyproject.toml README.md LICENSE $(shell find core training export calibration runtime benchmarks zoo \
-             -name '*.py' -o -name '*.onnx' -o -name '*.json' -o -name py.typed)
+             -name '*.py' -o -name '*.onnx' -o -name '*.json' -o -name '*.html' -o -name py.typed)
 
 .PHONY: help demo test format clean
 .DEFAULT_GOAL := help
@@ -52,7 +52,7 @@ $(VENV)/run.deps: constraints.txt pyproject.toml | $(VENV)
 $(VENV)/dev.deps: constraints.txt pyproject.toml | $(VENV)
 	$(PYTHON) -m venv $(VENV)/dev
 	$(DEV)/python $(PIP_INSTALL) -c constraints.txt torch
-	$(DEV)/python $(PIP_INSTALL) -c constraints.txt numpy scipy onnxruntime pillow safetensors onnx onnxscript \
+	$(DEV)/python $(PIP_INSTALL) -c constraints.txt numpy scipy onnxruntime pillow safetensors onnx onnxscript paho-mqtt \
 	  pytest hypothesis ruff mypy "tensorrt_rtx ; sys_platform == 'linux' and platform_machine == 'x86_64'"
 	touch $@
 

@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 _EXTRAS = {
-    "torch": "train", "safetensors": "train", "onnx": "export", "onnxscript": "export", "av": "video",
+    "torch": "train", "safetensors": "train", "onnx": "export", "onnxscript": "export", "av": "video", "paho": "mqtt",
 }  # fmt: skip
 
 

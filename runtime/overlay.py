@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from glint.runtime.pipeline import Result
+from glint.runtime.tails import Points
 from glint.types import Targets
 
 _FOUND, _TRUE, _BOX, _TEXT, _PAPER = (255, 80, 60), (90, 220, 120), (255, 200, 60), (230, 230, 230), (18, 18, 20)
+_TAIL = (80, 190, 255)
 _INSET = 7  # pixels of the middle of a patch that an inset shows
 _PATCH_ZOOM = 22  # screen pixels per pixel in the insets
 _GAP = 8
@@ -26,25 +29,37 @@ def stretch(image: NDArray[np.generic], low: float = 0.5, high: float = 99.9) ->
     return (255 * np.clip(scaled, 0, 1)).astype(np.uint8)
 
 
-def draw_overlay(result: Result, truth: Targets | None = None) -> NDArray[np.uint8]:
+def draw_overlay(
+    result: Result, truth: Targets | None = None, tails: Mapping[int, Points] | None = None
+) -> NDArray[np.uint8]:
     """One RGB picture ``uint8 [H, W, 3]``: the frame, and below it the largest clusters.
 
-    Boxes mark blobs, red crosses found targets, green circles true ones.
+    Corners mark blobs and leave their pixels free, red crosses in the magnified clusters found targets, green
+    circles true ones; blue lines are the tails of tracks. Frames of one size give pictures of one size.
     """
     height, width = result.frame.shape
     zoom = max(1, min(3, _MAX_SIDE // max(height, width)))
     picture = _enlarged(stretch(result.frame.data), zoom)
     draw = ImageDraw.Draw(picture)
+    for points in (tails or {}).values():
+        draw.line([((x + 0.5) * zoom, (y + 0.5) * zoom) for x, y in points], fill=_TAIL)
     size = result.spots.patches.shape[-1]
     for i, (left, top) in enumerate(zip(result.spots.left, result.spots.top)):
-        box = [(left - 0.5) * zoom, (top - 0.5) * zoom, (left + size - 0.5) * zoom, (top + size - 0.5) * zoom]
-        draw.rectangle(box, outline=_BOX)
-        draw.text((box[2] + 2, box[1] - 2), str(i), fill=_BOX, font=_font())
+        box = (left * zoom, top * zoom, (left + size) * zoom - 1, (top + size) * zoom - 1)
+        _corners(draw, box, zoom * size // 3)
+        draw.text((box[2] + 3, box[1] - 2), str(i), fill=_BOX, font=_font())
     strip = _insets(result, truth, picture.width)
     sheet = Image.new("RGB", (picture.width, picture.height + strip.height), _PAPER)
     sheet.paste(picture, (0, 0))
     sheet.paste(strip, (0, picture.height))
     return np.asarray(sheet)
+
+
+def _corners(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], length: float) -> None:
+    left, top, right, bottom = box
+    for x, inwards in ((left, 1), (right, -1)):
+        for y, downwards in ((top, 1), (bottom, -1)):
+            draw.line([(x + inwards * length, y), (x, y), (x, y + downwards * length)], fill=_BOX)
 
 
 def _enlarged(image: NDArray[np.uint8], zoom: int) -> Image.Image:
@@ -61,7 +76,7 @@ def _insets(result: Result, truth: Targets | None, width: int) -> Image.Image:
     room = max(1, (width - _GAP) // (side + _GAP))
     count = np.bincount(result.targets.blob, minlength=len(result.spots.patches))
     order = np.lexsort((np.arange(len(count)), -count))[:room]
-    strip = Image.new("RGB", (width, side + 3 * _GAP + 14 if len(order) else 30), _PAPER)
+    strip = Image.new("RGB", (width, side + 3 * _GAP + 14), _PAPER)
     draw = ImageDraw.Draw(strip)
     if not len(order):
         draw.text((_GAP, 8), "nothing found", fill=_TEXT, font=_font())
@@ -90,7 +105,10 @@ def _patch_picture(result: Result, blob: int, truth: Targets | None) -> Image.Im
     if truth is not None:
         for x, y in place(truth):
             draw.ellipse([x - 5, y - 5, x + 5, y + 5], outline=_TRUE, width=2)
-    for x, y in place(result.targets.select(result.targets.blob == blob)):
+    found = result.targets.select(result.targets.blob == blob)
+    for (x, y), a, b in zip(place(found), found.sigma_x * _PATCH_ZOOM, found.sigma_y * _PATCH_ZOOM):
+        if a > 2 and b > 2:  # screen pixels; false for NaN too
+            draw.ellipse([x - a, y - b, x + a, y + b], outline=_FOUND)
         draw.line([x - 4, y - 4, x + 4, y + 4], fill=_FOUND, width=2)
         draw.line([x - 4, y + 4, x + 4, y - 4], fill=_FOUND, width=2)
     return picture

@@ -37,7 +37,7 @@ def test_every_pin_is_one_version(name):
 @pytest.mark.parametrize("name", JETSON)
 def test_jetpack_pins_what_the_device_needs(name):
     pinned = {canonicalize_name(pin.name): next(iter(pin.specifier)).version for pin in pins(name)}
-    for needed in requirements("tensorrt", "video"):
+    for needed in requirements("tensorrt", "video", "mqtt"):
         version = pinned[canonicalize_name(needed.name)]
         assert needed.specifier.contains(version), f"{needed} against {version}"
 

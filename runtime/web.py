@@ -1,0 +1,237 @@
+"""A small web server in threads: answers GET by a table of paths, and never makes its owner wait.
+
+Each client has a thread; the number of clients is bounded, the rest is turned away with 503, and one that does
+not take what it is sent within ten seconds is cut off. Pages of other sites can neither read nor embed an answer.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import json
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from glint.cli import talk
+from glint.errors import InputError, OutputError
+
+CLIENTS = 64  # at once; a browser holds up to six connections
+_PATIENCE_S = 10.0  # for a request to come in, or an answer to go out
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"
+_HINTS = {
+    errno.EADDRINUSE: "another program, maybe another glint, listens there: choose another port",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+    errno.EACCES: "ports below 1024 need root: choose a higher one",
+}
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a path answers.
+
+    Attributes:
+        body: the content.
+        kind: its media type.
+        status: HTTP status code.
+        headers: beyond, or instead of, those that every answer has.
+    """
+
+    body: bytes
+    kind: str = "application/json"
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Route = Callable[[Mapping[str, str]], Answer]
+
+
+def json_answer(value: Any, status: int = 200) -> Answer:
+    """A JSON document."""
+    return Answer(json.dumps(value, allow_nan=False).encode(), status=status)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of ``127.0.0.1:8080``, ``[::1]:8080``, ``http://localhost:8080`` or ``:8080`` (this machine only).
+
+    Raises:
+        InputError: if it is none of these.
+    """
+    expected = InputError(f"address {text!r}: expected HOST:PORT, such as 127.0.0.1:8080")
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise expected from error
+    if port is None or parts.scheme != "http" or parts.username or parts.path.strip("/") or parts.query:
+        raise expected
+    return host or "127.0.0.1", port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class WebServer:
+    """Serves ``routes`` from the moment it is made until :meth:`close`.
+
+    Args:
+        host, port: where to listen; port 0 takes any free one.
+        routes: by path; each is given the query's parameters and may be called by several threads at once.
+        what: named in the warning that other machines can look.
+
+    Raises:
+        InputError: if ``host`` is not an address of this machine.
+        OutputError: if the port is in use or not allowed.
+    """
+
+    def __init__(self, host: str, port: int, routes: Mapping[str, Route], *, what: str, clients: int = CLIENTS) -> None:
+        self._server = _bound(host, port)
+        self._server.routes, self._server.most, self._server.private = routes, clients, is_loopback(host)
+        self.host, self.port = host, int(self._server.server_address[1])
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        if not self._server.private:
+            talk(f"warning: {what} at {self.url} can be seen by every machine that reaches this one")
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="web", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening and hang up on every client; may be called twice."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._server.hang_up()
+        self._thread.join()
+
+
+def _bound(host: str, port: int) -> _Server:
+    if not 0 <= port <= 65535:
+        raise InputError(f"port {port}: expected 0 to 65535")
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return _Server(family, address[:2])
+    except socket.gaierror as error:
+        raise InputError(f"host {host!r} is not known: {error.strerror}") from error
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0)
+        raise OutputError(f"cannot listen on {host}:{port}: {error.strerror or error}", hint=hint) from error
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 32
+    routes: Mapping[str, Route]
+    most: int
+    private: bool
+
+    def __init__(self, family: socket.AddressFamily, address: Any) -> None:
+        self.address_family = family
+        self._open: dict[socket.socket, threading.Thread | None] = {}
+        self._lock = threading.Lock()
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's, which asks the name service who we are.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            full = len(self._open) >= self.most
+            if not full:
+                self._open[request] = None
+        if full:
+            request.settimeout(0.1)
+            with suppress(OSError):
+                request.sendall(_BUSY)
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._open[request] = threading.current_thread()
+        super().process_request_thread(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone is no news; a fault of ours is."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+    def hang_up(self) -> None:
+        with self._lock:
+            still = list(self._open.items())
+        for request, _ in still:
+            with suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
+        for _, thread in still:
+            if thread is not None:
+                thread.join(timeout=2.0)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = _PATIENCE_S
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        route = self.server.routes.get(parts.path)
+        if not self._welcome():
+            answer = Answer(b"this address is for this machine only\n", "text/plain", 403)
+        elif route is None:
+            answer = Answer(b"not found\n", "text/plain", 404)
+        else:
+            answer = route(dict(parse_qsl(parts.query)))
+        self.send_response(answer.status)
+        headers = {**_HEADERS, "Content-Type": answer.kind, "Content-Length": str(len(answer.body)), **answer.headers}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def _welcome(self) -> bool:
+        """A page that names a host of its own which leads here must not read what this machine shows itself."""
+        if not self.server.private:
+            return True
+        try:
+            return is_loopback(urlsplit(f"//{self.headers.get('Host', 'localhost')}").hostname or "")
+        except ValueError:
+            return False
+
+    def version_string(self) -> str:
+        return "glint"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are no news."""

@@ -1,0 +1,64 @@
+"""The files for devices fit the package that they start."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from glint.errors import EXIT_INTERRUPTED, EXIT_USAGE
+
+ROOT = Path(__file__).resolve().parents[1]
+UNIT = ROOT / "deploy" / "glint.service"
+CONTAINER = ROOT / "deploy" / "Dockerfile.jetpack6"
+
+
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("needs systemd-analyze")
+    copy = tmp_path / UNIT.name  # glint need not be installed where the tests run
+    copy.write_text(UNIT.read_text(encoding="utf-8").replace("/opt/glint/bin/glint", "/bin/true"), encoding="utf-8")
+    done = subprocess.run([program, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False)
+    ours = [line for line in done.stderr.splitlines() if "glint" in line]
+    assert (ours, done.returncode) == ([], 0), done.stderr
+
+
+def test_the_unit_knows_the_exit_codes() -> None:
+    text = UNIT.read_text(encoding="utf-8")
+    assert f"RestartPreventExitStatus={EXIT_USAGE}\n" in text
+    assert f"SuccessExitStatus={EXIT_INTERRUPTED}\n" in text
+
+
+def test_the_unit_and_its_settings_name_the_same_variables() -> None:
+    used = set(re.findall(r"\$(\w+)", UNIT.read_text(encoding="utf-8")))
+    settings = (ROOT / "deploy" / "glint.env").read_text(encoding="utf-8")
+    assert used == set(re.findall(r"^(\w+)=", settings, re.MULTILINE))
+
+
+def test_the_container_is_given_what_the_package_is_built_from() -> None:
+    lines = CONTAINER.with_name(CONTAINER.name + ".dockerignore").read_text(encoding="utf-8").splitlines()
+    given = {line[1:] for line in lines if line.startswith("!")}
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    folders = set(re.findall(r'^"?glint[\w.]*"? = "(\w+)"$', project, re.MULTILINE))
+    assert {"core", "runtime", "zoo"} <= folders
+    assert given == folders | {"pyproject.toml", "README.md", "LICENSE", "constraints-jetpack6.txt"}
+    assert all((ROOT / name).exists() for name in given)
+
+
+def test_the_container_installs_what_the_package_asks_for() -> None:
+    (line,) = re.findall(r"constraints-jetpack6.txt \\\n\s+(.*)\n", CONTAINER.read_text(encoding="utf-8"))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    wanted = set()
+    for key in ("dependencies", "tensorrt", "video", "mqtt"):
+        (body,) = re.findall(rf"^{key} = \[(.*)\]$", project, re.MULTILINE)
+        wanted |= {re.match(r"[\w-]+", entry)[0] for entry in re.findall(r'"([^"]+)"', body)}
+    assert set(line.split()) == wanted
+
+
+def test_no_file_for_devices_holds_a_credential() -> None:
+    for path in (ROOT / "deploy").iterdir():
+        assert not re.search(r"//[^/\s]*:[^/\s]*@|(?i:token|passwd|docker login)", path.read_text(encoding="utf-8"))
