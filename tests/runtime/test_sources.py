@@ -131,8 +131,8 @@ def test_a_source_without_images_is_a_source_error(tmp_path: Path, uri: str, wor
 
 
 def test_an_unknown_scheme_is_named_beside_the_known_ones() -> None:
-    with pytest.raises(SourceError, match="rtsp://") as caught:
-        open_source("rtsp://camera/stream")
+    with pytest.raises(SourceError, match="ftp://") as caught:
+        open_source("ftp://camera/stream")
     assert "synthetic://" in (caught.value.hint or "")
 
 
