@@ -85,6 +85,7 @@ class Recorder(Sink):
             self._end_event()
             self._wait(frame)
             return
+        self._forget(frame.t_ns)
         while self._ring:
             self._keep(self._ring.popleft())
         self._ring_bytes = 0
@@ -116,10 +117,12 @@ class Recorder(Sink):
         """Hold an item until an event asks for it or it is too old."""
         self._ring.append(item)
         self._ring_bytes += _size(item)
-        while self._ring[0].t_ns < item.t_ns - self._before_ns or self._ring_bytes > RING_BYTES:
+        self._forget(item.t_ns)
+
+    def _forget(self, t_ns: int) -> None:
+        """Drop what would be too old for an event that begins now, and what is too much."""
+        while self._ring and (self._ring[0].t_ns < t_ns - self._before_ns or self._ring_bytes > RING_BYTES):
             self._ring_bytes -= _size(self._ring.popleft())
-            if not self._ring:
-                break
 
     def _keep(self, item: Frame | Gap) -> None:
         record = encode_frame(item) if isinstance(item, Frame) else encode_gap(item, self._next_index)
@@ -135,9 +138,13 @@ class Recorder(Sink):
         self.recorded += isinstance(item, Frame)
 
     def _find_older(self) -> None:
-        if self.max_bytes is not None and self.folder.is_dir():
+        if self.max_bytes is None or not self.folder.is_dir():
+            return
+        try:
             self._older.extend((path, path.stat().st_size) for path in recordings(self.folder))
-            self._older_bytes = sum(size for _, size in self._older)
+        except OSError as error:
+            raise OutputError(f"cannot record into {self.folder}: {error.strerror or error}") from error
+        self._older_bytes = sum(size for _, size in self._older)
 
     def _make_room(self, needed: int) -> None:
         """Delete the oldest recordings until a present file of this size fits."""

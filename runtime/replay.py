@@ -85,11 +85,13 @@ def _files(uri: str, path: str) -> list[Path]:
     try:
         if Path(path).is_file():
             return [Path(path)]
-        if Path(path).is_dir():
-            return _only_run(uri, recordings(Path(path)))
-        files = sorted(Path(p) for p in glob.glob(path))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+        is_folder = Path(path).is_dir()
+        # Path.glob takes no absolute pattern.
+        files = recordings(Path(path)) if is_folder else sorted(Path(p) for p in glob.glob(path))  # noqa: PTH207
     except OSError as error:
         raise SourceError(f"{uri}: {error.strerror or error}") from error
+    if is_folder:
+        return _only_run(uri, files)
     if not files:
         raise SourceError(f"{uri}: no such file or folder")
     return files
