@@ -40,8 +40,10 @@ def redact(text: str) -> str:
 
 
 def _mask(rest: str) -> str:
-    # The last @ counts: an unescaped / ? # or @ in a password must not end its hiding place.
-    _, user, rest = rest.rpartition("@")
+    # The last @ counts: an unescaped / or @ in a password must not end its hiding place.
+    before, user, rest = rest.rpartition("@")
+    if "?" in before or "#" in before:
+        return "***"  # of a password or of the query: nobody can tell where the host is
     place = re.split(r"[?#]", rest, maxsplit=1)
     path = re.sub(r"=[^/]*", "=***", place[0])
     return ("***@" if user else "") + path + ("?***" if len(place) > 1 else "")

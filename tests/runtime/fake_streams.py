@@ -8,7 +8,7 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -128,26 +128,6 @@ class TcpServer:
                     return
             except TimeoutError:
                 continue
-
-
-def within(seconds: float, action: Callable[[], Any]) -> Any:
-    """Run in a thread of its own; fails if that takes too long, passes its error on."""
-    box: list[Any] = []
-
-    def call() -> None:
-        try:
-            box.append((action(), None))
-        except BaseException as error:
-            box.append((None, error))
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    assert not thread.is_alive(), f"still waiting after {seconds} s"
-    value, error = box[0]
-    if error is not None:
-        raise error
-    return value
 
 
 class RtspServer(TcpServer):
