@@ -133,8 +133,11 @@ class _Stream(Connection):
             for packet in container.demux(container.streams.video[0]):
                 arrived = time.monotonic_ns()
                 try:
-                    pictures = packet.decode()
+                    # A decoder would fill in what a damaged packet lacks.
+                    pictures = None if packet.is_corrupt else packet.decode()
                 except self._av.error.InvalidDataError:
+                    pictures = None
+                if pictures is None:
                     pictures, lost = [], "damaged data"
                 for picture in pictures:
                     if picture.is_corrupt:

@@ -14,7 +14,6 @@ from glint.runtime.sources import Skipped, Source
 from glint.types import Frame
 
 GREY_PARAMETERS: dict[str, Converter] = {"gray": one_of("luma"), "bits": full_scale_of_bits}
-_TELLS_ITS_LENGTH = ("matroska", "mov", "avi")  # other formats estimate it from what is there
 _SLACK = Fraction(1, 10)  # seconds that a whole file may end before its stated length
 
 
@@ -74,11 +73,8 @@ class VideoSource(Source):
                 index += 1
             if not index:
                 raise SourceError(f"{self.uri}: no frame can be decoded" + self._first_reason())
-            if (whole := _length(container, stream)) is not None and clock.end < whole - clock.period - _SLACK:
-                raise SourceLostError(
-                    f"{self.uri} is cut off: it ends after {float(clock.end):.3f} s of {float(whole):.3f} s",
-                    hint="the frames so far are good",
-                )
+            if missing := _missing(container, stream, index + len(self.skipped), clock.end):
+                raise SourceLostError(f"{self.uri} is cut off: {missing}", hint="the frames so far are good")
 
     def _pictures(self, av: Any, container: Any, stream: Any) -> Iterator[Any]:
         packets = container.demux(stream)
@@ -92,15 +88,14 @@ class VideoSource(Source):
             except (av.error.FFmpegError, OSError) as error:
                 raise SourceLostError(f"{self.uri} breaks off: {reason_of(error)}") from error
             try:
-                pictures = packet.decode()
+                # A decoder would fill in what a damaged packet lacks.
+                pictures = None if packet.is_corrupt else packet.decode()
             except av.error.FFmpegError as error:
                 self.skipped.append(Skipped(f"{self.path.name}, packet {number}", reason_of(error)))
                 continue
-            for picture in pictures:
-                if picture.is_corrupt:
-                    self.skipped.append(Skipped(f"{self.path.name}, packet {number}", "the picture is damaged"))
-                else:
-                    yield picture
+            if pictures is None or any(picture.is_corrupt for picture in pictures):
+                self.skipped.append(Skipped(f"{self.path.name}, packet {number}", "it is damaged"))
+            yield from (picture for picture in pictures or () if not picture.is_corrupt)
 
     def _first_reason(self) -> str:
         return f"; the first: {self.skipped[0].reason}" if self.skipped else ""
@@ -126,21 +121,20 @@ class _Clock:
 
     @property
     def end(self) -> Fraction:
-        """When the last frame is over."""
-        if self._last is None or self._start is None:
-            return Fraction(0)
-        return self._last - self._start + self.period
+        """When the last frame is over, on the clock of the file."""
+        return (self._last or Fraction(0)) + self.period
 
 
-def _length(container: Any, stream: Any) -> Fraction | None:
-    """Seconds that the file states for the stream, or None."""
-    if not any(name in container.format.name for name in _TELLS_ITS_LENGTH):
-        return None
-    if stream.duration:
-        return Fraction(stream.duration * Fraction(stream.time_base))
-    if container.duration and len(container.streams) == 1:  # else it may be that of the sound
-        return Fraction(container.duration, 10**6)
-    return None
+def _missing(container: Any, stream: Any, frames: int, end: Fraction) -> str:
+    """What a file lacks of the length that it states, or ""."""
+    if stream.frames > frames:
+        return f"it holds {frames} of its {stream.frames} frames"
+    # Other formats estimate their length from what is there; with sound it may be the sound's.
+    if "matroska" in container.format.name and container.duration and len(container.streams) == 1:
+        whole = Fraction(container.duration, 10**6)
+        if end < whole - _SLACK:
+            return f"it ends after {float(end):.3f} s of {float(whole):.3f} s"
+    return ""
 
 
 def reason_of(error: Exception) -> str:

@@ -29,13 +29,17 @@ def encode(
     frames: np.ndarray, container: str, codec: str, pixels: str, *, stamps: Sequence[int] | None = None
 ) -> bytes:
     """A video file; ``frames`` fills the first plane, any chroma is neutral; 30 frames per second."""
-    return b"".join(packets(frames, container, codec, pixels, stamps=stamps))
+    return _encode(frames, container, codec, pixels, stamps)[0]
 
 
-def packets(
-    frames: np.ndarray, container: str, codec: str, pixels: str, *, stamps: Sequence[int] | None = None
-) -> list[bytes]:
-    """The file in parts: one for each frame, with what the container puts before it; the last is the trailer."""
+def packets(frames: np.ndarray, container: str, codec: str, pixels: str) -> list[bytes]:
+    """A stream in parts: one for each frame, with what stands before it; the last is the trailer."""
+    return _encode(frames, container, codec, pixels, None)[1]
+
+
+def _encode(
+    frames: np.ndarray, container: str, codec: str, pixels: str, stamps: Sequence[int] | None
+) -> tuple[bytes, list[bytes]]:
     buffer = io.BytesIO()
     parts: list[bytes] = []
 
@@ -56,7 +60,7 @@ def packets(
         for packet in stream.encode(None):
             output.mux(packet)
     cut()
-    return parts
+    return buffer.getvalue(), parts
 
 
 def fill(picture: Any, image: np.ndarray) -> Any:
