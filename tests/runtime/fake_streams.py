@@ -80,11 +80,11 @@ def fill(picture: Any, image: np.ndarray) -> Any:
 class TcpServer:
     """Serves one script per connection: bytes are sent, ``"stall"`` waits for the end, then the socket closes.
 
-    After the last script nobody listens any more.
+    The last script is for all connections that follow; with ``ends`` nobody listens after it.
     """
 
-    def __init__(self, *scripts: Sequence[bytes | str]) -> None:
-        self.scripts = list(scripts)
+    def __init__(self, *scripts: Sequence[bytes | str], ends: bool = False) -> None:
+        self.scripts, self.ends = list(scripts), ends
         self.ended = threading.Event()
         self.accepted = 0
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -104,11 +104,12 @@ class TcpServer:
         assert not self._thread.is_alive()
 
     def _serve(self) -> None:
-        for script in self.scripts:
+        while not (self.ends and self.accepted == len(self.scripts)):
             connection, _ = self._socket.accept()
             with connection:
                 if self.ended.is_set():
                     return
+                script = self.scripts[min(self.accepted, len(self.scripts) - 1)]
                 self.accepted += 1
                 self.play(connection, script)
         self._socket.close()
@@ -137,12 +138,12 @@ class TcpServer:
 class RtspServer(TcpServer):
     """RTSP with RTP inside its TCP connection; scripts hold MPEG-TS bytes.
 
-    With ``password`` only requests that carry ``Basic`` credentials ``user:password`` are served.
+    With a ``user`` (``NAME:PASSWORD``) only requests that carry it as ``Basic`` credentials are served.
     """
 
-    def __init__(self, *scripts: Sequence[bytes | str], password: str = "") -> None:
-        super().__init__(*scripts)
-        self.credentials = base64.b64encode(f"user:{password}".encode()).decode() if password else ""
+    def __init__(self, *scripts: Sequence[bytes | str], ends: bool = False, user: str = "") -> None:
+        super().__init__(*scripts, ends=ends)
+        self.credentials = base64.b64encode(user.encode()).decode()
         self.refused = 0
 
     def play(self, connection: socket.socket, script: Sequence[bytes | str]) -> None:
