@@ -125,9 +125,7 @@ class _Pipeline(Connection):
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._listener.join()
-        if self._frames >= 0:
-            os.close(self._frames)
-            self._frames = -1
+        os.close(self._frames)
 
     def _fill(self, view: memoryview, deadline: float) -> bool:
         """Read until the buffer is full; False if the pipeline ends before."""

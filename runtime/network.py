@@ -93,11 +93,10 @@ class _Stream(Connection):
 
     def close(self) -> None:
         """See the base class."""
-        if not self._closed.is_set():
-            self._closed.set()
-            with suppress(queue.Empty):  # the thread may be about to put one more, and no second
-                self._items.get_nowait()
-            os.close(self._readable)
+        self._closed.set()
+        with suppress(queue.Empty):  # the thread may be about to put one more, and no second
+            self._items.get_nowait()
+        os.close(self._readable)
 
     def _run(self, url: str, options: dict[str, str]) -> None:
         delivered = False

@@ -71,7 +71,7 @@ class Connection(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of it; never waits long."""
+        """Let go of it; called once, never waits long."""
 
 
 class LiveSource(Source):
@@ -122,18 +122,18 @@ class LiveSource(Source):
         """What is captured, each with the reason why something is missing before it."""
         connection, captured = self._attempt()
         missing = ""
-        try:
-            while captured is not None:
-                yield captured, missing or captured.lost
-                missing = ""
-                try:
+        while True:
+            try:
+                while captured is not None:
+                    yield captured, missing or captured.lost
+                    missing = ""
                     captured = connection.read(self.policy.timeout)
-                except SourceLostError as error:
-                    connection.close()
-                    missing = redact(str(error))
-                    connection, captured = self._come_back(missing)
-        finally:
-            connection.close()
+                return
+            except SourceLostError as error:
+                missing = redact(str(error))
+            finally:
+                connection.close()
+            connection, captured = self._come_back(missing)
 
     def _attempt(self) -> tuple[Connection, Captured | None]:
         """A connection and its first frame."""
