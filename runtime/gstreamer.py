@@ -124,7 +124,7 @@ class _Pipeline(Connection):
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        self._listener.join()
+        self._listener.join(_GRACE)
         os.close(self._frames)
 
     def _fill(self, view: memoryview, deadline: float) -> bool:
