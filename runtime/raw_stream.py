@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,8 @@ class RawSource(Source):
     def __init__(self, uri: str, path: str | None, layout: RawLayout) -> None:
         super().__init__(uri)
         self.path, self.layout = path, layout
+        if path is not None and Path(path).is_file():
+            self.total = Path(path).stat().st_size // layout.frame_bytes
         self._waker = Waker()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -87,16 +89,12 @@ class RawSource(Source):
                     raise SourceError(f"{self.uri}: there is no standard input")
                 return sys.stdin.fileno()
             # A named pipe without a writer must not hold us where close() cannot wake us.
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            return os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
             if isinstance(error, SourceError):
                 raise
             reason = getattr(error, "strerror", None) or str(error)
             raise SourceError(f"{self.uri}: {reason}") from error
-        status = os.fstat(descriptor)
-        if stat.S_ISREG(status.st_mode):
-            self.total = status.st_size // self.layout.frame_bytes
-        return descriptor
 
     def _read(self, descriptor: int, index: int) -> NDArray[Any] | None:
         """The next frame, None at the end."""
