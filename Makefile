@@ -53,7 +53,7 @@ $(VENV)/dev.deps: constraints.txt pyproject.toml | $(VENV)
 	$(PYTHON) -m venv $(VENV)/dev
 	$(DEV)/python $(PIP_INSTALL) -c constraints.txt torch
 	$(DEV)/python $(PIP_INSTALL) -c constraints.txt numpy scipy onnxruntime pillow safetensors onnx onnxscript paho-mqtt \
-	  pytest hypothesis ruff mypy "tensorrt_rtx ; sys_platform == 'linux' and platform_machine == 'x86_64'"
+	  pytest hypothesis ruff mypy av "tensorrt_rtx ; sys_platform == 'linux' and platform_machine == 'x86_64'"
 	touch $@
 
 $(VENV)/%.installed: $(VENV)/%.deps $(WHEEL).built

@@ -1,8 +1,9 @@
-"""Where frames come from, by URI: a folder, a glob, an image, or ``synthetic://``."""
+"""Where frames come from, by URI: what a source is, images and simulated scenes; other modules know the rest."""
 
 from __future__ import annotations
 
 import glob
+import importlib
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -16,8 +17,14 @@ import numpy as np
 from glint.datasets import image_files
 from glint.errors import InputError, SourceError
 from glint.images import SUFFIXES, read_image
+from glint.runtime.source_uri import parameters, positive, safe_uri, split_path
+from glint.runtime.waiting import Closed, Pacer
 from glint.scenes import SceneConfig, parse_synthetic, read_background, simulate_scene
 from glint.types import Frame, Gap
+
+VIDEO_SUFFIXES = (
+    ".mkv", ".avi", ".mp4", ".mov", ".nut", ".m4v", ".webm", ".ts", ".m2ts", ".mts", ".mpg", ".wmv", ".y4m",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Source(ABC):
     """An iterable of frames.
 
     Attributes:
-        uri: what the user asked for.
+        uri: what the user asked for, without credentials.
         total: number of frames, if known.
         live: its frames come at their own pace, whether or not anybody takes them.
         skipped: frames that could not be read so far.
@@ -43,7 +50,7 @@ class Source(ABC):
     live: bool = False
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri
+        self.uri = safe_uri(uri)
         self.skipped: list[Skipped] = []
 
     def refuse_collisions(self, folder: Path | None) -> None:  # noqa: B027  (frames of most sources are no files)
@@ -117,38 +124,88 @@ def _full_scale(data: np.ndarray[tuple[int, int], np.dtype[np.generic]]) -> floa
 
 
 class SyntheticSource(Source):
-    """A simulated scene with known truth (see ``glint.scenes``)."""
+    """A simulated scene with known truth (see ``glint.scenes``).
 
-    def __init__(self, uri: str, config: SceneConfig) -> None:
+    With a ``rate`` it is live: that many frames per second at most, and the time of each is that at
+    which it comes.
+    """
+
+    def __init__(self, uri: str, config: SceneConfig, rate: float | None = None) -> None:
         super().__init__(uri)
-        self.config = config
+        self.config, self.rate = config, rate
+        self.live = rate is not None
         self.total = config.frames
         self.background = read_background(Path(config.background), config.bits) if config.background else None
+        self._pacer = Pacer()
 
     def __iter__(self) -> Iterator[Frame]:
         for frame, truth in simulate_scene(self.config, self.background):
-            yield replace(frame, truth=truth)
+            if self.rate is None:
+                yield replace(frame, truth=truth)
+                continue
+            try:
+                now = self._pacer.wait(round(1e9 * frame.index / self.rate))
+            except Closed:
+                return
+            yield replace(frame, truth=truth, t_ns=now)
+
+    def close(self) -> None:
+        """See the base class."""
+        self._pacer.close()
+
+
+def _open_synthetic(uri: str) -> SyntheticSource:
+    before, mark, query = uri.partition("?")
+    words = query.split("&")
+    rates = [word for word in words if word.startswith("rate=")]
+    scene = parse_synthetic(before + mark + "&".join(word for word in words if word not in rates))
+    return SyntheticSource(uri, scene, parameters(uri, "&".join(rates), {"rate": positive}).get("rate"))
+
+
+# Each in a module of its own, imported when it is asked for: (module, function of the URI).
+_SCHEMES = {
+    "v4l2": ("camera", "open_camera"),
+    "rtsp": ("network", "open_network"),
+    "rtsps": ("network", "open_network"),
+    "udp": ("network", "open_network"),
+    "tcp": ("network", "open_network"),
+    "gst": ("gstreamer", "GstSource"),
+    "raw": ("raw_stream", "open_raw"),
+    "replay": ("replay", "open_replay"),
+}
+_BARE = ("gst", "raw", "replay")  # no // behind them
+_KNOWN = (
+    "a folder, a glob, an image or video file, v4l2:///dev/video0, rtsp://, udp://, tcp://, gst:PIPELINE, "
+    "raw:-?size=..., replay:FOLDER, synthetic://"
+)
 
 
 def open_source(uri: str) -> Source:
     """Find out what a URI means.
 
     Args:
-        uri: a folder, a glob pattern (``night/*.png``), an image file, each optionally with
-            ``file://`` before it, or ``synthetic://?size=640x512&frames=100&...``.
+        uri: a folder, a glob pattern (``night/*.png``), an image or video file, each optionally with
+            ``file://`` before it; ``v4l2://``, ``rtsp://``, ``udp://``, ``tcp://``, ``gst:``, ``raw:``,
+            ``replay:``, or ``synthetic://?size=640x512&frames=100&...``.
 
     Raises:
         SourceError: if it does not exist or holds no images.
-        InputError: if a parameter of ``synthetic://`` is unknown or malformed.
+        InputError: if a parameter is unknown or malformed.
+        MissingDependencyError: if GStreamer is asked for and not installed.
     """
     if uri.startswith("synthetic:"):
-        return SyntheticSource(uri, parse_synthetic(uri))
+        return _open_synthetic(uri)
     scheme, separator, _ = uri.partition("://")
+    bare = uri.partition(":")[0]
+    if bare in _BARE or (separator and scheme.lower() in _SCHEMES):
+        module, name = _SCHEMES[bare.lower()]
+        source: Source = getattr(importlib.import_module(f"glint.runtime.{module}"), name)(uri)
+        return source
     if separator and scheme != "file":
-        raise SourceError(f"source {scheme}:// is not known", hint="known: a folder, a glob, an image, synthetic://")
+        raise SourceError(f"source {scheme}:// is not known", hint=f"known: {_KNOWN}")
     path = unquote(uri.removeprefix("file://")) if separator else uri
     if not path:
-        raise InputError("the source is empty; expected a folder, a glob, an image or synthetic://")
+        raise InputError("the source is empty", hint=f"known: {_KNOWN}")
     try:
         return _open_path(uri, path)
     except SourceError:
@@ -157,9 +214,14 @@ def open_source(uri: str) -> Source:
         raise SourceError(f"{uri}: {error.strerror or error}") from error
 
 
-def _open_path(uri: str, path: str) -> ImageSource:
+def _open_path(uri: str, path: str) -> Source:
     if Path(path).is_dir():
         return ImageSource(uri, image_files(Path(path)))
+    file, query = split_path(path)
+    if Path(file).suffix.lower() in VIDEO_SUFFIXES and Path(file).is_file():
+        from glint.runtime.video import open_video
+
+        return open_video(uri, file, query)
     if Path(path).is_file():
         return ImageSource(uri, [Path(path)])
     if any(c in path for c in "*?["):
@@ -168,4 +230,6 @@ def _open_path(uri: str, path: str) -> ImageSource:
         if files:
             return ImageSource(uri, files)
         raise SourceError(f"{uri}: no image matches this pattern")
+    if Path(path).is_char_device():
+        raise SourceError(f"{uri} is a device", hint=f"a camera is v4l2://{path}?fmt=y16")
     raise SourceError(f"{uri}: no such file or folder")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from glint.errors import GlintError, InputError, SourceError
 from glint.images import write_image
 from glint.runtime.sources import ImageSource, SyntheticSource, open_source
 from glint.scenes import SceneConfig, parse_synthetic
+from glint.types import Frame
 
 
 def picture(path: Path, level: int = 0, dtype: type = np.uint8) -> Path:
@@ -131,8 +134,8 @@ def test_a_source_without_images_is_a_source_error(tmp_path: Path, uri: str, wor
 
 
 def test_an_unknown_scheme_is_named_beside_the_known_ones() -> None:
-    with pytest.raises(SourceError, match="rtsp://") as caught:
-        open_source("rtsp://camera/stream")
+    with pytest.raises(SourceError, match="ftp://") as caught:
+        open_source("ftp://camera/stream")
     assert "synthetic://" in (caught.value.hint or "")
 
 
@@ -206,6 +209,43 @@ def test_an_unknown_parameter_is_named_beside_the_known_ones() -> None:
     with pytest.raises(InputError, match="'colour'") as caught:
         parse_synthetic("synthetic://?colour=red")
     assert "radiance" in (caught.value.hint or "")
+
+
+def test_a_scene_with_a_rate_is_live_and_keeps_it() -> None:
+    source = open_source("synthetic://?size=64x64&frames=5&rate=50&noise=0")
+    assert source.live
+    before = time.monotonic_ns()
+    frames = list(source)
+    times = [f.t_ns for f in frames if isinstance(f, Frame)]
+    assert before <= times[0]
+    assert times[-1] - times[0] >= 4 * 20_000_000
+    assert times[-1] <= time.monotonic_ns()
+    assert all(isinstance(f, Frame) and f.truth is not None for f in frames)
+    assert not open_source("synthetic://?size=64x64&frames=5").live
+
+
+def test_closing_ends_a_scene_that_waits() -> None:
+    source = open_source("synthetic://?size=64x64&rate=0.001")
+    frames = iter(source)
+    next(frames)
+    source.close()
+    assert list(frames) == []
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "fast", "nan", ""])
+def test_a_rate_that_is_none_is_an_input_error(rate: str) -> None:
+    with pytest.raises(InputError, match="rate"):
+        open_source(f"synthetic://?size=64x64&rate={rate}")
+
+
+def test_sources_import_no_library_before_they_are_asked() -> None:
+    code = (
+        "import sys; from glint.runtime.sources import open_source\n"
+        "for uri in ('v4l2:///dev/video0', 'rtsp://camera/live', 'raw:-?size=5x5&dtype=uint8'): open_source(uri)\n"
+        "print(sorted({'av', 'gi', 'cv2', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
 
 
 NAMES = ["size", "width", "height", "frames", "clusters", "singles", "noise", "bits", "radiance", "sigma", "seed"]

@@ -1,0 +1,142 @@
+"""What is common to the URIs of sources: their parameters, and how they are shown without secrets."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from glint.errors import InputError
+
+Converter = Callable[[str], Any]
+_LOCAL = ("file", "synthetic", "v4l2")  # they name things of this machine: no secrets
+_MOST_PIXELS = 16384  # per side
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_URL_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"']*)")
+_PROPERTY = re.compile(r"([\w-]+)=(\"(?:\\.|[^\"])*\"|'[^']*'|\S+)")
+_SECRET = re.compile(r"user|pw|pass|proxy-id|secret|token|key|auth|cred", re.IGNORECASE)
+
+
+def safe_uri(uri: str) -> str:
+    """The URI as it may be shown: without user, password or what is asked of a server.
+
+    A URL keeps scheme, host and path; values in the path (``/user=...``) are hidden too, and all
+    that follows ``?`` or ``#``. A ``gst:`` pipeline goes through :func:`redact`. Other names are
+    local and stay as they are. A secret that is a plain part of the path cannot be told from a name.
+    """
+    url = _URL.fullmatch(uri)
+    if url is not None:
+        return uri if url[1].lower() in _LOCAL else f"{url[1]}://{_mask(url[2])}"
+    return redact(uri) if uri.startswith("gst:") else uri
+
+
+def redact(text: str) -> str:
+    """A text without the secrets of the URLs and ``password=...`` properties in it."""
+    text = _PROPERTY.sub(_mask_property, text)
+    return _URL_IN_TEXT.sub(lambda m: m[0] if m[1].lower() in _LOCAL else f"{m[1]}://{_mask(m[2])}", text)
+
+
+def _mask(rest: str) -> str:
+    # The last @ counts: an unescaped / or @ in a password must not end its hiding place.
+    before, user, rest = rest.rpartition("@")
+    if "?" in before or "#" in before:
+        return "***"  # of a password or of the query: nobody can tell where the host is
+    place = re.split(r"[?#]", rest, maxsplit=1)
+    path = re.sub(r"=[^/]*", "=***", place[0])
+    return ("***@" if user else "") + path + ("?***" if len(place) > 1 else "")
+
+
+def _mask_property(match: re.Match[str]) -> str:
+    name, value = match[1], match[2]
+    if _SECRET.search(name):
+        return f"{name}=***"
+    url = _URL.fullmatch(value.strip("\"'"))
+    return f"{name}={safe_uri(url[0])}" if url is not None else match[0]
+
+
+def split_path(text: str) -> tuple[str, str]:
+    """``FILE?NAME=VALUE&...`` as file and parameters; a ``?`` of a file that exists is part of its name."""
+    match = re.search(r"\?([a-z_]+=[^/]*)$", text)
+    if match is None or Path(text).exists():
+        return text, ""
+    return text[: match.start()], match[1]
+
+
+def parameters(uri: str, query: str, known: Mapping[str, Converter]) -> dict[str, Any]:
+    """The values of ``NAME=VALUE&NAME=VALUE``, each through its converter.
+
+    Args:
+        uri: where they stand, for the messages; shown without secrets.
+        query: the text.
+        known: converters by name; one raises ValueError on text that it does not take.
+
+    Raises:
+        InputError: if a name is unknown or occurs twice, or a value is malformed.
+    """
+    values: dict[str, Any] = {}
+    shown, hint = safe_uri(uri), f"known: {', '.join(known)}"
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name not in known:
+            raise InputError(f"{shown}: unknown parameter {name!r}", hint=hint)
+        if name in values:
+            raise InputError(f"{shown}: {name} is given twice")
+        try:
+            values[name] = known[name](text)
+        except ValueError as error:
+            raise InputError(f"{shown}: {name}={text!r}: {error}") from error
+    if query and not values:
+        raise InputError(f"{shown}: {query!r} is no NAME=VALUE", hint=hint)
+    return values
+
+
+def positive(text: str) -> float:
+    """A finite number > 0."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise ValueError("expected a positive number")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """A finite number >= 0."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise ValueError("expected a number of at least 0")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("expected a number") from None
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    """``640x512`` as (width, height)."""
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
+    size = (int(match[1]), int(match[2])) if match is not None else (0, 0)
+    if not all(1 <= side <= _MOST_PIXELS for side in size):
+        raise ValueError(f"expected WIDTHxHEIGHT, e.g. 640x512, at most {_MOST_PIXELS} each")
+    return size
+
+
+def full_scale_of_bits(text: str) -> float:
+    """The highest value of a sensor of 8 to 16 ``bits``."""
+    if text not in {str(bits) for bits in range(8, 17)}:
+        raise ValueError("expected 8 to 16")
+    return 2.0 ** int(text) - 1
+
+
+def one_of(*choices: str) -> Converter:
+    """One of these words."""
+
+    def convert(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"expected {' or '.join(choices)}")
+        return text
+
+    return convert
