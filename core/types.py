@@ -28,6 +28,7 @@ class TargetFlag(IntFlag):
     COUNT_AMBIGUOUS = 8
     ON_GRID = 16
     EXTENDED = 32
+    UNREFINED = 64
 
 
 FLAG_TEXT = {
@@ -37,6 +38,7 @@ FLAG_TEXT = {
     TargetFlag.COUNT_AMBIGUOUS: "another number of targets explains the patch almost as well",
     TargetFlag.EXTENDED: "the spot is not made of point targets of this PSF",
     TargetFlag.ON_GRID: "the position is a cell centre of the network's grid, not refined",
+    TargetFlag.UNREFINED: "the frame was late, so that the position is the network's, not refined",
 }
 
 

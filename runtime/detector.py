@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from scipy import ndimage
 
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard, load_card
 from glint.runtime.engine import Engine, open_engine
+from glint.runtime.tiling import Maps, in_tiles
 from glint.types import Blobs, Frame
 
 _EIGHT = np.ones((3, 3), dtype=np.int8)
@@ -30,17 +32,31 @@ class Detection:
     probability: NDArray[np.float32]
     residual: NDArray[np.float32]
 
+    def placed(self, left: int, top: int, shape: tuple[int, int]) -> Detection:
+        """What was found in a part of a frame, in the pixels of the whole frame of ``shape``; 0 elsewhere."""
+
+        def whole(part: NDArray[Any]) -> NDArray[Any]:
+            full = np.zeros(shape, dtype=part.dtype)
+            full[top : top + part.shape[0], left : left + part.shape[1]] = part
+            return full
+
+        blobs = self.blobs
+        labels = None if blobs.label_map is None else whole(blobs.label_map)
+        blobs = replace(blobs, x=blobs.x + left, y=blobs.y + top, label_map=labels)
+        return Detection(blobs, whole(self.probability), whole(self.residual))
+
 
 class Detector:
     """A detection model and its card.
 
     Args:
-        engine: runs the model.
+        engine: runs the model. Where it takes one size only, smaller frames are padded and larger ones tiled.
         card: says how frames go in and what a target is.
+        tile: height and width above which a frame is tiled (rounded up to what the network takes), or None.
     """
 
-    def __init__(self, engine: Engine, card: ModelCard) -> None:
-        self.engine, self.card = engine, card
+    def __init__(self, engine: Engine, card: ModelCard, *, tile: tuple[int, int] | None = None) -> None:
+        self.engine, self.card, self.tile = engine, card, tile
         self.spec: DetectorSpec = card.detector or DetectorSpec()
 
     @staticmethod
@@ -50,6 +66,7 @@ class Detector:
         engine: str = "auto",
         precision: str = "fp32",
         threads: int | None = None,
+        tile: tuple[int, int] | None = None,
     ) -> Detector:
         """Load a detector by name or card.
 
@@ -58,20 +75,43 @@ class Detector:
             EngineError: if the engine cannot be used.
         """
         card, path = load_card(model, precision=precision, task="detect")
-        return Detector(open_engine(path, engine=engine, threads=threads), card)
+        return Detector(open_engine(path, engine=engine, threads=threads), card, tile=tile)
 
     def __call__(self, frame: Frame) -> Detection:
         """Detect the targets of one frame of any size."""
         normalised = self.card.normaliser.apply(frame.data)
-        height, width = frame.shape
-        multiple = self.spec.multiple
-        # At least two tiles of the coarsest level per side: its smallest line to scan.
-        full = [max(2, -(-n // multiple)) * multiple for n in (height, width)]
-        padded = np.pad(normalised.value, ((0, full[0] - height), (0, full[1] - width)), mode="edge")
-        outputs = self.engine.infer(frame=padded[None, None])
-        probability, background = (outputs[n][0, 0, :height, :width] for n in ("probability", "background"))
-        residual = (normalised.value - background) * normalised.scale
+        probability, background = self._maps(normalised.value)
+        residual = normalised.value - background
+        residual *= normalised.scale
         return Detection(find_blobs(probability, residual, self.spec.threshold), probability, residual)
+
+    def _maps(self, value: NDArray[np.float32]) -> Maps:
+        """Probability and background of a normalised frame ``[H, W]``."""
+        height, width = value.shape
+        size = [self._size(axis, length) for axis, length in enumerate((height, width))]
+        below = [max(0, tile - length) for tile, length in zip(size, (height, width))]
+        if any(below):
+            value = np.pad(value, ((0, below[0]), (0, below[1])), mode="edge")
+        if value.shape == tuple(size):
+            probability, background = self._infer(value)
+        else:
+            probability, background = in_tiles(value, (size[0], size[1]), self._infer)
+        return probability[:height, :width], background[:height, :width]
+
+    def _size(self, axis: int, length: int) -> int:
+        """How many pixels the network is given at once along an axis of so many."""
+        fixed = self.engine.inputs[0].shape[2 + axis]
+        if fixed > 0:
+            return fixed
+        multiple = self.spec.multiple
+        if self.tile is not None:
+            length = min(length, self.tile[axis])
+        # At least two tiles of the coarsest level per side: its smallest line to scan.
+        return max(2, -(-length // multiple)) * multiple
+
+    def _infer(self, value: NDArray[np.float32]) -> Maps:
+        outputs = self.engine.infer(frame=value[None, None])
+        return outputs["probability"][0, 0], outputs["background"][0, 0]
 
 
 def find_blobs(probability: NDArray[np.float32], residual: NDArray[np.float32], threshold: float) -> Blobs:

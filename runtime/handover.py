@@ -80,3 +80,10 @@ class Handover(Generic[T]):
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+    def rest(self) -> list[T]:
+        """What nobody will take any more."""
+        with self._changed:
+            items = [item for item, _ in self._items]
+            self._items.clear()
+            return items

@@ -36,7 +36,7 @@ Glint = Callable[..., Any]
 Tree = Callable[[], dict[str, bytes]]
 
 FLAGS = {flag.name for flag in TargetFlag}
-STAGES = ["capture", "detect", "unmix", "refine", "total"]
+STAGES = ["capture", "queue", "detect", "unmix", "refine", "total"]
 TARGET = ["x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance", "blob", "score", "flags"]
 
 

@@ -337,9 +337,9 @@ def test_a_saturated_neighbour_does_not_make_a_target_saturated(
 
 
 def test_latency_is_told_by_stage_and_adds_up(build: Build) -> None:
-    latency = build()(as_frame(np.full(SHAPE, 100.0)), capture_ms=7.0).latency_ms
-    assert tuple(latency) == STAGES == ("capture", "detect", "unmix", "refine", "total")
-    assert latency["capture"] == 7.0
+    latency = build()(as_frame(np.full(SHAPE, 100.0)), capture_ms=7.0, queue_ms=3.0).latency_ms
+    assert tuple(latency) == STAGES == ("capture", "queue", "detect", "unmix", "refine", "total")
+    assert (latency["capture"], latency["queue"]) == (7.0, 3.0)
     assert latency["total"] == pytest.approx(sum(latency[s] for s in STAGES[:-1]))
     assert min(latency.values()) >= 0
 
