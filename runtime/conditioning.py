@@ -138,7 +138,7 @@ def _correction(
 
 def _neighbours(dead: NDArray[np.bool_]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Dead pixels and the good ones around each, as indices of the flat frame, by how many there are."""
-    height, width = dead.shape
+    width = dead.shape[1]
     by_number: dict[int, tuple[list[int], list[NDArray[np.int64]]]] = {}
     for y, x in np.argwhere(dead):
         reach, found = 0, np.zeros(0, dtype=np.int64)

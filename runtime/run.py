@@ -121,26 +121,24 @@ def run(
     )  # fmt: skip
     frames.refuse_collisions(options.overlay)
     name, why = choose_engine(engine)
+    watch, summary, tracker = DeviceWatch(), Summary(), Tracker() if track else None
     streams: list[Stream] = []
-    watch = DeviceWatch()
     sinks = open_outputs(options, frames.uri, lambda: _status(frames, name, streams), watch.state)
-    summary, tracker = Summary(), Tracker() if track else None
     try:
-        measured = load_psf(Path(psf)) if psf is not None else None
         settings: dict[str, Any] = {"engine": engine, "precision": precision, "threads": threads}
+        measured = load_psf(Path(psf)) if psf is not None else None
         first = Detector.open(detector, tile=None if tile is None else (tile[1], tile[0]), **settings)
         second = Unmixer.open(unmixer, **settings)
         talk(f"engine: {name} ({why}); detector {first.card.name}, unmixer {second.card.name}, {precision}")
-        optics = Psf(measured.sigma if measured else second.spec.sigma)
-        config = refine_config(second.spec, radiance=radiance_prior, measured=measured)
-        conditioner = Conditioner.load(_path(dead_pixels), _path(dark), _path(flat))
         pipeline = Pipeline(
-            first, second, refined=refine, config=config, psf=optics, conditioner=conditioner, roi=roi
-        )
+            first, second, refined=refine, psf=Psf(measured.sigma if measured else second.spec.sigma),
+            config=refine_config(second.spec, radiance=radiance_prior, measured=measured), roi=roi,
+            conditioner=Conditioner.load(_path(dead_pixels), _path(dark), _path(flat)),
+        )  # fmt: skip
         line = Progress("run", frames.total)
-        further: list[Sink] = [summary, ProgressLine(line, frames), *([Callback(on_result)] if on_result else [])]
+        last: list[Sink] = [summary, ProgressLine(line, frames), *([Callback(on_result)] if on_result else [])]
         stream = Stream(
-            frames, pipeline, [*sinks, *further], drop=drop, deadline_ms=deadline_ms, warm=warm_up,
+            frames, pipeline, [*sinks, *last], drop=drop, deadline_ms=deadline_ms, warm=warm_up,
             track=_track(frames, tracker),
         )  # fmt: skip
     except BaseException:
@@ -150,11 +148,12 @@ def run(
     streams.append(stream)
     started, error = time.perf_counter(), None
     with Interruption() as signals, first.engine, second.engine:
-        with watch, line:
-            try:
+        try:
+            with watch, line:
                 stream.run(signals)
-            except Exception as problem:
-                error = problem
+        except Exception as problem:
+            error = problem
+        corrections = {"dead_pixels": dead_pixels, "dark": dark, "flat": flat}
         manifest = {
             "glint": __version__,
             "source": frames.uri,
@@ -163,11 +162,9 @@ def run(
             "precision": precision,
             "models": {m.card.task: {"name": m.card.name, "sha256": m.card.sha256} for m in (first, second)},
             "refine": refine,
-            "radiance_prior": config.radiance,
-            "psf": {"sigma": optics.sigma, "file": str(psf) if psf is not None else None},
-            "corrections": {
-                k: str(v) for k, v in (("dead_pixels", dead_pixels), ("dark", dark), ("flat", flat)) if v is not None
-            },
+            "radiance_prior": pipeline.config.radiance,
+            "psf": {"sigma": pipeline.psf.sigma, "file": str(psf) if psf is not None else None},
+            "corrections": {what: str(path) for what, path in corrections.items() if path is not None},
             "roi": roi,
             "tile": tile,
             "interrupted": stream.interrupted,
@@ -179,15 +176,21 @@ def run(
             **({"tracks": tracker.confirmed} if tracker is not None else {}),
             "device": watch.report(),
         }
-        # A run that failed before its first result leaves nothing; whoever lost a camera wants to know when.
-        if error is None or summary.frames or isinstance(error, SourceLostError):
-            for files in sinks:
-                if isinstance(files, RunFiles):
-                    with nullcontext() if error is None else suppress(OutputError):
-                        files.finish(manifest)
+        _finish(sinks, manifest, error)
+    return manifest
+
+
+def _finish(sinks: Sequence[Sink], manifest: dict[str, Any], error: Exception | None) -> None:
+    """Write the manifest; raise the error.
+
+    A run that failed before its first result leaves nothing, but whoever lost a camera wants to know when.
+    """
+    for files in sinks:
+        if isinstance(files, RunFiles) and (error is None or manifest["frames"] or isinstance(error, SourceLostError)):
+            with nullcontext() if error is None else suppress(OutputError):
+                files.finish(manifest)
     if error is not None:
         raise error
-    return manifest
 
 
 def _path(value: str | Path | None) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ def spans(length: int, tile: int, overlap: int = OVERLAP) -> list[Span]:
     firsts = [0]
     while firsts[-1] + tile < length:
         firsts.append(min(firsts[-1] + tile - overlap, length - tile))
-    seams = [0, *((a + tile + b) // 2 for a, b in zip(firsts, firsts[1:])), length]
+    seams = [0, *((a + tile + b) // 2 for a, b in pairwise(firsts)), length]
     return [Span(first, start, stop) for first, start, stop in zip(firsts, seams, seams[1:])]
 
 
