@@ -25,9 +25,11 @@ STAGES = ("capture", "queue", "detect", "unmix", "refine", "total")
 Roi = tuple[int, int, int, int]
 Ceiling = float | NDArray[np.float32] | None
 _WINDOW = 21  # px around a blob in which its background and the sensor's noise are estimated
-_NEARNESS = 5.0  # px; weight of the surroundings that continue the background under a blob
+_RAMP = np.arange(_WINDOW) - (_WINDOW - 1) / 2
+_NEARNESS = 5.0  # px
+# Weight of the surroundings that continue the background under a blob.
+_NEAR = np.exp(-0.5 * (_RAMP**2 + _RAMP[:, None] ** 2) / _NEARNESS**2)
 _HALO = 2  # px around a blob's mask that its light still reaches
-_NEIGHBOURS = np.ones((1, 3, 3), dtype=bool)  # within each window, not across
 # Blind to planes and straight edges; a white noise of 1 has a standard deviation of 6 behind it.
 _SECOND_DIFFERENCE = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0])
 
@@ -181,23 +183,34 @@ def cut_spots(frame: Frame, detection: Detection, size: int, ceiling: Ceiling = 
     data = data.astype(np.float32)
     own = label == np.arange(1, len(blobs) + 1)[:, None, None]
     foreign = (label != 0) & ~own
-    reach = ndimage.binary_dilation(label != 0, _NEIGHBOURS, iterations=_HALO)
+    reach = _grown(label != 0)
     background = data - above
-    ramp = np.arange(_WINDOW) - (_WINDOW - 1) / 2
-    near = np.exp(-0.5 * (ramp**2 + ramp[:, None] ** 2) / _NEARNESS**2)
-    weight = np.where(reach, 0.0, near)
+    weight = np.where(reach, 0.0, _NEAR)
     coefficients, _ = fit_plane(background, weight)
     plane = (coefficients @ plane_basis(_WINDOW)).reshape(background.shape)
     patches = data - np.where(reach, plane, background)
     variance = (weight * (background - plane) ** 2).sum(axis=(1, 2)) / np.maximum(weight.sum(axis=(1, 2)), 1e-9)
     structure = np.sqrt(variance)
-    valid = ndimage.binary_dilation(own, _NEIGHBOURS, iterations=_HALO) & ~foreign
+    valid = _grown(own) & ~foreign
     (height, width), steps = frame.shape, np.arange(_WINDOW) - margin
     rows, columns = top[:, None] + steps, left[:, None] + steps
     valid &= ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     inner = np.s_[:, margin : margin + size, margin : margin + size]
     cut = np.where(foreign, 0, patches)[inner].astype(np.float32)
     return Spots(cut, valid[inner], left, top, structure, _full_scale(frame, ceiling, cut, left, top))
+
+
+def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask ``[B, n, n]`` and all within ``_HALO`` pixels of it on both axes, each window for itself."""
+    wide = mask.copy()
+    for step in range(1, _HALO + 1):
+        wide[:, :, step:] |= mask[:, :, :-step]
+        wide[:, :, :-step] |= mask[:, :, step:]
+    grown = wide.copy()
+    for step in range(1, _HALO + 1):
+        grown[:, step:] |= wide[:, :-step]
+        grown[:, :-step] |= wide[:, step:]
+    return grown
 
 
 def _full_scale(

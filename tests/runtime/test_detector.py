@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from glint.errors import ModelError
 from glint.normalise import Normaliser
@@ -176,3 +179,27 @@ def test_an_unmixer_cannot_be_opened_as_a_detector() -> None:
 def test_a_missing_card_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"absent\.json"):
         Detector.open(tmp_path / "absent.json")
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 10**6), st.integers(1, 25), st.integers(1, 25), st.floats(0, 1))
+def test_blobs_are_those_of_an_image_library(seed: int, height: int, width: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    p = (rng.random((height, width)) * (rng.random((height, width)) < share)).astype(np.float32)
+    residual = rng.normal(10, 20, (height, width)).astype(np.float32)
+    blobs = find_blobs(p, residual, 0.3)
+    labels, number = ndimage.label(p > 0.3, structure=np.ones((3, 3)))
+    assert np.array_equal(blobs.label_map, labels)
+    assert len(blobs) == number
+    for i in range(number):
+        assert blobs.area[i] == (labels == i + 1).sum()
+        assert blobs.score[i] == p[labels == i + 1].max()
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_a_long_winding_blob_is_one(turn: bool) -> None:
+    p = np.zeros((61, 60), dtype=np.float32)
+    p[::2] = 1
+    p[1::4, -1] = p[3::4, 0] = 1  # a snake
+    p = np.ascontiguousarray(p.T[::-1]) if turn else p
+    assert len(find_blobs(p, p, 0.5)) == 1
