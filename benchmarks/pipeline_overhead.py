@@ -29,15 +29,15 @@ from glint.files import refuse_existing, write_json
 from glint.progress import Progress
 from glint.runtime.detector import Detector
 from glint.runtime.engine import Arrays, Engine
-from glint.runtime.pipeline import Pipeline, cut_spots, refine_spots
+from glint.runtime.pipeline import Pipeline, Result, cut_spots, refine_spots, to_frame
 from glint.runtime.records import frame_record
 from glint.runtime.tracker import Tracker
 from glint.runtime.unmixer import Unmixer
 from glint.scenes import parse_synthetic, simulate_scene
-from glint.types import Frame
+from glint.types import Frame, Targets
 
 SCENE = "synthetic://?size=640x512&frames=12&clusters=6&singles=4&bits=14&noise=1&seed=7"
-STAGES = ("detect", "cut", "unmix", "track", "line")
+STAGES = ("detect", "cut", "unmix", "read", "track", "line")
 _SHARES = (50, 95, 99)
 T = TypeVar("T")
 
@@ -70,26 +70,27 @@ class _Clock:
         return result
 
 
-def measure(pipeline: Pipeline, frame: Frame, tracker: Tracker) -> tuple[dict[str, float], int, int]:
+def measure(pipeline: Pipeline, frame: Frame, tracker: Tracker, *, refined: bool) -> tuple[dict[str, float], int, int]:
     """CPU time of each stage for one frame, milliseconds, and how many blobs and targets it has.
 
     ``detect`` is all of the detector but the network: normalising, residual, blobs; ``unmix`` all of the unmixer
     but the network; ``total`` all stages but ``refine``.
     """
     clock = _Clock()
-    seen = pipeline.conditioner(frame)
-    detection = clock("detect", lambda: pipeline.detector(seen.frame))
-    spots = clock("cut", lambda: cut_spots(seen.frame, detection, pipeline.unmixer.spec.patch, seen.ceiling))
+    detection = clock("detect", lambda: pipeline.detector(frame))
+    spots = clock("cut", lambda: cut_spots(frame, detection, pipeline.unmixer.spec.patch, frame.full_scale))
     unmixed = clock("unmix", lambda: pipeline.unmixer(spots.patches, full_scale=spots.full_scale))
-    clock(
-        "refine",
-        lambda: refine_spots(seen.frame, detection.blobs, spots, unmixed.candidates, pipeline.psf, pipeline.config),
-    )
-    result = pipeline(frame)
-    clock("track", lambda: tracker.update(frame.t_ns, result.targets))
+
+    def local() -> Targets:
+        if not refined:
+            return unmixed.targets()
+        return refine_spots(frame, detection.blobs, spots, unmixed.candidates, pipeline.psf, pipeline.config)
+
+    targets = to_frame(clock("refine" if refined else "read", local), frame, spots)
+    result = Result(frame, detection, targets, spots, clock.spent)
+    clock("track", lambda: tracker.update(frame.t_ns, targets))
     clock("line", lambda: json.dumps(frame_record(result)))
-    spent = clock.spent
-    return {**spent, "total": sum(spent[stage] for stage in STAGES)}, len(detection.blobs), len(result.targets)
+    return clock.spent, len(detection.blobs), len(targets)
 
 
 def pipeline_overhead(
@@ -99,7 +100,7 @@ def pipeline_overhead(
     detector: str = DEFAULT_DETECTOR,
     unmixer: str = DEFAULT_UNMIXER,
 ) -> dict[str, Any]:
-    """Measure the frames of a scene ``repeats`` times each, after one uncounted round.
+    """Measure the frames of a scene ``repeats`` times each, after one uncounted round; then the refinement alike.
 
     Returns:
         Percentiles by stage in milliseconds, and what they are of.
@@ -107,20 +108,24 @@ def pipeline_overhead(
     first, second = Detector.open(detector, threads=1), Unmixer.open(unmixer, threads=1)
     engines = [Replayed(model.engine) for model in (first, second)]
     first.engine, second.engine = engines
-    pipeline, tracker = Pipeline(first, second), Tracker()
+    pipeline = Pipeline(first, second)
     frames = [frame for frame, _ in simulate_scene(parse_synthetic(scene))]
     rows: list[dict[str, float]] = []
     blobs = targets = 0
-    with Progress("pipeline_overhead", (repeats + 1) * len(frames)) as line:
-        for turn in range(repeats + 1):
-            for number, frame in enumerate(frames):
-                for engine in engines:
-                    engine.frame = number
-                spent, b, t = measure(pipeline, frame, tracker)
-                if turn:
-                    rows.append(spent)
-                    blobs, targets = blobs + b, targets + t
-                line.update(turn * len(frames) + number + 1)
+    with Progress("pipeline_overhead", 2 * (repeats + 1) * len(frames)) as line:
+        for refined in (False, True):
+            tracker = Tracker()
+            for turn in range(repeats + 1):
+                for number, frame in enumerate(frames):
+                    for engine in engines:
+                        engine.frame = number
+                    spent, b, t = measure(pipeline, frame, tracker, refined=refined)
+                    line.update(line.done + 1)
+                    if turn and refined:
+                        rows[(turn - 1) * len(frames) + number]["refine"] = spent["refine"]
+                        blobs, targets = blobs + b, targets + t
+                    elif turn:
+                        rows.append({**spent, "total": sum(spent.values())})
     stages = (*STAGES, "total", "refine")
     figures = {s: dict(zip(_SHARES, np.percentile([r[s] for r in rows], _SHARES).tolist())) for s in stages}
     return {

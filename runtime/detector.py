@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard, load_card
 from glint.runtime.engine import Engine, open_engine
@@ -22,12 +25,26 @@ class Detection:
     Attributes:
         blobs: connected spots, with their label map.
         probability: of a target, ``float32 [H, W]``.
-        residual: frame minus background, DN, ``float32 [H, W]``: what a patch is cut out of.
+        level: the frame, ``float32 [H, W]``, in the units of the network.
+        background: the same of what is behind the targets; None: 0.
+        scale: DN per unit.
     """
 
     blobs: Blobs
     probability: NDArray[np.float32]
-    residual: NDArray[np.float32]
+    level: NDArray[np.float32]
+    background: NDArray[np.float32] | None = None
+    scale: float = 1.0
+
+    @cached_property
+    def residual(self) -> NDArray[np.float32]:
+        """Frame minus background, DN, ``float32 [H, W]``; made when it is asked for: few ask for all of it."""
+        return self.residual_at(...)
+
+    def residual_at(self, index: Any) -> NDArray[np.float32]:
+        """The residual of some pixels."""
+        difference = self.level[index] if self.background is None else self.level[index] - self.background[index]
+        return difference * np.float32(self.scale)
 
     def placed(self, left: int, top: int, shape: tuple[int, int]) -> Detection:
         """What was found in a part of a frame, in the pixels of the whole frame of ``shape``; 0 elsewhere."""
@@ -40,7 +57,12 @@ class Detection:
         blobs = self.blobs
         labels = None if blobs.label_map is None else whole(blobs.label_map)
         blobs = replace(blobs, x=blobs.x + left, y=blobs.y + top, label_map=labels)
-        return Detection(blobs, whole(self.probability), whole(self.residual))
+        background = None if self.background is None else whole(self.background)
+        return Detection(blobs, whole(self.probability), whole(self.level), background, self.scale)
+
+
+_EIGHT = np.ones((3, 3), dtype=np.int8)
+_NONE = Blobs([], [], [], [])
 
 
 class Detector:
@@ -78,9 +100,8 @@ class Detector:
         """Detect the targets of one frame of any size."""
         normalised = self.card.normaliser.apply(frame.data)
         probability, background = self._maps(normalised.value)
-        residual = normalised.value - background
-        residual *= normalised.scale
-        return Detection(find_blobs(probability, residual, self.spec.threshold), probability, residual)
+        bare = Detection(_NONE, probability, normalised.value, background, float(normalised.scale.item()))
+        return replace(bare, blobs=find_blobs(probability, bare.residual_at, self.spec.threshold))
 
     def _maps(self, value: NDArray[np.float32]) -> Maps:
         """Probability and background of a normalised frame ``[H, W]``."""
@@ -111,11 +132,14 @@ class Detector:
         return outputs["probability"][0, 0], outputs["background"][0, 0]
 
 
-def find_blobs(probability: NDArray[np.float32], residual: NDArray[np.float32], threshold: float) -> Blobs:
+def find_blobs(
+    probability: NDArray[np.float32], residual_at: Callable[[Any], NDArray[np.float32]], threshold: float
+) -> Blobs:
     """8-connected spots above a probability, with their flux-weighted centres.
 
     Args:
-        probability, residual: ``float32 [H, W]``.
+        probability: ``float32 [H, W]``.
+        residual_at: gives the residual of some pixels by their rows and columns.
         threshold: a pixel belongs to a spot if its probability exceeds this.
     """
     height, width = probability.shape
@@ -124,11 +148,16 @@ def find_blobs(probability: NDArray[np.float32], residual: NDArray[np.float32], 
     if not len(pixels):
         nothing = np.zeros(0)
         return Blobs(nothing, nothing, nothing.astype(np.int64), nothing, labels)
-    which, number = _connected(pixels, width)
-    labels.flat[pixels] = which + 1
     rows, columns = np.divmod(pixels, width)
+    # Targets are few pixels in a large frame: they are labelled in one from which the empty lines are gone.
+    row, column = _closed_up(rows), _closed_up(columns)
+    small = np.zeros((row.max() + 1, column.max() + 1), dtype=bool)
+    small[row, column] = True
+    which, number = ndimage.label(small, structure=_EIGHT)
+    which = which[row, column] - 1
+    labels[rows, columns] = which + 1
     # A small floor keeps the centre defined where the residual is nowhere positive.
-    weight = np.maximum(residual[rows, columns].astype(np.float64), 0) + 1e-3
+    weight = np.maximum(residual_at((rows, columns)).astype(np.float64), 0) + 1e-3
     total = np.bincount(which, weight, number)
     score = np.zeros(number)
     np.maximum.at(score, which, probability[rows, columns])
@@ -141,33 +170,9 @@ def find_blobs(probability: NDArray[np.float32], residual: NDArray[np.float32], 
     )
 
 
-def _connected(pixels: NDArray[np.int64], width: int) -> tuple[NDArray[np.int64], int]:
-    """Which 8-connected spot each pixel belongs to, in scan order, and how many there are.
-
-    Targets are few pixels in a large frame: this looks at those pixels alone.
-
-    Args:
-        pixels: indices of the flat frame, rising.
-        width: of the frame.
-    """
-    column = pixels % width
-    before, after = [], []
-    for right, down in ((1, 0), (-1, 1), (0, 1), (1, 1)):
-        sought = pixels + down * width + right
-        place = np.minimum(np.searchsorted(pixels, sought), len(pixels) - 1)
-        touch = (pixels[place] == sought) & (column + right >= 0) & (column + right < width)
-        before.append(np.flatnonzero(touch))
-        after.append(place[touch])
-    one, other = np.concatenate(before), np.concatenate(after)
-    # Every pixel takes the lowest number around it, and that one's, until none changes.
-    number = np.arange(len(pixels))
-    while True:
-        lowest = number.copy()
-        np.minimum.at(lowest, one, number[other])
-        np.minimum.at(lowest, other, number[one])
-        lowest = lowest[lowest]
-        if np.array_equal(lowest, number):
-            break
-        number = lowest
-    first = number == np.arange(len(pixels))
-    return (np.cumsum(first) - 1)[number], int(first.sum())
+def _closed_up(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Whole numbers in the same order with gaps of more than 2 closed to 2: what touched does, and nothing else."""
+    order = np.argsort(places, kind="stable")
+    closed = np.zeros(len(places), dtype=np.int64)
+    closed[order[1:]] = np.cumsum(np.minimum(np.diff(places[order]), 2))
+    return closed

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from glint.candidates import Candidates
-from glint.crop import crop_windows
+from glint.crop import crop_windows, window_pixels
 from glint.errors import InputError
 from glint.optics import Psf
 from glint.runtime.conditioning import Conditioner
@@ -137,7 +137,7 @@ class Pipeline:
         else:
             targets = unmixed.targets()
         flags = int(TargetFlag.UNREFINED) if self.refined and late else 0
-        targets = _to_frame(targets, frame, spots, flags)
+        targets = to_frame(targets, frame, spots, flags)
         done = time.perf_counter()
         spans = (detected - started, taken_apart - detected, done - taken_apart)
         stages = [capture_ms, queue_ms, *(1e3 * s for s in spans)]
@@ -170,17 +170,16 @@ def cut_spots(frame: Frame, detection: Detection, size: int, ceiling: Ceiling = 
         size: pixels per side of a patch.
         ceiling: level at which a pixel of the frame is saturated, DN, one number or ``[H, W]``; None if unknown.
     """
-    blobs, residual = detection.blobs, detection.residual
+    blobs = detection.blobs
     left, top = (np.round(v).astype(np.int64) - size // 2 for v in (blobs.x, blobs.y))
     if blobs.label_map is None or not len(blobs):
-        patches = crop_windows(residual, left, top, size).astype(np.float32)
-        limit = _full_scale(frame, ceiling, patches, left, top)
+        patches = crop_windows(detection.residual, left, top, size).astype(np.float32)
+        raw = crop_windows(frame.data, left, top, size).astype(np.float32)
+        limit = _full_scale(ceiling, patches, raw, left, top)
         return Spots(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)), limit)
     margin = (_WINDOW - size) // 2
-    data, above, label = (
-        crop_windows(v, left - margin, top - margin, _WINDOW) for v in (frame.data, residual, blobs.label_map)
-    )
-    data = data.astype(np.float32)
+    pixels = window_pixels(frame.shape, left - margin, top - margin, _WINDOW)
+    data, above, label = frame.data[pixels].astype(np.float32), detection.residual_at(pixels), blobs.label_map[pixels]
     own = label == np.arange(1, len(blobs) + 1)[:, None, None]
     foreign = (label != 0) & ~own
     reach = _grown(label != 0)
@@ -197,7 +196,7 @@ def cut_spots(frame: Frame, detection: Detection, size: int, ceiling: Ceiling = 
     valid &= ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     inner = np.s_[:, margin : margin + size, margin : margin + size]
     cut = np.where(foreign, 0, patches)[inner].astype(np.float32)
-    return Spots(cut, valid[inner], left, top, structure, _full_scale(frame, ceiling, cut, left, top))
+    return Spots(cut, valid[inner], left, top, structure, _full_scale(ceiling, cut, data[inner], left, top))
 
 
 def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -214,15 +213,17 @@ def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _full_scale(
-    frame: Frame, ceiling: Ceiling, patches: NDArray[np.float32], left: NDArray[np.int64], top: NDArray[np.int64]
+    ceiling: Ceiling,
+    patches: NDArray[np.float32],
+    raw: NDArray[np.float32],
+    left: NDArray[np.int64],
+    top: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """A pixel at full scale in the frame is at this level in the patch."""
+    """A pixel at full scale in the frame, whose ``raw`` pixels are given, is at this level in the patch."""
     if ceiling is None:
         return np.full(patches.shape, np.inf, dtype=np.float32)
-    size = patches.shape[1]
-    level = crop_windows(ceiling, left, top, size) if isinstance(ceiling, np.ndarray) else np.float32(ceiling)
-    raw = crop_windows(frame.data, left, top, size).astype(np.float32)
-    limit: NDArray[np.float32] = patches + (level - raw)
+    level = crop_windows(ceiling, left, top, patches.shape[1]) if isinstance(ceiling, np.ndarray) else ceiling
+    limit: NDArray[np.float32] = patches + (np.asarray(level, dtype=np.float32) - raw)
     return limit
 
 
@@ -283,7 +284,8 @@ def _centroids(
     )  # fmt: skip
 
 
-def _to_frame(targets: Targets, frame: Frame, spots: Spots, further: int) -> Targets:
+def to_frame(targets: Targets, frame: Frame, spots: Spots, further: int = 0) -> Targets:
+    """Targets in patch pixels as targets in frame pixels, with ``EDGE`` and ``further`` flags."""
     (height, width), size = frame.shape, spots.patches.shape[-1]
     left, top = spots.left, spots.top
     edge = (left < 0) | (top < 0) | (left + size > width) | (top + size > height)

@@ -31,7 +31,7 @@ def detect(image: np.ndarray, background: np.ndarray, light: np.ndarray, level: 
     """A detection made by hand: blobs where the true light exceeds a level."""
     probability = (light > level).astype(np.float32)
     residual = (image - background).astype(np.float32)
-    return Detection(find_blobs(probability, residual, 0.5), probability, residual)
+    return Detection(find_blobs(probability, residual.__getitem__, 0.5), probability, residual)
 
 
 def as_frame(image: np.ndarray, full_scale: float | None = None) -> Frame:
