@@ -85,7 +85,8 @@ def find_candidates(presence: Array, offset: Array, radiance: Array, spread: Arr
     flat = presence.reshape(number, side * side)
     cells = np.argpartition(flat, -_CELLS, axis=1)[:, -_CELLS:] if side * side > _CELLS else None
     index = np.broadcast_to(np.arange(side * side), flat.shape) if cells is None else cells
-    rows = np.arange(number)[:, None]
+    each = np.arange(number)
+    rows = each[:, None]
     offsets, spreads = offset.reshape(number, 2, side * side), spread.reshape(number, 3, side * side)
     # [7, N, M]: the values and variances of x, y, radiance of every cell, and its probability.
     value = np.stack([
@@ -94,20 +95,19 @@ def find_candidates(presence: Array, offset: Array, radiance: Array, spread: Arr
         radiance.reshape(number, side * side)[rows, index],
     ])  # fmt: skip
     variance = np.stack([spreads[rows, axis, index] for axis in range(3)]) ** 2
-    left = np.take_along_axis(flat, index, axis=1)
-    found = np.zeros((7, number, SLOTS), dtype=np.float32)
+    left = flat[rows, index]
+    gap = value[:2, :, :, None] - value[:2, :, None]
+    same = (gap**2).sum(axis=0) < _SAME**2  # [N, M, M]
+    members = np.zeros((SLOTS, *left.shape), dtype=np.float32)
     for slot in range(SLOTS):
-        best = left.argmax(axis=1)[:, None]
-        gap = value[:2] - np.take_along_axis(value[:2], best[None], axis=2)
-        member = np.where((gap**2).sum(axis=0) < _SAME**2, left, 0.0)  # [N, M]
-        total = member.sum(axis=1)
-        weight = member / np.maximum(total, 1e-12)[:, None]
-        mean = (weight * value).sum(axis=2)
-        found[0, :, slot] = np.minimum(total, 1.0)
-        found[1:4, :, slot] = mean
-        found[4:, :, slot] = (weight * (variance + (value - mean[..., None]) ** 2)).sum(axis=2)
-        left = np.where(member > 0, 0.0, left)
+        members[slot] = np.where(same[each, left.argmax(axis=1)], left, 0.0)
+        left = np.where(members[slot] > 0, 0.0, left)
+    total = members.sum(axis=2)  # [SLOTS, N]
+    weight = members / np.maximum(total, 1e-12)[..., None]
+    mean = (weight * value[:, None]).sum(axis=3)  # [3, SLOTS, N]
+    spread_out = (weight * (variance[:, None] + (value[:, None] - mean[..., None]) ** 2)).sum(axis=3)
+    found = np.concatenate([np.minimum(total, 1.0)[None], mean, spread_out]).swapaxes(1, 2)
     order = np.argsort(-found[0], axis=1, kind="stable")
-    found = np.take_along_axis(found, order[None], axis=2)
+    found = found[:, rows, order]
     found[4:] = np.sqrt(found[4:])
     return Candidates(*found)

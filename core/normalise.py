@@ -52,16 +52,20 @@ class Normaliser:
 
     def apply(self, data: NDArray[np.generic]) -> Normalised:
         """Normalise ``[..., H, W]`` of any real dtype."""
-        values = data.astype(np.float32)
-        shape = (*values.shape[:-2], 1, 1)
+        value = data.astype(np.float32)  # a copy, worked on in place
+        shape = (*value.shape[:-2], 1, 1)
         offset = np.zeros(shape, dtype=np.float32)
         scale = np.full(shape, self.scale, dtype=np.float32)
         if self.kind == "peak":
-            scale = np.maximum(values.max(axis=(-2, -1), keepdims=True), scale)
+            scale = np.maximum(value.max(axis=(-2, -1), keepdims=True), scale)
         elif self.kind == "standard":
-            # float64 sums: a 1280x1024 frame of 16-bit values loses digits in float32.
-            offset = values.mean(axis=(-2, -1), keepdims=True, dtype=np.float64).astype(np.float32)
-            spread = values.std(axis=(-2, -1), keepdims=True, dtype=np.float64)
-            scale = np.maximum(spread.astype(np.float32), scale)
-        value: NDArray[np.float32] = ((values - offset) / scale).astype(np.float32, copy=False)
+            # float64 sums: a 1280x1024 frame of 16-bit values loses digits in float32; of the squares about the mean,
+            # sums of a row do not.
+            offset[..., 0, 0] = value.mean(axis=(-2, -1), dtype=np.float64)
+            value -= offset
+            squares = np.einsum("...i,...i->...", value, value)
+            scale[..., 0, 0] = np.maximum(
+                np.sqrt(squares.mean(axis=-1, dtype=np.float64) / value.shape[-1]), self.scale
+            )
+        value /= scale
         return Normalised(value, offset, scale)

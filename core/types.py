@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntFlag
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class TargetFlag(IntFlag):
     COUNT_AMBIGUOUS = 8
     ON_GRID = 16
     EXTENDED = 32
+    UNREFINED = 64
 
 
 FLAG_TEXT = {
@@ -37,6 +39,7 @@ FLAG_TEXT = {
     TargetFlag.COUNT_AMBIGUOUS: "another number of targets explains the patch almost as well",
     TargetFlag.EXTENDED: "the spot is not made of point targets of this PSF",
     TargetFlag.ON_GRID: "the position is a cell centre of the network's grid, not refined",
+    TargetFlag.UNREFINED: "the frame was late, so that the position is the network's, not refined",
 }
 
 
@@ -45,7 +48,12 @@ _DIGITS = {"x": 5, "y": 5, "radiance": 3, "sigma_x": 5, "sigma_y": 5, "sigma_rad
 
 def flag_names(value: int) -> list[str]:
     """Names of the set flags, in order of their bits, e.g. ``['EDGE', 'ON_GRID']``."""
-    return [flag.name or "" for flag in TargetFlag if value & flag]
+    return list(_flag_names(value))
+
+
+@lru_cache(maxsize=256)
+def _flag_names(value: int) -> tuple[str, ...]:
+    return tuple(flag.name or "" for flag in TargetFlag if value & flag)
 
 
 def _column(owner: str, name: str, value: ArrayLike, dtype: Any, length: int | None) -> NDArray[Any]:
@@ -182,13 +190,13 @@ class Targets:
 
         Positions are rounded to 1e-5 px and radiances to 1e-3 DN, far below what can be measured.
         """
-        columns = {f.name: getattr(self, f.name).tolist() for f in fields(self)}
-        rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
-        for row in rows:
-            for name, digits in _DIGITS.items():
-                row[name] = None if row[name] != row[name] else round(row[name], digits)
-            row["flags"] = flag_names(row["flags"])
-        return rows
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        lists = {n: np.round(c, _DIGITS[n]).tolist() if n in _DIGITS else c.tolist() for n, c in columns.items()}
+        for name in _DIGITS:
+            if np.isnan(columns[name]).any():
+                lists[name] = [None if value != value else value for value in lists[name]]
+        lists["flags"] = [flag_names(value) for value in lists["flags"]]
+        return [dict(zip(lists, values)) for values in zip(*lists.values())]
 
 
 def _set_columns(record: Any, dtypes: dict[str, Any]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +14,8 @@ from scipy import ndimage
 
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard, load_card
 from glint.runtime.engine import Engine, open_engine
+from glint.runtime.tiling import Maps, in_tiles
 from glint.types import Blobs, Frame
-
-_EIGHT = np.ones((3, 3), dtype=np.int8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,24 +25,57 @@ class Detection:
     Attributes:
         blobs: connected spots, with their label map.
         probability: of a target, ``float32 [H, W]``.
-        residual: frame minus background, DN, ``float32 [H, W]``: what a patch is cut out of.
+        level: the frame, ``float32 [H, W]``, in the units of the network.
+        background: the same of what is behind the targets; None: 0.
+        scale: DN per unit.
     """
 
     blobs: Blobs
     probability: NDArray[np.float32]
-    residual: NDArray[np.float32]
+    level: NDArray[np.float32]
+    background: NDArray[np.float32] | None = None
+    scale: float = 1.0
+
+    @cached_property
+    def residual(self) -> NDArray[np.float32]:
+        """Frame minus background, DN, ``float32 [H, W]``; made when it is asked for: few ask for all of it."""
+        return self.residual_at(...)
+
+    def residual_at(self, index: Any) -> NDArray[np.float32]:
+        """The residual of some pixels."""
+        difference = self.level[index] if self.background is None else self.level[index] - self.background[index]
+        return difference * np.float32(self.scale)
+
+    def placed(self, left: int, top: int, shape: tuple[int, int]) -> Detection:
+        """What was found in a part of a frame, in the pixels of the whole frame of ``shape``; 0 elsewhere."""
+
+        def whole(part: NDArray[Any]) -> NDArray[Any]:
+            full = np.zeros(shape, dtype=part.dtype)
+            full[top : top + part.shape[0], left : left + part.shape[1]] = part
+            return full
+
+        blobs = self.blobs
+        labels = None if blobs.label_map is None else whole(blobs.label_map)
+        blobs = replace(blobs, x=blobs.x + left, y=blobs.y + top, label_map=labels)
+        background = None if self.background is None else whole(self.background)
+        return Detection(blobs, whole(self.probability), whole(self.level), background, self.scale)
+
+
+_EIGHT = np.ones((3, 3), dtype=np.int8)
+_NONE = Blobs([], [], [], [])
 
 
 class Detector:
     """A detection model and its card.
 
     Args:
-        engine: runs the model.
+        engine: runs the model. Where it takes one size only, smaller frames are padded and larger ones tiled.
         card: says how frames go in and what a target is.
+        tile: height and width above which a frame is tiled (rounded up to what the network takes), or None.
     """
 
-    def __init__(self, engine: Engine, card: ModelCard) -> None:
-        self.engine, self.card = engine, card
+    def __init__(self, engine: Engine, card: ModelCard, *, tile: tuple[int, int] | None = None) -> None:
+        self.engine, self.card, self.tile = engine, card, tile
         self.spec: DetectorSpec = card.detector or DetectorSpec()
 
     @staticmethod
@@ -50,6 +85,7 @@ class Detector:
         engine: str = "auto",
         precision: str = "fp32",
         threads: int | None = None,
+        tile: tuple[int, int] | None = None,
     ) -> Detector:
         """Load a detector by name or card.
 
@@ -58,38 +94,70 @@ class Detector:
             EngineError: if the engine cannot be used.
         """
         card, path = load_card(model, precision=precision, task="detect")
-        return Detector(open_engine(path, engine=engine, threads=threads), card)
+        return Detector(open_engine(path, engine=engine, threads=threads), card, tile=tile)
 
     def __call__(self, frame: Frame) -> Detection:
         """Detect the targets of one frame of any size."""
         normalised = self.card.normaliser.apply(frame.data)
-        height, width = frame.shape
+        probability, background = self._maps(normalised.value)
+        bare = Detection(_NONE, probability, normalised.value, background, float(normalised.scale.item()))
+        return replace(bare, blobs=find_blobs(probability, bare.residual_at, self.spec.threshold))
+
+    def _maps(self, value: NDArray[np.float32]) -> Maps:
+        """Probability and background of a normalised frame ``[H, W]``."""
+        height, width = value.shape
+        size = [self._size(axis, length) for axis, length in enumerate((height, width))]
+        below = [max(0, tile - length) for tile, length in zip(size, (height, width))]
+        if any(below):
+            value = np.pad(value, ((0, below[0]), (0, below[1])), mode="edge")
+        if value.shape == tuple(size):
+            probability, background = self._infer(value)
+        else:
+            probability, background = in_tiles(value, (size[0], size[1]), self._infer)
+        return probability[:height, :width], background[:height, :width]
+
+    def _size(self, axis: int, length: int) -> int:
+        """How many pixels the network is given at once along an axis of so many."""
+        fixed = self.engine.inputs[0].shape[2 + axis]
+        if fixed > 0:
+            return fixed
         multiple = self.spec.multiple
+        if self.tile is not None:
+            length = min(length, self.tile[axis])
         # At least two tiles of the coarsest level per side: its smallest line to scan.
-        full = [max(2, -(-n // multiple)) * multiple for n in (height, width)]
-        padded = np.pad(normalised.value, ((0, full[0] - height), (0, full[1] - width)), mode="edge")
-        outputs = self.engine.infer(frame=padded[None, None])
-        probability, background = (outputs[n][0, 0, :height, :width] for n in ("probability", "background"))
-        residual = (normalised.value - background) * normalised.scale
-        return Detection(find_blobs(probability, residual, self.spec.threshold), probability, residual)
+        return max(2, -(-length // multiple)) * multiple
+
+    def _infer(self, value: NDArray[np.float32]) -> Maps:
+        outputs = self.engine.infer(frame=value[None, None])
+        return outputs["probability"][0, 0], outputs["background"][0, 0]
 
 
-def find_blobs(probability: NDArray[np.float32], residual: NDArray[np.float32], threshold: float) -> Blobs:
+def find_blobs(
+    probability: NDArray[np.float32], residual_at: Callable[[Any], NDArray[np.float32]], threshold: float
+) -> Blobs:
     """8-connected spots above a probability, with their flux-weighted centres.
 
     Args:
-        probability, residual: ``float32 [H, W]``.
+        probability: ``float32 [H, W]``.
+        residual_at: gives the residual of some pixels by their rows and columns.
         threshold: a pixel belongs to a spot if its probability exceeds this.
     """
-    labels, number = ndimage.label(probability > threshold, structure=_EIGHT)
-    labels = labels.astype(np.int32)
-    if number == 0:
+    height, width = probability.shape
+    pixels = np.flatnonzero(probability > threshold)
+    labels = np.zeros((height, width), dtype=np.int32)
+    if not len(pixels):
         nothing = np.zeros(0)
         return Blobs(nothing, nothing, nothing.astype(np.int64), nothing, labels)
-    rows, columns = np.nonzero(labels)
-    which = labels[rows, columns] - 1
+    rows, columns = np.divmod(pixels, width)
+    # Targets are few pixels in a large frame: they are labelled in one from which the empty lines are gone.
+    row, column = _closed_up(rows), _closed_up(columns)
+    small = np.zeros((row.max() + 1, column.max() + 1), dtype=bool)
+    small[row, column] = True
+    which, number = ndimage.label(small, structure=_EIGHT)
+    which = which[row, column] - 1
+    labels[rows, columns] = which + 1
     # A small floor keeps the centre defined where the residual is nowhere positive.
-    weight = np.maximum(residual[rows, columns].astype(np.float64), 0) + 1e-3
+    weight = np.maximum(residual_at((rows, columns)).astype(np.float64), 0) + 1e-3
     total = np.bincount(which, weight, number)
     score = np.zeros(number)
     np.maximum.at(score, which, probability[rows, columns])
@@ -100,3 +168,11 @@ def find_blobs(probability: NDArray[np.float32], residual: NDArray[np.float32], 
         score=np.minimum(score, 1.0),
         label_map=labels,
     )
+
+
+def _closed_up(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Whole numbers in the same order with gaps of more than 2 closed to 2: what touched does, and nothing else."""
+    order = np.argsort(places, kind="stable")
+    closed = np.zeros(len(places), dtype=np.int64)
+    closed[order[1:]] = np.cumsum(np.minimum(np.diff(places[order]), 2))
+    return closed

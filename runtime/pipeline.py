@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from glint.candidates import Candidates
-from glint.crop import crop_windows
+from glint.crop import crop_windows, window_pixels
+from glint.errors import InputError
 from glint.optics import Psf
+from glint.runtime.conditioning import Conditioner
 from glint.runtime.detector import Detection, Detector
 from glint.runtime.fit import fit_plane, plane_basis
 from glint.runtime.refine import refine, refine_config
@@ -19,11 +21,15 @@ from glint.runtime.search import RefineConfig
 from glint.runtime.unmixer import Unmixer
 from glint.types import Blobs, Frame, TargetFlag, Targets
 
-STAGES = ("capture", "detect", "unmix", "refine", "total")
+STAGES = ("capture", "queue", "detect", "unmix", "refine", "total")
+Roi = tuple[int, int, int, int]
+Ceiling = float | NDArray[np.float32] | None
 _WINDOW = 21  # px around a blob in which its background and the sensor's noise are estimated
-_NEARNESS = 5.0  # px; weight of the surroundings that continue the background under a blob
+_RAMP = np.arange(_WINDOW) - (_WINDOW - 1) / 2
+_NEARNESS = 5.0  # px
+# Weight of the surroundings that continue the background under a blob.
+_NEAR = np.exp(-0.5 * (_RAMP**2 + _RAMP[:, None] ** 2) / _NEARNESS**2)
 _HALO = 2  # px around a blob's mask that its light still reaches
-_NEIGHBOURS = np.ones((1, 3, 3), dtype=bool)  # within each window, not across
 # Blind to planes and straight edges; a white noise of 1 has a standard deviation of 6 behind it.
 _SECOND_DIFFERENCE = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0])
 
@@ -59,8 +65,13 @@ class Result:
         detection: blobs, probability and residual.
         targets: in frame pixels; ``blob`` is the row of ``detection.blobs``.
         spots: what was unmixed.
-        latency_ms: by stage; ``total`` includes ``capture``, the time to read the frame.
-        track: number of the track that each target belongs to, ``int64 [N]``; None if they are not tracked.
+        latency_ms: by stage. ``capture`` is the time to read the frame, for a live source what passed between
+            its ``t_ns`` and its arrival; ``queue`` the wait of a live frame for the detector (files are read
+            ahead: 0); ``total`` the sum of all: of a live frame, its age.
+        track: number of the track that each target belongs to, ``int64 [N]``, -1 while a track is not
+            confirmed; None if they are not tracked.
+        late: it came after its deadline.
+        dropped: frames dropped since the result before, by place.
     """
 
     frame: Frame
@@ -69,6 +80,8 @@ class Result:
     spots: Spots
     latency_ms: dict[str, float]
     track: NDArray[np.int64] | None = None
+    late: bool = False
+    dropped: dict[str, int] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -79,6 +92,8 @@ class Pipeline:
         refined: False takes the network's word for its targets.
         config: priors and limits of the refinement.
         psf: what the refinement fits; None: the PSF that the unmixer was trained for.
+        conditioner: corrects frames first; results go on carrying them as they came.
+        roi: x, y, width and height of the only part of a frame in which targets are looked for, pixels.
     """
 
     def __init__(
@@ -89,78 +104,126 @@ class Pipeline:
         refined: bool = True,
         config: RefineConfig | None = None,
         psf: Psf | None = None,
+        conditioner: Conditioner | None = None,
+        roi: Roi | None = None,
     ) -> None:
         self.detector, self.unmixer = detector, unmixer
         self.refined, self.config = refined, config or refine_config(unmixer.spec)
         self.psf = psf or Psf(unmixer.spec.sigma)
+        if roi is not None and (len(roi) != 4 or min(roi[:2]) < 0 or min(roi[2:]) < 1):
+            raise InputError(f"roi: expected x, y >= 0 and width, height >= 1, got {roi}")
+        self.conditioner, self.roi = conditioner or Conditioner(), roi
 
-    def __call__(self, frame: Frame, *, capture_ms: float = 0.0) -> Result:
-        """Process one frame; ``capture_ms`` is what it took to get it."""
+    def __call__(
+        self, frame: Frame, *, capture_ms: float = 0.0, queue_ms: float = 0.0, deadline_ns: int | None = None
+    ) -> Result:
+        """Process one frame.
+
+        Args:
+            frame: as the source gave it.
+            capture_ms, queue_ms: what it took to get it, and how long it waited.
+            deadline_ns: ``time.monotonic_ns`` after which the refinement is left out and targets are ``UNREFINED``.
+        """
         started = time.perf_counter()
-        detection = self.detector(frame)
+        seen = self.conditioner(frame)
+        detection = self._detect(seen.frame)
         detected = time.perf_counter()
-        spots = cut_spots(frame, detection, self.unmixer.spec.patch)
+        spots = cut_spots(seen.frame, detection, self.unmixer.spec.patch, seen.ceiling)
         unmixed = self.unmixer(spots.patches, full_scale=spots.full_scale)
         taken_apart = time.perf_counter()
-        if self.refined and len(spots.patches):
-            targets = refine_spots(frame, detection.blobs, spots, unmixed.candidates, self.psf, self.config)
+        late = deadline_ns is not None and time.monotonic_ns() > deadline_ns
+        if self.refined and len(spots.patches) and not late:
+            targets = refine_spots(seen.frame, detection.blobs, spots, unmixed.candidates, self.psf, self.config)
         else:
             targets = unmixed.targets()
-        targets = _to_frame(targets, frame, spots)
+        flags = int(TargetFlag.UNREFINED) if self.refined and late else 0
+        targets = to_frame(targets, frame, spots, flags)
         done = time.perf_counter()
         spans = (detected - started, taken_apart - detected, done - taken_apart)
-        stages = [capture_ms, *(1e3 * s for s in spans)]
+        stages = [capture_ms, queue_ms, *(1e3 * s for s in spans)]
         latency = dict(zip(STAGES, [*stages, sum(stages)]))
         return Result(frame, detection, targets, spots, latency)
 
+    def _detect(self, frame: Frame) -> Detection:
+        if self.roi is None:
+            return self.detector(frame)
+        x, y, width, height = self.roi
+        if x + width > frame.shape[1] or y + height > frame.shape[0]:
+            raise InputError(
+                f"the region of {width}x{height} pixels at ({x}, {y}) does not fit into a frame of "
+                f"{frame.shape[1]}x{frame.shape[0]}"
+            )
+        part = replace(frame, data=frame.data[y : y + height, x : x + width])
+        return self.detector(part).placed(x, y, frame.shape)
 
-def cut_spots(frame: Frame, detection: Detection, size: int) -> Spots:
+
+def cut_spots(frame: Frame, detection: Detection, size: int, ceiling: Ceiling = None) -> Spots:
     """Patches of the frame around each blob, minus the background, without other blobs' pixels.
 
     Off the blobs the background is LSNet's. On and near a blob LSNet's own estimate still carries
     some of the target, so there it is continued from its surroundings: the plane that fits best
     nearby.
+
+    Args:
+        frame: ``[H, W]``.
+        detection: of the frame.
+        size: pixels per side of a patch.
+        ceiling: level at which a pixel of the frame is saturated, DN, one number or ``[H, W]``; None if unknown.
     """
-    blobs, residual = detection.blobs, detection.residual
+    blobs = detection.blobs
     left, top = (np.round(v).astype(np.int64) - size // 2 for v in (blobs.x, blobs.y))
     if blobs.label_map is None or not len(blobs):
-        patches = crop_windows(residual, left, top, size).astype(np.float32)
-        limit = _full_scale(frame, patches, left, top)
+        patches = crop_windows(detection.residual, left, top, size).astype(np.float32)
+        raw = crop_windows(frame.data, left, top, size).astype(np.float32)
+        limit = _full_scale(ceiling, patches, raw, left, top)
         return Spots(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)), limit)
     margin = (_WINDOW - size) // 2
-    data, above, label = (
-        crop_windows(v, left - margin, top - margin, _WINDOW) for v in (frame.data, residual, blobs.label_map)
-    )
-    data = data.astype(np.float32)
+    pixels = window_pixels(frame.shape, left - margin, top - margin, _WINDOW)
+    data, above, label = frame.data[pixels].astype(np.float32), detection.residual_at(pixels), blobs.label_map[pixels]
     own = label == np.arange(1, len(blobs) + 1)[:, None, None]
     foreign = (label != 0) & ~own
-    reach = ndimage.binary_dilation(label != 0, _NEIGHBOURS, iterations=_HALO)
+    reach = _grown(label != 0)
     background = data - above
-    ramp = np.arange(_WINDOW) - (_WINDOW - 1) / 2
-    near = np.exp(-0.5 * (ramp**2 + ramp[:, None] ** 2) / _NEARNESS**2)
-    weight = np.where(reach, 0.0, near)
+    weight = np.where(reach, 0.0, _NEAR)
     coefficients, _ = fit_plane(background, weight)
     plane = (coefficients @ plane_basis(_WINDOW)).reshape(background.shape)
     patches = data - np.where(reach, plane, background)
     variance = (weight * (background - plane) ** 2).sum(axis=(1, 2)) / np.maximum(weight.sum(axis=(1, 2)), 1e-9)
     structure = np.sqrt(variance)
-    valid = ndimage.binary_dilation(own, _NEIGHBOURS, iterations=_HALO) & ~foreign
+    valid = _grown(own) & ~foreign
     (height, width), steps = frame.shape, np.arange(_WINDOW) - margin
     rows, columns = top[:, None] + steps, left[:, None] + steps
     valid &= ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     inner = np.s_[:, margin : margin + size, margin : margin + size]
     cut = np.where(foreign, 0, patches)[inner].astype(np.float32)
-    return Spots(cut, valid[inner], left, top, structure, _full_scale(frame, cut, left, top))
+    return Spots(cut, valid[inner], left, top, structure, _full_scale(ceiling, cut, data[inner], left, top))
+
+
+def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask ``[B, n, n]`` and all within ``_HALO`` pixels of it on both axes, each window for itself."""
+    wide = mask.copy()
+    for step in range(1, _HALO + 1):
+        wide[:, :, step:] |= mask[:, :, :-step]
+        wide[:, :, :-step] |= mask[:, :, step:]
+    grown = wide.copy()
+    for step in range(1, _HALO + 1):
+        grown[:, step:] |= wide[:, :-step]
+        grown[:, :-step] |= wide[:, step:]
+    return grown
 
 
 def _full_scale(
-    frame: Frame, patches: NDArray[np.float32], left: NDArray[np.int64], top: NDArray[np.int64]
+    ceiling: Ceiling,
+    patches: NDArray[np.float32],
+    raw: NDArray[np.float32],
+    left: NDArray[np.int64],
+    top: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """A pixel at full scale in the frame is at this level in the patch."""
-    if frame.full_scale is None:
+    """A pixel at full scale in the frame, whose ``raw`` pixels are given, is at this level in the patch."""
+    if ceiling is None:
         return np.full(patches.shape, np.inf, dtype=np.float32)
-    raw = crop_windows(frame.data, left, top, patches.shape[1]).astype(np.float32)
-    limit: NDArray[np.float32] = patches + (np.float32(frame.full_scale) - raw)
+    level = crop_windows(ceiling, left, top, patches.shape[1]) if isinstance(ceiling, np.ndarray) else ceiling
+    limit: NDArray[np.float32] = patches + (np.asarray(level, dtype=np.float32) - raw)
     return limit
 
 
@@ -221,10 +284,11 @@ def _centroids(
     )  # fmt: skip
 
 
-def _to_frame(targets: Targets, frame: Frame, spots: Spots) -> Targets:
+def to_frame(targets: Targets, frame: Frame, spots: Spots, further: int = 0) -> Targets:
+    """Targets in patch pixels as targets in frame pixels, with ``EDGE`` and ``further`` flags."""
     (height, width), size = frame.shape, spots.patches.shape[-1]
     left, top = spots.left, spots.top
     edge = (left < 0) | (top < 0) | (left + size > width) | (top + size > height)
-    flags = targets.flags | np.where(edge[targets.blob], int(TargetFlag.EDGE), 0)
+    flags = targets.flags | np.where(edge[targets.blob], int(TargetFlag.EDGE), 0) | further
     moved = {"x": targets.x + left[targets.blob], "y": targets.y + top[targets.blob], "flags": flags}
     return Targets(**{**vars(targets), **moved})

@@ -1,13 +1,15 @@
-"""Where results go: JSON lines, flushed frame by frame."""
+"""Where results go: what a sink is, and JSON lines."""
 
 from __future__ import annotations
 
 import json
 import sys
 from abc import ABC, abstractmethod
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from glint.errors import OutputError
 from glint.files import refuse_existing
@@ -36,8 +38,9 @@ class Sink(ABC):
 class JsonLines:
     """One JSON object per line; ``-`` is standard output.
 
-    The file appears with its first line, so that a run that fails before has left nothing, and
-    every line is flushed, so that a killed run has lost at most its last line.
+    The file appears with its first line, so that a run that fails before has left nothing. Every line is handed
+    to the system at once, so that a killed run has lost at most its last one; one that does not fit on the disk
+    is taken back.
 
     Raises:
         OutputError: if the file exists and ``overwrite`` is not set, or cannot be written.
@@ -45,7 +48,8 @@ class JsonLines:
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         self.path = None if str(path) == "-" else Path(path)
-        self._stream: TextIO | None = None
+        self._file: FileIO | None = None
+        self._size = 0
         if self.path is not None:
             refuse_existing(self.path, overwrite=overwrite)
 
@@ -57,27 +61,44 @@ class JsonLines:
     ) -> None:
         if kind is None:
             self.open()  # a run without a single frame still leaves an (empty) file
-        if self._stream is not None and self.path is not None:
-            self._stream.close()
+        self.close()
 
-    def open(self) -> TextIO:
-        """The stream, created if need be."""
-        if self._stream is None:
+    def open(self) -> None:
+        """Create the file, if there is to be one and it is not there yet."""
+        if self._file is None and self.path is not None:
             try:
-                if self.path is not None:
-                    self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._stream = sys.stdout if self.path is None else self.path.open("w", encoding="utf-8")
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = FileIO(self.path, "w")
             except OSError as error:
                 raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
-        return self._stream
 
     def write(self, value: dict[str, Any]) -> None:
         """Append one object."""
-        stream = self.open()
+        self.open()
+        text = json.dumps(value, allow_nan=False) + "\n"
         try:
-            stream.write(json.dumps(value, allow_nan=False) + "\n")
-            stream.flush()
+            if self._file is None:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            else:
+                self._append(self._file, text.encode())
         except BrokenPipeError:
             raise
         except OSError as error:
             raise OutputError(f"cannot write {self.path or 'standard output'}: {error.strerror or error}") from error
+
+    def _append(self, file: FileIO, line: bytes) -> None:
+        left = memoryview(line)
+        try:
+            while left:  # a disk that fills up takes a part first
+                left = left[file.write(left) :]
+        except OSError:
+            with suppress(OSError):  # no file but a device
+                file.truncate(self._size)
+            raise
+        self._size += len(line)
+
+    def close(self) -> None:
+        """Close the file; standard output stays open."""
+        if self._file is not None:
+            self._file.close()

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from glint.errors import ModelError
 from glint.normalise import Normaliser
@@ -27,7 +30,7 @@ MASK = [
 def found(residual: np.ndarray | None = None, threshold: float = 0.5) -> Detection:
     p = probability(MASK, {"a": 0.9, "b": 0.6})
     residual = np.zeros_like(p) if residual is None else residual
-    return Detection(find_blobs(p, residual.astype(np.float32), threshold), p, residual)
+    return Detection(find_blobs(p, residual.astype(np.float32).__getitem__, threshold), p, residual)
 
 
 def test_pixels_that_touch_at_a_corner_are_one_blob() -> None:
@@ -69,7 +72,7 @@ def test_negative_residuals_do_not_pull_the_centre() -> None:
 
 def test_a_pixel_at_the_threshold_does_not_belong_to_a_blob() -> None:
     p = np.array([[0.5, 0.0, 0.5001]], dtype=np.float32)
-    assert find_blobs(p, np.zeros_like(p), 0.5).label_map.tolist() == [[0, 0, 1]]
+    assert find_blobs(p, np.zeros_like(p).__getitem__, 0.5).label_map.tolist() == [[0, 0, 1]]
 
 
 def test_no_pixel_above_the_threshold_gives_empty_columns_and_an_empty_map() -> None:
@@ -81,7 +84,7 @@ def test_no_pixel_above_the_threshold_gives_empty_columns_and_an_empty_map() -> 
 
 def test_a_mask_that_is_all_target_is_one_blob_in_the_middle() -> None:
     p = np.ones((3, 7), dtype=np.float32)
-    blobs = find_blobs(p, p, 0.5)
+    blobs = find_blobs(p, p.__getitem__, 0.5)
     assert blobs.area.tolist() == [21]
     assert [blobs.x[0], blobs.y[0]] == pytest.approx([3.0, 1.0])
 
@@ -176,3 +179,27 @@ def test_an_unmixer_cannot_be_opened_as_a_detector() -> None:
 def test_a_missing_card_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"absent\.json"):
         Detector.open(tmp_path / "absent.json")
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 10**6), st.integers(1, 25), st.integers(1, 25), st.floats(0, 1))
+def test_blobs_are_those_of_an_image_library(seed: int, height: int, width: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    p = (rng.random((height, width)) * (rng.random((height, width)) < share)).astype(np.float32)
+    residual = rng.normal(10, 20, (height, width)).astype(np.float32)
+    blobs = find_blobs(p, residual.__getitem__, 0.3)
+    labels, number = ndimage.label(p > 0.3, structure=np.ones((3, 3)))
+    assert np.array_equal(blobs.label_map, labels)
+    assert len(blobs) == number
+    for i in range(number):
+        assert blobs.area[i] == (labels == i + 1).sum()
+        assert blobs.score[i] == p[labels == i + 1].max()
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_a_long_winding_blob_is_one(turn: bool) -> None:
+    p = np.zeros((61, 60), dtype=np.float32)
+    p[::2] = 1
+    p[1::4, -1] = p[3::4, 0] = 1  # a snake
+    p = np.ascontiguousarray(p.T[::-1]) if turn else p
+    assert len(find_blobs(p, p.__getitem__, 0.5)) == 1

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from glint.errors import InputError
+from glint.runtime.conditioning import Conditioner
 from glint.runtime.detector import Detection, Detector, find_blobs
 from glint.runtime.engine import Arrays
 from glint.runtime.pipeline import STAGES, Pipeline, cut_spots, local_noise
@@ -28,7 +31,7 @@ def detect(image: np.ndarray, background: np.ndarray, light: np.ndarray, level: 
     """A detection made by hand: blobs where the true light exceeds a level."""
     probability = (light > level).astype(np.float32)
     residual = (image - background).astype(np.float32)
-    return Detection(find_blobs(probability, residual, 0.5), probability, residual)
+    return Detection(find_blobs(probability, residual.__getitem__, 0.5), probability, residual)
 
 
 def as_frame(image: np.ndarray, full_scale: float | None = None) -> Frame:
@@ -337,11 +340,106 @@ def test_a_saturated_neighbour_does_not_make_a_target_saturated(
 
 
 def test_latency_is_told_by_stage_and_adds_up(build: Build) -> None:
-    latency = build()(as_frame(np.full(SHAPE, 100.0)), capture_ms=7.0).latency_ms
-    assert tuple(latency) == STAGES == ("capture", "detect", "unmix", "refine", "total")
-    assert latency["capture"] == 7.0
+    latency = build()(as_frame(np.full(SHAPE, 100.0)), capture_ms=7.0, queue_ms=3.0).latency_ms
+    assert tuple(latency) == STAGES == ("capture", "queue", "detect", "unmix", "refine", "total")
+    assert (latency["capture"], latency["queue"]) == (7.0, 3.0)
     assert latency["total"] == pytest.approx(sum(latency[s] for s in STAGES[:-1]))
     assert min(latency.values()) >= 0
+
+
+@pytest.fixture
+def make(
+    fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer], by_peak: Network
+) -> Callable[..., Pipeline]:
+    """A pipeline with options of its own."""
+    return lambda **options: Pipeline(fake_detector(by_level), fake_unmixer(by_peak), **options)
+
+
+PLACES = [(41.3, 9.8, 300.0), (12.6, 33.2, 200.0), (52.1, 38.4, 250.0)]
+
+
+def test_in_a_region_the_same_targets_are_found_at_the_same_places_as_in_the_frame(
+    make: Callable[..., Pipeline], render: Render
+) -> None:
+    frame = as_frame(100 + render(PLACES, SHAPE))
+    whole = make()(frame)
+    part = make(roi=(30, 2, 30, 20))(frame)
+    assert part.frame is frame
+    assert part.detection.probability.shape == part.detection.residual.shape == SHAPE
+    assert part.detection.blobs.label_map.shape == SHAPE
+    inside = (whole.targets.x > 30) & (whole.targets.y < 22)
+    assert inside.sum() == 1
+    for name in ("x", "y", "radiance"):
+        assert getattr(part.targets, name) == pytest.approx(getattr(whole.targets, name)[inside], abs=1e-3)
+    assert part.detection.blobs.x == pytest.approx([41.3], abs=0.5)
+    assert part.detection.blobs.label_map[10, 41] == 1
+
+
+def test_a_region_is_all_that_the_detector_sees(make: Callable[..., Pipeline], render: Render) -> None:
+    pipeline = make(roi=(16, 8, 32, 16))
+    pipeline(as_frame(100 + render(PLACES, SHAPE)))
+    assert pipeline.detector.engine.seen[0]["frame"].shape[2:] == (32, 32)  # the least that it takes
+
+
+def test_the_whole_frame_as_region_changes_nothing(make: Callable[..., Pipeline], render: Render) -> None:
+    frame = as_frame(100 + render(PLACES, SHAPE))
+    whole, part = make()(frame), make(roi=(0, 0, 64, 48))(frame)
+    assert np.array_equal(whole.targets.x, part.targets.x)
+    assert np.array_equal(whole.detection.blobs.label_map, part.detection.blobs.label_map)
+
+
+@pytest.mark.parametrize("roi", [(60, 0, 5, 5), (0, 40, 5, 9)])
+def test_a_region_beyond_the_frame_is_refused(make: Callable[..., Pipeline], roi: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="does not fit into a frame of 64x48"):
+        make(roi=roi)(as_frame(np.zeros(SHAPE)))
+
+
+@pytest.mark.parametrize("roi", [(-1, 0, 5, 5), (0, 0, 0, 5), (0, 0, 5)])
+def test_a_region_that_is_none_is_refused(make: Callable[..., Pipeline], roi: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="roi"):
+        make(roi=roi)
+
+
+def test_the_sensor_is_corrected_before_all_else_and_the_result_keeps_the_frame_as_it_came(
+    make: Callable[..., Pipeline], render: Render
+) -> None:
+    rng = np.random.default_rng(0)
+    pattern = rng.uniform(0, 400, SHAPE)
+    dead = np.zeros(SHAPE, dtype=bool)
+    dead[20, 30] = dead[5, 5] = True
+    image = 100 + render(PLACES, SHAPE) + pattern
+    image[dead] = 4000
+    frame = as_frame(image, full_scale=4000.0)
+    result = make(conditioner=Conditioner(dead, pattern))(frame)
+    assert result.frame is frame
+    expected = np.array(sorted(PLACES))
+    order = np.argsort(result.targets.x)
+    assert result.targets.x[order] == pytest.approx(expected[:, 0], abs=0.02)
+    assert result.targets.radiance[order] == pytest.approx(expected[:, 2], rel=0.02)
+    assert not result.targets.flags.any()
+
+
+def test_a_target_that_saturated_the_raw_pixel_is_saturated_after_the_correction(
+    make: Callable[..., Pipeline], render: Render
+) -> None:
+    pattern = np.random.default_rng(0).uniform(0, 50, SHAPE)
+    image = np.minimum(60 + pattern + render([(30.3, 20.6, 1500)], SHAPE), 300)
+    frame = as_frame(image, full_scale=300.0)
+    targets = make(conditioner=Conditioner(dark=pattern))(frame).targets
+    assert len(targets) >= 1
+    assert (targets.flags & TargetFlag.SATURATED).all()
+
+
+def test_a_late_frame_is_not_refined_and_its_targets_say_so(make: Callable[..., Pipeline], render: Render) -> None:
+    frame = as_frame(100 + render(PLACES, SHAPE))
+    late = make()(frame, deadline_ns=time.monotonic_ns()).targets
+    plain = make(refined=False)(frame, deadline_ns=time.monotonic_ns()).targets
+    timely = make()(frame, deadline_ns=time.monotonic_ns() + 10**12).targets
+    assert (late.flags == TargetFlag.UNREFINED).all()
+    assert np.array_equal(late.x, plain.x)
+    assert not plain.flags.any()  # nobody wanted them refined
+    assert not timely.flags.any()
+    assert not np.array_equal(timely.x, plain.x)
 
 
 def test_the_released_models_find_a_bright_target_in_a_frame(

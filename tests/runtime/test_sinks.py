@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,8 +99,23 @@ def test_a_full_disk_is_an_output_error() -> None:
     sink = JsonLines("/dev/full", overwrite=True)
     with pytest.raises(OutputError, match="cannot write /dev/full"):
         sink.write({"frame": 0})
-    with pytest.raises(OSError, match="No space left"):  # what is still buffered
-        sink.open().close()
+    sink.close()  # nothing is left that it would fail to write
+
+
+def test_a_line_that_does_not_fit_on_the_disk_is_taken_back(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from glint.runtime.sinks import JsonLines; from glint.errors import OutputError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))\n"
+        "sink = JsonLines(sys.argv[1]); sink.write({'text': 20 * 'a'})\n"
+        "try: sink.write({'text': 40 * 'b'})\n"
+        "except OutputError as error: print(error)\n"
+        "sink.close()"
+    )
+    path = tmp_path / "out.jsonl"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60, check=True)
+    assert "cannot write" in done.stdout
+    assert json.loads(path.read_text()) == {"text": 20 * "a"}
+    assert path.read_text().endswith("\n")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -108,5 +125,5 @@ def test_what_is_not_json_is_never_written(tmp_path: Path, value: float) -> None
     sink.write({"x": 1.0})
     with pytest.raises(ValueError, match="JSON"):
         sink.write({"x": value})
-    sink.open().close()
+    sink.close()
     assert path.read_text() == '{"x": 1.0}\n'

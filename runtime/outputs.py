@@ -1,0 +1,200 @@
+"""The outputs of a run, by the options that ask for them.
+
+Files are claimed at once (one that exists is refused) and created with their first result, so that a run that
+fails before has left nothing; servers listen at once. What needs a library of its own is imported when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glint.errors import OutputError
+from glint.files import refuse_existing, write_json
+from glint.images import write_image
+from glint.progress import Progress
+from glint.runtime.device_state import DeviceState
+from glint.runtime.overlay import draw_overlay
+from glint.runtime.pipeline import Result
+from glint.runtime.records import frame_record, gap_record
+from glint.runtime.sinks import JsonLines, Sink
+from glint.runtime.sources import Source
+from glint.runtime.status import StreamStatus
+from glint.types import Gap
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What to write and to publish; see ``run``."""
+
+    out: str | Path | None = None
+    overlay: Path | None = None
+    csv: Path | None = None
+    video: Path | None = None
+    record: Path | None = None
+    record_events: bool = False
+    record_before_s: float = 3.0
+    record_after_s: float = 5.0
+    record_max_gb: float | None = None
+    metrics: str | None = None
+    view: str | None = None
+    mqtt: str | None = None
+    udp: str | None = None
+    overwrite: bool = False
+
+
+class RunFiles(Sink):
+    """The JSON lines, and beside a file the truth, if it is known, and at the end the manifest."""
+
+    def __init__(self, out: str | Path, *, overwrite: bool) -> None:
+        self.lines = JsonLines(out, overwrite=overwrite)
+        self._overwrite = overwrite
+        self._truth: JsonLines | None = None
+        path = self.lines.path
+        if path is not None:
+            if not path.name:
+                raise OutputError(f"--out {path} names no file")
+            for ending in ("manifest.json", "truth.jsonl"):
+                refuse_existing(_beside(path, ending), overwrite=overwrite)
+
+    def write(self, result: Result) -> None:
+        """See the base class."""
+        frame, record = result.frame, frame_record(result)
+        if result.late:
+            record["late"] = True
+        if result.dropped:
+            record["dropped"] = result.dropped
+        self.lines.write(record)
+        if self.lines.path is not None and frame.truth is not None:
+            if self._truth is None:
+                self._truth = JsonLines(_beside(self.lines.path, "truth.jsonl"), overwrite=self._overwrite)
+            self._truth.write({"frame": frame.index, "t_ns": frame.t_ns, "targets": frame.truth.records()})
+
+    def gap(self, gap: Gap) -> None:
+        """See the base class."""
+        self.lines.write(gap_record(gap))
+
+    def close(self) -> None:
+        """See the base class."""
+        self.lines.close()
+        if self._truth is not None:
+            self._truth.close()
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest, after ``close``; a run without a single frame still leaves an (empty) file."""
+        path = self.lines.path
+        if path is not None:
+            self.lines.open()
+            self.lines.close()
+            if self._truth is None:  # that of an earlier run is not the truth of these frames
+                _beside(path, "truth.jsonl").unlink(missing_ok=True)
+            write_json(_beside(path, "manifest.json"), manifest)
+
+
+def _beside(out: Path, ending: str) -> Path:
+    return out.with_name(f"{out.stem}.{ending}")
+
+
+class Overlays(Sink):
+    """A picture of every frame in a folder."""
+
+    def __init__(self, folder: Path, *, overwrite: bool) -> None:
+        self.folder = folder
+        if not overwrite and folder.is_dir() and any(folder.iterdir()):
+            raise OutputError(f"overlay folder {folder} is not empty", hint="choose another or pass --overwrite")
+
+    def write(self, result: Result) -> None:
+        """See the base class."""
+        name = result.frame.name or f"{result.frame.index:06d}"
+        write_image(self.folder / f"{name}.png", draw_overlay(result, result.frame.truth))
+
+
+class Callback(Sink):
+    """Calls a function with every result."""
+
+    def __init__(self, function: Callable[[Result], None]) -> None:
+        self.function = function
+
+    def write(self, result: Result) -> None:
+        """See the base class."""
+        self.function(result)
+
+
+class ProgressLine(Sink):
+    """Moves the line of progress on."""
+
+    def __init__(self, line: Progress, source: Source) -> None:
+        self.line, self.source, self.frames = line, source, 0
+
+    def write(self, result: Result) -> None:
+        """See the base class."""
+        self.frames += 1
+        self.line.update(self.frames + len(self.source.skipped), f"{len(result.targets)} targets")
+
+
+def open_outputs(
+    options: OutputOptions, uri: str, status: Callable[[], StreamStatus], device: Callable[[], DeviceState]
+) -> list[Sink]:
+    """All sinks that are asked for; with ``out``, the first one is a :class:`RunFiles`.
+
+    Args:
+        options: what to write and to publish.
+        uri: of the source.
+        status, device: what servers show of the stream and the machine.
+
+    Raises:
+        GlintError: one of its subclasses, if an output exists or cannot be had; nothing is left open then.
+    """
+    sinks: list[Sink] = []
+    try:
+        sinks.extend(_sinks(options, uri, status, device))
+    except BaseException:
+        for sink in sinks:
+            sink.close()
+        raise
+    return sinks
+
+
+def _sinks(
+    o: OutputOptions, uri: str, status: Callable[[], StreamStatus], device: Callable[[], DeviceState]
+) -> Iterator[Sink]:
+    if o.out is not None:
+        yield RunFiles(o.out, overwrite=o.overwrite)
+    if o.overlay is not None:
+        yield Overlays(o.overlay, overwrite=o.overwrite)
+    if o.csv is not None:
+        from glint.runtime.csv_sink import CsvSink
+
+        yield CsvSink(o.csv, overwrite=o.overwrite)
+    if o.video is not None:
+        from glint.runtime.overlay_video import OverlayVideo
+
+        yield OverlayVideo(o.video, overwrite=o.overwrite)
+    if o.record is not None:
+        from glint.runtime.recorder import Recorder
+
+        yield Recorder(
+            o.record, events=o.record_events, before_s=o.record_before_s, after_s=o.record_after_s,
+            max_bytes=None if o.record_max_gb is None else int(1e9 * o.record_max_gb), source=uri,
+        )  # fmt: skip
+    if o.udp is not None:
+        from glint.runtime.publish import UdpSink
+        from glint.runtime.web import parse_address
+
+        yield UdpSink(*parse_address(o.udp))
+    if o.mqtt is not None:
+        from glint.runtime.publish import MqttSink
+
+        yield MqttSink(o.mqtt)
+    if o.metrics is not None:
+        from glint.runtime.metrics import Metrics
+        from glint.runtime.web import parse_address
+
+        yield Metrics(*parse_address(o.metrics), status=status, device=device)
+    if o.view is not None:
+        from glint.runtime.live_view import LiveView
+        from glint.runtime.web import parse_address
+
+        yield LiveView(*parse_address(o.view), status=status, device=device)

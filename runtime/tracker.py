@@ -1,0 +1,164 @@
+"""Which targets of successive frames are the same one: Kalman filters on sub-pixel positions.
+
+Each track moves with a constant velocity that white acceleration changes; it is measured with the target's own
+``sigma_x`` and ``sigma_y``. The axes are independent, so a track is two filters of two states, and all tracks
+are updated at once. Time is that of the frames: dropped frames and gaps only make the step longer.
+
+- **Assignment** is joint: of all sets of pairs, each track and target at most once, the most likely one (least sum
+  of d^2 + ln det S, with the Mahalanobis distance d and the covariance S of the innovation), where a pair must
+  lie within the gate and be more likely than that the target is new. For a cluster that moves as one this is the
+  right pairing whatever its velocity, known or not.
+- **Birth**: a target without a track starts one, at rest, with a wide uncertainty of its velocity.
+- **Confirmation**: after ``confirm`` measurements. Until then a target's track is -1.
+- **Death**: a track that is not confirmed dies at its first frame without a measurement, a confirmed one when it
+  has had none for ``patience_s`` or when its position is uncertain by more than ``lost_px``.
+
+Numbers of tracks start at 0, in order of confirmation, and are never used twice.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from glint.errors import InputError
+from glint.types import Targets
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """What is known of the motion.
+
+    Attributes:
+        speed: standard deviation of a new track's velocity per axis, px/s.
+        agility: what the velocity gains in a second, standard deviation per axis, px/s.
+        floor: least standard deviation of a measurement, px: what its sigma knows nothing of.
+        unknown: standard deviation of a measurement whose sigma is NaN, px.
+        gate: largest Mahalanobis distance of a pair.
+        density: new targets and false ones per px^2 and frame: a pair less likely than these is none.
+        confirm: measurements that make a track.
+        patience_s: for which a confirmed track lives without a measurement.
+        lost_px: uncertainty of its position at which it dies earlier.
+    """
+
+    speed: float = 30.0
+    agility: float = 15.0
+    floor: float = 0.03
+    unknown: float = 0.3
+    gate: float = 4.0
+    density: float = 1e-4
+    confirm: int = 3
+    patience_s: float = 1.0
+    lost_px: float = 3.0
+
+    def __post_init__(self) -> None:
+        bad = [name for name, value in vars(self).items() if not 0 < value < math.inf]
+        if bad:
+            raise InputError(f"TrackConfig: expected positive numbers, got {bad[0]}={getattr(self, bad[0])}")
+
+
+class Tracker:
+    """The tracks of one stream.
+
+    Args:
+        config: what is known of the motion.
+
+    Attributes:
+        confirmed: tracks so far.
+    """
+
+    def __init__(self, config: TrackConfig | None = None) -> None:
+        self.config = config or TrackConfig()
+        self.confirmed = 0
+        self._t_ns: int | None = None
+        self._clock = 0.0  # seconds, never backwards
+        # One row per track, columns x and y: position, velocity, their variances and covariance.
+        self._state = np.zeros((5, 0, 2))
+        self._number, self._hits = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        self._seen = np.zeros(0)  # clock at the last measurement
+
+    def __len__(self) -> int:
+        """Tracks that live, confirmed or not."""
+        return len(self._number)
+
+    def update(self, t_ns: int, targets: Targets) -> NDArray[np.int64]:
+        """Take the targets of the next frame.
+
+        Args:
+            t_ns: its time; a step back in time counts as none.
+            targets: in frame pixels.
+
+        Returns:
+            The number of each target's track, -1 while that is not confirmed, ``int64 [N]``.
+        """
+        seconds = 0.0 if self._t_ns is None else max(0, t_ns - self._t_ns) / 1e9
+        self._t_ns = t_ns
+        self._clock += seconds
+        self._predict(seconds)
+        place = np.column_stack([targets.x, targets.y])
+        sigma = np.column_stack([targets.sigma_x, targets.sigma_y])
+        sigma = np.where(np.isfinite(sigma), np.hypot(sigma, self.config.floor), self.config.unknown)
+        rows, columns = self._assign(place, sigma)
+        self._correct(rows, place[columns], sigma[columns])
+        owner = np.full(len(targets), -1, dtype=np.int64)
+        owner[columns] = rows
+        born = np.flatnonzero(owner < 0)
+        owner[born] = len(self) + np.arange(len(born))
+        self._bear(place[born], sigma[born])
+        self._hits[owner] += 1
+        self._seen[owner] = self._clock
+        fresh = np.flatnonzero((self._hits >= self.config.confirm) & (self._number < 0))
+        self._number[fresh] = self.confirmed + np.arange(len(fresh))
+        self.confirmed += len(fresh)
+        numbers = self._number[owner]
+        self._bury(owner)
+        return numbers
+
+    def _predict(self, seconds: float) -> None:
+        x, v, xx, xv, vv = self._state
+        q = self.config.agility**2
+        x += seconds * v
+        xx += 2 * seconds * xv + seconds**2 * vv + q * seconds**3 / 3
+        xv += seconds * vv + q * seconds**2 / 2
+        vv += q * seconds
+
+    def _assign(self, place: FloatArray, sigma: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tracks and the targets that belong to them."""
+        x, _, xx, _, _ = self._state
+        variance = xx[:, None] + sigma[None] ** 2  # [tracks, targets, 2]
+        distance = ((place[None] - x[:, None]) ** 2 / variance).sum(axis=2)
+        # Twice the log of how much more likely "new" is than "this track"; S = diag(variance).
+        cost = distance + np.log((2 * np.pi * self.config.density) ** 2 * variance.prod(axis=2))
+        cost = np.where(distance <= self.config.gate**2, np.minimum(cost, 0.0), 0.0)
+        rows, columns = linear_sum_assignment(cost)
+        paired = cost[rows, columns] < 0
+        return rows[paired], columns[paired]
+
+    def _correct(self, rows: NDArray[np.int64], place: FloatArray, sigma: FloatArray) -> None:
+        x, v, xx, xv, vv = (part[rows] for part in self._state)
+        gain_x, gain_v = xx / (xx + sigma**2), xv / (xx + sigma**2)
+        error = place - x
+        updated = [x + gain_x * error, v + gain_v * error, (1 - gain_x) * xx, (1 - gain_x) * xv, vv - gain_v * xv]
+        self._state[:, rows] = np.stack(updated)
+
+    def _bear(self, place: FloatArray, sigma: FloatArray) -> None:
+        still = np.zeros_like(place)
+        born = np.stack([place, still, sigma**2, still, np.full_like(place, self.config.speed**2)])
+        self._state = np.concatenate([self._state, born], axis=1)
+        none = np.zeros(len(place), dtype=np.int64)
+        self._number = np.concatenate([self._number, none - 1])
+        self._hits = np.concatenate([self._hits, none])
+        self._seen = np.concatenate([self._seen, np.full(len(place), self._clock)])
+
+    def _bury(self, measured: NDArray[np.int64]) -> None:
+        uncertain = np.sqrt(self._state[2].max(axis=1, initial=0.0)) > self.config.lost_px
+        alive = (self._number >= 0) & (self._clock - self._seen <= self.config.patience_s) & ~uncertain
+        alive[measured] = True
+        self._state = self._state[:, alive]
+        self._number, self._hits, self._seen = self._number[alive], self._hits[alive], self._seen[alive]

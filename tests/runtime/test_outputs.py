@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stream_parts import frame, result_of
+
+from glint.errors import OutputError
+from glint.runtime.device_state import DeviceState
+from glint.runtime.outputs import OutputOptions, Overlays, RunFiles, open_outputs
+from glint.runtime.sinks import Sink
+from glint.runtime.status import StreamStatus
+from glint.types import Gap, Targets
+
+
+def opened(options: OutputOptions) -> list[Sink]:
+    return open_outputs(options, "fake:", StreamStatus, lambda: DeviceState(0))
+
+
+def test_lines_tell_of_late_results_dropped_frames_gaps_and_tracks(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    (files,) = opened(OutputOptions(out=path))
+    ones = np.ones(2)
+    two = Targets(ones, ones, ones, ones, ones, ones, ones, ones, np.zeros(2))
+    files.write(result_of(frame(0), two, track=np.array([7, -1])))
+    files.gap(Gap(123, 1.5, "no signal"))
+    files.write(result_of(frame(5), late=True, dropped={"queue": 4}))
+    files.close()
+    first, gap, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert [t["track"] for t in first["targets"]] == [7, None]
+    assert "late" not in first
+    assert "dropped" not in first
+    assert gap == {"event": "gap", "t_ns": 123, "seconds": 1.5, "reason": "no signal"}
+    assert (second["late"], second["dropped"]) == (True, {"queue": 4})
+
+
+def test_every_line_is_in_the_file_before_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    (files,) = opened(OutputOptions(out=path))
+    for index in range(3):
+        files.write(result_of(frame(index)))
+        assert [json.loads(line)["frame"] for line in path.read_text().splitlines()] == list(range(index + 1))
+    files.close()
+
+
+def test_nothing_is_created_before_the_first_result(tmp_path: Path) -> None:
+    sinks = opened(OutputOptions(out=tmp_path / "a" / "r.jsonl", overlay=tmp_path / "p"))
+    assert [type(sink) for sink in sinks] == [RunFiles, Overlays]
+    for sink in sinks:
+        sink.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_output_is_touched_if_one_of_them_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "precious.png").write_text("")
+    with pytest.raises(OutputError, match="not empty"):
+        opened(OutputOptions(out=tmp_path / "r.jsonl", overlay=tmp_path / "p"))
+    assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_the_manifest_comes_last_and_an_empty_run_has_an_empty_file(tmp_path: Path) -> None:
+    (files,) = opened(OutputOptions(out=tmp_path / "r.jsonl"))
+    assert isinstance(files, RunFiles)
+    files.close()
+    files.finish({"frames": 0})
+    assert (tmp_path / "r.jsonl").read_text() == ""
+    assert json.loads((tmp_path / "r.manifest.json").read_text()) == {"frames": 0}
