@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import time
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from glint.calibration.task_score import ALL_CONDITIONS, count_detector, run_unmixer, score_targets, task_patches
 from glint.cards import ModelCard, load_card
 from glint.cli import positive_int, print_json, seed
 from glint.csist import read_csist
 from glint.datasets import labelled_images, read_split
 from glint.errors import InputError
-from glint.metrics.detection import MATCHINGS, count_image, score_detection
-from glint.metrics.unmixing import UnmixingScore, score_unmixing
-from glint.optics import Psf
-from glint.patches import CONDITIONS, SENSOR_TRAINING, Patches, simulate_patches
+from glint.metrics.detection import MATCHINGS, score_detection
+from glint.metrics.unmixing import UnmixingScore
+from glint.patches import Patches
 from glint.progress import Progress
 from glint.runtime.detector import Detector
 from glint.runtime.engine import Engine, open_engine
 from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
-from glint.runtime.refine import RadiancePrior, refine, refine_config
+from glint.runtime.refine import RadiancePrior, refine_config
 from glint.runtime.unmixer import Unmixer
-from glint.types import Frame, Targets
-
-_CHUNK = 256
 
 
 def evaluate(
@@ -75,8 +70,7 @@ def evaluate(
         if data is not None:
             patches, source = read_csist(data), {"data": data.name}
         else:
-            config = {**CONDITIONS, "sensor": SENSOR_TRAINING}[condition]
-            patches = simulate_patches(config, number, np.random.default_rng(seed))
+            patches = task_patches([condition], number=number, seed=seed)[condition]
             source = {"condition": condition, "number": number, "seed": seed}  # type: ignore[dict-item]
         return {**common, **source, **_score_unmixer(Unmixer(loaded, card), patches, radiance_prior)}
 
@@ -91,13 +85,8 @@ def _open(model: str | Path, engine: str, precision: str, threads: int | None) -
 
 
 def _score_detector(detector: Detector, data: Path, split: str, matching: str) -> dict[str, Any]:
-    counts = []
     with Progress("evaluate", len(read_split(data, split))) as line:
-        for i, sample in enumerate(labelled_images(data, split)):
-            detection = detector(Frame(i, 0, sample.image))
-            mask = detection.probability > detector.spec.threshold
-            counts.append(count_image(mask, sample.mask, matching=matching))
-            line.update(i + 1)
+        counts = count_detector(detector, labelled_images(data, split), matching=matching, progress=line.update)
     score = score_detection(counts, matching=matching)
     return {
         "data": data.name,
@@ -109,38 +98,15 @@ def _score_detector(detector: Detector, data: Path, split: str, matching: str) -
 
 
 def _score_unmixer(unmixer: Unmixer, patches: Patches, radiance_prior: RadiancePrior) -> dict[str, Any]:
-    config, psf = refine_config(unmixer.spec, radiance=radiance_prior), Psf(unmixer.spec.sigma)
-    values = unmixer.check(patches.image)
-    rows: dict[str, list[Targets]] = {"grid": [], "network": [], "refined": []}
-    seconds = np.zeros(2)
-    with Progress("evaluate", len(values)) as line:
-        for start in range(0, len(values), _CHUNK):
-            chunk = values[start : start + _CHUNK]
-            began = time.perf_counter()
-            limit = patches.full_scale[start : start + _CHUNK, None, None]
-            unmixed = unmixer(chunk, full_scale=limit)
-            middle = time.perf_counter()
-            fine = refine(chunk, unmixed.candidates, psf, full_scale=limit, config=config)
-            seconds += (middle - began, time.perf_counter() - middle)
-            for parts, targets in zip(rows.values(), (unmixed.on_grid(), unmixed.targets(), fine)):
-                parts.append(Targets(**{**vars(targets), "blob": targets.blob + start}))
-            line.update(start + len(chunk))
+    with Progress("evaluate", len(patches)) as line:
+        done = run_unmixer(unmixer, patches, radiance_prior=radiance_prior, progress=line.update)
+    ms = np.round(1e3 * np.array(done.seconds) / max(len(patches), 1), 4).tolist()
     return {
-        "patches": len(values),
-        "radiance_prior": config.radiance,
-        **{name: _rounded(_score(parts, patches)) for name, parts in rows.items()},
-        "ms_per_patch": dict(zip(("unmix", "refine"), np.round(1e3 * seconds / max(len(values), 1), 4).tolist())),
+        "patches": len(patches),
+        "radiance_prior": refine_config(unmixer.spec, radiance=radiance_prior).radiance,
+        **{stage: _rounded(score_targets(targets, patches)) for stage, targets in done.targets.items()},
+        "ms_per_patch": dict(zip(("unmix", "refine"), ms)),
     }
-
-
-def _score(parts: list[Targets], patches: Patches) -> UnmixingScore:
-    columns: dict[str, NDArray[Any]] = {
-        f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Targets)
-    }
-    return score_unmixing(
-        columns["blob"], columns["x"], columns["y"], columns["radiance"], columns["score"],
-        truth_x=patches.x, truth_y=patches.y, truth_radiance=patches.radiance,
-    )  # fmt: skip
 
 
 def _rounded(score: UnmixingScore) -> dict[str, Any]:
@@ -175,7 +141,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="val", help="of a SIRST-style folder (default: %(default)s)")
     parser.add_argument("--matching", choices=MATCHINGS, default="one-to-one", help="of components, for Pd and Fa")
     parser.add_argument(
-        "--condition", choices=[*CONDITIONS, "sensor"], default="8sat", help="of simulated patches (default: 8sat)"
+        "--condition", choices=ALL_CONDITIONS, default="8sat", help="of simulated patches (default: 8sat)"
     )
     parser.add_argument("--number", type=positive_int, default=2000, help="simulated patches (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=1, help="default: %(default)s")

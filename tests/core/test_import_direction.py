@@ -1,4 +1,4 @@
-"""Arrows point one way: core <- {training, runtime} <- {export, calibration} <- benchmarks."""
+"""Arrows point one way: core <- {training, runtime} <- export <- calibration <- benchmarks."""
 
 import ast
 import importlib.util
@@ -15,7 +15,7 @@ ALLOWED = {
     "training": {"core", "training"},
     "runtime": {"core", "runtime"},
     "export": {"core", "training", "export"},
-    "calibration": {"core", "training", "calibration"},
+    "calibration": {"core", "training", "runtime", "export", "calibration"},
 }
 LIBRARIES = {"core": {"numpy", "scipy", "PIL"}, "training": {"numpy", "scipy", "torch", "safetensors"}}
 PACKAGES = {"training", "runtime", "export", "calibration", "benchmarks"}
