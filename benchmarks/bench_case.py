@@ -69,7 +69,14 @@ class Case:
         if self.engine == "tensorrt":
             words += [] if self.graph else ["no graph"]
             words += [self.buffers] if self.buffers else []
+        if self.engine.startswith("torch") and self.checkpoint is None:
+            words.append("(fresh weights)")
         return " ".join(words)
+
+    @property
+    def telling(self) -> bool:
+        """Whether its answers say something: fresh weights are good for times only."""
+        return not self.engine.startswith("torch") or self.checkpoint is not None
 
     @property
     def name(self) -> str:

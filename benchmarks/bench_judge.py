@@ -37,7 +37,7 @@ def judge(case: Case, subject: Subject, *, patches: int, data: str | None = None
         ``accuracy``: figures by name with ``metric`` (name of the main one), ``value`` and ``on`` (what data);
         None for weights that say nothing. ``parity``: see :func:`parity`; None for the reference itself.
     """
-    if case.engine.startswith("torch") and not case.checkpoint:
+    if not case.telling:
         return {"accuracy": None, "parity": None}
     if case.task == "peer":
         return {"accuracy": _judge_peer(subject, patches), "parity": None}

@@ -200,10 +200,15 @@ def _row(one: Measurement, base: Measurement, limits: dict[str, Any] | None) -> 
         "memory": one.finished.get("memory"), "engine": one.finished.get("engine"),
         "accuracy": one.judged.get("accuracy"), "parity": one.judged.get("parity"),
         "files": (one.work or {}).get("files"), "shares": (one.work or {}).get("shares"),
-        "ratio": {"to": base.case.name, **_ratios(one, base)},
+        "ratio": {"to": base.case.name, "of": _compared(case, base.case), **_ratios(one, base)},
         "limit": _limit(one, limits, times),
     }  # fmt: skip
     return row
+
+
+def _compared(case: Case, base: Case) -> str:
+    """What the ratio is of: rows of one model differ in the network, others in everything."""
+    return "network" if case.place == base.place and case.task in ("unmix", "detect") else "total"
 
 
 def _ratios(one: Measurement, base: Measurement) -> dict[str, Any]:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 from scipy.special import stdtrit
 
 from glint.errors import InputError
@@ -24,7 +22,8 @@ SETTLED = 0.05  # relative span of the last windows' medians
 WINDOWS = 3
 LEAST_ROUNDS = 4  # an interval needs as many
 _RESAMPLES = 2000
-_POWERS = np.linspace(0.05, 3.0, 119)
+_POWERS = np.linspace(0.05, 3.0, 296)
+_REFITS = 200
 _GROWTH = 0.1  # of the cost at the smallest size: less is no growth
 
 
@@ -154,24 +153,38 @@ def fit_growth(costs: Mapping[float, Sequence[float]]) -> Growth:
     centre = np.array([np.median(costs[s]) for s in sizes])
     if centre[-1] - centre[0] < _GROWTH * centre[0]:
         return Growth(None, float(centre.mean()), 0.0)
-    exponent, start, slope = _best_power(sizes, centre)
+    (exponent,), (start,), (slope,) = _best_powers(sizes, centre[None])
+    fewest = min(len(costs[s]) for s in sizes)
+    if fewest < LEAST_ROUNDS:
+        return Growth(Interval(float(exponent), None, None), float(start), float(slope))
     rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(_RESAMPLES // 20):
-        medians = [np.median(rng.choice(np.asarray(costs[s], dtype=np.float64), len(costs[s]))) for s in sizes]
-        drawn.append(_best_power(sizes, np.array(medians))[0])
-    if min(len(costs[s]) for s in sizes) < LEAST_ROUNDS:
-        return Growth(Interval(exponent, None, None), start, slope)
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return Growth(Interval(exponent, float(low), float(high)), start, slope)
+    drawn = [
+        np.median(rng.choice(np.asarray(costs[s], dtype=np.float64), (_REFITS, len(costs[s]))), axis=1) for s in sizes
+    ]
+    powers = _expanded(_best_powers(sizes, np.stack(drawn, axis=1))[0], float(exponent), fewest)
+    low, high = (float(v) for v in np.percentile(powers, (2.5, 97.5)))
+    return Growth(Interval(float(exponent), low, high), float(start), float(slope))
 
 
-def _best_power(sizes: NDArray[np.float64], costs: NDArray[np.float64]) -> tuple[float, float, float]:
+def _best_powers(
+    sizes: NDArray[np.float64], costs: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Exponent, start and slope of each curve ``costs [R, S]`` that fit best among the exponents tried.
+
+    Two unknowns: where one of them would be negative it is 0, and the other alone is fitted.
+    """
     unit = sizes.max()
-    fits: list[tuple[float, float, Any]] = []
-    for power in _POWERS:
-        columns = np.stack([np.ones_like(sizes), (sizes / unit) ** power], axis=1) / costs[:, None]
-        answer, residual = nnls(columns, np.ones_like(costs))
-        fits.append((residual, power, answer))
-    _, power, (start, slope) = min(fits, key=lambda fit: fit[0])
-    return float(power), float(start), float(slope / unit**power)
+    shape = (sizes / unit) ** _POWERS[:, None]  # [P, S]
+    weight = costs**-2.0  # of relative errors, [R, S]
+    ones, cross, square = weight.sum(1)[:, None], weight @ shape.T, weight @ (shape**2).T  # [R, P]
+    level, along = (weight * costs).sum(1)[:, None], (weight * costs) @ shape.T
+    determinant = ones * square - cross**2
+    start = (level * square - along * cross) / determinant
+    slope = (along * ones - level * cross) / determinant
+    start = np.where(slope < 0, level / ones, np.maximum(start, 0))
+    slope = np.where(slope < 0, 0, np.where(start > 0, slope, along / square))
+    # Of weighted squares, all that depends on the exponent.
+    error = start**2 * ones + 2 * start * slope * cross + slope**2 * square - 2 * (start * level + slope * along)
+    best = np.argmin(error, axis=1)
+    rows = np.arange(len(costs))
+    return _POWERS[best], start[rows, best], slope[rows, best] / unit ** _POWERS[best]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-COLUMNS = ("", "ms", "p90", "p99", "network ms", "per s", "x network", "of limit", "score", "peak MB", "mJ")
+COLUMNS = ("", "ms", "p90", "p99", "network ms", "per s", "x", "of limit", "score", "peak MB", "mJ")
+LEGEND = """\
+ms: median of whole calls. x: speed over that of the row marked *, with its 95 % interval: of the network where both
+rows are of one model, else of whole calls."""
 
 
 def text_of(report: dict[str, Any]) -> str:
@@ -15,11 +18,7 @@ def text_of(report: dict[str, Any]) -> str:
         lines.append("INTERRUPTED: this is what had been measured by then")
     lines += [f"warning: {text}" for text in report["warnings"]]
     if report["rows"]:
-        lines += ["", *columns([COLUMNS, *(cells(row) for row in report["rows"])])]
-        lines += [
-            "",
-            "ms: median of whole calls; x network: the network's speed over that of the row marked *, 95 % interval",
-        ]
+        lines += ["", *columns([COLUMNS, *(cells(row) for row in report["rows"])]), "", LEGEND]
     lines += growth_lines(report["growth"])
     lines += [f"skipped: {skip['name']}: {skip['reason']}" for skip in report["skipped"]]
     return "\n".join(lines)
@@ -54,7 +53,7 @@ def ratio_text(row: dict[str, Any]) -> str:
     """Ratio with its interval; a star for the baseline itself."""
     if row["ratio"]["to"] == row["name"]:
         return "*"
-    ratio = row["ratio"]["network"] or row["ratio"]["total"]
+    ratio = row["ratio"][row["ratio"]["of"]]
     return interval_text(ratio) if ratio else ""
 
 
