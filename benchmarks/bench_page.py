@@ -98,7 +98,7 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def _legend() -> str:
     return paragraph(
         "Times are those of whole calls: network, and what comes before and after it. x: speed over the baseline's, of "
-        "the network where both rows are of one model, else of whole calls; x whole: of whole calls; with 95 % intervals "
+        "the network where both rows are of one model, else of whole calls; x whole: of whole calls; 95 % intervals "
         "over the rounds. A percentile is left out where there are too few calls for it."
     )
 
