@@ -83,13 +83,14 @@ def bench(
         "", "", threads=threads or available_cores(), blobs=blobs, refined=refined, detector=detector, unmixer=unmixer
     )
     cases, skipped = expand(
-        subjects or (detector, unmixer, PIPELINE), engines=engines or default_engines(), precisions=precisions,
+        subjects or (PIPELINE, detector, unmixer), engines=engines or default_engines(), precisions=precisions,
         batches=batches, sizes=sizes, common=common, checkpoints=weights_by_network(checkpoints),
         gpu_torch=_torch_has_gpu(engines or ()),
     )  # fmt: skip
     judging = {"patches": effort.patches, "data": None if data is None else str(data.resolve()), "split": split}
     groups = groups_of(cases)
     runner = Bench(effort, judging=judging, total=len(groups))
+    coarse = Bench(effort)  # its deadline is that of the rows
     report = Report(command, effort, skipped, runner, baseline, threads=common.threads)
 
     def measure() -> None:
@@ -99,8 +100,7 @@ def bench(
         if quick:
             from glint.benchmarks.bench_scaling import curves
 
-            coarse = Bench(effort)
-            report.growth = curves(common, coarse, ("blobs", "batch"))
+            report.growth = curves(common, coarse, ("blobs",))
             report.skipped += coarse.skipped
 
     return report.fill(measure)

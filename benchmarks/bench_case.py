@@ -19,7 +19,7 @@ class Case:
 
     Attributes:
         subject: a model (name in the zoo or path of its card), ``pipeline``, or a peer's name.
-        task: ``detect``, ``unmix``, ``pipeline`` or ``peer``.
+        task: ``detect``, ``unmix``, ``pipeline``, ``peer detect`` or ``peer unmix``.
         engine: one of :data:`BENCH_ENGINES`; of a peer what computes it, e.g. ``numpy``.
         precision: ``fp32``, ``fp16`` or ``int8``.
         batch: patches per call.
@@ -60,7 +60,7 @@ class Case:
         frames = f" {self.size[0]}x{self.size[1]}"
         if self.task == "pipeline":
             return f"{self.label}{frames}, {self.blobs} blobs"
-        return self.label + (frames if self.task == "detect" else f" x{self.batch}")
+        return self.label + (frames if self.task.endswith("detect") else f" x{self.batch}")
 
     @property
     def variant(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from glint.benchmarks.bench_case import Case
-from glint.benchmarks.bench_peers import UNMIXER
+from glint.benchmarks.bench_peers import UNMIXER, UnmixingPeer
 from glint.benchmarks.bench_subject import BITS, PipelineSubject, Stopwatch, Subject, bench_condition, bench_patches
 from glint.calibration.task_score import score_detector, score_targets, score_unmixer
 from glint.cards import ModelCard, load_card
@@ -37,9 +37,9 @@ def judge(case: Case, subject: Subject, *, patches: int, data: str | None = None
         ``accuracy``: figures by name with ``metric`` (name of the main one), ``value`` and ``on`` (what data);
         None for weights that say nothing. ``parity``: see :func:`parity`; None for the reference itself.
     """
-    if not case.telling:
+    if not case.telling or case.task == "peer detect":
         return {"accuracy": None, "parity": None}
-    if case.task == "peer":
+    if isinstance(subject, UnmixingPeer):
         return {"accuracy": _judge_peer(subject, patches), "parity": None}
     if isinstance(subject, PipelineSubject):
         return {"accuracy": _judge_pipeline(case, subject), "parity": None}
@@ -64,7 +64,7 @@ def _judge_unmixer(card: ModelCard, engine: Engine, number: int) -> dict[str, An
     }  # fmt: skip
 
 
-def _judge_peer(peer: Any, number: int) -> dict[str, Any]:
+def _judge_peer(peer: UnmixingPeer, number: int) -> dict[str, Any]:
     """On the patches that glint's own unmixer is scored on."""
     card, _ = load_card(UNMIXER)
     patches = bench_patches(card, number, seed=SEED)

@@ -10,9 +10,9 @@ from glint.benchmarks.bench_text import figure, growth_lines, head, interval_tex
 from glint.plots import Axis, Series, line_plot, scatter
 from glint.report import caption_text, colour, figures, legend, page, paragraph, section, table, verdict
 
-_NOT_STAGES = ("total", "network", "enqueue", "h2d", "gpu", "d2h", "graph")
-_STAGES = ("pre", "network", "post", "refine", "around detector", "detector", "around unmixer", "unmixer")
-_BAR, _GAP, _WIDE, _LABEL = 18, 26, 640, 4
+_STAGES = ("pre", "network", "post", "refine")
+_PIPELINE_STAGES = ("detector", "around detector", "unmixer", "around unmixer", "refine")
+_WIDE, _BAR, _STEP, _GAP, _FIGURE = 460, 18, 44, 12, 70  # of the bars' drawing, in its own units
 
 Row = dict[str, Any]
 
@@ -23,7 +23,7 @@ def page_of(report: dict[str, Any]) -> str:
     parts = [_verdict(report)]
     if rows:
         parts += [section("At a glance", *map(paragraph, summary(rows))), section("Rows", _rows_table(rows), _legend())]
-        parts += [section("Where the time goes", _bars(rows))]
+        parts.append(section("Where the time goes", figures(*_breakdowns(rows))))
         parts += [section("How latencies spread", figures(*_histograms(rows)))]
         if pareto := _pareto(rows):
             parts.append(section("Accuracy against latency", figures(*pareto)))
@@ -103,38 +103,45 @@ def _legend() -> str:
     )
 
 
-def _bars(rows: Sequence[Row]) -> str:
+def _breakdowns(rows: Sequence[Row]) -> list[str]:
+    """Bars of the models' stages, and of the pipeline's."""
+    plots = []
+    for stages in (_STAGES, _PIPELINE_STAGES):
+        here = [row for row in rows if set(stages) & set(row["times_ms"]) and ("detector" in stages) == _has_both(row)]
+        if here:
+            plots.append(_bars(here, [name for name in stages if any(name in row["times_ms"] for row in here)]))
+    return plots
+
+
+def _has_both(row: Row) -> bool:
+    return "detector" in row["times_ms"]
+
+
+def _bars(rows: Sequence[Row], stages: Sequence[str]) -> str:
     """Mean time of a call as a bar of its stages, for each row; each place has a scale of its own."""
-    used = [name for name in _STAGES if any(name in _stages(row) for row in rows)]
     svg, top = [], 0.0
     for place in dict.fromkeys(row["place"] for row in rows):
         here = [row for row in rows if row["place"] == place]
-        longest = max(sum(_stages(row).values()) for row in here) or 1.0
+        longest = max(row["times_ms"]["total"]["mean"] for row in here) or 1.0
         for row in here:
             svg.append(f'<text x="0" y="{top + 13:.0f}">{escape(row["name"])}</text>')
             left = 0.0
-            for name, value in _stages(row).items():
-                width = value / longest * (_WIDE - 90)
+            for number, name in enumerate(stages):
+                value = row["times_ms"][name]["mean"] if name in row["times_ms"] else 0.0
+                width = value / longest * (_WIDE - _FIGURE)
                 svg.append(
-                    f'<rect x="{left:.1f}" y="{top + _LABEL + 14:.0f}" width="{width:.2f}" height="{_BAR}" '
-                    f'fill="{colour(used.index(name))}"><title>{escape(name)} {figure(value)} ms</title></rect>'
+                    f'<rect x="{left:.1f}" y="{top + 18:.0f}" width="{width:.2f}" height="{_BAR}" '
+                    f'fill="{colour(number)}"><title>{escape(name)} {figure(value)} ms</title></rect>'
                 )
                 left += width
-            total = figure(sum(_stages(row).values()))
-            svg.append(f'<text x="{left + 6:.1f}" y="{top + _LABEL + 27:.0f}">{total} ms</text>')
-            top += _BAR + _GAP
-        top += _GAP / 2
+            total = figure(row["times_ms"]["total"]["mean"])
+            svg.append(f'<text x="{left + 6:.1f}" y="{top + 32:.0f}">{total} ms</text>')
+            top += _STEP
+        top += _GAP
     drawing = f'<svg viewBox="0 0 {_WIDE} {top:.0f}" role="img" aria-label="stages of each row">{"".join(svg)}</svg>'
-    return f"<figure>{legend(used)}{drawing}{caption_text('Mean of a call; bars of one place share a scale.')}</figure>"
-
-
-def _stages(row: Row) -> dict[str, float]:
-    """Mean milliseconds of the stages that a call is the sum of."""
-    times = row["times_ms"]
-    if "detector" in times:
-        return {name: times[name]["mean"] for name in _STAGES[3:] if name in times}
-    names = [name for name in _STAGES if name in times]
-    return {name: times[name]["mean"] for name in names} if names else {"network": times["total"]["mean"]}
+    return (
+        f"<figure>{legend(stages)}{drawing}{caption_text('Mean of a call; bars of one place share a scale.')}</figure>"
+    )
 
 
 def _histograms(rows: Sequence[Row]) -> list[str]:

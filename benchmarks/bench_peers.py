@@ -1,7 +1,12 @@
-"""``glint bench peers``: glint beside other ways to do the same, on the same data, in the same turns."""
+"""``glint bench peers``: glint beside other ways to do the same, on the same data, in the same turns.
+
+Detectors without a network are timed here; what they find depends on tuning, which is the business of
+``glint.benchmarks.detection_peers``.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
@@ -14,16 +19,25 @@ from numpy.typing import NDArray
 
 from glint.benchmarks.bench_case import Case
 from glint.benchmarks.bench_run import QUICK, Bench, Effort
-from glint.benchmarks.bench_subject import Subject, Times, bench_patches
+from glint.benchmarks.bench_subject import Subject, Times, bench_frames, bench_patches
 from glint.cards import load_card
 from glint.patches import CONDITIONS, Patches
-from glint.types import Targets
+from glint.runtime.detector import Detector
+from glint.types import Frame, Targets
 
 UNMIXER = "dscsnet-s-csist"  # made for the benchmark's protocol, as its peers are
+DETECTOR = "lsnet-s"
+UNET = "unet-s"  # of as many multiply-accumulates
 CLASSICAL = ("template", "nnls-fit", "fista", "ista")
 NETWORKS = ("dista-net", "focus")
 _WEIGHTS = {"fista": 5.0, "ista": 8.0}  # of the l1 norm, DN; what glint.benchmarks.unmixing_table tunes them to
 _VARIETY = 64
+# Function of glint.benchmarks.saliency and settings; those that tuning on SIRST tends to choose.
+_SALIENCY: dict[str, tuple[str, dict[str, Any]]] = {
+    "top-hat": ("top_hat", {"size": 9}),
+    "mpcm": ("patch_contrast", {"scales": (3, 5, 7, 9)}),
+    "ipi": ("patch_image", {"weight": 1.0}),
+}
 
 Solve = Callable[[NDArray[Any], NDArray[Any]], Targets]
 
@@ -33,14 +47,13 @@ class UnmixingPeer(Subject):
 
     Attributes:
         solve: patches ``[N, n, n]`` and full scale ``[N]`` -> targets.
-        telling: whether its answers are worth scoring.
     """
 
     unit = "patches"
 
     def __init__(self, case: Case) -> None:
-        self.amount, self.case = case.batch, case
-        self.solve, self._facts, self.telling = _solver(case)
+        self.amount = case.batch
+        self.solve, self._facts = _solver(case)
         number = case.batch * max(1, _VARIETY // case.batch)
         self.patches = bench_patches(load_card(UNMIXER)[0], number)
         self.turn = 0
@@ -65,19 +78,61 @@ class UnmixingPeer(Subject):
 
 def open_peer(case: Case) -> Subject:
     """Make a peer ready."""
-    return UnmixingPeer(case)
+    return DetectionPeer(case) if case.task == "peer detect" else UnmixingPeer(case)
 
 
-def _solver(case: Case) -> tuple[Solve, dict[str, Any], bool]:
+class DetectionPeer(Subject):
+    """Another method that finds targets in a frame: only its map of where they may be is timed."""
+
+    def __init__(self, case: Case) -> None:
+        self.frames = bench_frames(case)
+        self.turn = 0
+        self.find, self._facts = _unet(case) if case.subject == UNET else _saliency(case)
+
+    def call(self) -> Times:
+        """See :class:`Subject`."""
+        frame = self.frames[self.turn % len(self.frames)]
+        self.turn += 1
+        began = time.perf_counter()
+        self.find(frame)
+        return {"total": 1e3 * (time.perf_counter() - began)}
+
+    def facts(self) -> dict[str, Any]:
+        """See :class:`Subject`."""
+        return self._facts
+
+
+def _saliency(case: Case) -> tuple[Callable[[Frame], Any], dict[str, Any]]:
+    name, settings = _SALIENCY[case.subject]
+    function = getattr(importlib.import_module("glint.benchmarks.saliency"), name)
+    return lambda frame: function(frame.data, **settings), {"name": "numpy", "settings": {**settings}}
+
+
+def _unet(case: Case) -> tuple[Callable[[Frame], Any], dict[str, Any]]:
+    import torch
+
+    from glint.benchmarks.torch_engine import TorchEngine
+    from glint.config import to_dict
+    from glint.training.networks import PRESETS, build
+
+    torch.set_num_threads(case.threads)
+    card, _ = load_card(DETECTOR)
+    network = build(UNET, to_dict(PRESETS[UNET])).eval()
+    engine = TorchEngine(network, card.inputs, card.outputs)
+    detector = Detector(engine, card)
+    return detector, engine.details()
+
+
+def _solver(case: Case) -> tuple[Solve, dict[str, Any]]:
     if case.subject in NETWORKS:
         return _grid_network(case)
     from glint.benchmarks.unmixing_table import classical_method
 
     ((_, stage),) = classical_method(case.subject, _WEIGHTS).make(CONDITIONS["8sat"].radiance)
-    return lambda patches, limit: stage(patches, limit, Targets()), {"name": "numpy"}, True
+    return lambda patches, limit: stage(patches, limit, Targets()), {"name": "numpy"}
 
 
-def _grid_network(case: Case) -> tuple[Solve, dict[str, Any], bool]:
+def _grid_network(case: Case) -> tuple[Solve, dict[str, Any]]:
     """A network that answers on the grid, in PyTorch; without a checkpoint its answers are noise."""
     import torch
 
@@ -109,7 +164,7 @@ def _grid_network(case: Case) -> tuple[Solve, dict[str, Any], bool]:
         )  # fmt: skip
 
     facts = {"name": "torch", "torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}
-    return solve, facts, case.checkpoint is not None
+    return solve, facts
 
 
 def peers(
@@ -125,7 +180,7 @@ def peers(
 
     Unmixing: ``dscsnet-s-csist`` with refinement on ONNX Runtime and without it in PyTorch where that is
     installed, the template fit, non-negative least squares with a fit, FISTA and ISTA, and the networks
-    DISTA-Net and FOCUS in PyTorch.
+    DISTA-Net and FOCUS in PyTorch. Detection: ``lsnet-s`` in the same way, top-hat, MPCM, IPI, and a U-Net in PyTorch.
 
     Args:
         batch: patches per call.
@@ -146,7 +201,8 @@ def peers(
     effort = QUICK if quick else Effort()
     effort = effort if seconds is None else replace(effort, seconds=seconds)
     common = Case("", "", threads=threads, batch=batch)
-    groups = [unmixing_cases(common, weights_by_network(checkpoints))]
+    weights = weights_by_network(checkpoints)
+    groups = [unmixing_cases(common, weights), detection_cases(common, weights)]
     runner = Bench(effort, judging={"patches": effort.patches}, total=len(groups))
     report = Report(command, effort, [], runner, groups[0][0].name, threads=threads)
 
@@ -158,12 +214,23 @@ def peers(
     return report.fill(measure)
 
 
+def detection_cases(common: Case, checkpoints: dict[str, str]) -> list[Case]:
+    """The rows of the comparison of detectors, glint first."""
+    own = replace(common, subject=DETECTOR, task="detect")
+    peer = replace(common, task="peer detect", precision="fp64")
+    cases = [own, *(replace(peer, subject=name, engine="numpy") for name in _SALIENCY)]
+    if importlib.util.find_spec("torch") is not None:
+        cases.append(replace(own, engine="torch", checkpoint=checkpoints.get(load_card(DETECTOR)[0].network)))
+        cases.append(replace(peer, subject=UNET, engine="torch", precision="fp32"))
+    return cases
+
+
 def unmixing_cases(common: Case, checkpoints: dict[str, str]) -> list[Case]:
     """The rows of the unmixing comparison, glint first."""
     network = load_card(UNMIXER)[0].network
     own = replace(common, subject=UNMIXER, task="unmix")
     cases = [own]
-    peer = replace(common, task="peer", precision="fp64")
+    peer = replace(common, task="peer unmix", precision="fp64")
     cases += [replace(peer, subject=name, engine="numpy") for name in CLASSICAL]
     if importlib.util.find_spec("torch") is not None:
         cases.append(replace(own, engine="torch", checkpoint=checkpoints.get(network)))

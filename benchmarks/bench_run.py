@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -33,7 +34,8 @@ class Effort:
         warm_up: seconds at most until a row's latency must have settled.
         patches: that unmixers are scored on.
         limits: seconds for the machine's own limits.
-        points: of each curve of the cost's growth.
+        points: of each curve of the cost's growth, from the smallest size on.
+        deadline: seconds after which nothing new is begun; None: never.
     """
 
     seconds: float = 10.0
@@ -42,9 +44,10 @@ class Effort:
     patches: int = 500
     limits: float = 4.0
     points: int = 8
+    deadline: float | None = None
 
 
-QUICK = Effort(seconds=1.2, rounds=6, warm_up=1.5, patches=200, limits=1.5, points=4)
+QUICK = Effort(seconds=1.2, rounds=6, warm_up=1.5, patches=200, limits=1.5, points=6, deadline=80.0)
 
 
 @dataclass(eq=False)
@@ -95,11 +98,16 @@ class Bench:
         self.skipped: list[Skip] = []
         self._verdicts: dict[Any, dict[str, Any]] = {}
         self._line = Progress("bench", total)
+        self._began = time.monotonic()
 
     def group(self, cases: Sequence[Case]) -> list[Measurement]:
         """Measure cases in turns; returns those that could be."""
         rows: list[Measurement] = []
         self.groups.append(rows)
+        deadline = self.effort.deadline
+        if deadline is not None and time.monotonic() - self._began > deadline:
+            self.skipped += [Skip(case.name, "no time left for it") for case in cases]
+            return rows
         with self._line, ExitStack() as stack:
             running: list[tuple[Measurement, Worker]] = []
             for case in cases:
@@ -242,7 +250,8 @@ def _histogram(samples: Sequence[float]) -> dict[str, list[float]]:
     values = np.asarray(samples)
     high = float(np.percentile(values, 99.5)) * 1.0001
     low = float(values.min())
-    counts, edges = np.histogram(np.minimum(values, high), bins=_BINS, range=(low, max(high, low * 1.001 + 1e-9)))
+    bins = min(_BINS, 3 + 2 * int(np.sqrt(len(values))))
+    counts, edges = np.histogram(np.minimum(values, high), bins=bins, range=(low, max(high, low * 1.001 + 1e-9)))
     return {"edges": [float(v) for v in edges], "counts": [int(v) for v in counts]}
 
 

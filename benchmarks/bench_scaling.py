@@ -44,30 +44,24 @@ def curve(kind: str, common: Case, points: int) -> Curve:
     """The curve of that kind, with so many sizes."""
     if kind == "blobs":
         base = replace(common, subject=PIPELINE, task=PIPELINE, size=(640, 512))
-        cases = [replace(base, blobs=n) for n in _thinned(_BLOBS, points)]
+        cases = [replace(base, blobs=n) for n in _BLOBS[:points]]
         return Curve(
             "blobs", "pipeline at 640x512", tuple(cases), lambda m: float(m.finished["engine"]["blobs"]),
             {"ms after the detector": _after_detector, "MB": _memory},
         )  # fmt: skip
     if kind == "size":
         base = replace(common, subject=common.detector, task="detect")
-        cases = [replace(base, size=size) for size in _thinned(_SIDES, points)]
+        cases = [replace(base, size=size) for size in _SIDES[:points]]
         return Curve(
             "pixels", common.detector, tuple(cases), lambda m: float(np.prod(m.case.size)),
             {"ms per frame": lambda m: m.medians("total"), "MB": _memory},
         )  # fmt: skip
     base = replace(common, subject=common.unmixer, task="unmix")
-    cases = [replace(base, batch=n) for n in _thinned(_BATCHES, points)]
+    cases = [replace(base, batch=n) for n in _BATCHES[:points]]
     return Curve(
         "batch", common.unmixer, tuple(cases), lambda m: float(m.case.batch),
         {"ms per call": lambda m: m.medians("total"), "MB": _memory},
     )  # fmt: skip
-
-
-def _thinned(sizes: Sequence[Any], number: int) -> list[Any]:
-    """So many of the sizes, the first and the last among them."""
-    chosen = np.unique(np.round(np.linspace(0, len(sizes) - 1, min(number, len(sizes)))).astype(int))
-    return [sizes[i] for i in chosen]
 
 
 def _after_detector(one: Measurement) -> list[float]:
@@ -125,7 +119,7 @@ def scaling(
         detector, unmixer: models, in fp32 on ONNX Runtime.
         threads: of the CPU; default: all cores.
         seconds: measured per size; default: 10, or 1.2 with ``quick``.
-        quick: four sizes of each.
+        quick: the six smallest sizes of each.
         command: what the user typed, for the report.
 
     Returns:
@@ -133,7 +127,7 @@ def scaling(
     """
     from glint.benchmarks.bench import Report
 
-    effort = QUICK if quick else Effort()
+    effort = replace(QUICK, deadline=None) if quick else Effort()
     effort = effort if seconds is None else replace(effort, seconds=seconds)
     common = Case("", "", threads=threads or available_cores(), detector=detector, unmixer=unmixer)
     runner = Bench(effort, total=len(CURVES))

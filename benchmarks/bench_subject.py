@@ -244,7 +244,7 @@ def open_subject(case: Case) -> Subject:
     Raises:
         GlintError: one of its subclasses, if it cannot be.
     """
-    if case.task == "peer":
+    if case.task.startswith("peer"):
         from glint.benchmarks.bench_peers import open_peer
 
         return open_peer(case)

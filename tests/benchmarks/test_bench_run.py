@@ -174,7 +174,7 @@ def test_control_c_leaves_a_whole_report_and_no_process(tmp_path):
 
 def test_ratios_are_of_the_network_between_rows_of_one_model_and_of_calls_between_others():
     rows = [measurement(Case("net", "unmix", precision=p), ms) for p, ms in (("fp32", 10.0), ("int8", 5.0))]
-    rows.append(measurement(Case("other", "peer", engine="numpy", precision="fp64"), 40.0))
+    rows.append(measurement(Case("other", "peer unmix", engine="numpy", precision="fp64"), 40.0))
     first, second, third = rows_of(rows, None, "onnxruntime fp32")
     assert [row["ratio"]["of"] for row in (first, second, third)] == ["network", "network", "total"]
     assert second["ratio"]["network"]["value"] == pytest.approx(2, rel=0.05)
