@@ -18,7 +18,7 @@ from typing import Any
 
 from glint import __version__
 from glint.benchmarks import bench_machine
-from glint.benchmarks.bench_case import BENCH_ENGINES, PIPELINE, Case, Skip, expand
+from glint.benchmarks.bench_case import BENCH_ENGINES, PIPELINE, Case, Skip, expand, weights_key
 from glint.benchmarks.bench_run import BASELINE, QUICK, Bench, Effort, groups_of, rows_of
 from glint.benchmarks.bench_worker import Worker
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, PRECISIONS
@@ -63,7 +63,7 @@ def bench(
         blobs: clusters in those frames.
         refined: refine the targets, as ``glint unmix`` and ``glint run`` do.
         detector, unmixer: of the pipeline.
-        checkpoints: weights for PyTorch, each for the models of its network.
+        checkpoints: weights for PyTorch, each for the model of its network and domain.
         threads: of the CPU; default: all cores.
         baseline: variant or name of the row that the rows of its place are compared with.
         seconds: measured per row; default: 10, or 1.2 with ``quick``.
@@ -84,7 +84,7 @@ def bench(
     )
     cases, skipped = expand(
         subjects or (PIPELINE, detector, unmixer), engines=engines or default_engines(), precisions=precisions,
-        batches=batches, sizes=sizes, common=common, checkpoints=weights_by_network(checkpoints),
+        batches=batches, sizes=sizes, common=common, checkpoints=weights_by_key(checkpoints),
         gpu_torch=_torch_has_gpu(engines or ()),
     )  # fmt: skip
     judging = {"patches": effort.patches, "data": None if data is None else str(data.resolve()), "split": split}
@@ -173,11 +173,11 @@ def default_engines() -> list[str]:
     return list(dict.fromkeys([choose_engine("auto")[0], "onnxruntime"]))
 
 
-def weights_by_network(checkpoints: Sequence[Path]) -> dict[str, str]:
-    """Checkpoints by the name of their network.
+def weights_by_key(checkpoints: Sequence[Path]) -> dict[str, str]:
+    """Checkpoints by ``weights_key``.
 
     Raises:
-        InputError: if two are of one network.
+        InputError: if two have the same.
         ModelError: if one is unusable.
     """
     found: dict[str, str] = {}
@@ -185,9 +185,10 @@ def weights_by_network(checkpoints: Sequence[Path]) -> dict[str, str]:
         from glint.training.checkpoint import load_checkpoint
     for path in checkpoints:
         info, _ = load_checkpoint(path)
-        if info.network in found:
-            raise InputError(f"two checkpoints are of the network {info.network}: {found[info.network]} and {path}")
-        found[info.network] = str(path.resolve())
+        key = weights_key(info.network, {"data": info.data})
+        if key in found:
+            raise InputError(f"two checkpoints are of {key}: {found[key]} and {path}")
+        found[key] = str(path.resolve())
     return found
 
 
@@ -234,8 +235,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--detector", default=DEFAULT_DETECTOR, help="of the pipeline (default: %(default)s)")
     rows.add_argument("--unmixer", default=DEFAULT_UNMIXER, help="of the pipeline (default: %(default)s)")
     rows.add_argument(
-        "--checkpoint", type=Path, action="append", default=[], metavar="FILE",
-        help="weights for the engine torch, again for more networks (default: fresh ones, good for times only)",
+        "--checkpoint", type=Path, action="extend", nargs="+", default=[], metavar="FILE",
+        help="weights for the engine torch (default: fresh ones, good for times only)",
     )  # fmt: skip
     rows.add_argument("--threads", type=positive_int, help="CPU threads (default: all cores; peers: 1)")
     effort = parser.add_argument_group("effort")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from glint.cards import PRECISIONS, load_card
 from glint.errors import GlintError, InputError
@@ -112,7 +113,7 @@ def expand(
         batches: patches per call, for unmixers.
         sizes: width and height of frames, for detectors and the pipeline.
         common: what all cases share: threads, blobs, refinement, the pipeline's models.
-        checkpoints: of networks, by the network's name.
+        checkpoints: weights by :func:`weights_key`.
         gpu_torch: PyTorch would run on a GPU, so that fp16 makes sense.
 
     Raises:
@@ -126,8 +127,8 @@ def expand(
     cases: list[Case] = []
     skipped: list[Skip] = []
     for subject in subjects:
-        task, network, own = _describe(subject, common)
-        base = replace(common, subject=subject, task=task, checkpoint=checkpoints.get(network))
+        task, key, own = _describe(subject, common)
+        base = replace(common, subject=subject, task=task, checkpoint=checkpoints.get(key))
         places = (
             [replace(base, batch=b) for b in batches] if task == "unmix" else [replace(base, size=s) for s in sizes]
         )
@@ -146,7 +147,7 @@ def expand(
 
 
 def _describe(subject: str, common: Case) -> tuple[str, str, str]:
-    """Task, network and, for a path, the precision of a subject."""
+    """Task, key of the weights and, for a path, the precision of a subject."""
     if subject == PIPELINE:
         return PIPELINE, "", ""
     error: GlintError | None = None
@@ -156,9 +157,15 @@ def _describe(subject: str, common: Case) -> tuple[str, str, str]:
         except GlintError as problem:
             error = error or problem
             continue
-        return card.task, card.network, card.precision if Path(subject).suffix in (".json", ".onnx") else ""
+        own = card.precision if Path(subject).suffix in (".json", ".onnx") else ""
+        return card.task, weights_key(card.network, card.training), own
     assert error is not None  # noqa: S101  (PRECISIONS is not empty)
     raise error
+
+
+def weights_key(network: str, training: Mapping[str, Any]) -> str:
+    """What weights and a model must have in common to be of each other: network and, if it has several, domain."""
+    return f"{network} {training.get('data', {}).get('domain', '')}".strip()
 
 
 def _missing(case: Case, engine: str, precision: str, gpu_torch: bool) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.benchmarks.bench_case import Case
+from glint.benchmarks.bench_case import Case, weights_key
 from glint.benchmarks.bench_run import QUICK, Bench, Effort
 from glint.benchmarks.bench_subject import Subject, Times, bench_frames, bench_patches
 from glint.cards import load_card
@@ -196,12 +196,12 @@ def peers(
     Raises:
         GlintError: one of its subclasses, if a checkpoint is unusable.
     """
-    from glint.benchmarks.bench import Report, ask_limits, weights_by_network
+    from glint.benchmarks.bench import Report, ask_limits, weights_by_key
 
     effort = QUICK if quick else Effort()
     effort = effort if seconds is None else replace(effort, seconds=seconds)
     common = Case("", "", threads=threads, batch=batch)
-    weights = weights_by_network(checkpoints)
+    weights = weights_by_key(checkpoints)
     groups = [unmixing_cases(common, weights), detection_cases(common, weights)]
     runner = Bench(effort, judging={"patches": effort.patches}, total=len(groups))
     report = Report(command, effort, [], runner, groups[0][0].name, threads=threads)
@@ -220,20 +220,22 @@ def detection_cases(common: Case, checkpoints: dict[str, str]) -> list[Case]:
     peer = replace(common, task="peer detect", precision="fp64")
     cases = [own, *(replace(peer, subject=name, engine="numpy") for name in _SALIENCY)]
     if importlib.util.find_spec("torch") is not None:
-        cases.append(replace(own, engine="torch", checkpoint=checkpoints.get(load_card(DETECTOR)[0].network)))
+        card = load_card(DETECTOR)[0]
+        key = weights_key(card.network, card.training)
+        cases.append(replace(own, engine="torch", checkpoint=checkpoints.get(key)))
         cases.append(replace(peer, subject=UNET, engine="torch", precision="fp32"))
     return cases
 
 
 def unmixing_cases(common: Case, checkpoints: dict[str, str]) -> list[Case]:
     """The rows of the unmixing comparison, glint first."""
-    network = load_card(UNMIXER)[0].network
+    card = load_card(UNMIXER)[0]
     own = replace(common, subject=UNMIXER, task="unmix")
     cases = [own]
     peer = replace(common, task="peer unmix", precision="fp64")
     cases += [replace(peer, subject=name, engine="numpy") for name in CLASSICAL]
     if importlib.util.find_spec("torch") is not None:
-        cases.append(replace(own, engine="torch", checkpoint=checkpoints.get(network)))
+        cases.append(replace(own, engine="torch", checkpoint=checkpoints.get(weights_key(card.network, card.training))))
         in_torch = replace(peer, engine="torch", precision="fp32")
-        cases += [replace(in_torch, subject=name, checkpoint=checkpoints.get(name)) for name in NETWORKS]
+        cases += [replace(in_torch, subject=name, checkpoint=checkpoints.get(f"{name} csist")) for name in NETWORKS]
     return cases

@@ -1,9 +1,11 @@
 """Which rows there are: names, places, and why some do not exist."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from glint.benchmarks.bench import weights_by_key
 from glint.benchmarks.bench_case import PIPELINE, Case, expand
 from glint.benchmarks.bench_run import groups_of
 from glint.cards import zoo_folder
@@ -46,7 +48,9 @@ def test_tensorrt_has_rows_with_and_without_graph_and_copies():
 def test_pytorch_has_fresh_weights_unless_it_is_given_some():
     (fresh,), _ = rows("dscsnet-s-csist", engines=("torch",), batches=(1,))
     assert (fresh.variant, fresh.telling) == ("torch fp32 (fresh weights)", False)
-    (known,), _ = rows("dscsnet-s-csist", engines=("torch",), batches=(1,), checkpoints={"dscsnet-s": "a.safetensors"})
+    (known,), _ = rows(
+        "dscsnet-s-csist", engines=("torch",), batches=(1,), checkpoints={"dscsnet-s csist": "a.safetensors"}
+    )
     assert (known.variant, known.telling, known.checkpoint) == ("torch fp32", True, "a.safetensors")
 
 
@@ -99,3 +103,18 @@ def test_what_is_not_known_is_refused():
 def test_rows_of_one_place_take_turns():
     cases = [replace(COMMON, subject="a", task="unmix", batch=b, precision=p) for p in ("fp32", "fp16") for b in (1, 8)]
     assert [[case.batch for case in group] for group in groups_of(cases)] == [[1, 1], [8, 8]]
+
+
+def test_released_weights_are_told_apart_by_their_domain():
+    pytest.importorskip("torch")
+    folder = Path(__file__).parents[2] / "training" / "weights"
+    if not folder.is_dir():
+        pytest.skip("the float weights are in the checkout only")
+    found = weights_by_key(sorted(folder.glob("*.safetensors")))
+    assert {key: Path(file).stem for key, file in found.items()} == {
+        "dscsnet-s csist": "dscsnet-s-csist",
+        "dscsnet-s sensor": "dscsnet-s-sensor",
+        "lsnet-s": "lsnet-s",
+    }
+    with pytest.raises(InputError, match="two checkpoints are of lsnet-s"):
+        weights_by_key(2 * [folder / "lsnet-s.safetensors"])
