@@ -10,7 +10,15 @@ import numpy as np
 
 from glint.benchmarks.bench_case import Case
 from glint.benchmarks.bench_peers import UNMIXER, UnmixingPeer
-from glint.benchmarks.bench_subject import BITS, PipelineSubject, Stopwatch, Subject, bench_condition, bench_patches
+from glint.benchmarks.bench_subject import (
+    BITS,
+    PipelineSubject,
+    Stopwatch,
+    Subject,
+    bench_condition,
+    bench_patches,
+    float_model,
+)
 from glint.calibration.task_score import score_detector, score_targets, score_unmixer
 from glint.cards import ModelCard, load_card
 from glint.datasets import LabelledImage, labelled_images
@@ -115,15 +123,18 @@ def _judge_pipeline(case: Case, subject: PipelineSubject) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def parity(case: Case, engine: Stopwatch) -> dict[str, Any]:
+def parity(case: Case, engine: Stopwatch) -> dict[str, Any] | None:
     """Outputs for the last inputs against those of the fp32 model on ONNX Runtime.
 
     Returns:
         ``output``: the worst one's name; ``sqnr_db``: its signal to error ratio, at most 300; ``max_relative``:
-        its largest error over its largest value. Both are None if it is not finite.
+        its largest error over its largest value. Both are None if it is not finite. None if there is
+        no fp32 model.
     """
-    _, path = load_card(case.subject, precision="fp32")
-    with OnnxRuntimeEngine(path, threads=case.threads) as reference:
+    found = float_model(case.subject)
+    if found is None:
+        return None
+    with OnnxRuntimeEngine(found[1], threads=case.threads) as reference:
         return compare(engine.inner.infer(**engine.last), reference.infer(**engine.last))
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from glint.benchmarks.bench_case import PIPELINE, Case
-from glint.benchmarks.bench_subject import bench_frames
+from glint.benchmarks.bench_subject import bench_frames, float_model
 from glint.cards import ModelCard, load_card
 from glint.errors import EngineError
 
@@ -48,14 +48,14 @@ class Work:
 
 
 def work(case: Case) -> Work:
-    """Count a case's work in the fp32 model at the case's shape, by a profiled run without fusions.
+    """Count a case's work in the fp32 model (if there is one) at the case's shape, by a profiled run without fusions.
 
     Raises:
         EngineError: if ONNX Runtime's profile cannot be read.
     """
     if case.task == PIPELINE:
         return Work(0, 0, 0)
-    card, path = load_card(case.subject, precision="fp32")
+    card, path = float_model(case.subject) or load_card(case.subject)
     events = _profile(path, _example(case, card))
     macs = numbers = 0
     for event in events:

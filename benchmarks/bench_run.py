@@ -47,7 +47,7 @@ class Effort:
     deadline: float | None = None
 
 
-QUICK = Effort(seconds=1.2, rounds=6, warm_up=1.5, patches=200, limits=1.5, points=6, deadline=80.0)
+QUICK = Effort(seconds=1.2, rounds=6, warm_up=1.5, patches=200, limits=1.5, points=6, deadline=70.0)
 
 
 @dataclass(eq=False)

@@ -302,6 +302,15 @@ def model_files(case: Case) -> list[Path]:
     return [load_card(model, precision=case.precision)[1] for model in models]
 
 
+def float_model(model: str) -> tuple[ModelCard, Path] | None:
+    """The fp32 model that a name or a card of any precision belongs to; None if it is not there."""
+    path = Path(model)
+    if path.suffix in (".json", ".onnx"):
+        path = path.with_name(f"{load_card(model)[0].name}.fp32.json")
+        return load_card(path) if path.is_file() else None
+    return load_card(model, precision="fp32")
+
+
 def file_facts(paths: list[Path]) -> list[dict[str, Any]]:
     """Name, size and hash of files."""
     return [{"file": p.name, "bytes": p.stat().st_size, "sha256": sha256(p)} for p in paths]

@@ -1,13 +1,17 @@
 """Judging rows: distances from a reference by hand, scores of the released models and of peers."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from glint.benchmarks.bench_case import Case
 from glint.benchmarks.bench_judge import compare, judge, simulated_images
 from glint.benchmarks.bench_peers import DetectionPeer, UnmixingPeer
-from glint.benchmarks.bench_subject import Stopwatch, open_subject
-from glint.cards import TensorSpec
+from glint.benchmarks.bench_subject import Stopwatch, float_model, open_subject
+from glint.cards import TensorSpec, load_card, save_card
 from glint.runtime.engine import Engine
 
 
@@ -61,6 +65,21 @@ def test_another_engine_is_held_against_the_float_model():
     assert times["total"] == pytest.approx(sum(v for k, v in times.items() if k != "total"))
     assert subject.facts()["torch"] == torch.__version__
     assert judge(case, subject, patches=10) == {"accuracy": None, "parity": None}  # fresh weights say nothing
+
+
+def test_a_card_of_another_precision_is_held_against_the_float_model_beside_it(tmp_path):
+    (card, onnx), copy = load_card("dscsnet-s-csist"), tmp_path / "mine.fp16.onnx"
+    shutil.copy(onnx, copy)
+    card = save_card(replace(card, name="mine", precision="fp16", file=copy.name), tmp_path)
+    case = Case(str(card), "unmix", precision="fp16", batch=2)
+    assert case.place == "mine x2"
+    subject = open_subject(case)
+    subject.call()
+    assert judge(case, subject, patches=4)["parity"] is None  # there is no fp32 model
+    float_copy = Path(shutil.copy(onnx, tmp_path / "mine.fp32.onnx"))
+    save_card(replace(load_card("dscsnet-s-csist")[0], name="mine", file=float_copy.name), tmp_path)
+    assert float_model(str(card))[1] == float_copy
+    assert judge(case, subject, patches=4)["parity"]["sqnr_db"] == 300  # it is a copy
 
 
 def test_detectors_are_scored_on_simulated_frames():
