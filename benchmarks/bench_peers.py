@@ -198,7 +198,7 @@ def peers(
     """
     from glint.benchmarks.bench import Report, ask_limits, weights_by_key
 
-    effort = QUICK if quick else Effort()
+    effort = replace(QUICK, deadline=None) if quick else Effort()
     effort = effort if seconds is None else replace(effort, seconds=seconds)
     common = Case("", "", threads=threads, batch=batch)
     weights = weights_by_key(checkpoints)
