@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("glint.training.train", "train a network"),
     "evaluate": ("glint.benchmarks.evaluate", "score a model on labelled data"),
     "parity": ("glint.benchmarks.parity", "prove that an engine still is the model that it was made from"),
+    "bench": ("glint.benchmarks.bench", "measure speed, accuracy and limits on this machine; compare two reports"),
     "inspect": ("glint.export.inspect", "say what a model, engine or network is and what TensorRT makes of it"),
     "build": ("glint.runtime.build_command", "make an engine for this machine's GPU from a model"),
     "export": ("glint.export.export", "turn a checkpoint into an ONNX file with its model card"),

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from glint.cards import ModelCard, load_card
 from glint.cli import talk
 from glint.runtime.build import BuildOptions, BuildPlan, build, plan_build
@@ -19,7 +21,7 @@ Size = tuple[int, int]  # height, width
 _MANY = 4
 
 
-def open_tensorrt(onnx: Path) -> Engine:
+def open_tensorrt(onnx: Path, *, graph: bool = True, buffers: str | None = None) -> Engine:
     """A TensorRT engine of a model.
 
     An engine takes frames of one size; for a model that takes any, it is found or built when the
@@ -27,27 +29,28 @@ def open_tensorrt(onnx: Path) -> Engine:
 
     Args:
         onnx: the ONNX file; its card stands beside it.
+        graph, buffers: as of :class:`TensorRTEngine`.
 
     Raises:
         GlintError: one of its subclasses, as ``build`` and :class:`TensorRTEngine` do.
     """
     card, _ = load_card(onnx)
     if any(-1 in spec.shape[1:] for spec in card.inputs):
-        return SizedEngine(card, lambda size: _open(onnx, size))
-    return _open(onnx, None)
+        return SizedEngine(card, lambda size: _open(onnx, size, graph, buffers))
+    return _open(onnx, None, graph, buffers)
 
 
-def _open(onnx: Path, size: Size | None) -> TensorRTEngine:
+def _open(onnx: Path, size: Size | None, graph: bool, buffers: str | None) -> TensorRTEngine:
     options, trt = BuildOptions(sizes=() if size is None else (size,)), load()
     wanted = plan_build(onnx, options, trt=trt)
     path = _built_by_hand(wanted) or _weakly_typed(wanted, options, trt) or build(onnx, options).path
-    engine = TensorRTEngine(path)
+    engine = TensorRTEngine(path, graph=graph, buffers=buffers)
     facts = engine.details()
-    graph = "CUDA graph" if facts["cuda_graph"] else f"no CUDA graph ({facts['cuda_graph_problem']})"
+    recorded = "CUDA graph" if facts["cuda_graph"] else f"no CUDA graph ({facts['cuda_graph_problem']})"
     frames = "" if size is None else f" for frames of {size[1]}x{size[0]}"
     talk(
         f"engine of {wanted.card.name}{frames}: {facts['tensorrt']} on {facts['gpu']}, {facts['precision']}, "
-        f"{facts['buffers']} buffers, {graph}"
+        f"{facts['buffers']} buffers, {recorded}"
     )
     return engine
 
@@ -92,10 +95,10 @@ class SizedEngine(Engine):
 
     name = "tensorrt"
 
-    def __init__(self, card: ModelCard, open_size: Callable[[Size], Engine]) -> None:
+    def __init__(self, card: ModelCard, open_size: Callable[[Size], TensorRTEngine]) -> None:
         self.inputs, self.outputs = card.inputs, card.outputs
         self._card, self._open = card, open_size
-        self._engines: dict[Size, Engine] = {}
+        self._engines: dict[Size, TensorRTEngine] = {}
         self._facts: dict[str, dict[str, Any]] = {}
 
     def _infer(self, arrays: Arrays) -> Arrays:
@@ -109,6 +112,11 @@ class SizedEngine(Engine):
                     f"{self._card.name}: frames of {_MANY} sizes so far; --engine onnxruntime takes any without a build"
                 )
         return self._engines[size].infer(**arrays)
+
+    def stage_times(self, runs: int, **arrays: NDArray[Any]) -> dict[str, list[float]]:
+        """See :meth:`TensorRTEngine.stage_times`; of the engine for frames of this size, once it is open."""
+        height, width = next(iter(arrays.values())).shape[-2:]
+        return self._engines[(height, width)].stage_times(runs, **arrays)
 
     def details(self) -> dict[str, Any]:
         """What runs the frames of each size so far."""

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from glint.errors import EngineError
+from glint.errors import EngineError, InputError
 from glint.runtime import cuda
 from glint.runtime.engine import Arrays, Engine
 from glint.runtime.tensorrt_plan import Plan, Shapes
 from glint.runtime.tensorrt_slot import Lane, Slot
 
+_BUFFERS = ("pinned", "mapped")
 _SLOTS = 64  # shapes kept ready; more than a batch of up to 65 536 rows needs
 
 
@@ -28,8 +30,11 @@ class TensorRTEngine(Engine):
 
     Args:
         plan: the plan; its sidecar stands beside it, and both are checked before TensorRT sees them.
+        graph: False: no CUDA graphs.
+        buffers: ``pinned`` or ``mapped`` memory; None: what is faster here.
 
     Raises:
+        InputError: if there are no such buffers.
         ModelError: if the sidecar is missing or malformed.
         EngineError: if the plan is of another machine or damaged, or TensorRT refuses it.
         MissingDependencyError: if TensorRT or pycuda cannot be imported.
@@ -37,7 +42,9 @@ class TensorRTEngine(Engine):
 
     name = "tensorrt"
 
-    def __init__(self, plan: Path) -> None:
+    def __init__(self, plan: Path, *, graph: bool = True, buffers: str | None = None) -> None:
+        if buffers not in (None, *_BUFFERS):
+            raise InputError(f"buffers: expected {' or '.join(_BUFFERS)}, got {buffers!r}")
         self._lock = threading.Lock()
         self._lanes: list[Lane] = []
         self._slots: dict[Any, Slot] = {}
@@ -46,20 +53,21 @@ class TensorRTEngine(Engine):
         self.inputs, self.outputs = self._plan.inputs, self._plan.outputs
         try:
             with cuda.current() as driver:
-                self._facts = self._start(driver, self._plan)
+                self._facts = self._start(driver, self._plan, graph, buffers)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, driver: Any, plan: Plan) -> dict[str, Any]:
+    def _start(self, driver: Any, plan: Plan, graph: bool, buffers: str | None) -> dict[str, Any]:
         """Run the first profile's fastest shape once, choose the kind of buffers, and see whether graphs work."""
         shapes = {name: opt for name, (_, opt, _) in plan.profiles[0].items()}
         times: dict[str, float] = {}
-        if plan.gpu.integrated:
-            times = {kind: self._time(driver, plan, shapes, mapped=kind == "mapped") for kind in ("pinned", "mapped")}
-            self._mapped = times["mapped"] < times["pinned"]
-        self._record = True
-        problem = self._slot(driver, plan, 0, 0, shapes).problem
+        if plan.gpu.integrated and buffers is None:
+            times = {kind: self._time(driver, plan, shapes, mapped=kind == "mapped") for kind in _BUFFERS}
+        self._mapped = (buffers or min(times, key=lambda kind: times[kind], default="pinned")) == "mapped"
+        self._record = graph
+        slot = self._slot(driver, plan, 0, 0, shapes)
+        problem = slot.problem if graph else "switched off"
         self._record = problem is None
         return {
             "tensorrt": f"{plan.trt.flavour} {plan.trt.version}",
@@ -70,6 +78,8 @@ class TensorRTEngine(Engine):
             "buffers_ms": {kind: round(1e3 * seconds, 3) for kind, seconds in times.items()},
             "cuda_graph": problem is None,
             "cuda_graph_problem": problem,
+            "scratch_bytes": self._lane(driver, plan, 0).size,
+            "layers": plan.info.audit.get("layers", {}),
         }
 
     def _time(self, driver: Any, plan: Plan, shapes: Shapes, *, mapped: bool) -> float:
@@ -83,11 +93,36 @@ class TensorRTEngine(Engine):
         """What runs it: TensorRT, GPU, precision, kind of buffers and what was measured, CUDA graph or why not."""
         return {**super().details(), **self._facts}
 
+    def stage_times(self, runs: int, **arrays: NDArray[Any]) -> dict[str, list[float]]:
+        """Milliseconds of ``enqueue`` (the host's), ``h2d``, ``gpu`` and ``d2h`` (by events on the stream).
+
+        Without a CUDA graph, in which no event can be placed; ``graph`` is the host's time to launch it. Of a batch
+        that is cut, the first piece.
+
+        Raises:
+            InputError: if the plan takes no such inputs.
+            EngineError: if the engine is closed or fails.
+        """
+        with self._lock:
+            plan = self._opened()
+            arrays = {spec.name: arrays[spec.name] for spec in plan.inputs}
+            shapes = {name: array.shape for name, array in arrays.items()}
+            profile = plan.choose(shapes)
+            _, count, size = plan.chunks(profile, plan.rows(shapes))[0]
+            with cuda.current() as driver:
+                fitted = {n: (size, *s[1:]) if plan.batched else s for n, s in shapes.items()}
+                slot = self._slot(driver, plan, 0, profile, fitted)
+                rows = slice(0, count) if plan.batched else slice(None)
+                return slot.stage_times(runs, {name: array[rows] for name, array in arrays.items()})
+
+    def _opened(self) -> Plan:
+        if self._plan is None:
+            raise EngineError("this engine is closed", hint="open it again")
+        return self._plan
+
     def _infer(self, arrays: Arrays) -> Arrays:
         with self._lock:
-            plan = self._plan
-            if plan is None:
-                raise EngineError("this engine is closed", hint="open it again")
+            plan = self._opened()
             arrays = {spec.name: arrays[spec.name] for spec in plan.inputs}
             shapes = {name: array.shape for name, array in arrays.items()}
             profile, rows = plan.choose(shapes), plan.rows(shapes)

@@ -107,13 +107,21 @@ class Slot:
         return buffer.host.view(dtype).reshape(shape)
 
     def _enqueue(self) -> None:
-        stream = self.lane.stream
+        self._upload()
+        self._execute()
+        self._download()
+
+    def _upload(self) -> None:
         for name in self._inputs:
-            self._buffers[name].upload(stream)
-        if not self._context.execute_async_v3(stream.handle):
+            self._buffers[name].upload(self.lane.stream)
+
+    def _execute(self) -> None:
+        if not self._context.execute_async_v3(self.lane.stream.handle):
             raise self._plan.error("TensorRT failed to run the network")
+
+    def _download(self) -> None:
         for name in self._results:
-            self._buffers[name].download(stream)
+            self._buffers[name].download(self.lane.stream)
 
     def _record(self) -> None:
         self.problem = cuda_graph.recording_problem()
@@ -130,20 +138,46 @@ class Slot:
 
     def start(self, arrays: Arrays) -> None:
         """Copy inputs in and enqueue the work; the last row of a short batch fills the slot up."""
-        for name, view in self._inputs.items():
-            array = arrays[name]
-            view[: len(array)] = array
-            view[len(array) :] = array[-1:]
+        self._fill(arrays)
         if self._graph is not None:
             self._graph.launch()
         else:
             self._enqueue()
+
+    def _fill(self, arrays: Arrays) -> None:
+        for name, view in self._inputs.items():
+            array = arrays[name]
+            view[: len(array)] = array
+            view[len(array) :] = array[-1:]
 
     def finish(self, outputs: Arrays) -> None:
         """Wait for the work and copy its results out, as many rows as ``outputs`` have."""
         self.lane.stream.synchronize()
         for name, view in self._results.items():
             outputs[name][...] = view[: len(outputs[name])]
+
+    def stage_times(self, runs: int, arrays: Arrays) -> dict[str, list[float]]:
+        """Milliseconds per run, by stage: see ``TensorRTEngine.stage_times``."""
+        self._fill(arrays)
+        stream, marks = self.lane.stream, [self._driver.Event() for _ in range(4)]
+        times: dict[str, list[float]] = {"enqueue": [], "h2d": [], "gpu": [], "d2h": []}
+        for _ in range(runs):
+            before = time.perf_counter()
+            for mark, step in zip(marks, (self._upload, self._execute, self._download, lambda: None)):
+                mark.record(stream)
+                step()
+            times["enqueue"].append(1e3 * (time.perf_counter() - before))
+            stream.synchronize()
+            for stage, first, last in zip(("h2d", "gpu", "d2h"), marks, marks[1:]):
+                times[stage].append(float(first.time_till(last)))
+        if self._graph is not None:
+            times["graph"] = []
+            for _ in range(runs):
+                before = time.perf_counter()
+                self._graph.launch()
+                times["graph"].append(1e3 * (time.perf_counter() - before))
+                stream.synchronize()
+        return times
 
     def seconds(self) -> float:
         """Median time of one run on zeros, both copies included."""

@@ -186,6 +186,23 @@ class Stream:
             work()
 
 
+class Event:
+    """A mark on a stream; time passes by one millisecond per piece of work."""
+
+    def __init__(self, machine: FakeCuda) -> None:
+        self.machine, self.at = machine, -1
+
+    def record(self, stream: Stream) -> None:
+        self.machine.enqueue(stream.handle, "event", self.note)
+
+    def note(self) -> None:
+        self.at = sum(what != "event" for what in self.machine.executed)
+
+    def time_till(self, end: Event) -> float:
+        assert min(self.at, end.at) >= 0, "not reached yet"
+        return float(end.at - self.at)
+
+
 class _Allocation:
     def __init__(self, machine: FakeCuda, size: int, kind: str) -> None:
         self._machine = machine
@@ -277,7 +294,7 @@ def _driver(machine: FakeCuda) -> Any:
     vars(driver).update(
         Error=Error, MemoryError=MemoryError, LogicError=LogicError, RuntimeError=RuntimeError,
         LaunchError=LaunchError, init=init, Device=Device, Context=SimpleNamespace(get_device=get_device),
-        Stream=lambda flags=0: Stream(machine, flags),
+        Stream=lambda flags=0: Stream(machine, flags), Event=lambda: Event(machine),
         mem_alloc=lambda size: _DeviceAllocation(machine, size, "device"),
         mem_get_info=mem_get_info, pagelocked_empty=pagelocked_empty,
         host_alloc_flags=SimpleNamespace(PORTABLE=1, DEVICEMAP=2, WRITECOMBINED=4),

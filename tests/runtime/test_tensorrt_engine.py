@@ -336,6 +336,39 @@ def test_where_memory_is_shared_the_faster_kind_of_buffer_is_used(
     assert not bench.cuda.live
 
 
+@pytest.mark.parametrize("kind", ["mapped", "pinned"])
+def test_graph_and_buffers_can_be_asked_for(bench: Bench, kind: str) -> None:
+    path = bench.plan(pair(), pair_profile(1, 4, 8))
+    bench.cuda.integrated = True
+    with TensorRTEngine(path, graph=False, buffers=kind) as engine:
+        check_pair(engine, rows(19))
+        facts = engine.details()
+        assert (facts["buffers"], facts["buffers_ms"]) == (kind, {})
+        assert (facts["cuda_graph"], facts["cuda_graph_problem"]) == (False, "switched off")
+        assert ("mapped" in bench.cuda.kinds.values()) == (kind == "mapped")
+    assert bench.cuda.launches == 0
+    with pytest.raises(InputError, match="expected pinned or mapped, got 'paged'"):
+        TensorRTEngine(path, buffers="paged")
+
+
+def test_a_run_is_split_into_its_stages(bench: Bench) -> None:
+    with TensorRTEngine(bench.plan(pair(), pair_profile(1, 4, 8))) as engine:
+        times = engine.stage_times(3, **rows(19))
+        # The fake stream takes a millisecond per piece of work: two inputs, one network, two outputs.
+        assert (times["h2d"], times["gpu"], times["d2h"]) == ([2.0] * 3, [1.0] * 3, [2.0] * 3)
+        assert len(times["enqueue"]) == len(times["graph"]) == 3
+        check_pair(engine, rows(19))
+    with pytest.raises(EngineError, match="closed"):
+        engine.stage_times(3, **rows(19))
+
+
+def test_mapped_buffers_have_no_copies_to_time(bench: Bench) -> None:
+    with TensorRTEngine(bench.plan(pair(), pair_profile(1, 4, 8)), graph=False, buffers="mapped") as engine:
+        times = engine.stage_times(1, **rows(2))
+    assert (times["h2d"], times["gpu"], times["d2h"]) == ([0.0], [1.0], [0.0])
+    assert "graph" not in times
+
+
 def test_both_kinds_of_buffer_are_timed_on_the_network(bench: Bench) -> None:
     path = bench.plan(pair(), pair_profile(1, 4, 8))
     bench.cuda.integrated = True
