@@ -25,7 +25,7 @@ from glint.datasets import LabelledImage, labelled_images
 from glint.metrics.matching import match_points
 from glint.optics import Psf
 from glint.runtime.engine import Arrays, Engine, OnnxRuntimeEngine
-from glint.runtime.run import MATCH_DISTANCE
+from glint.runtime.summary import MATCH_DISTANCE
 from glint.scenes import SceneConfig, simulate_scene
 
 SEED = 77  # of what is scored on: not what is timed

@@ -142,7 +142,7 @@ def frame_set(data: str | None, *, split: str, number: int | None, seed: int) ->
     if Path(uri).suffix == ".npy":
         raise InputError(f"{uri}: a detector takes frames, not patches", hint="a folder of images, or synthetic://...")
     source = open_source(uri)
-    frames = (FrameData(f.name or str(f.index), f.data, None) for f in source)
+    frames = (FrameData(f.name or str(f.index), f.data, None) for f in source.frames())
     name = "simulated" if data is None else Path(uri.partition("?")[0]).name
     return FrameSet(name, source.total, False, {"data": uri, "number": number}, _first(frames, number))
 
