@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -135,14 +136,19 @@ class TcpServer:
                 continue
 
 
+PROGRAM_MEDIA = "m=video 0 RTP/AVP 33\r\n"
+H264_MEDIA = "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1\r\n"
+
+
 class RtspServer(TcpServer):
-    """RTSP with RTP inside its TCP connection; scripts hold MPEG-TS bytes.
+    """RTSP with RTP inside its TCP connection; scripts hold what ``rtp_program`` or ``rtp_h264`` makes.
 
     With a ``user`` (``NAME:PASSWORD``) only requests that carry it as ``Basic`` credentials are served.
     """
 
-    def __init__(self, *scripts: Sequence[bytes | str], ends: bool = False, user: str = "") -> None:
-        super().__init__(*scripts, ends=ends)
+    def __init__(self, *scripts: Sequence[bytes | str], user: str = "", media: str = PROGRAM_MEDIA) -> None:
+        super().__init__(*scripts)
+        self.description = f"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=test\r\nt=0 0\r\n{media}a=control:track\r\n"
         self.credentials = base64.b64encode(user.encode()).decode()
         self.refused = 0
 
@@ -159,12 +165,17 @@ class RtspServer(TcpServer):
                     self.refused += 1
                     self._answer(connection, headers, 'WWW-Authenticate: Basic realm="x"', status="401 Unauthorized")
                     continue
-                self._answer(connection, headers, *self._fields(method, url), body=SDP if method == "DESCRIBE" else "")
+                self._answer(
+                    connection,
+                    headers,
+                    *self._fields(method, url),
+                    body=self.description if method == "DESCRIBE" else "",
+                )
                 if method == "PLAY":
                     break
             else:
                 return
-        super().play(connection, [part if isinstance(part, str) else rtp(part) for part in script])
+        super().play(connection, script)
 
     @staticmethod
     def _fields(method: str, url: str) -> list[str]:
@@ -183,13 +194,32 @@ class RtspServer(TcpServer):
         connection.sendall(("\r\n".join(lines) + "\r\n\r\n" + body).encode())
 
 
-SDP = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=test\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track\r\n"
+def rtp_program(stream: bytes) -> bytes:
+    """MPEG-TS in RTP packets of seven cells."""
+    cells = [stream[start : start + 7 * 188] for start in range(0, len(stream), 7 * 188)]
+    return b"".join(_rtp(33, number, 0, cell) for number, cell in enumerate(cells))
 
 
-def rtp(stream: bytes) -> bytes:
-    """MPEG-TS in RTP packets of seven cells, framed for RTSP's own connection."""
-    out = []
-    for number, start in enumerate(range(0, len(stream), 7 * 188)):
-        packet = struct.pack(">BBHII", 0x80, 33, number, 0, 1) + stream[start : start + 7 * 188]
-        out.append(struct.pack(">cBH", b"$", 0, len(packet)) + packet)
+def rtp_h264(frames: np.ndarray) -> bytes:
+    """Grey frames as H.264, one RTP packet for each of its units; 30 frames per second."""
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+    encoder.framerate, encoder.time_base, encoder.gop_size = 30, Fraction(1, 30), 1
+    encoder.options = {"tune": "zerolatency", "x264-params": "repeat-headers=1", "qp": "10"}
+    out, number = [], 0
+    for index, image in enumerate(frames):
+        picture = fill(av.VideoFrame(frames.shape[2], frames.shape[1], "yuv420p"), image)
+        picture.pts = index
+        (packet,) = encoder.encode(picture)
+        units = [unit for unit in re.split(rb"\x00\x00\x00?\x01", bytes(packet)) if unit]
+        for unit in units:
+            assert len(unit) < 60_000
+            out.append(_rtp(96, number, 3000 * index, unit, last=unit is units[-1]))
+            number += 1
     return b"".join(out)
+
+
+def _rtp(kind: int, number: int, stamp: int, payload: bytes, *, last: bool = False) -> bytes:
+    """One packet, framed for RTSP's own connection."""
+    packet = struct.pack(">BBHII", 0x80, kind | (0x80 if last else 0), number, stamp, 1) + payload
+    return struct.pack(">cBH", b"$", 0, len(packet)) + packet

@@ -19,7 +19,7 @@ from glint.types import Frame, Gap
 
 av = pytest.importorskip("av", reason="needs PyAV: pip install '.[video]'")
 
-from fake_streams import HEIGHT, WIDTH, RtspServer, TcpServer, packets  # noqa: E402
+from fake_streams import H264_MEDIA, HEIGHT, WIDTH, RtspServer, TcpServer, packets, rtp_h264, rtp_program  # noqa: E402
 from fake_streams import noise as images  # noqa: E402
 
 IMAGES = images(4)
@@ -117,7 +117,8 @@ def test_closing_ends_a_wait_long_before_the_timeout(script: list[bytes | str]) 
 
 
 def test_rtsp_stalls_dies_and_comes_back(capfd: pytest.CaptureFixture[str]) -> None:
-    with RtspServer([PROGRAM, "stall"], [PROGRAM], [PROGRAM, "stall"], user="user:sEcrEt") as server:
+    program = rtp_program(PROGRAM)
+    with RtspServer([program, "stall"], [program], [program, "stall"], user="user:sEcrEt") as server:
         url = f"rtsp://user:sEcrEt@127.0.0.1:{server.port}/live"
         source = NetworkSource(url, HASTY)
         found = []
@@ -134,8 +135,18 @@ def test_rtsp_stalls_dies_and_comes_back(capfd: pytest.CaptureFixture[str]) -> N
     assert "sEcrEt" not in "".join([*capfd.readouterr(), *reasons, source.uri])
 
 
+@pytest.mark.skipif("libx264" not in av.codecs_available, reason="this PyAV has no H.264 encoder")
+def test_rtsp_of_a_usual_camera_is_grey_h264() -> None:
+    stream = rtp_h264(LEVELS)
+    with RtspServer([stream], media=H264_MEDIA) as server:
+        found = take(NetworkSource(f"rtsp://127.0.0.1:{server.port}/live", PATIENT), 7)
+    runs = " ".join(map(str, levels(found))).split(" -1 ")
+    assert len(runs) == 2
+    assert all("0 1 2 3 4".startswith(run) for run in runs)
+
+
 def test_rtsp_with_a_wrong_password_says_so(capfd: pytest.CaptureFixture[str]) -> None:
-    with RtspServer([PROGRAM], user="user:sEcrEt") as server:
+    with RtspServer([rtp_program(PROGRAM)], user="user:sEcrEt") as server:
         uri = f"rtsp://user:wrOng@127.0.0.1:{server.port}/live?token=wrOng"
         with pytest.raises(SourceError) as caught:
             within(30, lambda: list(open_source(uri)))

@@ -176,7 +176,7 @@ def test_behind_a_damaged_header_reading_goes_on(tmp_path: Path) -> None:
     assert skipped
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_damage_ends_in_anything_but_good_frames_and_words(tmp_path: Path, data: st.DataObject) -> None:
     originals = {i: frame(i) for i in range(3)}
@@ -211,7 +211,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.dictionaries(st.sampled_from(["index", "t_ns", "name", "full_scale", "dtype", "shape", "crc32"]), JSON)
 )
