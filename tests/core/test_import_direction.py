@@ -15,9 +15,13 @@ ALLOWED = {
     "training": {"core", "training"},
     "runtime": {"core", "runtime"},
     "export": {"core", "training", "export"},
-    "calibration": {"core", "training", "calibration"},
+    "calibration": {"core", "runtime", "calibration"},
 }
-LIBRARIES = {"core": {"numpy", "scipy", "PIL"}, "training": {"numpy", "scipy", "torch", "safetensors"}}
+LIBRARIES = {
+    "core": {"numpy", "scipy", "PIL"},
+    "training": {"numpy", "scipy", "torch", "safetensors"},
+    "calibration": {"numpy", "scipy", "onnx", "onnxruntime"},
+}
 PACKAGES = {"training", "runtime", "export", "calibration", "benchmarks"}
 
 
