@@ -13,12 +13,13 @@ import onnxruntime
 
 from glint import __version__
 from glint.calibration.choice import Choice, choose_thresholds
-from glint.calibration.graph import PRODUCTS, Graph, Layer, count_macs, float_tensors
+from glint.calibration.graph import MOVES, PRODUCTS, Graph, Layer, count_macs, float_tensors
 from glint.calibration.half import check_range, to_fp16
 from glint.calibration.judge import Judge, frame_judge, image_judge, loss, patch_judge
 from glint.calibration.observe import Batches, observe, values
 from glint.calibration.plan import PrecisionPlan, full_plan, load_plan, save_plan
 from glint.calibration.qdq import quantise
+from glint.calibration.rounding import round_like_fp16
 from glint.calibration.samples import Samples, load_samples, make_samples
 from glint.calibration.search import search
 from glint.calibration.thresholds import METHODS
@@ -33,9 +34,6 @@ BUDGET = {"fp16": 0.1, "int8": 0.3}  # points
 SCORED = {"unmix": 4000, "detect": 96}
 SEARCHED = {"unmix": 600, "detect": 32}  # that each candidate of a search is judged by
 _JUDGED_SPLIT = "val"
-_MOVES = {
-    "Reshape", "Transpose", "Slice", "Split", "Concat", "Unsqueeze", "Squeeze", "DepthToSpace", "Expand", "Identity",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,10 +137,11 @@ def calibrate(
     parity = _judge(card, float_model, result, samples, precision, options)
     data = result.SerializeToString(deterministic=True)
     write_bytes(file, data)
+    made_with = {"glint": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
     described = replace(
         card, precision=precision, file=file.name, sha256=sha256(file), parity=parity,
         calibration={**_described(samples, options), "range": network.range, **notes},
-        versions={**card.versions, "glint": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+        versions={**card.versions, **made_with},
     )  # fmt: skip
     save_card(described, out)
     talk(f"wrote {file} ({len(data) / 1e6:.1f} MB)")
@@ -164,7 +163,7 @@ def _observe(model: onnx.ModelProto, samples: Samples) -> _Network:
     # What only moves values has the largest one of its source.
     products = [node for node in model.graph.node if node.op_type in PRODUCTS]
     asked = {name for node in products for name in node.input}
-    tensors = [n for n in float_tensors(model) if n in asked or graph.maker[n].op_type not in _MOVES]
+    tensors = [n for n in float_tensors(model) if n in asked or graph.maker[n].op_type not in MOVES]
     seen = observe(model, tensors, samples.batches)
     shapes = {model.graph.input[0].name: samples.batches[0].shape, **seen.shapes}
     macs = count_macs(graph, shapes)
@@ -237,7 +236,8 @@ def _judge(
     """What the result differs by from the float model, in numbers and in the task's score."""
     budget = BUDGET[precision] if options.budget is None else options.budget
     judge = _make_judge(card, options, searching=False)
-    reference, scores = judge.score(float_model), judge.score(result)
+    rounded = round_like_fp16(result)
+    reference, scores = judge.score(float_model), judge.score(rounded)
     change = loss(reference, scores)
     pairs = ", ".join(f"{name} {reference[name]:.2f} -> {scores[name]:.2f}" for name in reference)
     talk(f"calibrate {card.name}: {precision}: {pairs} on {judge.what}")
@@ -251,7 +251,7 @@ def _judge(
         "data": judge.what, "fp32": _rounded(reference), precision: _rounded(scores), "loss": round(change, 3),
         "budget": budget,
     }  # fmt: skip
-    return {**_errors(float_model, result, samples.split()[1]), "task": task}
+    return {**_errors(float_model, rounded, samples.split()[1]), "task": task}
 
 
 def _make_judge(card: ModelCard, options: CalibrateOptions, *, searching: bool) -> Judge:
@@ -279,9 +279,8 @@ def _errors(float_model: onnx.ModelProto, result: onnx.ModelProto, batches: Batc
         pairs = [(a.astype(np.float64), b) for (n, a), (_, b) in zip(exact, other) if n == name]
         worst = max(float(np.abs(a - b).max()) for a, b in pairs)
         largest = max(float(np.abs(a).max()) for a, _ in pairs)
-        signal, noise = (
-            sum(float(np.square(v).sum()) for v in part) for part in ([a for a, _ in pairs], [a - b for a, b in pairs])
-        )
+        signal = sum(float(np.square(a).sum()) for a, _ in pairs)
+        noise = sum(float(np.square(a - b).sum()) for a, b in pairs)
         ratio = 10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30))
         outputs[name] = {"absolute": worst, "relative": worst / max(largest, 1e-12), "sqnr_db": round(ratio, 2)}
     return {**{k: max(o[k] for o in outputs.values()) for k in ("absolute", "relative")}, "outputs": outputs}

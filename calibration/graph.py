@@ -26,6 +26,10 @@ from glint.cards import in_island
 
 PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 LEAST_CHANNELS = 8
+MOVES = {
+    "Reshape", "Transpose", "Slice", "Split", "Concat", "Unsqueeze", "Squeeze", "DepthToSpace", "Expand", "Identity",
+}  # fmt: skip
+"""Operators that compute nothing."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +151,11 @@ def count_macs(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
     for node in graph.model.graph.node:
         if node.op_type in PRODUCTS:
             first, second, out = known[node.input[0]], known[node.input[1]], known[node.output[0]]
-            macs[node.name] = {
-                "Conv": lambda: math.prod(out) * math.prod(second[1:]),
-                "ConvTranspose": lambda: math.prod(first) * math.prod(second[1:]),
-                "Gemm": lambda: math.prod(first) * out[-1],
-                "MatMul": lambda: math.prod(out) * first[-1],
-            }[node.op_type]()
+            factors = {
+                "Conv": (*out, *second[1:]), "ConvTranspose": (*first, *second[1:]), "Gemm": (*first, out[-1]),
+                "MatMul": (*out, first[-1]),
+            }  # fmt: skip
+            macs[node.name] = math.prod(factors[node.op_type])
     return macs
 
 

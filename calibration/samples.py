@@ -280,7 +280,7 @@ def draw_scenes(number: int, seed: int, bits: int | None) -> list[SceneConfig]:
         low = float(np.exp(rng.uniform(np.log(15.0), np.log(200.0))))
         scenes.append(
             SceneConfig(
-                width=_FRAME, height=_FRAME, frames=1, clusters=int(rng.integers(0, 7)), singles=int(rng.integers(0, 7)),
+                width=_FRAME, height=_FRAME, frames=1, clusters=int(rng.integers(7)), singles=int(rng.integers(7)),
                 noise=float(np.exp(rng.uniform(np.log(0.1), np.log(5.0)))), bits=bits or int(rng.choice([8, 14])),
                 radiance=(low, 1.5 * low), sigma=float(rng.uniform(0.45, 1.2)), seed=int(rng.integers(1 << 31)),
             )

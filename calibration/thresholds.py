@@ -50,7 +50,7 @@ def entropy(counts: Counts, largest: float) -> float:
     """The threshold whose quantised distribution loses least information (Kullback-Leibler divergence).
 
     The reference is the histogram with what is clipped moved into its last bin; the candidate spreads
-    the mass of each of 128 codes evenly over the bins of that code that are not empty.
+    the mass of each of 128 codes, without what is clipped, evenly over the bins that the reference fills.
     """
     bins, levels = len(counts), CODES + 1
     weights = counts.astype(np.float64)
@@ -62,10 +62,8 @@ def entropy(counts: Counts, largest: float) -> float:
     for end in range(levels, bins + 1, max(1, (bins - levels) // _STEPS)):
         reference = weights[:end].copy()
         reference[-1] += weights[end:].sum()
-        if not reference.sum():
-            continue
         code = np.arange(end) * levels // end
-        filled = weights[:end] > 0
+        filled = reference > 0
         mass = np.bincount(code, weights[:end], levels)
         places = np.bincount(code[filled], minlength=levels)
         candidate = np.where(filled, mass[code] / np.maximum(places[code], 1), 0.0)
@@ -77,14 +75,11 @@ def entropy(counts: Counts, largest: float) -> float:
 
 def _divergence(reference: NDArray[np.float64], candidate: NDArray[np.float64]) -> float:
     """Of two histograms; infinite where the candidate has nothing and the reference something."""
-    p, q = reference / reference.sum(), candidate / max(candidate.sum(), 1e-300)
-    used = p > 0
-    if (q[used] == 0).any():
-        # What is clipped fell into an empty bin: as bad as losing all of it.
-        lost = p[used & (q == 0)].sum()
-        used &= q > 0
-        return float((p[used] * np.log(p[used] / q[used])).sum() + lost * np.log(1e6))
-    return float((p[used] * np.log(p[used] / q[used])).sum())
+    used = reference > 0
+    if (candidate[used] == 0).any():
+        return float("inf")
+    p, q = reference[used] / reference.sum(), candidate[used] / candidate.sum()
+    return float((p * np.log(p / q)).sum())
 
 
 METHODS: dict[str, Callable[[Counts, float], float]] = {
