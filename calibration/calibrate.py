@@ -256,7 +256,9 @@ def _judge(
 
 def _make_judge(card: ModelCard, options: CalibrateOptions, *, searching: bool) -> Judge:
     """Data to be judged by; a search has others than the last judgement."""
-    number = SEARCHED[card.task] if searching else options.scored or SCORED[card.task]
+    number = options.scored or SCORED[card.task]
+    if searching:
+        number = min(number, SEARCHED[card.task])
     seed = options.seed + (1 if searching else 2)
     if card.task == "unmix":
         return patch_judge(card, number, seed)

@@ -129,11 +129,14 @@ def search(
 
 def rank(found: Mapping[Unit, Sensitivity]) -> list[Unit]:
     """Units, the one to return to float first at the front."""
-    units = list(found)
     # A skip has no work of its own: a tenth of a percent keeps the quotient finite.
-    by_noise = sorted(units, key=lambda u: -found[u].noise / max(found[u].share, 1e-3))
-    by_loss = sorted(units, key=lambda u: -round(found[u].loss, 1))
-    return sorted(units, key=lambda u: by_noise.index(u) + by_loss.index(u))
+    noise = {unit: s.noise / max(s.share, 1e-3) for unit, s in found.items()}
+    losses = {unit: round(s.loss, 1) for unit, s in found.items()}  # finer is not resolved
+
+    def place(unit: Unit) -> int:
+        return sum(sum(other > values[unit] for other in values.values()) for values in (noise, losses))
+
+    return sorted(found, key=place)
 
 
 def _ladder(units: int) -> Iterator[int]:
