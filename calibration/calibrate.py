@@ -32,7 +32,8 @@ from glint.files import refuse_existing, sha256, write_bytes, write_json
 PRECISIONS = ("fp16", "int8")
 BUDGET = {"fp16": 0.1, "int8": 0.3}  # points
 SCORED = {"unmix": 4000, "detect": 96}
-SEARCHED = {"unmix": 600, "detect": 32}  # that each candidate of a search is judged by
+SEARCHED = {"unmix": 600, "detect": 24}  # that each candidate of a search is judged by
+_LARGEST = 640 * 512  # pixels of an image that a search still takes
 _JUDGED_SPLIT = "val"
 
 
@@ -242,7 +243,9 @@ def _judge(
     pairs = ", ".join(f"{name} {reference[name]:.2f} -> {scores[name]:.2f}" for name in reference)
     talk(f"calibrate {card.name}: {precision}: {pairs} on {judge.what}")
     if not change <= budget:
-        hint = "--search keeps the layers in fp16 that cost most" if precision == "int8" else "mark fp32 islands"
+        searched = "search with a smaller --budget, or set more layers of the plan to fp16"
+        helps = searched if options.find_plan or options.plan else "--search keeps the layers in fp16 that cost most"
+        hint = helps if precision == "int8" else "mark more float32 islands in the network"
         raise CheckFailedError(
             f"{card.name} in {precision} changes a score by {change:.2f} points, the budget is {budget:g} ({pairs})",
             hint=f"{hint}; nothing was written",
@@ -268,7 +271,8 @@ def _make_judge(card: ModelCard, options: CalibrateOptions, *, searching: bool) 
     split = options.split if searching else _JUDGED_SPLIT
     images: list[LabelledImage] = list(labelled_images(folder, split))
     if searching:
-        images = images[:: -(-len(images) // number)]
+        small = [image for image in images if image.image.size <= _LARGEST] or images
+        images = small[:: -(-len(small) // number)]
     return image_judge(card, images, f"{len(images)} images of {folder.name}/{split}")
 
 

@@ -26,9 +26,7 @@ def models():
 def test_every_node_computes_in_the_type_of_its_place(model):
     half = to_fp16(model)
     types, single = tensor_types(half), float_nodes(model)
-    assert [types[v.name] for v in (*half.graph.input, *half.graph.output)] == [SINGLE] * (
-        1 + len(model.graph.output)
-    )
+    assert [types[v.name] for v in (*half.graph.input, *half.graph.output)] == [SINGLE] * (1 + len(model.graph.output))
     names = {node.name for node in half.graph.node if node.op_type != "Cast"}
     assert names == {node.name for node in model.graph.node}
     for node in half.graph.node:

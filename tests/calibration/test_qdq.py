@@ -81,7 +81,13 @@ def test_an_fp16_graph_computes_what_the_fp32_one_does():
 
 def test_codes_and_scales_are_those_of_onnx_runtimes_quantiser(tmp_path):
     """One convolution and one layer, quantised by both from the same range."""
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     rng = np.random.default_rng(0)
     nodes = [
@@ -128,9 +134,7 @@ def test_codes_and_scales_are_those_of_onnx_runtimes_quantiser(tmp_path):
     ours = quantise(model, layers, [], tops)
     their_graph, our_graph = Graph(theirs), Graph(ours)
     for name in ("conv", "gemm"):
-        mine, other = (
-            [g.maker[i] for i in g.nodes[name].input[:2]] for g in (our_graph, their_graph)
-        )
+        mine, other = ([g.maker[i] for i in g.nodes[name].input[:2]] for g in (our_graph, their_graph))
         codes = our_graph.value(mine[1].input[0]).astype(int) - their_graph.value(other[1].input[0]).astype(int)
         assert np.abs(codes).max() <= 1 and (codes != 0).mean() < 0.01  # ties of rounding
         for side in (0, 1):

@@ -33,7 +33,7 @@ def test_no_cell_gets_two_more_than_another_that_has_some_left(pool, number, see
     cell = cells(figures)
     taken = {c: int((cell[rows] == c).sum()) for c in np.unique(cell)}
     left = {c: int((cell == c).sum()) - taken[c] for c in taken}
-    for c, n in taken.items():
+    for n in taken.values():
         assert all(n <= taken[d] + 1 for d in taken if left[d] > 0)
 
 

@@ -1,7 +1,7 @@
 """A network of a few nodes that has one of everything that calibration looks at.
 
-    frame [N, 1, h, w] -> first 1->8 -> SiLU -> block: x + second(SiLU(x1 = inner(x))) -> scale (island)
-    -> narrow 8->4, wide 8->8 -> last 8->1 -> probability;  frame - smooth -> background (carriers)
+frame [N, 1, h, w] -> first 1->8 -> SiLU -> block: x + second(SiLU(x1 = inner(x))) -> scale (island)
+-> narrow 8->4, wide 8->8 -> last 8->1 -> probability;  frame - smooth -> background (carriers)
 """
 
 from __future__ import annotations
