@@ -98,7 +98,7 @@ def test_a_saved_set_and_an_edited_plan_are_followed(zoo, tmp_path):
 
 
 def test_a_missed_budget_writes_nothing(tmp_path):
-    with pytest.raises(CheckFailedError, match="the budget is 0.0001") as caught:
+    with pytest.raises(CheckFailedError, match=r"the budget is 0.0001") as caught:
         calibrate("dscsnet-s-csist", tmp_path / "new", precision="int8", options=replace(QUICK, budget=1e-4))
     assert "--search" in caught.value.hint
     assert not (tmp_path / "new").exists()
