@@ -91,7 +91,8 @@ class ModelCard:
         parameters, macs: learned numbers; multiply-accumulates per patch or per 512 x 512 frame.
         training: data, recipe, steps, time, seed.
         metrics: accuracy on the validation data named in it.
-        parity: largest error of the ONNX file against its PyTorch original.
+        parity: largest error of the ONNX file against its PyTorch original, or against the fp32 model.
+        calibration: samples, ranges and layers in int8 of a model in another precision than fp32.
         islands: what the names of nodes begin with that must stay float32 in every precision.
         versions: of the programs that made it.
         format: of this file.
@@ -114,6 +115,7 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
     islands: tuple[str, ...] = ()
     versions: dict[str, Any] = field(default_factory=dict)
     format: int = CARD_FORMAT

@@ -15,7 +15,11 @@ def test_a_released_model_is_intact_and_described(stem):
     card, path = load_card(zoo_folder() / f"{stem}.json")
     assert path.stat().st_size > 1e5
     assert f"{card.name}.{card.precision}" == stem
-    assert card.parity["relative"] < 1e-3
+    if card.precision == "fp32":
+        assert card.parity["relative"] < 1e-3  # to PyTorch
+    else:
+        task = card.parity["task"]
+        assert task["loss"] <= task["budget"] <= {"fp16": 0.1, "int8": 0.3}[card.precision]
     assert card.training["recipe"]["seed"] >= 0 and card.training["history"] and card.metrics
     assert card.parameters > 0 and card.macs > 0
 

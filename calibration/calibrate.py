@@ -1,0 +1,303 @@
+"""``glint calibrate``: a model in fp16 or int8 that still scores like the float model, and its card."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from glint import __version__
+from glint.calibration.choice import Choice, choose_thresholds
+from glint.calibration.graph import MOVES, PRODUCTS, Graph, Layer, count_macs, float_tensors
+from glint.calibration.half import check_range, to_fp16
+from glint.calibration.judge import Judge, frame_judge, image_judge, loss, patch_judge
+from glint.calibration.observe import Batches, observe, values
+from glint.calibration.plan import PrecisionPlan, full_plan, load_plan, save_plan
+from glint.calibration.qdq import quantise
+from glint.calibration.rounding import round_like_fp16
+from glint.calibration.samples import Samples, load_samples, make_samples
+from glint.calibration.search import search
+from glint.calibration.thresholds import METHODS
+from glint.cards import ModelCard, load_card, save_card
+from glint.cli import talk
+from glint.datasets import LabelledImage, labelled_images
+from glint.errors import CheckFailedError, InputError
+from glint.files import refuse_existing, sha256, write_bytes, write_json
+
+PRECISIONS = ("fp16", "int8")
+BUDGET = {"fp16": 0.1, "int8": 0.3}  # points
+SCORED = {"unmix": 4000, "detect": 96}
+SEARCHED = {"unmix": 600, "detect": 24}  # that each candidate of a search is judged by
+_LARGEST = 640 * 512  # pixels of an image that a search still takes
+_JUDGED_SPLIT = "val"
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """How to calibrate.
+
+    Attributes:
+        samples: size of the calibration set (default: 512 patches or 24 frames).
+        data: real data for it (:func:`glint.calibration.samples.make_samples`). A detector with a SIRST-style
+            folder is also judged by it: on ``val``, searches on ``split``.
+        split: of a SIRST-style folder, for the calibration set.
+        bits: of the camera that the model is for.
+        seed: of everything simulated.
+        set_file: a saved calibration set to use again.
+        methods: that may propose thresholds.
+        plan: a precision plan to follow; None: everything that may run in INT8 does.
+        find_plan: search for a plan that keeps to the budget.
+        budget: largest change of a score, points (default: 0.1 for fp16, 0.3 for int8).
+        scored: patches or frames that the result is judged by (default: 4,000 or 96).
+    """
+
+    samples: int | None = None
+    data: Path | None = None
+    split: str = "train"
+    bits: int | None = None
+    seed: int = 1
+    set_file: Path | None = None
+    methods: tuple[str, ...] = tuple(METHODS)
+    plan: Path | None = None
+    find_plan: bool = False
+    budget: float | None = None
+    scored: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.plan is not None and self.find_plan:
+            raise InputError("a plan to follow and a search for one exclude each other")
+        if self.set_file is not None and self.samples is not None:
+            raise InputError("a saved calibration set has its own number of samples")
+
+
+def calibrate(
+    model: str | Path,
+    out: Path,
+    *,
+    precision: str,
+    options: CalibrateOptions | None = None,
+    save_set: Path | None = None,
+    save_plan_to: Path | None = None,
+    overwrite: bool = False,
+) -> ModelCard:
+    """Write ``NAME.PRECISION.onnx`` and its card into a folder.
+
+    The same model, data and options give the same bytes.
+
+    Args:
+        model: an fp32 model: name in the zoo, card or ONNX file with its card.
+        out: folder.
+        precision: ``fp16`` or ``int8``.
+        options: how.
+        save_set: JSON file for the list of the calibration set.
+        save_plan_to: JSON file for the precision plan.
+        overwrite: replace existing files.
+
+    Returns:
+        The card that was written.
+
+    Raises:
+        InputError: if the calibration set, the plan or an option will not do, or values exceed fp16.
+        ModelError: if there is no such model.
+        OutputError: if an output exists or cannot be written.
+        CheckFailedError: if the result misses the budget; nothing is written then but the plan of a search.
+    """
+    options = options or CalibrateOptions()
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: expected {' or '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "fp16" and (options.plan or options.find_plan):
+        raise InputError("a precision plan says what runs in int8", hint="--precision int8")
+    card, path = load_card(model)
+    if card.precision != "fp32":
+        raise InputError(f"{path.name} is in {card.precision}; calibration starts from the fp32 model")
+    file = out / f"{card.name}.{precision}.onnx"
+    for output in (file, file.with_suffix(".json"), save_set, save_plan_to):
+        if output is not None:
+            refuse_existing(output, overwrite=overwrite)
+
+    samples = _samples(card, options)
+    if save_set is not None:
+        write_json(save_set, samples.listed())
+    float_model = onnx.load(str(path))
+    network = _observe(float_model, samples)
+    talk(
+        f"calibrate {card.name}: {len(samples.names)} samples; largest value in fp16 {network.range['largest']:.4g} "
+        f"({network.range['layer']})"
+    )
+    result = to_fp16(float_model)
+    notes: dict[str, Any] = {}
+    if precision == "int8":
+        result, plan, notes = _quantised(card, float_model, result, network, samples, options)
+        if save_plan_to is not None:
+            save_plan(plan, save_plan_to)
+    parity = _judge(card, float_model, result, samples, precision, options)
+    data = result.SerializeToString(deterministic=True)
+    write_bytes(file, data)
+    made_with = {"glint": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+    described = replace(
+        card, precision=precision, file=file.name, sha256=sha256(file), parity=parity,
+        calibration={**_described(samples, options), "range": network.range, **notes},
+        versions={**card.versions, **made_with},
+    )  # fmt: skip
+    save_card(described, out)
+    talk(f"wrote {file} ({len(data) / 1e6:.1f} MB)")
+    return described
+
+
+@dataclass(frozen=True)
+class _Network:
+    """What is known of the float model: what may run in INT8, its share of the work, largest values."""
+
+    layers: list[Layer]
+    shares: dict[str, float]
+    largest: dict[str, float]
+    range: dict[str, float | str]
+
+
+def _observe(model: onnx.ModelProto, samples: Samples) -> _Network:
+    graph = Graph(model)
+    # What only moves values has the largest one of its source.
+    products = [node for node in model.graph.node if node.op_type in PRODUCTS]
+    asked = {name for node in products for name in node.input}
+    tensors = [n for n in float_tensors(model) if n in asked or graph.maker[n].op_type not in MOVES]
+    seen = observe(model, tensors, samples.batches)
+    shapes = {model.graph.input[0].name: samples.batches[0].shape, **seen.shapes}
+    macs = count_macs(graph, shapes)
+    total = sum(macs.values())
+    return _Network(
+        graph.layers(), {name: n / total for name, n in macs.items()}, seen.largest, check_range(model, seen.largest)
+    )
+
+
+def _samples(card: ModelCard, options: CalibrateOptions) -> Samples:
+    if options.set_file is not None:
+        return load_samples(card, options.set_file, data=options.data, split=options.split)
+    return make_samples(
+        card, number=options.samples, data=options.data, split=options.split, bits=options.bits, seed=options.seed
+    )
+
+
+def _quantised(
+    card: ModelCard,
+    float_model: onnx.ModelProto,
+    half: onnx.ModelProto,
+    network: _Network,
+    samples: Samples,
+    options: CalibrateOptions,
+) -> tuple[onnx.ModelProto, PrecisionPlan, dict[str, Any]]:
+    """The int8 model, its plan and what the card says of it."""
+    fit, held = samples.split()
+    choices = choose_thresholds(float_model, network.layers, network.largest, fit, held, methods=options.methods)
+    thresholds = {name: choice.threshold for name, choice in choices.items()}
+    plan = full_plan(card.name, card.sha256, network.layers)
+    if options.plan is not None:
+        plan = load_plan(options.plan)
+        if plan.onnx_sha256 != card.sha256:
+            talk(f"note: {options.plan.name} was made for another {plan.model}: the result is judged all the same")
+    elif options.find_plan:
+        budget = BUDGET["int8"] if options.budget is None else options.budget
+        plan = search(
+            float_model, network.layers, thresholds, network.shares, _make_judge(card, options, searching=True), held,
+            budget=budget, name=card.name, onnx_sha256=card.sha256,
+        )  # fmt: skip
+    layers, skips = plan.select(network.layers)
+    if not layers:
+        raise CheckFailedError(
+            "the plan leaves nothing in int8", hint="use fp16, raise --budget, or train with quantisation"
+        )
+    share = sum(network.shares[layer.name] for layer in layers)
+    talk(f"calibrate {card.name}: {share:.1%} of the multiply-accumulates in int8 ({len(layers)} layers)")
+    read = {name for layer in layers for name in (layer.data, layer.skip if layer in skips else "")}
+    notes = {
+        "int8_share": round(share, 4),
+        "int8_layers": [layer.name for layer in layers],
+        "methods": dict(Counter(choice.method for name, choice in choices.items() if name in read)),
+        "thresholds": _thresholds(choices, read),
+    }
+    return quantise(half, layers, skips, thresholds), plan, notes
+
+
+def _thresholds(choices: dict[str, Choice], read: set[str]) -> dict[str, float]:
+    return {name: float(f"{c.threshold:.6g}") for name, c in choices.items() if name in read}
+
+
+def _judge(
+    card: ModelCard,
+    float_model: onnx.ModelProto,
+    result: onnx.ModelProto,
+    samples: Samples,
+    precision: str,
+    options: CalibrateOptions,
+) -> dict[str, Any]:
+    """What the result differs by from the float model, in numbers and in the task's score."""
+    budget = BUDGET[precision] if options.budget is None else options.budget
+    judge = _make_judge(card, options, searching=False)
+    rounded = round_like_fp16(result)
+    reference, scores = judge.score(float_model), judge.score(rounded)
+    change = loss(reference, scores)
+    pairs = ", ".join(f"{name} {reference[name]:.2f} -> {scores[name]:.2f}" for name in reference)
+    talk(f"calibrate {card.name}: {precision}: {pairs} on {judge.what}")
+    if not change <= budget:
+        searched = "search with a smaller --budget, or set more layers of the plan to fp16"
+        helps = searched if options.find_plan or options.plan else "--search keeps the layers in fp16 that cost most"
+        hint = helps if precision == "int8" else "mark more float32 islands in the network"
+        raise CheckFailedError(
+            f"{card.name} in {precision} changes a score by {change:.2f} points, the budget is {budget:g} ({pairs})",
+            hint=f"{hint}; nothing was written",
+        )
+    task = {
+        "data": judge.what, "fp32": _rounded(reference), precision: _rounded(scores), "loss": round(change, 3),
+        "budget": budget,
+    }  # fmt: skip
+    return {**_errors(float_model, rounded, samples.split()[1]), "task": task}
+
+
+def _make_judge(card: ModelCard, options: CalibrateOptions, *, searching: bool) -> Judge:
+    """Data to be judged by; a search has others than the last judgement."""
+    number = options.scored or SCORED[card.task]
+    if searching:
+        number = min(number, SEARCHED[card.task])
+    seed = options.seed + (1 if searching else 2)
+    if card.task == "unmix":
+        return patch_judge(card, number, seed)
+    folder = options.data
+    if folder is None or not (folder / "masks").is_dir():
+        return frame_judge(card, number, seed, options.bits)
+    split = options.split if searching else _JUDGED_SPLIT
+    images: list[LabelledImage] = list(labelled_images(folder, split))
+    if searching:
+        small = [image for image in images if image.image.size <= _LARGEST] or images
+        images = small[:: -(-len(small) // number)]
+    return image_judge(card, images, f"{len(images)} images of {folder.name}/{split}")
+
+
+def _errors(float_model: onnx.ModelProto, result: onnx.ModelProto, batches: Batches) -> dict[str, Any]:
+    """Largest error per output, absolute and relative to its largest value, and signal to noise in dB."""
+    names = [output.name for output in float_model.graph.output]
+    outputs = {}
+    exact, other = ([*values(model, names, batches)] for model in (float_model, result))
+    for name in names:
+        pairs = [(a.astype(np.float64), b) for (n, a), (_, b) in zip(exact, other) if n == name]
+        worst = max(float(np.abs(a - b).max()) for a, b in pairs)
+        largest = max(float(np.abs(a).max()) for a, _ in pairs)
+        signal = sum(float(np.square(a).sum()) for a, _ in pairs)
+        noise = sum(float(np.square(a - b).sum()) for a, b in pairs)
+        ratio = 10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30))
+        outputs[name] = {"absolute": worst, "relative": worst / max(largest, 1e-12), "sqnr_db": round(ratio, 2)}
+    return {**{k: max(o[k] for o in outputs.values()) for k in ("absolute", "relative")}, "outputs": outputs}
+
+
+def _described(samples: Samples, options: CalibrateOptions) -> dict[str, Any]:
+    return {
+        "samples": len(samples.names), "samples_sha256": samples.digest(), "seed": samples.seed, "bits": samples.bits,
+        "data": None if options.data is None else options.data.name,
+    }  # fmt: skip
+
+
+def _rounded(scores: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in scores.items()}

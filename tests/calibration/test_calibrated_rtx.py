@@ -1,0 +1,25 @@
+"""The real tensorrt_rtx parses, builds and consumes the Q/DQ of what ``glint calibrate`` makes."""
+
+import pytest
+import tiny_net
+
+from glint.calibration.calibrate import CalibrateOptions, calibrate
+from glint.runtime.build import BuildOptions, build
+
+pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (x86-64 Linux and Windows only)")
+
+
+@pytest.mark.parametrize("model", ["tiny", "dscsnet-s-sensor"])
+def test_every_layer_that_is_quantised_runs_in_int8(tmp_path, monkeypatch, model):
+    monkeypatch.setenv("GLINT_CACHE", str(tmp_path / "cache"))
+    tiny = model == "tiny"
+    source = tiny_net.save_tiny(tmp_path) if tiny else model
+    options = CalibrateOptions(samples=4 if tiny else 64, scored=2 if tiny else 60, budget=100.0)
+    card = calibrate(source, tmp_path / "out", precision="int8", options=options)
+    sizes = ((64, 96),) if tiny else ()
+    built = build(
+        tmp_path / "out" / card.file, BuildOptions(sizes=sizes), flavour="tensorrt_rtx", compute_capability="8.6"
+    )
+    audit = built.info.audit
+    assert audit["asked"]["int8"] == audit["obtained"]["int8"] == len(card.calibration["int8_layers"])
+    assert audit["asked"] == audit["obtained"] and audit["missed"] in ([], ())
