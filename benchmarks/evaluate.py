@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glint.benchmarks.detection_scores import PROTOCOLS
+from glint.benchmarks.evaluate_detector import (
+    DetectionData,
+    detector_text,
+    evaluate_detector,
+    evaluate_predictions,
+)
 from glint.cards import ModelCard, load_card
-from glint.cli import positive_int, print_json, seed
+from glint.cli import positive_int, print_json, seed, talk
 from glint.csist import read_csist
-from glint.datasets import labelled_images, read_split
 from glint.errors import InputError
-from glint.metrics.detection import MATCHINGS, count_image, score_detection
 from glint.metrics.unmixing import UnmixingScore, score_unmixing
 from glint.optics import Psf
 from glint.patches import CONDITIONS, SENSOR_TRAINING, Patches, simulate_patches
@@ -26,17 +31,23 @@ from glint.runtime.engine import Engine, open_engine
 from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.refine import RadiancePrior, refine, refine_config
 from glint.runtime.unmixer import Unmixer
-from glint.types import Frame, Targets
+from glint.types import Targets
 
 _CHUNK = 256
 
 
 def evaluate(
-    model: str | Path,
+    model: str | Path | None = None,
     *,
     data: Path | None = None,
     split: str = "val",
-    matching: str = "one-to-one",
+    protocol: str = "native",
+    pred: Path | None = None,
+    legacy: bool = False,
+    against: str | None = None,
+    backgrounds: Path | str | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
     condition: str = "8sat",
     number: int = 2000,
     seed: int = 1,
@@ -45,16 +56,24 @@ def evaluate(
     precision: str = "fp32",
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Score a model.
+    """Score a model, or predictions that anything else made.
 
-    A detector is scored on a SIRST-style folder at each image's own size; an unmixer on a
-    CSIST-100K folder or on fresh simulated patches: on its grid, off it, and refined.
+    A detector is scored on a SIRST-style folder; an unmixer on a CSIST-100K folder or on fresh
+    simulated patches: on its grid, off it, and refined.
 
     Args:
-        model: name in the zoo, path of a model card, or a checkpoint (needs PyTorch).
+        model: name in the zoo, path of a model card, or a checkpoint (needs PyTorch); None with ``pred``.
         data: folder; needed for a detector.
-        split, matching: for a detector.
-        condition, number, seed: of the simulated patches for an unmixer without ``data``.
+        split, protocol: for a detector; protocols are those of ``detection_scores``.
+        pred: folder of masks or probability maps to be scored instead of a model.
+        legacy: report Pd and Fa of the greedy matching too.
+        against: training split that must share no image; None: the one beside ``split``, if any; "none".
+        backgrounds: folder of frames without targets, or "generated": also measures false alarms, Pd against
+            signal-to-clutter ratio, and the flux of planted clusters.
+        out: folder for ``report.html``, ``scores.json`` and pictures of the worst images.
+        overwrite: replace what ``out`` holds.
+        condition, number: of the simulated patches for an unmixer without ``data``.
+        seed: of what is simulated.
         radiance_prior: mean and standard deviation for the refinement, DN; None if unknown; "card": what
             the model's card says.
         engine, precision, threads: what runs the network.
@@ -65,13 +84,17 @@ def evaluate(
     Raises:
         GlintError: one of its subclasses, for a bad model, data or argument.
     """
-    card, loaded = _open(model, engine, precision, threads)
+    if (model is None) == (pred is None):
+        raise InputError("evaluate takes a model or predictions", hint="glint evaluate MODEL, or --pred FOLDER")
+    images = DetectionData(data, split, protocol, legacy, against)
+    if pred is not None:
+        return evaluate_predictions(pred, images, out=out, overwrite=overwrite)
+    card, loaded = _open(str(model), engine, precision, threads)
     with loaded:
         common = {"model": card.name, "precision": card.precision, "engine": loaded.name}
         if card.task == "detect":
-            if data is None:
-                raise InputError("evaluating a detector needs labelled images", hint="--data FOLDER")
-            return {**common, **_score_detector(Detector(loaded, card), data, split, matching)}
+            detector = Detector(loaded, card)
+            return evaluate_detector(detector, images, backgrounds=backgrounds, seed=seed, out=out, overwrite=overwrite)
         if data is not None:
             patches, source = read_csist(data), {"data": data.name}
         else:
@@ -88,24 +111,6 @@ def _open(model: str | Path, engine: str, precision: str, threads: int | None) -
         return open_checkpoint(Path(model), threads=threads)
     card, path = load_card(model, precision=precision)
     return card, open_engine(path, engine=engine, threads=threads)
-
-
-def _score_detector(detector: Detector, data: Path, split: str, matching: str) -> dict[str, Any]:
-    counts = []
-    with Progress("evaluate", len(read_split(data, split))) as line:
-        for i, sample in enumerate(labelled_images(data, split)):
-            detection = detector(Frame(i, 0, sample.image))
-            mask = detection.probability > detector.spec.threshold
-            counts.append(count_image(mask, sample.mask, matching=matching))
-            line.update(i + 1)
-    score = score_detection(counts, matching=matching)
-    return {
-        "data": data.name,
-        "split": split,
-        "protocol": "native",
-        "threshold": detector.spec.threshold,
-        **{k: None if v != v else v for k, v in asdict(score).items()},  # JSON knows no NaN
-    }
 
 
 def _score_unmixer(unmixer: Unmixer, patches: Patches, radiance_prior: RadiancePrior) -> dict[str, Any]:
@@ -150,12 +155,7 @@ def _rounded(score: UnmixingScore) -> dict[str, Any]:
 
 def _text(result: dict[str, Any]) -> str:
     if "iou" in result:
-        source = (
-            f"{result['model']} on {result['data']}/{result['split']} ({result['images']} images, {result['protocol']})"
-        )
-        shown = {k: "-" if result[k] is None else f"{result[k]:.2f}" for k in ("iou", "niou", "f1", "pd")}
-        scores = "  ".join(f"{k} {v}" for k, v in shown.items())
-        return f"{source}\n{scores}  fa {result['fa']:.1f}e-6  ({result['matching']})"
+        return detector_text(result)
     where = result.get("data") or f"{result['condition']}, seed {result['seed']}"
     lines = [f"{result['model']} on {result['patches']} patches ({where})"]
     lines.append("           CSO-mAP   AP05   AP10   AP15   AP20   AP25  count %  RMSE px  ms/patch")
@@ -170,10 +170,21 @@ def _text(result: dict[str, Any]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``glint evaluate``."""
-    parser.add_argument("model", help="name in the zoo, model card, or checkpoint (*.safetensors)")
+    parser.add_argument("model", nargs="?", help="name in the zoo, model card, or checkpoint (*.safetensors)")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="SIRST-style (detector) or CSIST-100K (unmixer)")
-    parser.add_argument("--split", default="val", help="of a SIRST-style folder (default: %(default)s)")
-    parser.add_argument("--matching", choices=MATCHINGS, default="one-to-one", help="of components, for Pd and Fa")
+    group = parser.add_argument_group("detector")
+    group.add_argument("--split", default="val", help="list of images, e.g. test or 50_50/test (default: %(default)s)")
+    group.add_argument("--protocol", choices=PROTOCOLS, default="native", help="size of the images (default: native)")
+    group.add_argument("--pred", type=Path, metavar="FOLDER", help="score these masks or probability maps, not a model")
+    group.add_argument("--legacy", action="store_true", help="also Pd and Fa of the widely copied greedy matching")
+    group.add_argument(
+        "--against", metavar="SPLIT", help="training split to look for leaks in, or none (default: the one beside)"
+    )
+    group.add_argument(
+        "--backgrounds", metavar="FOLDER|generated", help="frames without targets: false alarms, planted targets"
+    )
+    group.add_argument("--out", type=Path, metavar="FOLDER", help="write a report with pictures of the worst images")
+    group.add_argument("--overwrite", action="store_true", help="replace the report that is there")
     parser.add_argument(
         "--condition", choices=[*CONDITIONS, "sensor"], default="8sat", help="of simulated patches (default: 8sat)"
     )
@@ -187,8 +198,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint evaluate``."""
     result = evaluate(
-        arguments.model, data=arguments.data, split=arguments.split, matching=arguments.matching,
-        condition=arguments.condition, number=arguments.number, seed=arguments.seed,
+        arguments.model, data=arguments.data, split=arguments.split, protocol=arguments.protocol, pred=arguments.pred,
+        legacy=arguments.legacy, against=arguments.against, backgrounds=arguments.backgrounds, out=arguments.out,
+        overwrite=arguments.overwrite, condition=arguments.condition, number=arguments.number, seed=arguments.seed,
         radiance_prior=arguments.radiance_prior, engine=engine_of(arguments), precision=arguments.precision,
         threads=arguments.threads,
     )  # fmt: skip
@@ -196,4 +208,6 @@ def main(arguments: argparse.Namespace) -> int:
         print_json(result)
     else:
         print(_text(result))
+    if arguments.out is not None:
+        talk(f"wrote {arguments.out / 'report.html'}")
     return 0

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard, load_card
+from glint.normalise import Normalised
 from glint.runtime.engine import Engine, open_engine
 from glint.types import Blobs, Frame
 
+Map = NDArray[np.float32]
 _EIGHT = np.ones((3, 3), dtype=np.int8)
 
 
@@ -62,6 +64,17 @@ class Detector:
 
     def __call__(self, frame: Frame) -> Detection:
         """Detect the targets of one frame of any size."""
+        normalised, (probability, background) = self._infer(frame, "probability", "background")
+        residual = (normalised.value - background) * normalised.scale
+        return Detection(find_blobs(probability, residual, self.spec.threshold), probability, residual)
+
+    def decompose(self, frame: Frame) -> tuple[Map, Map, Map]:
+        """Target probability, background and targets of one frame, the last two in DN: ``float32 [H, W]``."""
+        normalised, (probability, background, target) = self._infer(frame, "probability", "background", "target")
+        return probability, background * normalised.scale + normalised.offset, target * normalised.scale
+
+    def _infer(self, frame: Frame, *names: str) -> tuple[Normalised, list[Map]]:
+        """The normalised frame and these outputs of the network, cut to the frame."""
         normalised = self.card.normaliser.apply(frame.data)
         height, width = frame.shape
         multiple = self.spec.multiple
@@ -69,9 +82,7 @@ class Detector:
         full = [max(2, -(-n // multiple)) * multiple for n in (height, width)]
         padded = np.pad(normalised.value, ((0, full[0] - height), (0, full[1] - width)), mode="edge")
         outputs = self.engine.infer(frame=padded[None, None])
-        probability, background = (outputs[n][0, 0, :height, :width] for n in ("probability", "background"))
-        residual = (normalised.value - background) * normalised.scale
-        return Detection(find_blobs(probability, residual, self.spec.threshold), probability, residual)
+        return normalised, [outputs[name][0, 0, :height, :width] for name in names]
 
 
 def find_blobs(probability: NDArray[np.float32], residual: NDArray[np.float32], threshold: float) -> Blobs:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sparse
-import scipy.sparse.linalg
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -21,8 +19,9 @@ from torch import Tensor, nn
 
 from glint.config import to_dict
 from glint.datasets import image_files, labelled_images
-from glint.errors import InputError
 from glint.images import read_image
+from glint.inpaint import background_under
+from glint.leaks import refuse_shared_names
 from glint.metrics.detection import count_image, score_detection
 from glint.normalise import Normaliser
 from glint.optics import Psf
@@ -32,38 +31,6 @@ from glint.training.lsnet import MULTIPLE, LSNet, LSNetConfig, Stage
 
 NORMALISER = Normaliser("standard", 1.0)
 FRAME_ARRAY = NDArray[np.float32]
-
-
-def inpaint(image: NDArray[np.floating], hole: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Harmonic inpainting: Laplace's equation inside ``hole`` with the image as its boundary.
-
-    Pixels beyond the frame's edge are mirrored. Both arrays are ``[H, W]``; a hole that is the
-    whole frame has no boundary.
-
-    Raises:
-        InputError: if nothing is left outside the hole.
-    """
-    if hole.all():
-        raise InputError("inpaint: the hole covers the whole frame")
-    result = image.astype(np.float64)
-    rows, columns = np.nonzero(hole)
-    if not len(rows):
-        return result
-    number = np.full(hole.shape, -1, dtype=np.int64)
-    number[rows, columns] = np.arange(len(rows))
-    height, width = hole.shape
-    right_side = np.zeros(len(rows))
-    entries = [(np.arange(len(rows)), np.arange(len(rows)), np.full(len(rows), 4.0))]
-    for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        r, c = np.clip(rows + dy, 0, height - 1), np.clip(columns + dx, 0, width - 1)
-        neighbour = number[r, c]
-        inside = neighbour >= 0
-        entries.append((np.flatnonzero(inside), neighbour[inside], np.full(inside.sum(), -1.0)))
-        right_side[~inside] += result[r[~inside], c[~inside]]
-    i, j, v = (np.concatenate(part) for part in zip(*entries))
-    matrix = sparse.csr_matrix((v, (i, j)), shape=(len(rows), len(rows)))
-    result[rows, columns] = scipy.sparse.linalg.spsolve(matrix, right_side)
-    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +48,7 @@ class Sample:
         """From an image with its target mask (None: empty)."""
         if mask is None:
             mask = np.zeros(image.shape, dtype=bool)
-        hole = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=2)
-        background = inpaint(image, hole).astype(np.float32)
+        background = background_under(image, mask).astype(np.float32)
         statistics = NORMALISER.apply(image)
         return Sample(image.astype(np.float32), background, mask, statistics.offset.item(), statistics.scale.item())
 
@@ -124,6 +90,7 @@ class DetectionTask:
     def __init__(self, network: str, config: LSNetConfig, root: Path, augmentation: Augmentation | None = None) -> None:
         self.network, self.config, self.root = network, config, root
         self.augmentation = augmentation or Augmentation()
+        refuse_shared_names(root, "train", "val")
         self.samples = [Sample.of(s.image, s.mask) for s in labelled_images(root, "train")]
         empty = image_files(root / "backgrounds") if (root / "backgrounds").is_dir() else []
         # Every second empty frame is left for measuring false alarms.
