@@ -212,7 +212,7 @@ def _backgrounds(score: dict[str, Any]) -> str:
             "of background around it, at least 1 DN. Width of the PSF 0.5 to 1 px. Found: a predicted spot's centre "
             "less than 3 px away, one-to-one."
         ),
-        *_flux(score["flux"]),
+        *(_flux(score["flux"]) if score["flux"] else ()),
     )
 
 

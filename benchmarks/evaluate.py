@@ -89,7 +89,7 @@ def evaluate(
     images = DetectionData(data, split, protocol, legacy, against)
     if pred is not None:
         return evaluate_predictions(pred, images, out=out, overwrite=overwrite)
-    card, loaded = _open(str(model), engine, precision, threads)
+    card, loaded = open_model(str(model), engine=engine, precision=precision, threads=threads)
     with loaded:
         common = {"model": card.name, "precision": card.precision, "engine": loaded.name}
         if card.task == "detect":
@@ -104,7 +104,15 @@ def evaluate(
         return {**common, **source, **_score_unmixer(Unmixer(loaded, card), patches, radiance_prior)}
 
 
-def _open(model: str | Path, engine: str, precision: str, threads: int | None) -> tuple[ModelCard, Engine]:
+def open_model(
+    model: str | Path, *, engine: str = "auto", precision: str = "fp32", threads: int | None = None
+) -> tuple[ModelCard, Engine]:
+    """Card and engine of a name in the zoo, a card, or a checkpoint (needs PyTorch).
+
+    Raises:
+        ModelError: if the model is missing or corrupt.
+        EngineError: if the engine cannot be used.
+    """
     if Path(model).suffix == ".safetensors":
         from glint.benchmarks.torch_engine import open_checkpoint
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from glint.benchmarks.background_scores import evaluate_backgrounds
 from glint.benchmarks.detection_report import write_report
 from glint.benchmarks.detection_scores import (
     Evaluation,
@@ -14,12 +16,14 @@ from glint.benchmarks.detection_scores import (
     detector_prediction,
     evaluate_detection,
 )
-from glint.benchmarks.planted import GENERATED, evaluate_backgrounds, generated_backgrounds
+from glint.benchmarks.planted import generated_backgrounds
 from glint.datasets import background_images, image_files, labelled_images, read_split, split_file
 from glint.errors import InputError, OutputError
 from glint.leaks import split_duplicates, training_list
 from glint.progress import Progress
 from glint.runtime.detector import Detector
+
+GENERATED = 20  # simulated skies where there are no real frames
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,11 @@ def evaluate_detector(
     evaluation = _evaluate(detector_prediction(detector), data, detector.spec.threshold)
     result = {**common, **evaluation.result}
     if backgrounds is not None:
-        result["backgrounds"] = _score_backgrounds(detector, backgrounds, seed)
+        trained = card.training.get("data", {}).get("negatives", [])
+        predict = detector_prediction(detector)
+        result["backgrounds"] = score_backgrounds(
+            predict, backgrounds, threshold=detector.spec.threshold, seed=seed, trained=trained
+        )
     return _finished(result, evaluation, out)
 
 
@@ -104,15 +112,23 @@ def _root(data: DetectionData) -> Path:
     return data.root
 
 
-def _score_backgrounds(detector: Detector, backgrounds: Path | str, seed: int) -> dict[str, Any]:
+def score_backgrounds(
+    predict: Predict, backgrounds: Path | str, *, threshold: float = 0.5, seed: int = 1, trained: Iterable[str] = ()
+) -> dict[str, Any]:
+    """``evaluate_backgrounds`` on the frames of a folder, or on :data:`GENERATED` skies if it is called "generated".
+
+    Raises:
+        SourceError: if the folder is missing, empty or unreadable.
+    """
     if str(backgrounds) == "generated":
-        name, frames, total = "generated skies", generated_backgrounds(seed), GENERATED
+        name, frames, total = "generated skies", generated_backgrounds(seed, GENERATED), GENERATED
     else:
         folder = Path(backgrounds)
         name, frames, total = folder.resolve().name, background_images(folder), len(image_files(folder))
-    trained = detector.card.training.get("data", {}).get("negatives", [])
     with Progress("backgrounds", total) as line:
-        score = evaluate_backgrounds(detector, frames, seed=seed, trained=trained, progress=line.update)
+        score = evaluate_backgrounds(
+            predict, frames, threshold=threshold, seed=seed, trained=trained, progress=line.update
+        )
     return {"data": name, "seed": seed, **score}
 
 
@@ -160,10 +176,14 @@ def detector_text(result: dict[str, Any]) -> str:
 def _background_lines(score: dict[str, Any], number: Any) -> list[str]:
     alarms, flux = score["false_alarms"], score["flux"]
     curve = "  ".join(f"{p['scr']:g}: {number(p['pd'], 1)}" for p in score["pd_by_scr"])
-    return [
+    lines = [
         f"{score['data']}: {number(alarms['per_frame'])} false alarms per frame ({alarms['frames']} frames), "
         f"{number(alarms['per_unseen_frame'])} on the {alarms['unseen_frames']} not trained on",
         f"pd (%) by signal-to-clutter ratio: {curve}",
-        f"flux of {flux['found']} of {flux['clusters']} planted clusters, median error: "
-        f"{number(flux['residual_error'], 1)} % of D - B, {number(flux['target_error'], 1)} % of T",
     ]
+    if flux is not None:
+        lines.append(
+            f"flux of {flux['found']} of {flux['clusters']} planted clusters, median error: "
+            f"{number(flux['residual_error'], 1)} % of D - B, {number(flux['target_error'], 1)} % of T"
+        )
+    return lines

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sparse
+import scipy.sparse.linalg
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -19,8 +21,8 @@ from torch import Tensor, nn
 
 from glint.config import to_dict
 from glint.datasets import image_files, labelled_images
+from glint.errors import InputError
 from glint.images import read_image
-from glint.inpaint import background_under
 from glint.leaks import refuse_shared_names
 from glint.metrics.detection import count_image, score_detection
 from glint.normalise import Normaliser
@@ -28,9 +30,43 @@ from glint.optics import Psf
 from glint.patches import draw_offsets
 from glint.scenes import generate_background
 from glint.training.lsnet import MULTIPLE, LSNet, LSNetConfig, Stage
+from glint.training.networks import build
+from glint.training.unet import UNet, UNetConfig
 
 NORMALISER = Normaliser("standard", 1.0)
 FRAME_ARRAY = NDArray[np.float32]
+
+
+def inpaint(image: NDArray[np.floating], hole: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Harmonic inpainting: Laplace's equation inside ``hole`` with the image as its boundary.
+
+    Pixels beyond the frame's edge are mirrored. Both arrays are ``[H, W]``; a hole that is the
+    whole frame has no boundary.
+
+    Raises:
+        InputError: if nothing is left outside the hole.
+    """
+    if hole.all():
+        raise InputError("inpaint: the hole covers the whole frame")
+    result = image.astype(np.float64)
+    rows, columns = np.nonzero(hole)
+    if not len(rows):
+        return result
+    number = np.full(hole.shape, -1, dtype=np.int64)
+    number[rows, columns] = np.arange(len(rows))
+    height, width = hole.shape
+    right_side = np.zeros(len(rows))
+    entries = [(np.arange(len(rows)), np.arange(len(rows)), np.full(len(rows), 4.0))]
+    for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        r, c = np.clip(rows + dy, 0, height - 1), np.clip(columns + dx, 0, width - 1)
+        neighbour = number[r, c]
+        inside = neighbour >= 0
+        entries.append((np.flatnonzero(inside), neighbour[inside], np.full(inside.sum(), -1.0)))
+        right_side[~inside] += result[r[~inside], c[~inside]]
+    i, j, v = (np.concatenate(part) for part in zip(*entries))
+    matrix = sparse.csr_matrix((v, (i, j)), shape=(len(rows), len(rows)))
+    result[rows, columns] = scipy.sparse.linalg.spsolve(matrix, right_side)
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +84,8 @@ class Sample:
         """From an image with its target mask (None: empty)."""
         if mask is None:
             mask = np.zeros(image.shape, dtype=bool)
-        background = background_under(image, mask).astype(np.float32)
+        hole = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=2)
+        background = inpaint(image, hole).astype(np.float32)
         statistics = NORMALISER.apply(image)
         return Sample(image.astype(np.float32), background, mask, statistics.offset.item(), statistics.scale.item())
 
@@ -83,11 +120,13 @@ class Augmentation:
 
 
 class DetectionTask:
-    """LSNet on a SIRST-style folder, with its empty backgrounds if it has any."""
+    """LSNet, or a U-Net, on a SIRST-style folder, with its empty backgrounds if it has any."""
 
     best_metric = "niou"
 
-    def __init__(self, network: str, config: LSNetConfig, root: Path, augmentation: Augmentation | None = None) -> None:
+    def __init__(
+        self, network: str, config: LSNetConfig | UNetConfig, root: Path, augmentation: Augmentation | None = None
+    ) -> None:
         self.network, self.config, self.root = network, config, root
         self.augmentation = augmentation or Augmentation()
         refuse_shared_names(root, "train", "val")
@@ -103,8 +142,8 @@ class DetectionTask:
         }  # fmt: skip
 
     def build(self) -> nn.Module:
-        """A fresh LSNet."""
-        return LSNet(self.config)
+        """A fresh network."""
+        return build(self.network, to_dict(self.config))
 
     def batch(self, size: int, rng: np.random.Generator, device: torch.device) -> dict[str, Tensor]:
         """``frame``, ``background`` and ``mask``, each ``[N, 1, crop, crop]``, normalised."""
@@ -135,7 +174,7 @@ class DetectionTask:
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> Tensor:
         """Deep supervision: stage k of K weighs 2^(k - K); later training leans on IoU."""
-        assert isinstance(model, LSNet)  # noqa: S101  (the task built it)
+        assert isinstance(model, (LSNet, UNet))  # noqa: S101  (the task built it)
         stages = model.stages(batch["frame"])
         total = torch.zeros((), device=batch["frame"].device)
         for k, stage in enumerate(stages):

@@ -1,22 +1,11 @@
-"""Planted targets: what they are, and what a detector is told it did to them."""
+"""Planted targets are what they were asked to be, where there is room for them."""
 
 import math
 
 import numpy as np
 import pytest
-from arithmetic_detector import above, detector
-from scipy.stats import binomtest
 
-from glint.benchmarks.planted import (
-    CLUSTERS,
-    PER_LEVEL,
-    SCRS,
-    clutter,
-    evaluate_backgrounds,
-    generated_backgrounds,
-    plant,
-    wilson,
-)
+from glint.benchmarks.planted import clutter, generated_backgrounds, plant
 
 
 def noisy(shape=(200, 240), level=60, sd=3, dtype=np.uint8, seed=0):
@@ -70,72 +59,6 @@ def test_clutter_is_that_of_the_window_and_at_least_one():
     assert clutter(image, 50, 60) == pytest.approx(image[50:71, 40:61].std())
     assert clutter(image, 2, 3) == pytest.approx(image[:14, :13].std())
     assert clutter(np.full((40, 40), 9, dtype=np.uint8), 20, 20) == 1
-
-
-@pytest.mark.parametrize(("found", "of"), [(0, 5), (3, 7), (190, 200), (200, 200)])
-def test_wilsons_interval(found, of):
-    expected = binomtest(found, of).proportion_ci(0.95, method="wilson")
-    assert wilson(found, of) == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-4)
-
-
-def flat(level=60, shape=(300, 400)):
-    return np.full(shape, level, dtype=np.uint8)
-
-
-def test_a_perfect_detector_of_flat_frames_finds_all_and_keeps_the_flux():
-    score = evaluate_backgrounds(detector(above(60)), [("a", flat()), ("b", flat())])
-    assert score["false_alarms"]["per_frame"] == 0
-    assert score["false_alarms"]["worst"] == []
-    curve = {p["scr"]: p for p in score["pd_by_scr"]}
-    assert list(curve) == list(SCRS)
-    assert all(p["targets"] == 2 * PER_LEVEL for p in curve.values())
-    assert all(curve[scr]["pd"] == 100 for scr in SCRS)
-    assert curve[5.0]["interval"] == list(wilson(6, 6))
-    flux = score["flux"]
-    assert (flux["clusters"], flux["found"]) == (2 * CLUSTERS, 2 * CLUSTERS)
-    assert flux["residual_error"] < 2  # of whole DN
-    assert flux["target_error"] < 2
-    assert flux["inside"] > 90
-
-
-def test_only_what_is_bright_enough_is_found():
-    score = evaluate_backgrounds(detector(above(64.5)), [("a", flat())])  # a clutter of 1 DN: SCR is DN
-    found = {p["scr"]: p["pd"] for p in score["pd_by_scr"]}
-    assert (found[4.0], found[7.0]) == (0, 100)
-
-
-def test_a_background_that_takes_a_tenth_of_the_flux_is_told():
-    def rule(frame):
-        target = np.maximum(frame - 60, 0)
-        return target > 0.5, 60 + 0.1 * target, 0.8 * target
-
-    flux = evaluate_backgrounds(detector(rule), [("a", flat())])["flux"]
-    assert flux["residual_error"] == pytest.approx(10, abs=1.5)
-    assert flux["residual_ratio"] == pytest.approx(0.9, abs=0.015)
-    assert flux["target_error"] == pytest.approx(20, abs=1.5)
-
-
-def test_false_alarms_are_counted_per_frame_and_apart_for_frames_seen_in_training():
-    spotted = flat()
-    spotted[50, 50] = spotted[100, 100] = spotted[100, 101] = 200  # two spots
-    frames = [("seen", flat()), ("new", spotted), ("clean", flat())]
-    alarms = evaluate_backgrounds(detector(above(60)), frames, trained=["seen"])["false_alarms"]
-    assert (alarms["frames"], alarms["per_frame"]) == (3, pytest.approx(2 / 3))
-    assert (alarms["unseen_frames"], alarms["per_unseen_frame"]) == (2, 1)
-    assert alarms["worst"] == [{"name": "new", "alarms": 2}]
-
-
-def test_a_blind_detector_has_no_flux():
-    score = evaluate_backgrounds(detector(lambda f: (0 * f, f, 0 * f)), [("a", flat())])
-    assert score["flux"]["found"] == 0
-    assert score["flux"]["residual_error"] is None
-    assert {p["pd"] for p in score["pd_by_scr"]} == {0.0}
-
-
-def test_frames_too_small_for_targets_leave_pd_unknown():
-    score = evaluate_backgrounds(detector(above(60)), [("a", flat(shape=(32, 32)))])
-    assert all((p["targets"], p["pd"], p["interval"]) == (0, None, None) for p in score["pd_by_scr"])
-    assert score["flux"]["clusters"] == 0
 
 
 def test_generated_backgrounds_are_8_bit_skies():
