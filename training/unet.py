@@ -46,6 +46,10 @@ class _Level(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        for conv in (self.conv1, self.conv2):
+            # Without norms, PyTorch's own start would let the signal fade on its way through the levels.
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, value: Tensor) -> Tensor:
         """``[N, inputs, h, w]`` -> ``[N, outputs, h, w]``."""
