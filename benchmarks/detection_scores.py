@@ -19,6 +19,7 @@ from PIL import Image
 from glint.datasets import LabelledImage, files_by_stem
 from glint.errors import InputError, SourceError
 from glint.images import read_image
+from glint.inpaint import reach_of
 from glint.metrics.decomposition import ImageEnergy, image_energy, score_decomposition
 from glint.metrics.detection import ImageCounts, bootstrap_detection, count_image, score_detection
 from glint.runtime.detector import Detector
@@ -128,7 +129,8 @@ def evaluate_detection(
             greedy.append(count_image(mask, sample.mask, matching="legacy"))
         for level, row in curve.items():
             row.append(count_image(probability > level, sample.mask))
-        if prediction.background is not None and prediction.target is not None and not sample.mask.all():
+        whole = reach_of(sample.mask).all()  # no background is left to compare with
+        if prediction.background is not None and prediction.target is not None and not whole:
             energies.append(image_energy(sample.image, sample.mask, prediction.background, prediction.target))
         kept = sorted([*kept, Examined(sample, mask, counts[-1])], key=lambda e: e.iou)[:worst]
         progress(done)

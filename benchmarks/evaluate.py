@@ -88,6 +88,8 @@ def evaluate(
         raise InputError("evaluate takes a model or predictions", hint="glint evaluate MODEL, or --pred FOLDER")
     images = DetectionData(data, split, protocol, legacy, against)
     if pred is not None:
+        if backgrounds is not None:
+            raise InputError("--backgrounds needs a model: stored predictions cannot see planted targets")
         return evaluate_predictions(pred, images, out=out, overwrite=overwrite)
     card, loaded = open_model(str(model), engine=engine, precision=precision, threads=threads)
     with loaded:
@@ -95,6 +97,8 @@ def evaluate(
         if card.task == "detect":
             detector = Detector(loaded, card)
             return evaluate_detector(detector, images, backgrounds=backgrounds, seed=seed, out=out, overwrite=overwrite)
+        if out is not None or backgrounds is not None:
+            raise InputError(f"{card.name} unmixes: --out and --backgrounds are for detectors")
         if data is not None:
             patches, source = read_csist(data), {"data": data.name}
         else:

@@ -47,7 +47,16 @@ def inpaint(image: NDArray[np.floating], hole: NDArray[np.bool_]) -> NDArray[np.
     return result
 
 
+def reach_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask of targets and :data:`MARGIN` pixels around them, ``bool [H, W]``."""
+    reach: NDArray[np.bool_] = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=MARGIN)
+    return reach
+
+
 def background_under(image: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """B*, the frame without its targets: inpainted inside the mask dilated by :data:`MARGIN` pixels."""
-    hole = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=MARGIN)
-    return inpaint(image, hole)
+    """B*, the frame without its targets: inpainted inside :func:`reach_of` their mask.
+
+    Raises:
+        InputError: if that is the whole frame.
+    """
+    return inpaint(image, reach_of(mask))

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from glint.inpaint import MARGIN, background_under
+from glint.inpaint import background_under, reach_of
 
 
 @dataclass(frozen=True)
@@ -63,14 +62,14 @@ def image_energy(
 
     Args:
         image: D, DN, ``[H, W]``.
-        mask: of the targets, ``bool [H, W]``; not the whole frame.
+        mask: of the targets, ``bool [H, W]``.
         background, target: B and T, DN, ``[H, W]``.
 
     Raises:
-        InputError: if the mask leaves no background.
+        InputError: if mask and margin leave no background.
     """
     true_background = background_under(image, mask)
-    on = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=MARGIN)
+    on = reach_of(mask)
     unit = max(float(image.std(dtype=np.float64)), 1e-6)
     error = np.abs(background - true_background) / unit
     return ImageEnergy(

@@ -146,6 +146,13 @@ def test_a_detector_is_taken_apart_too():
     assert score["target_energy_off"] == 0
 
 
+def test_an_image_that_is_all_target_has_no_background_to_score():
+    filled = sample(shape=(6, 8), at=(2, 2), size=4)
+    result = evaluate_detection(detector_prediction(detector(above(50))), [filled]).result
+    assert result["iou"] == 100
+    assert "decomposition" not in result
+
+
 # Stored predictions
 
 

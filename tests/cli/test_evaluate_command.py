@@ -134,6 +134,13 @@ def test_a_model_or_predictions_but_not_both_or_neither(glint: Glint, tmp_path: 
     glint("evaluate", "--data", tmp_path).refused(2, "a model or predictions")
     glint("evaluate", "lsnet-s", "--pred", tmp_path, "--data", tmp_path).refused(2, "a model or predictions")
     glint("evaluate", "--pred", tmp_path).refused(2, "labelled images")
+    glint("evaluate", "--pred", tmp_path, "--data", tmp_path, "--backgrounds", tmp_path).refused(2, "needs a model")
+
+
+@pytest.mark.parametrize("option", ["--out", "--backgrounds"])
+def test_what_is_for_detectors_is_refused_for_an_unmixer(glint: Glint, tmp_path: Path, option: str) -> None:
+    glint("evaluate", "dscsnet-s-sensor", "--number", 2, option, tmp_path / "x").refused(2, option)
+    assert not (tmp_path / "x").exists()
 
 
 def test_leaks_are_listed_and_shared_names_refused(glint: Glint, tmp_path: Path) -> None:
