@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from glint.calibration.task_score import ALL_CONDITIONS, count_detector, run_unmixer, score_targets, task_patches
+from glint.benchmarks.detection_scores import PROTOCOLS
+from glint.benchmarks.evaluate_detector import (
+    DetectionData,
+    detector_text,
+    evaluate_detector,
+    evaluate_predictions,
+)
+from glint.calibration.task_score import ALL_CONDITIONS, run_unmixer, score_targets, task_patches
 from glint.cards import ModelCard, load_card
-from glint.cli import positive_int, print_json, seed
+from glint.cli import positive_int, print_json, seed, talk
 from glint.csist import read_csist
-from glint.datasets import labelled_images, read_split
 from glint.errors import InputError
-from glint.metrics.detection import MATCHINGS, score_detection
 from glint.metrics.unmixing import UnmixingScore
 from glint.patches import Patches
 from glint.progress import Progress
@@ -27,11 +32,17 @@ from glint.runtime.unmixer import Unmixer
 
 
 def evaluate(
-    model: str | Path,
+    model: str | Path | None = None,
     *,
     data: Path | None = None,
     split: str = "val",
-    matching: str = "one-to-one",
+    protocol: str = "native",
+    pred: Path | None = None,
+    legacy: bool = False,
+    against: str | None = None,
+    backgrounds: Path | str | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
     condition: str = "8sat",
     number: int = 2000,
     seed: int = 1,
@@ -40,16 +51,24 @@ def evaluate(
     precision: str = "fp32",
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Score a model.
+    """Score a model, or predictions that anything else made.
 
-    A detector is scored on a SIRST-style folder at each image's own size; an unmixer on a
-    CSIST-100K folder or on fresh simulated patches: on its grid, off it, and refined.
+    A detector is scored on a SIRST-style folder; an unmixer on a CSIST-100K folder or on fresh
+    simulated patches: on its grid, off it, and refined.
 
     Args:
-        model: name in the zoo, path of a model card, or a checkpoint (needs PyTorch).
+        model: name in the zoo, path of a model card, or a checkpoint (needs PyTorch); None with ``pred``.
         data: folder; needed for a detector.
-        split, matching: for a detector.
-        condition, number, seed: of the simulated patches for an unmixer without ``data``.
+        split, protocol: for a detector; protocols are those of ``detection_scores``.
+        pred: folder of masks or probability maps to be scored instead of a model.
+        legacy: report Pd and Fa of the greedy matching too.
+        against: training split that must share no image; None: the one beside ``split``, if any; "none".
+        backgrounds: folder of frames without targets, or "generated": also measures false alarms, Pd against
+            signal-to-clutter ratio, and the flux of planted clusters.
+        out: folder for ``report.html``, ``scores.json`` and pictures of the worst images.
+        overwrite: replace what ``out`` holds.
+        condition, number: of the simulated patches for an unmixer without ``data``.
+        seed: of what is simulated.
         radiance_prior: mean and standard deviation for the refinement, DN; None if unknown; "card": what
             the model's card says.
         engine, precision, threads: what runs the network.
@@ -60,13 +79,21 @@ def evaluate(
     Raises:
         GlintError: one of its subclasses, for a bad model, data or argument.
     """
-    card, loaded = _open(model, engine, precision, threads)
+    if (model is None) == (pred is None):
+        raise InputError("evaluate takes a model or predictions", hint="glint evaluate MODEL, or --pred FOLDER")
+    images = DetectionData(data, split, protocol, legacy, against)
+    if pred is not None:
+        if backgrounds is not None:
+            raise InputError("--backgrounds needs a model: stored predictions cannot see planted targets")
+        return evaluate_predictions(pred, images, out=out, overwrite=overwrite)
+    card, loaded = open_model(str(model), engine=engine, precision=precision, threads=threads)
     with loaded:
         common = {"model": card.name, "precision": card.precision, "engine": loaded.name}
         if card.task == "detect":
-            if data is None:
-                raise InputError("evaluating a detector needs labelled images", hint="--data FOLDER")
-            return {**common, **_score_detector(Detector(loaded, card), data, split, matching)}
+            detector = Detector(loaded, card)
+            return evaluate_detector(detector, images, backgrounds=backgrounds, seed=seed, out=out, overwrite=overwrite)
+        if out is not None or backgrounds is not None:
+            raise InputError(f"{card.name} unmixes: --out and --backgrounds are for detectors")
         if data is not None:
             patches, source = read_csist(data), {"data": data.name}
         else:
@@ -75,26 +102,21 @@ def evaluate(
         return {**common, **source, **_score_unmixer(Unmixer(loaded, card), patches, radiance_prior)}
 
 
-def _open(model: str | Path, engine: str, precision: str, threads: int | None) -> tuple[ModelCard, Engine]:
+def open_model(
+    model: str | Path, *, engine: str = "auto", precision: str = "fp32", threads: int | None = None
+) -> tuple[ModelCard, Engine]:
+    """Card and engine of a name in the zoo, a card, or a checkpoint (needs PyTorch).
+
+    Raises:
+        ModelError: if the model is missing or corrupt.
+        EngineError: if the engine cannot be used.
+    """
     if Path(model).suffix == ".safetensors":
         from glint.benchmarks.torch_engine import open_checkpoint
 
         return open_checkpoint(Path(model), threads=threads)
     card, path = load_card(model, precision=precision)
     return card, open_engine(path, engine=engine, threads=threads)
-
-
-def _score_detector(detector: Detector, data: Path, split: str, matching: str) -> dict[str, Any]:
-    with Progress("evaluate", len(read_split(data, split))) as line:
-        counts = count_detector(detector, labelled_images(data, split), matching=matching, progress=line.update)
-    score = score_detection(counts, matching=matching)
-    return {
-        "data": data.name,
-        "split": split,
-        "protocol": "native",
-        "threshold": detector.spec.threshold,
-        **{k: None if v != v else v for k, v in asdict(score).items()},  # JSON knows no NaN
-    }
 
 
 def _score_unmixer(unmixer: Unmixer, patches: Patches, radiance_prior: RadiancePrior) -> dict[str, Any]:
@@ -116,12 +138,7 @@ def _rounded(score: UnmixingScore) -> dict[str, Any]:
 
 def _text(result: dict[str, Any]) -> str:
     if "iou" in result:
-        source = (
-            f"{result['model']} on {result['data']}/{result['split']} ({result['images']} images, {result['protocol']})"
-        )
-        shown = {k: "-" if result[k] is None else f"{result[k]:.2f}" for k in ("iou", "niou", "f1", "pd")}
-        scores = "  ".join(f"{k} {v}" for k, v in shown.items())
-        return f"{source}\n{scores}  fa {result['fa']:.1f}e-6  ({result['matching']})"
+        return detector_text(result)
     where = result.get("data") or f"{result['condition']}, seed {result['seed']}"
     lines = [f"{result['model']} on {result['patches']} patches ({where})"]
     lines.append("           CSO-mAP   AP05   AP10   AP15   AP20   AP25  count %  RMSE px  ms/patch")
@@ -136,10 +153,21 @@ def _text(result: dict[str, Any]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``glint evaluate``."""
-    parser.add_argument("model", help="name in the zoo, model card, or checkpoint (*.safetensors)")
+    parser.add_argument("model", nargs="?", help="name in the zoo, model card, or checkpoint (*.safetensors)")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="SIRST-style (detector) or CSIST-100K (unmixer)")
-    parser.add_argument("--split", default="val", help="of a SIRST-style folder (default: %(default)s)")
-    parser.add_argument("--matching", choices=MATCHINGS, default="one-to-one", help="of components, for Pd and Fa")
+    group = parser.add_argument_group("detector")
+    group.add_argument("--split", default="val", help="list of images, e.g. test or 50_50/test (default: %(default)s)")
+    group.add_argument("--protocol", choices=PROTOCOLS, default="native", help="size of the images (default: native)")
+    group.add_argument("--pred", type=Path, metavar="FOLDER", help="score these masks or probability maps, not a model")
+    group.add_argument("--legacy", action="store_true", help="also Pd and Fa of the widely copied greedy matching")
+    group.add_argument(
+        "--against", metavar="SPLIT", help="training split to look for leaks in, or none (default: the one beside)"
+    )
+    group.add_argument(
+        "--backgrounds", metavar="FOLDER|generated", help="frames without targets: false alarms, planted targets"
+    )
+    group.add_argument("--out", type=Path, metavar="FOLDER", help="write a report with pictures of the worst images")
+    group.add_argument("--overwrite", action="store_true", help="replace the report that is there")
     parser.add_argument(
         "--condition", choices=ALL_CONDITIONS, default="8sat", help="of simulated patches (default: 8sat)"
     )
@@ -153,8 +181,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint evaluate``."""
     result = evaluate(
-        arguments.model, data=arguments.data, split=arguments.split, matching=arguments.matching,
-        condition=arguments.condition, number=arguments.number, seed=arguments.seed,
+        arguments.model, data=arguments.data, split=arguments.split, protocol=arguments.protocol, pred=arguments.pred,
+        legacy=arguments.legacy, against=arguments.against, backgrounds=arguments.backgrounds, out=arguments.out,
+        overwrite=arguments.overwrite, condition=arguments.condition, number=arguments.number, seed=arguments.seed,
         radiance_prior=arguments.radiance_prior, engine=engine_of(arguments), precision=arguments.precision,
         threads=arguments.threads,
     )  # fmt: skip
@@ -162,4 +191,6 @@ def main(arguments: argparse.Namespace) -> int:
         print_json(result)
     else:
         print(_text(result))
+    if arguments.out is not None:
+        talk(f"wrote {arguments.out / 'report.html'}")
     return 0

@@ -1,7 +1,10 @@
-"""Folders of infrared images with masks: SIRST and everything laid out like it.
+"""Folders of infrared images with masks: SIRST, NUDT-SIRST, IRSTD-1K and everything laid out like them.
 
-``images/NAME.png``, ``masks/NAME.png`` (same stem, non-zero is target) and split lists
-``train.txt``, ``val.txt``, ... with one stem per line.
+``images/NAME.png`` and ``masks/NAME.png`` or ``masks/NAME_pixels0.png`` (non-zero is target), or
+``IRSTD1k_Img/`` and ``IRSTD1k_Label/``; greyscale of 8 or 16 bits. Split lists have one name per line,
+with or without the file's suffix: ``train.txt`` in the folder itself, in a folder of it (``50_50/``,
+``idx_427/``), or with the data set's name behind it (``img_idx/train_NUDT-SIRST.txt``).
+``backgrounds/`` holds frames without targets, if there are any.
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ from numpy.typing import NDArray
 
 from glint.errors import InputError, SourceError
 from glint.images import SUFFIXES, read_image
+
+IMAGE_FOLDERS = ("images", "IRSTD1k_Img")
+MASK_FOLDERS = ("masks", "IRSTD1k_Label")
+MASK_ENDING = "_pixels0"  # what SIRST's own masks have behind the image's name
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,34 +48,93 @@ def image_files(folder: Path) -> list[Path]:
     return files
 
 
+def split_file(root: Path, split: str) -> Path:
+    """The list of a split.
+
+    Args:
+        root: folder of the data set.
+        split: ``train``, ``test``, ...; with its folder, e.g. ``50_50/train``, where there are several.
+
+    Raises:
+        SourceError: if there is none.
+        InputError: if there are several.
+    """
+    if not root.is_dir():
+        raise SourceError(f"{root}: no such folder")
+    exact = root / f"{split}.txt"
+    if exact.is_file():
+        return exact
+    lists = sorted([*root.glob("*.txt"), *root.glob("*/*.txt")])
+    for found in (
+        [path for path in lists if path.stem == split],
+        [path for path in lists if path.stem.startswith(f"{split}_")],
+    ):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = [path.relative_to(root).with_suffix("").as_posix() for path in found]
+            raise InputError(
+                f"{root} has {len(found)} lists for the split {split!r}", hint=f"name {' or '.join(names)}"
+            )
+    there = ", ".join(path.relative_to(root).with_suffix("").as_posix() for path in lists) or "none"
+    raise SourceError(f"{exact}: no such split list", hint=f"splits in {root}: {there}")
+
+
 def read_split(root: Path, split: str) -> list[str]:
-    """The stems that a split list names.
+    """The names of images (without suffix) that a split list holds, in its order.
 
     Raises:
         SourceError: if the list is missing.
-        InputError: if it is empty or names a stem twice.
+        InputError: if it is empty or names an image twice, or if there are several lists.
     """
-    path = root / f"{split}.txt"
-    if not path.is_file():
-        found = ", ".join(sorted(p.stem for p in root.glob("*.txt"))) or "none"
-        raise SourceError(f"{path}: no such split list", hint=f"splits in {root}: {found}")
+    path = split_file(root, split)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: {error}") from error
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = [_without_suffix(line.strip()) for line in text.splitlines() if line.strip()]
     if not names or len(set(names)) != len(names):
         raise InputError(f"{path}: expected distinct names, one per line, got {len(names)} lines")
     return names
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _without_suffix(name: str) -> str:
+    return name.rsplit(".", 1)[0] if name.lower().endswith(SUFFIXES) else name
+
+
+def _folder(root: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise SourceError(f"{root} has no folder {' or '.join(names)}", hint="glint evaluate expects images/ and masks/")
+
+
+def files_by_stem(folder: Path) -> dict[str, Path]:
+    """The images of a folder by their names without suffix.
+
+    Raises:
+        SourceError: if the folder is missing or holds no image.
+        InputError: if two differ in their suffix only.
+    """
     files = image_files(folder)
     stems = {p.stem: p for p in files}
     if len(stems) < len(files):
         twice = next(p for p in files if stems[p.stem] != p)
         raise InputError(f"{folder} holds two images called {twice.stem!r}")
     return stems
+
+
+def split_images(root: Path, split: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Name and image of a split, without the masks.
+
+    Raises:
+        SourceError: if an image is missing or unreadable.
+    """
+    files = files_by_stem(_folder(root, IMAGE_FOLDERS))
+    for name in read_split(root, split):
+        if name not in files:
+            raise SourceError(f"{root}: split {split} names {name!r}, but its image is missing")
+        yield name, read_image(files[name])
 
 
 def labelled_images(root: Path, split: str) -> Iterator[LabelledImage]:
@@ -78,11 +144,26 @@ def labelled_images(root: Path, split: str) -> Iterator[LabelledImage]:
         SourceError: if an image or mask is missing or unreadable.
         InputError: if a mask has another shape than its image.
     """
-    files, masks = _by_stem(root / "images"), _by_stem(root / "masks")
-    for name in read_split(root, split):
-        if name not in files or name not in masks:
-            raise SourceError(f"{root}: split {split} names {name!r}, but its image or mask is missing")
-        image, mask = read_image(files[name]), read_image(masks[name]) > 0
+    masks = files_by_stem(_folder(root, MASK_FOLDERS))
+    for name, image in split_images(root, split):
+        path = masks.get(name) or masks.get(name + MASK_ENDING)
+        if path is None:
+            hint = f"expected {name} or {name}{MASK_ENDING} in {_folder(root, MASK_FOLDERS)}"
+            raise SourceError(f"{root}: split {split} names {name!r}, but its mask is missing", hint=hint)
+        mask = read_image(path) > 0
         if image.shape != mask.shape:
-            raise InputError(f"{masks[name]}: mask of shape {mask.shape} for an image of shape {image.shape}")
+            raise InputError(
+                f"{path}: mask of shape {mask.shape} for an image of shape {image.shape}",
+                hint="take the image out of the list, or put a mask of its size there",
+            )
         yield LabelledImage(name, image, mask)
+
+
+def background_images(folder: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Name and image of every frame of a folder of frames without targets, sorted by name.
+
+    Raises:
+        SourceError: if the folder is missing, holds no image, or an image is unreadable.
+    """
+    for path in image_files(folder):
+        yield path.stem, read_image(path)

@@ -62,7 +62,7 @@ class Detection:
 
 
 _EIGHT = np.ones((3, 3), dtype=np.int8)
-_NONE = Blobs([], [], [], [])
+_NONE = Blobs(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0))
 
 
 class Detector:
@@ -99,22 +99,30 @@ class Detector:
     def __call__(self, frame: Frame) -> Detection:
         """Detect the targets of one frame of any size."""
         normalised = self.card.normaliser.apply(frame.data)
-        probability, background = self._maps(normalised.value)
+        probability, background = self._maps(normalised.value, "probability", "background")
         bare = Detection(_NONE, probability, normalised.value, background, float(normalised.scale.item()))
         return replace(bare, blobs=find_blobs(probability, bare.residual_at, self.spec.threshold))
 
-    def _maps(self, value: NDArray[np.float32]) -> Maps:
-        """Probability and background of a normalised frame ``[H, W]``."""
+    def decompose(self, frame: Frame) -> Maps:
+        """Target probability, background and targets of one frame, the last two in DN: ``float32 [H, W]``."""
+        normalised = self.card.normaliser.apply(frame.data)
+        probability, background, target = self._maps(normalised.value, "probability", "background", "target")
+        return probability, background * normalised.scale + normalised.offset, target * normalised.scale
+
+    def _maps(self, value: NDArray[np.float32], *names: str) -> Maps:
+        """Outputs of the network for a normalised frame ``[H, W]``."""
         height, width = value.shape
         size = [self._size(axis, length) for axis, length in enumerate((height, width))]
         below = [max(0, tile - length) for tile, length in zip(size, (height, width))]
         if any(below):
             value = np.pad(value, ((0, below[0]), (0, below[1])), mode="edge")
-        if value.shape == tuple(size):
-            probability, background = self._infer(value)
-        else:
-            probability, background = in_tiles(value, (size[0], size[1]), self._infer)
-        return probability[:height, :width], background[:height, :width]
+
+        def infer(tile: NDArray[np.float32]) -> Maps:
+            outputs = self.engine.infer(frame=tile[None, None])
+            return tuple(outputs[name][0, 0] for name in names)
+
+        maps = infer(value) if value.shape == tuple(size) else in_tiles(value, (size[0], size[1]), infer)
+        return tuple(m[:height, :width] for m in maps)
 
     def _size(self, axis: int, length: int) -> int:
         """How many pixels the network is given at once along an axis of so many."""
@@ -126,10 +134,6 @@ class Detector:
             length = min(length, self.tile[axis])
         # At least two tiles of the coarsest level per side: its smallest line to scan.
         return max(2, -(-length // multiple)) * multiple
-
-    def _infer(self, value: NDArray[np.float32]) -> Maps:
-        outputs = self.engine.infer(frame=value[None, None])
-        return outputs["probability"][0, 0], outputs["background"][0, 0]
 
 
 def find_blobs(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from glint.errors import InputError
 
 OVERLAP = 64  # px that neighbouring tiles share; the middle of it is the seam
-Maps = tuple[NDArray[np.float32], NDArray[np.float32]]
+Maps = tuple[NDArray[np.float32], ...]
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ def spans(length: int, tile: int, overlap: int = OVERLAP) -> list[Span]:
 
 
 def in_tiles(image: NDArray[np.float32], size: tuple[int, int], work: Callable[[NDArray[np.float32]], Maps]) -> Maps:
-    """Two maps of an image, put together from those of its tiles.
+    """Maps of an image, put together from those of its tiles.
 
     Args:
         image: ``float32 [H, W]``, at least ``size``.
         size: height and width of a tile.
-        work: makes two maps of a tile, of its size.
+        work: makes maps of a tile, of its size.
     """
-    first, second = np.empty_like(image), np.empty_like(image)
+    maps: Maps = ()
     for row in spans(image.shape[0], size[0], min(OVERLAP, size[0] // 2)):
         for column in spans(image.shape[1], size[1], min(OVERLAP, size[1] // 2)):
             tile = image[row.first : row.first + size[0], column.first : column.first + size[1]]
@@ -57,6 +57,8 @@ def in_tiles(image: NDArray[np.float32], size: tuple[int, int], work: Callable[[
             inside = np.s_[
                 row.start - row.first : row.stop - row.first, column.start - column.first : column.stop - column.first
             ]
-            a, b = work(np.ascontiguousarray(tile))
-            first[own], second[own] = a[inside], b[inside]
-    return first, second
+            parts = work(np.ascontiguousarray(tile))
+            maps = maps or tuple(np.empty_like(image) for _ in parts)
+            for whole, part in zip(maps, parts):
+                whole[own] = part[inside]
+    return maps

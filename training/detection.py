@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from glint.config import to_dict
 from glint.datasets import image_files, labelled_images
 from glint.images import read_image
+from glint.leaks import refuse_shared_names
 from glint.metrics.detection import count_image, score_detection
 from glint.scenes import generate_background
 from glint.training.augmentation import (
@@ -27,16 +28,21 @@ from glint.training.augmentation import (
     transplant,
 )  # fmt: skip
 from glint.training.lsnet import MULTIPLE, LSNet, LSNetConfig, Stage
+from glint.training.networks import build
+from glint.training.unet import UNet, UNetConfig
 
 
 class DetectionTask:
-    """LSNet on a SIRST-style folder, with its empty backgrounds if it has any."""
+    """LSNet, or a U-Net, on a SIRST-style folder, with its empty backgrounds if it has any."""
 
     best_metric = "niou"
 
-    def __init__(self, network: str, config: LSNetConfig, root: Path, augmentation: Augmentation | None = None) -> None:
+    def __init__(
+        self, network: str, config: LSNetConfig | UNetConfig, root: Path, augmentation: Augmentation | None = None
+    ) -> None:
         self.network, self.config, self.root = network, config, root
         self.augmentation = augmentation or Augmentation()
+        refuse_shared_names(root, "train", "val")
         self.samples = [Sample.of(s.image, s.mask) for s in labelled_images(root, "train")]
         self.targets = [target for sample in self.samples for target in RealTarget.cut(sample)]
         empty = image_files(root / "backgrounds") if (root / "backgrounds").is_dir() else []
@@ -50,8 +56,8 @@ class DetectionTask:
         }  # fmt: skip
 
     def build(self) -> nn.Module:
-        """A fresh LSNet."""
-        return LSNet(self.config)
+        """A fresh network."""
+        return build(self.network, to_dict(self.config))
 
     def batch(self, size: int, rng: np.random.Generator, device: torch.device) -> dict[str, Tensor]:
         """``frame``, ``background`` and ``mask``, each ``[N, 1, crop, crop]``, normalised."""
@@ -84,7 +90,7 @@ class DetectionTask:
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> Tensor:
         """Deep supervision: stage k of K weighs 2^(k - K); later training leans on IoU."""
-        assert isinstance(model, LSNet)  # noqa: S101  (the task built it)
+        assert isinstance(model, (LSNet, UNet))  # noqa: S101  (the task built it)
         stages = model.stages(batch["frame"])
         total = torch.zeros((), device=batch["frame"].device)
         for k, stage in enumerate(stages):

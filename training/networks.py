@@ -9,10 +9,10 @@ from torch import nn
 
 from glint.config import from_dict
 from glint.errors import InputError, ModelError
-from glint.training import dista_net, dscsnet, focus, lsnet
+from glint.training import dista_net, dscsnet, focus, lsnet, unet
 from glint.training.checkpoint import CheckpointInfo, load_checkpoint, part
 
-PRESETS: dict[str, Any] = {**lsnet.PRESETS, **dscsnet.PRESETS, **dista_net.PRESETS, **focus.PRESETS}
+PRESETS: dict[str, Any] = {**lsnet.PRESETS, **dscsnet.PRESETS, **dista_net.PRESETS, **focus.PRESETS, **unet.PRESETS}
 
 
 def task_of(network: str) -> str:
@@ -23,12 +23,19 @@ def task_of(network: str) -> str:
     """
     if network not in PRESETS:
         raise InputError(f"no network {network!r}", hint=f"known: {', '.join(PRESETS)}")
-    return "detect" if network in lsnet.PRESETS else "unmix"
+    return "detect" if network in {**lsnet.PRESETS, **unet.PRESETS} else "unmix"
 
 
 def build(network: str, config: dict[str, Any]) -> nn.Module:
-    """A freshly initialised network of that name and configuration."""
-    if task_of(network) == "detect":
+    """A freshly initialised network of that name and configuration.
+
+    Raises:
+        InputError: if there is no such network or it has no such configuration.
+    """
+    task_of(network)  # knows the names
+    if network in unet.PRESETS:
+        return unet.UNet(from_dict(unet.UNetConfig, config, where=f"{network} configuration"))
+    if network in lsnet.PRESETS:
         return lsnet.LSNet(from_dict(lsnet.LSNetConfig, config, where=f"{network} configuration"))
     if network in dista_net.PRESETS:
         return dista_net.DistaNet(from_dict(dista_net.DistaNetConfig, config, where=f"{network} configuration"))

@@ -12,7 +12,7 @@ from glint.errors import InputError, OutputError
 
 _UNMIX = ("dscsnet", "dscsnet-s")
 _COMPARED = ("dista-net", "focus")
-_DETECT = ("lsnet", "lsnet-s")
+_DETECT = ("lsnet", "lsnet-s", "unet-s")
 
 
 def train(
@@ -31,10 +31,10 @@ def train(
     """Train a network.
 
     Args:
-        network: ``dscsnet``, ``dscsnet-s``, ``lsnet``, ``lsnet-s``, or a comparator of DSCSNet:
-            ``dista-net`` or ``focus``.
+        network: ``dscsnet``, ``dscsnet-s``, ``lsnet``, ``lsnet-s``, a comparator of DSCSNet (``dista-net`` or
+            ``focus``) or one of LSNet (``unet-s``).
         out: folder for ``last`` and ``best`` checkpoints and ``log.jsonl``.
-        data: SIRST-style folder (LSNet).
+        data: SIRST-style folder (LSNet, U-Net).
         domain: ``csist`` or ``sensor`` (DSCSNet and its comparators).
         minutes: time budget instead of steps.
         resume: continue from ``out/last.safetensors``.

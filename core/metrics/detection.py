@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,21 +119,55 @@ def count_image(
 
 def score_detection(counts: Iterable[ImageCounts], *, matching: str = "one-to-one") -> DetectionScore:
     """Scores of all images together; ``matching`` is what the counts were made with."""
-    table = np.array([list(vars(c).values()) for c in counts], dtype=np.int64).reshape(-1, 7)
-    intersection, predicted, actual, targets, found, false_pixels, pixels = table.T
-    union = predicted + actual - intersection
-    per_image = np.where(union > 0, intersection / np.maximum(union, 1), 1.0)
-    return DetectionScore(
-        iou=_percent(intersection.sum(), union.sum()),
-        niou=float(100 * per_image.mean()) if len(table) else float("nan"),
-        f1=_percent(2 * intersection.sum(), predicted.sum() + actual.sum()),
-        pd=_percent(found.sum(), targets.sum()),
-        fa=float(1e6 * false_pixels.sum() / pixels.sum()) if len(table) else float("nan"),
-        targets=int(targets.sum()),
-        images=len(table),
-        matching=matching,
-    )
+    table = _table(counts)
+    figures = {name: float(value[0]) for name, value in _figures(table[None]).items()}
+    return DetectionScore(**figures, targets=int(table[:, 3].sum()), images=len(table), matching=matching)
 
 
-def _percent(part: int, whole: int) -> float:
-    return 100 * float(part) / float(whole) if whole else float("nan")
+def bootstrap_detection(
+    counts: Iterable[ImageCounts], *, samples: int = 2000, seed: int = 1
+) -> dict[str, tuple[float, float]]:
+    """95 % percentile intervals of the scores when the images are drawn anew, with replacement.
+
+    Args:
+        counts: of every image.
+        samples: draws of as many images as there are.
+        seed: of the draws.
+
+    Returns:
+        Low and high of ``iou``, ``niou``, ``f1``, ``pd`` and ``fa``, in their units; NaN where a score is unknown.
+    """
+    table = _table(counts)
+    if not len(table):
+        return {name: (float("nan"), float("nan")) for name in ("iou", "niou", "f1", "pd", "fa")}
+    drawn = np.random.default_rng(seed).integers(len(table), size=(samples, len(table)))
+    intervals = {}
+    for name, values in _figures(table[drawn]).items():
+        known = values[~np.isnan(values)]
+        low, high = np.percentile(known, (2.5, 97.5)) if len(known) else (np.nan, np.nan)
+        intervals[name] = (float(low), float(high))
+    return intervals
+
+
+def _table(counts: Iterable[ImageCounts]) -> NDArray[np.int64]:
+    """One row per image, the fields of ``ImageCounts`` in their order: ``[N, 7]``."""
+    return np.array([list(vars(c).values()) for c in counts], dtype=np.int64).reshape(-1, 7)
+
+
+def _figures(tables: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """The scores of several sets of images: ``[S, N, 7]`` -> name -> ``[S]``; NaN where undefined."""
+    each = np.moveaxis(tables, -1, 0)  # [7, S, N]
+    intersection, predicted, actual, targets, found, false_pixels, pixels = each.sum(-1)
+    union = each[1] + each[2] - each[0]
+    per_image = np.where(union > 0, each[0] / np.maximum(union, 1), 1.0)
+    return {
+        "iou": 100 * _ratio(intersection, predicted + actual - intersection),
+        "niou": 100 * _ratio(per_image.sum(-1), np.full(len(tables), tables.shape[1])),
+        "f1": 100 * _ratio(2 * intersection, predicted + actual),
+        "pd": 100 * _ratio(found, targets),
+        "fa": 1e6 * _ratio(false_pixels, pixels),
+    }
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from glint.cards import load_card
 from glint.images import write_image
@@ -53,6 +54,10 @@ def test_a_detector_is_scored_on_labelled_images(glint: Glint, tmp_path: Path) -
     assert result["matching"] == "one-to-one"
     assert all(0 <= result[name] <= 100 for name in ("iou", "niou", "f1", "pd"))
     assert result["pd"] == 100  # two bright squares in a quiet sky
+    assert all(low <= result[name] <= high for name, (low, high) in result["intervals"].items())
+    assert (result["list"], result["protocol"], result["leaks"]) == ("val.txt", "native", None)
+    assert {point["threshold"] for point in result["curve"]} >= {0.1, 0.5, 0.9}
+    assert set(result["decomposition"]) >= {"background_error_on", "target_energy_on"}
 
 
 def test_without_json_there_is_a_table_for_people(glint: Glint, tmp_path: Path) -> None:
@@ -60,10 +65,10 @@ def test_without_json_there_is_a_table_for_people(glint: Glint, tmp_path: Path) 
     assert unmixed.code == 0
     assert "CSO-mAP" in unmixed.out
     assert all(f"\n{row} " in unmixed.out for row in ("grid", "network", "refined"))
-    detected = glint("evaluate", "lsnet-s", "--data", labelled(tmp_path / "sirst"), "--matching", "legacy")
+    detected = glint("evaluate", "lsnet-s", "--data", labelled(tmp_path / "sirst"), "--legacy")
     assert detected.code == 0
-    assert "sirst/val (2 images" in detected.out
-    assert "legacy" in detected.out
+    assert "sirst/val (2 images, 2 targets; protocol native" in detected.out
+    assert "legacy matching: pd 100.00 %" in detected.out
 
 
 def test_a_csist_folder_is_scored_like_the_simulation_it_came_from(glint: Glint, tmp_path: Path) -> None:
@@ -104,6 +109,76 @@ def test_the_radiance_prior_is_that_of_the_card_unless_it_is_said_to_be_unknown(
 def test_no_refine_is_obeyed_or_not_offered(glint: Glint) -> None:
     done = glint("evaluate", "dscsnet-s-sensor", "--number", 2, "--no-refine", "--json")
     assert done.code == 2 or not json.loads(done.out).get("refined")
+
+
+def test_a_square_protocol_is_named_and_used(glint: Glint, tmp_path: Path) -> None:
+    root = labelled(tmp_path / "sirst")
+    result = json.loads(glint("evaluate", "lsnet-s", "--data", root, "--protocol", "256", "--json").out)
+    assert (result["protocol"], result["targets"]) == ("256", 2)
+    assert result["iou"] != json.loads(glint("evaluate", "lsnet-s", "--data", root, "--json").out)["iou"]
+
+
+def test_stored_masks_are_scored_like_the_model_that_made_them(glint: Glint, tmp_path: Path) -> None:
+    root = labelled(tmp_path / "sirst")
+    assert glint("detect", root / "images", "--out", tmp_path / "masks").code == 0
+    stored = json.loads(glint("evaluate", "--pred", tmp_path / "masks", "--data", root, "--json").out)
+    model = json.loads(glint("evaluate", "lsnet-s", "--data", root, "--json").out)
+    for name in ("iou", "niou", "f1", "pd", "fa", "intervals", "targets", "images"):
+        assert stored[name] == model[name]
+    assert (stored["model"], stored["engine"], stored["curve"]) == ("masks", "stored", [])
+    (tmp_path / "masks" / "two.png").unlink()
+    glint("evaluate", "--pred", tmp_path / "masks", "--data", root).refused(2, "the first is 'two'")
+
+
+def test_a_model_or_predictions_but_not_both_or_neither(glint: Glint, tmp_path: Path) -> None:
+    glint("evaluate", "--data", tmp_path).refused(2, "a model or predictions")
+    glint("evaluate", "lsnet-s", "--pred", tmp_path, "--data", tmp_path).refused(2, "a model or predictions")
+    glint("evaluate", "--pred", tmp_path).refused(2, "labelled images")
+    glint("evaluate", "--pred", tmp_path, "--data", tmp_path, "--backgrounds", tmp_path).refused(2, "needs a model")
+
+
+@pytest.mark.parametrize("option", ["--out", "--backgrounds"])
+def test_what_is_for_detectors_is_refused_for_an_unmixer(glint: Glint, tmp_path: Path, option: str) -> None:
+    glint("evaluate", "dscsnet-s-sensor", "--number", 2, option, tmp_path / "x").refused(2, option)
+    assert not (tmp_path / "x").exists()
+
+
+def test_leaks_are_listed_and_shared_names_refused(glint: Glint, tmp_path: Path) -> None:
+    root = labelled(tmp_path / "sirst")
+    write_image(root / "images" / "old.png", np.asarray(Image.open(root / "images" / "one.png")))
+    (root / "train.txt").write_text("old\n")
+    done = json.loads(glint("evaluate", "lsnet-s", "--data", root, "--json").out)
+    assert done["leaks"]["against"] == "train"
+    assert done["leaks"]["near_duplicates"][0] == {"first": "old", "second": "one", "correlation": 1.0}
+    (root / "train.txt").write_text("old\ntwo\n")
+    glint("evaluate", "lsnet-s", "--data", root).refused(2, "train and val share 1 images: two", "hint:")
+    assert json.loads(glint("evaluate", "lsnet-s", "--data", root, "--against", "none", "--json").out)["leaks"] is None
+    glint("evaluate", "lsnet-s", "--data", root, "--against", "dev").refused(2, "dev.txt")
+
+
+def test_backgrounds_give_false_alarms_and_the_curve_of_planted_targets(glint: Glint, tmp_path: Path) -> None:
+    root = labelled(tmp_path / "sirst")
+    sky = np.round(np.random.default_rng(1).normal(50, 2, (128, 160))).astype(np.uint8)
+    write_image(tmp_path / "sky" / "a.png", sky)
+    words = ("evaluate", "lsnet-s", "--data", root, "--backgrounds", tmp_path / "sky", "--seed", 2)
+    result = json.loads(glint(*words, "--json").out)["backgrounds"]
+    assert (result["data"], result["seed"], result["false_alarms"]["frames"]) == ("sky", 2, 1)
+    assert [point["scr"] for point in result["pd_by_scr"]] == [1, 2, 3, 4, 5, 7, 10]
+    assert result["flux"]["clusters"] > 0
+    assert "false alarms per frame" in glint(*words).out
+    glint("evaluate", "lsnet-s", "--data", root, "--backgrounds", tmp_path / "nowhere").refused(2, "nowhere")
+
+
+def test_a_report_is_written_once(glint: Glint, tmp_path: Path) -> None:
+    words = ("evaluate", "lsnet-s", "--data", labelled(tmp_path / "sirst"), "--out", tmp_path / "report", "--json")
+    done = glint(*words)
+    assert done.code == 0
+    assert "report.html" in done.err
+    assert json.loads((tmp_path / "report" / "scores.json").read_text()) == json.loads(done.out)
+    assert (tmp_path / "report" / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert {p.name for p in (tmp_path / "report" / "worst").iterdir()} == {"one.png", "two.png"}
+    glint(*words).refused(2, "not empty", "--overwrite")
+    assert glint(*words, "--overwrite").code == 0
 
 
 def test_images_without_any_target_have_a_score_in_json(glint: Glint, tmp_path: Path) -> None:
@@ -162,7 +237,7 @@ def test_an_unknown_model_and_a_missing_engine_have_their_codes(glint: Glint, tm
 
 @pytest.mark.parametrize(
     "words",
-    [["--seed", "-1"], ["--number", "0"], ["--condition", "rain"], ["--matching", "best"], ["--radiance-prior=-1,2"]],
+    [["--seed", "-1"], ["--number", "0"], ["--condition", "rain"], ["--protocol", "128"], ["--radiance-prior=-1,2"]],
 )
 def test_a_bad_option_is_a_usage_error(glint: Glint, words: list[str]) -> None:
     glint("evaluate", "dscsnet-s-sensor", "--number", "2", *words).refused(2, words[0].split("=")[0])

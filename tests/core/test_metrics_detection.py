@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glint.errors import InputError
-from glint.metrics.detection import MATCHINGS, ImageCounts, components, count_image, score_detection
+from glint.metrics.detection import (
+    MATCHINGS,
+    ImageCounts,
+    bootstrap_detection,
+    components,
+    count_image,
+    score_detection,
+)
 
 both = pytest.mark.parametrize("matching", MATCHINGS)
 
@@ -190,3 +197,62 @@ def test_scores_of_no_images_are_unknown():
     score = score_detection([])
     assert (score.images, score.targets) == (0, 0)
     assert all(math.isnan(v) for v in (score.iou, score.niou, score.f1, score.pd, score.fa))
+
+
+# Intervals
+
+masks = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=12, max_size=12)
+
+
+def by_loops(images):
+    """IoU, nIoU and F1 of (prediction, truth) pairs of lists of pixels."""
+    both = guess = truth = 0
+    each = []
+    for pixels in images:
+        i = sum(1 for p, t in pixels if p and t)
+        p, t = sum(1 for p, _ in pixels if p), sum(1 for _, t in pixels if t)
+        both, guess, truth = both + i, guess + p, truth + t
+        each.append(i / (p + t - i) if p + t - i else 1.0)
+    union = guess + truth - both
+    return (
+        100 * both / union if union else math.nan,
+        100 * sum(each) / len(each),
+        200 * both / (guess + truth) if guess + truth else math.nan,
+    )
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(images=st.lists(masks, min_size=1, max_size=6))
+def test_pixel_scores_are_those_of_plain_loops(images):
+    pairs = [np.array(pixels).reshape(3, 4, 2) for pixels in images]
+    score = score_detection([count_image(pair[..., 0], pair[..., 1]) for pair in pairs])
+    assert (score.iou, score.niou, score.f1) == pytest.approx(by_loops(images), nan_ok=True)
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(images=st.lists(masks, min_size=1, max_size=6), seed=st.integers(0, 5))
+def test_intervals_are_percentiles_of_scores_of_drawn_images(images, seed):
+    counts = [count_image(*np.moveaxis(np.array(pixels).reshape(3, 4, 2), -1, 0)) for pixels in images]
+    intervals = bootstrap_detection(counts, samples=40, seed=seed)
+    drawn = np.random.default_rng(seed).integers(len(counts), size=(40, len(counts)))
+    scores = [score_detection([counts[i] for i in row]) for row in drawn]
+    for name, interval in intervals.items():
+        values = [getattr(score, name) for score in scores if not math.isnan(getattr(score, name))]
+        expected = tuple(np.percentile(values, (2.5, 97.5))) if values else (math.nan, math.nan)
+        assert interval == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_interval_of_a_share_is_that_of_the_binomial():
+    hit, miss = (ImageCounts(n, 1, 1, 1, n, 1 - n, 100) for n in (1, 0))
+    low, high = bootstrap_detection([hit] * 80 + [miss] * 20)["pd"]
+    spread = 1.96 * 100 * math.sqrt(0.8 * 0.2 / 100)
+    assert low == pytest.approx(80 - spread, abs=1.5)
+    assert high == pytest.approx(80 + spread, abs=1.5)
+
+
+def test_equal_images_have_no_spread_and_no_images_no_interval():
+    counts = [ImageCounts(3, 5, 5, 2, 1, 2, 40)] * 7
+    score = score_detection(counts)
+    for name, interval in bootstrap_detection(counts, samples=50).items():
+        assert interval == pytest.approx((getattr(score, name),) * 2)
+    assert all(math.isnan(v) for pair in bootstrap_detection([]).values() for v in pair)
