@@ -12,7 +12,7 @@ from glint.runtime.device_state import DeviceState
 from glint.runtime.outputs import OutputOptions, Overlays, RunFiles, open_outputs
 from glint.runtime.sinks import Sink
 from glint.runtime.status import StreamStatus
-from glint.types import Gap, Targets
+from glint.types import Frame, Gap, Targets
 
 
 def opened(options: OutputOptions) -> list[Sink]:
@@ -68,3 +68,16 @@ def test_the_manifest_comes_last_and_an_empty_run_has_an_empty_file(tmp_path: Pa
     files.finish({"frames": 0})
     assert (tmp_path / "r.jsonl").read_text() == ""
     assert json.loads((tmp_path / "r.manifest.json").read_text()) == {"frames": 0}
+
+
+def test_nothing_is_written_beside_a_device(tmp_path: Path) -> None:
+    device = Path("/dev/null")
+    if not device.exists():
+        pytest.skip("needs /dev/null")
+    (files,) = opened(OutputOptions(out=device, overwrite=True))
+    assert isinstance(files, RunFiles)
+    item = Frame(0, 0, np.zeros((4, 6), dtype=np.uint8), truth=Targets())
+    files.write(result_of(item))
+    files.close()
+    files.finish({"frames": 1})
+    assert not list(device.parent.glob("null.*"))
