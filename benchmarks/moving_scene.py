@@ -101,8 +101,8 @@ class MovingScene(Source):
             behind = _sample(spline, _turned(corner + index * drift, 0.0, room), config)
             level = behind + psf.render(x, y, radiance, behind.shape) + config.noise * rng.standard_normal(behind.shape)
             data = np.clip(np.round(gain * level), 0, full_scale).astype(np.uint8 if config.bits == 8 else np.uint16)
-            none = np.zeros(len(x))
-            truth = Targets(x, y, gain * radiance, none, none, none, group, none + 1, none)
+            none, sure = np.zeros(len(x)), np.ones(len(x))
+            truth = Targets(x, y, gain * radiance, none, none, none, group, sure, np.zeros(len(x), dtype=np.int64))
             yield Frame(index, index * FRAME_PERIOD_NS, data, f"{index:06d}", full_scale, truth)
 
 

@@ -22,6 +22,7 @@ from glint.runtime.records import frame_record, gap_record
 from glint.runtime.sinks import JsonLines, Sink
 from glint.runtime.sources import Source
 from glint.runtime.status import StreamStatus
+from glint.runtime.watchdog import systemd_watchdog
 from glint.types import Gap
 
 
@@ -199,3 +200,6 @@ def _sinks(
         from glint.runtime.web import parse_address
 
         yield LiveView(*parse_address(o.view), status=status, device=device)
+    watchdog = systemd_watchdog()
+    if watchdog is not None:
+        yield watchdog
