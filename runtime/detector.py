@@ -62,7 +62,6 @@ class Detection:
 
 
 _EIGHT = np.ones((3, 3), dtype=np.int8)
-_NONE = Blobs(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0))
 
 
 class Detector:
@@ -100,8 +99,13 @@ class Detector:
         """Detect the targets of one frame of any size."""
         normalised = self.card.normaliser.apply(frame.data)
         probability, background = self._maps(normalised.value, "probability", "background")
-        bare = Detection(_NONE, probability, normalised.value, background, float(normalised.scale.item()))
-        return replace(bare, blobs=find_blobs(probability, bare.residual_at, self.spec.threshold))
+        scale = normalised.scale[0, 0]
+
+        def residual_at(pixels: Any) -> NDArray[np.float32]:
+            return (normalised.value[pixels] - background[pixels]) * scale
+
+        blobs = find_blobs(probability, residual_at, self.spec.threshold)
+        return Detection(blobs, probability, normalised.value, background, float(scale))
 
     def decompose(self, frame: Frame) -> Maps:
         """Target probability, background and targets of one frame, the last two in DN: ``float32 [H, W]``."""

@@ -22,6 +22,7 @@ from glint.runtime.records import frame_record, gap_record
 from glint.runtime.sinks import JsonLines, Sink
 from glint.runtime.sources import Source
 from glint.runtime.status import StreamStatus
+from glint.runtime.watchdog import systemd_watchdog
 from glint.types import Gap
 
 
@@ -53,11 +54,13 @@ class RunFiles(Sink):
         self._overwrite = overwrite
         self._truth: JsonLines | None = None
         path = self.lines.path
-        if path is not None:
-            if not path.name:
-                raise OutputError(f"--out {path} names no file")
+        if path is not None and not path.name:
+            raise OutputError(f"--out {path} names no file")
+        # Nothing belongs beside standard output or a device such as /dev/null.
+        self._file = None if path is None or (path.exists() and not path.is_file()) else path
+        if self._file is not None:
             for ending in ("manifest.json", "truth.jsonl"):
-                refuse_existing(_beside(path, ending), overwrite=overwrite)
+                refuse_existing(_beside(self._file, ending), overwrite=overwrite)
 
     def write(self, result: Result) -> None:
         """See the base class."""
@@ -67,9 +70,9 @@ class RunFiles(Sink):
         if result.dropped:
             record["dropped"] = result.dropped
         self.lines.write(record)
-        if self.lines.path is not None and frame.truth is not None:
+        if self._file is not None and frame.truth is not None:
             if self._truth is None:
-                self._truth = JsonLines(_beside(self.lines.path, "truth.jsonl"), overwrite=self._overwrite)
+                self._truth = JsonLines(_beside(self._file, "truth.jsonl"), overwrite=self._overwrite)
             self._truth.write({"frame": frame.index, "t_ns": frame.t_ns, "targets": frame.truth.records()})
 
     def gap(self, gap: Gap) -> None:
@@ -84,13 +87,12 @@ class RunFiles(Sink):
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Write the manifest, after ``close``; a run without a single frame still leaves an (empty) file."""
-        path = self.lines.path
-        if path is not None:
+        if self._file is not None:
             self.lines.open()
             self.lines.close()
             if self._truth is None:  # that of an earlier run is not the truth of these frames
-                _beside(path, "truth.jsonl").unlink(missing_ok=True)
-            write_json(_beside(path, "manifest.json"), manifest)
+                _beside(self._file, "truth.jsonl").unlink(missing_ok=True)
+            write_json(_beside(self._file, "manifest.json"), manifest)
 
 
 def _beside(out: Path, ending: str) -> Path:
@@ -198,3 +200,6 @@ def _sinks(
         from glint.runtime.web import parse_address
 
         yield LiveView(*parse_address(o.view), status=status, device=device)
+    watchdog = systemd_watchdog()
+    if watchdog is not None:
+        yield watchdog

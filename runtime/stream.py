@@ -48,7 +48,7 @@ DROPS: dict[str, int] = {"latest": 1, "none": 2, "oldest": 8}
 """How many frames wait for the detector, by what happens when one too many comes."""
 
 TICK = 0.1  # s
-PATIENCE = 5.0  # s after a stop: for the outputs to take what is left, for the source to come back
+PATIENCE = 3.0  # s after a stop: for the outputs to take what is left, for the source to come back
 _RESULTS = 2  # that wait for the outputs
 
 Track = Callable[[Result], NDArray[np.int64]]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from glint.runtime.device_state import DeviceState
 from glint.runtime.outputs import OutputOptions, Overlays, RunFiles, open_outputs
 from glint.runtime.sinks import Sink
 from glint.runtime.status import StreamStatus
-from glint.types import Gap, Targets
+from glint.types import Frame, Gap, Targets
 
 
 def opened(options: OutputOptions) -> list[Sink]:
@@ -68,3 +70,62 @@ def test_the_manifest_comes_last_and_an_empty_run_has_an_empty_file(tmp_path: Pa
     files.finish({"frames": 0})
     assert (tmp_path / "r.jsonl").read_text() == ""
     assert json.loads((tmp_path / "r.manifest.json").read_text()) == {"frames": 0}
+
+
+def test_nothing_is_written_beside_a_device(tmp_path: Path) -> None:
+    device = Path("/dev/null")
+    if not device.exists():
+        pytest.skip("needs /dev/null")
+    (files,) = opened(OutputOptions(out=device, overwrite=True))
+    assert isinstance(files, RunFiles)
+    item = Frame(0, 0, np.zeros((4, 6), dtype=np.uint8), truth=Targets())
+    files.write(result_of(item))
+    files.close()
+    files.finish({"frames": 1})
+    assert not list(device.parent.glob("null.*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"csv": "r.csv"}, "CsvSink"),
+        ({"video": "r.mkv"}, "OverlayVideo"),
+        ({"record": "frames", "record_events": True, "record_max_gb": 0.5}, "Recorder"),
+        ({"udp": "127.0.0.1:9"}, "UdpSink"),
+        ({"mqtt": "mqtt://127.0.0.1:1/glint"}, "MqttSink"),
+        ({"metrics": "127.0.0.1:0"}, "Metrics"),
+        ({"view": "127.0.0.1:0"}, "LiveView"),
+    ],
+)
+def test_every_option_opens_its_output(tmp_path: Path, options: dict[str, Any], kind: str) -> None:
+    if kind == "OverlayVideo":
+        pytest.importorskip("av")
+    if kind == "MqttSink":
+        pytest.importorskip("paho.mqtt.client")
+    paths = {name: tmp_path / value for name, value in options.items() if name in ("csv", "video", "record")}
+    (sink,) = opened(OutputOptions(**{**options, **paths}))
+    try:
+        assert type(sink).__name__ == kind
+    finally:
+        sink.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_is_told_its_source_and_bounds(tmp_path: Path) -> None:
+    options = OutputOptions(record=tmp_path / "r", record_events=True, record_after_s=7.0, record_max_gb=0.5)
+    (sink,) = opened(options)
+    assert (sink.events, sink.max_bytes, sink.source) == (True, 500_000_000, "fake:")  # type: ignore[attr-defined]
+
+
+def test_a_service_of_systemd_has_its_watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "socket"))
+    (sink,) = opened(OutputOptions())
+    sink.close()
+    assert type(sink).__name__ == "Watchdog"
+
+
+def test_a_taken_port_is_an_error_and_closes_what_was_opened(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "127.0.0.1:" + str(server.getsockname()[1])
+        with pytest.raises(OutputError, match="cannot listen"):
+            opened(OutputOptions(metrics="127.0.0.1:0", view=address))
