@@ -32,7 +32,7 @@ from glint.files import refuse_existing, sha256, write_bytes, write_json
 PRECISIONS = ("fp16", "int8")
 BUDGET = {"fp16": 0.1, "int8": 0.3}  # points
 SCORED = {"unmix": 4000, "detect": 96}
-SEARCHED = {"unmix": 600, "detect": 24}  # that each candidate of a search is judged by
+SEARCHED = {"unmix": (600, 4000), "detect": (24, 96)}  # that single layers, and plans, are judged by in a search
 _LARGEST = 640 * 512  # pixels of an image that a search still takes
 _JUDGED_SPLIT = "val"
 
@@ -201,8 +201,9 @@ def _quantised(
             talk(f"note: {options.plan.name} was made for another {plan.model}: the result is judged all the same")
     elif options.find_plan:
         budget = BUDGET["int8"] if options.budget is None else options.budget
+        one, many = (_make_judge(card, options, searched=number) for number in SEARCHED[card.task])
         plan = search(
-            float_model, network.layers, thresholds, network.shares, _make_judge(card, options, searching=True), held,
+            float_model, network.layers, thresholds, network.shares, (one, many), held,
             budget=budget, name=card.name, onnx_sha256=card.sha256,
         )  # fmt: skip
     layers, skips = plan.select(network.layers)
@@ -236,7 +237,7 @@ def _judge(
 ) -> dict[str, Any]:
     """What the result differs by from the float model, in numbers and in the task's score."""
     budget = BUDGET[precision] if options.budget is None else options.budget
-    judge = _make_judge(card, options, searching=False)
+    judge = _make_judge(card, options)
     rounded = round_like_fp16(result)
     reference, scores = judge.score(float_model), judge.score(rounded)
     change = loss(reference, scores)
@@ -257,20 +258,20 @@ def _judge(
     return {**_errors(float_model, rounded, samples.split()[1]), "task": task}
 
 
-def _make_judge(card: ModelCard, options: CalibrateOptions, *, searching: bool) -> Judge:
-    """Data to be judged by; a search has others than the last judgement."""
+def _make_judge(card: ModelCard, options: CalibrateOptions, *, searched: int | None = None) -> Judge:
+    """Data to be judged by; a search has others than the last judgement, and only so many."""
     number = options.scored or SCORED[card.task]
-    if searching:
-        number = min(number, SEARCHED[card.task])
-    seed = options.seed + (1 if searching else 2)
+    if searched is not None:
+        number = min(number, searched)
+    seed = options.seed + (2 if searched is None else 1)
     if card.task == "unmix":
         return patch_judge(card, number, seed)
     folder = options.data
     if folder is None or not (folder / "masks").is_dir():
         return frame_judge(card, number, seed, options.bits)
-    split = options.split if searching else _JUDGED_SPLIT
+    split = _JUDGED_SPLIT if searched is None else options.split
     images: list[LabelledImage] = list(labelled_images(folder, split))
-    if searching:
+    if searched is not None:
         small = [image for image in images if image.image.size <= _LARGEST] or images
         images = small[:: -(-len(small) // number)]
     return image_judge(card, images, f"{len(images)} images of {folder.name}/{split}")

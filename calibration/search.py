@@ -6,7 +6,8 @@ values). The score is what counts but a few hundred samples resolve it only roug
 Units are ordered by the sum of both ranks, noise being taken per multiply-accumulate.
 
 Then everything is quantised, and units return to float in that order until the loss is within the
-budget: 1, 2, 3, 4, 6, 8, 12 ... of them. Every plan tried is a point of the Pareto curve.
+budget: 1, 2, 3, 4, 6, 8, 12 ... of them. Every plan tried is a point of the Pareto curve. Half of
+the budget is aimed at: the other half is for chance, and for float16.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def search(
     layers: Sequence[Layer],
     thresholds: Mapping[str, float],
     shares: Mapping[str, float],
-    judge: Judge,
+    judges: tuple[Judge, Judge],
     held: Batches,
     *,
     budget: float,
@@ -76,7 +77,7 @@ def search(
         layers: that may run in INT8.
         thresholds: of their tensors.
         shares: of each layer in the network's multiply-accumulates.
-        judge: scores candidates.
+        judges: of single units, and of plans (on more data).
         held: samples for the noise of the outputs.
         budget: largest change of a score, points.
         name, onnx_sha256: of the model.
@@ -92,8 +93,9 @@ def search(
         skips = [unit.layer for unit in chosen if unit.is_skip]
         return quantise(model, kept, skips, thresholds)
 
+    judge, plan_judge = judges
     reference = judge.score(model)
-    talk("search: float " + _text(reference) + f" on {judge.what}; {len(units)} units")
+    talk(f"search: {len(units)} units, each judged on {judge.what}, plans on {plan_judge.what}")
     exact = _outputs(model, held)
     found = {}
     with Progress("sensitivity", len(units)) as line:
@@ -104,18 +106,20 @@ def search(
             found[unit] = Sensitivity(change, _noise(exact, _outputs(alone, held)), share)
             line.update(i + 1, unit.name)
     order = rank(found)
+    reference = plan_judge.score(model)
+    talk("search: in float: " + _text(reference))
     points = []
     best: list[Unit] = []
     for number in _ladder(len(units)):
         # A skip without its layer would be a conversion for nothing.
         kept = [unit for unit in units if unit not in order[:number]]
         kept = [unit for unit in kept if not unit.is_skip or Unit(unit.layer, False) in kept]
-        scores = judge.score(build(kept))
+        scores = plan_judge.score(build(kept))
         change = loss(reference, scores)
         share = sum(found[unit].share for unit in kept)
         points.append({"share": round(share, 4), "loss": round(change, 3), "scores": _rounded(scores), "fp16": number})
         talk(f"search: {share:.1%} of the MACs in int8: " + _text(scores) + f", loss {change:.2f}")
-        if change <= budget:
+        if change <= budget / 2:
             best = kept
             break
     return PrecisionPlan(

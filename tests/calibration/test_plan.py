@@ -68,7 +68,7 @@ class Costly:
 def find(judge, budget=0.3):
     held = tiny_net.frames(2)
     return search(
-        tiny_net.tiny(), LAYERS, THRESHOLDS, SHARES, judge, held, budget=budget, name="tiny", onnx_sha256=""
+        tiny_net.tiny(), LAYERS, THRESHOLDS, SHARES, (judge, judge), held, budget=budget, name="tiny", onnx_sha256=""
     )  # fmt: skip
 
 
