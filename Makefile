@@ -25,7 +25,7 @@ test: $(VENV)/dev.installed ## lint, type-check and test the built wheel
 	$(DEV)/ruff check .
 	$(DEV)/ruff format --check .
 	$(DEV)/mypy -p glint
-	$(DEV)/python -m pytest
+	$(DEV)/python -m pytest -n auto --maxprocesses 4
 
 format: $(VENV)/dev.installed ## format the sources
 	$(DEV)/ruff check --fix .
@@ -53,7 +53,7 @@ $(VENV)/dev.deps: constraints.txt pyproject.toml | $(VENV)
 	$(PYTHON) -m venv $(VENV)/dev
 	$(DEV)/python $(PIP_INSTALL) -c constraints.txt torch
 	$(DEV)/python $(PIP_INSTALL) -c constraints.txt numpy scipy onnxruntime pillow safetensors onnx onnxscript paho-mqtt \
-	  pytest hypothesis ruff mypy av "tensorrt_rtx ; sys_platform == 'linux' and platform_machine == 'x86_64'"
+	  pytest pytest-xdist hypothesis ruff mypy av "tensorrt_rtx ; sys_platform == 'linux' and platform_machine == 'x86_64'"
 	touch $@
 
 $(VENV)/%.installed: $(VENV)/%.deps $(WHEEL).built

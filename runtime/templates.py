@@ -37,6 +37,12 @@ def _bank(sigma: float, count: int) -> tuple[Array, Array, Array]:
     return tuple(v.astype(np.float32) for v in (positions, images / norms[:, None], norms))
 
 
+def prepare_arrangements(psf: Psf) -> None:
+    """Render all of them, which takes a part of a second, before the first patch that needs them."""
+    for count in _NUMBER:
+        _bank(psf.sigma, count)
+
+
 def nearest_arrangements(patches: Array, psf: Psf, count: int, number: int) -> tuple[Array, Array, Array]:
     """The arrangements of ``count`` targets that correlate best with each patch.
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from glint.calibration.coverage import cells, choose, frame_figures, patch_figures
 from glint.calibration.samples import check_images, load_samples, make_samples, network_inputs, scene_of
-from glint.cards import load_card
+from glint.cards import TensorSpec, load_card
 from glint.csist import write_csist
 from glint.errors import InputError, SourceError
 from glint.images import write_image
@@ -84,7 +84,7 @@ def test_a_set_of_patches_covers_what_the_model_was_trained_on():
 
 def test_the_network_is_shown_what_the_runtime_shows_it():
     class Spy:
-        inputs, outputs, seen = (), (), None
+        inputs, outputs, seen = (TensorSpec("frame", "float32", (1, 1, -1, -1)),), (), None
 
         def infer(self, **arrays):
             Spy.seen = next(iter(arrays.values()))
