@@ -10,8 +10,8 @@ are updated at once. Time is that of the frames: dropped frames and gaps only ma
   right pairing whatever its velocity, known or not.
 - **Birth**: a target without a track starts one, at rest, with a wide uncertainty of its velocity.
 - **Confirmation**: after ``confirm`` measurements. Until then a target's track is -1.
-- **Death**: a track that is not confirmed dies at its first frame without a measurement, a confirmed one when it
-  has had none for ``patience_s`` or when its position is uncertain by more than ``lost_px``.
+- **Death**: a track that is not confirmed dies at its first frame without a measurement, a confirmed one when its
+  position is uncertain by more than ``lost_px``: after one to two seconds without a measurement.
 
 Numbers of tracks start at 0, in order of confirmation, and are never used twice.
 """
@@ -43,19 +43,17 @@ class TrackConfig:
         gate: largest Mahalanobis distance of a pair.
         density: new targets and false ones per px^2 and frame: a pair less likely than these is none.
         confirm: measurements that make a track.
-        patience_s: for which a confirmed track lives without a measurement.
-        lost_px: uncertainty of its position at which it dies earlier.
+        lost_px: standard deviation of the position, on either axis, at which a confirmed track dies.
     """
 
     speed: float = 30.0
-    agility: float = 15.0
-    floor: float = 0.03
+    agility: float = 5.0
+    floor: float = 0.06
     unknown: float = 0.3
     gate: float = 4.0
     density: float = 1e-4
     confirm: int = 3
-    patience_s: float = 1.0
-    lost_px: float = 3.0
+    lost_px: float = 6.0
 
     def __post_init__(self) -> None:
         bad = [name for name, value in vars(self).items() if not 0 < value < math.inf]
@@ -77,11 +75,9 @@ class Tracker:
         self.config = config or TrackConfig()
         self.confirmed = 0
         self._t_ns: int | None = None
-        self._clock = 0.0  # seconds, never backwards
         # One row per track, columns x and y: position, velocity, their variances and covariance.
         self._state = np.zeros((5, 0, 2))
         self._number, self._hits = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        self._seen = np.zeros(0)  # clock at the last measurement
 
     def __len__(self) -> int:
         """Tracks that live, confirmed or not."""
@@ -99,8 +95,9 @@ class Tracker:
         """
         seconds = 0.0 if self._t_ns is None else max(0, t_ns - self._t_ns) / 1e9
         self._t_ns = t_ns
-        self._clock += seconds
         self._predict(seconds)
+        uncertain = self._state[2].max(axis=1, initial=0.0) > self.config.lost_px**2
+        self._keep((self._number < 0) | ~uncertain)
         place = np.column_stack([targets.x, targets.y])
         sigma = np.column_stack([targets.sigma_x, targets.sigma_y])
         sigma = np.where(np.isfinite(sigma), np.hypot(sigma, self.config.floor), self.config.unknown)
@@ -112,12 +109,13 @@ class Tracker:
         owner[born] = len(self) + np.arange(len(born))
         self._bear(place[born], sigma[born])
         self._hits[owner] += 1
-        self._seen[owner] = self._clock
         fresh = np.flatnonzero((self._hits >= self.config.confirm) & (self._number < 0))
         self._number[fresh] = self.confirmed + np.arange(len(fresh))
         self.confirmed += len(fresh)
         numbers = self._number[owner]
-        self._bury(owner)
+        alive = self._number >= 0
+        alive[owner] = True
+        self._keep(alive)
         return numbers
 
     def _predict(self, seconds: float) -> None:
@@ -154,11 +152,7 @@ class Tracker:
         none = np.zeros(len(place), dtype=np.int64)
         self._number = np.concatenate([self._number, none - 1])
         self._hits = np.concatenate([self._hits, none])
-        self._seen = np.concatenate([self._seen, np.full(len(place), self._clock)])
 
-    def _bury(self, measured: NDArray[np.int64]) -> None:
-        uncertain = np.sqrt(self._state[2].max(axis=1, initial=0.0)) > self.config.lost_px
-        alive = (self._number >= 0) & (self._clock - self._seen <= self.config.patience_s) & ~uncertain
-        alive[measured] = True
+    def _keep(self, alive: NDArray[np.bool_]) -> None:
         self._state = self._state[:, alive]
-        self._number, self._hits, self._seen = self._number[alive], self._hits[alive], self._seen[alive]
+        self._number, self._hits = self._number[alive], self._hits[alive]

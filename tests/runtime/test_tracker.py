@@ -114,11 +114,11 @@ def test_a_target_that_was_not_seen_for_a_while_gets_its_number_back() -> None:
     assert run(path)[25:] == [[0]] * 15
 
 
-def test_a_target_that_was_not_seen_for_longer_than_the_patience_is_a_new_one() -> None:
-    path = [[(10.0, 20.0)] if not 10 <= i < 45 else [] for i in range(60)]
+def test_a_target_that_was_not_seen_for_seconds_is_a_new_one() -> None:
+    path = [[(10.0, 20.0)] if not 10 <= i < 100 else [] for i in range(110)]
     numbers = run(path)
     assert numbers[9] == [0]
-    assert numbers[45:47] == [[-1], [-1]]
+    assert numbers[100:102] == [[-1], [-1]]
     assert numbers[-1] == [1]
 
 
@@ -128,6 +128,15 @@ def test_a_gap_counts_by_its_length_not_by_its_frames() -> None:
         for i in range(6):
             tracker.update(i * PERIOD, targets([(10.0, 20.0)]))
         assert tracker.update(5 * PERIOD + int(1e9 * gap_s), targets([(10.0, 20.0)])).tolist() == [expected]
+
+
+@pytest.mark.parametrize("period_s", [0.01, 0.2, 1.0])
+def test_fast_and_slow_cameras_have_tracks(period_s: float) -> None:
+    tracker = Tracker()
+    for i in range(8):
+        t = i * period_s
+        numbers = tracker.update(int(1e9 * t), targets([(50 + 8 * t, 60 - 3 * t), (200.0, 90.0)]))
+    assert numbers.tolist() == [0, 1]
 
 
 def test_a_false_alarm_here_and_there_never_makes_a_track() -> None:
