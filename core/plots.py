@@ -14,7 +14,7 @@ from glint.report import caption_text, colour, legend
 
 _WIDTH, _HEIGHT = 460, 290  # of a plot, in its own units; the browser scales it
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 46
-_LETTER, _LINE = 6.6, 13.0  # about the size of a letter of a label
+_LETTER, _LINE = 7.4, 14.0  # about the size of a letter of a label
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +49,8 @@ def line_plot(series: Sequence[Series], x: Axis, y: Axis, *, caption: str = "") 
     for number, one in enumerate(series):
         points = plot.place(one)
         path = "L".join(f"{a:.1f} {b:.1f}" for a, b in points[np.isfinite(points).all(axis=1)])
-        plot.draw(f'<path d="M{path}" fill="none" stroke="{colour(number)}" stroke-width="2"/>')
-        plot.label(points, one.labels, number)
+        plot.draw(f'<path d="M{path}" fill="none" stroke="{colour(number)}" stroke-width="1.5"/>')
+    plot.label_all(series)
     return plot.figure([s.name for s in series], caption)
 
 
@@ -67,7 +67,7 @@ def scatter(series: Sequence[Series], x: Axis, y: Axis, *, caption: str = "", di
         plot.draw(
             f'<path d="{path}" stroke="{colour(number)}" stroke-width="{width}" stroke-linecap="round" fill="none"/>'
         )
-        plot.label(points, one.labels, number)
+    plot.label_all(series)
     return plot.figure([s.name for s in series], caption)
 
 
@@ -119,8 +119,13 @@ class _Plot:
         (a, c), (b, d) = self.scale_x(ends), self.scale_y(ends)
         self.draw(f'<path class="frame" d="M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}" stroke-dasharray="4 4"/>')
 
-    def label(self, points: NDArray[np.float64], labels: Sequence[str], number: int) -> None:
-        """Words beside points, where there is room: right, left, above or below."""
+    def label_all(self, series: Sequence[Series]) -> None:
+        """Words beside points, above all that is drawn."""
+        for number, one in enumerate(series):
+            self._label(self.place(one), one.labels, number)
+
+    def _label(self, points: NDArray[np.float64], labels: Sequence[str], number: int) -> None:
+        """Where there is room: right, left, above or below."""
         for (x, y), text in zip(points, labels):
             if not text or not math.isfinite(x + y):
                 continue
@@ -131,7 +136,10 @@ class _Plot:
                 continue
             left, base = free
             self._boxes.append((left, base - _LINE, left + width, base))
-            self.draw(f'<text x="{left:.1f}" y="{base:.1f}" style="fill:{colour(number)}">{escape(text)}</text>')
+            self.draw(
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour(number)}"/>'
+                f'<text class="label" x="{left:.1f}" y="{base:.1f}">{escape(text)}</text>'
+            )
 
     def _free(self, left: float, base: float, width: float) -> bool:
         inside = left >= _LEFT and left + width <= _WIDTH and base - _LINE >= _TOP and base <= _HEIGHT - _BOTTOM
@@ -202,7 +210,9 @@ def _ticks(ends: tuple[float, float], log: bool) -> list[float]:
 
 
 def _tick(value: float) -> str:
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:g}"
+    if 1e4 <= abs(value) < 1e6:
+        return f"{value / 1000:g}k"
     digits, power = f"{value:.0e}".split("e")
     return f"{digits}e{int(power)}"

@@ -35,11 +35,12 @@ p { margin: .5rem 0 } .faint { color: var(--faint) }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .7rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap }
 th { color: var(--faint); font-weight: 600 } td.number, th.number { text-align: right }
-td.good { color: var(--good) } td.bad { color: var(--bad); font-weight: 600 }
+td.yes { color: var(--good) } td.no { color: var(--bad); font-weight: 600 }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1rem }
 figure { margin: .5rem 0; max-width: 40rem } figcaption { font-size: .9rem; color: var(--faint) }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem }
 svg { display: block; width: 100%; height: auto; overflow: visible } svg text { fill: var(--text); font-size: 13px }
+.label { paint-order: stroke; stroke: var(--back); stroke-width: 4px; stroke-linejoin: round }
 .grid { stroke: var(--line); fill: none } .frame { stroke: var(--faint); fill: none }
 .picture { --c0: #2fd0ff; --c1: #ff7a2f; --c2: #5fe08a; --c3: #d19dff; --c4: #f5d33d; --c5: #ff8cc8 }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem }
@@ -84,7 +85,7 @@ def verdict(passed: bool, text: str, reasons: Sequence[str] = ()) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table; numbers stand on the right, ``True`` and ``False`` are yes and no in colour, None is a dash."""
+    """A table; columns of numbers stand right, ``True`` and ``False`` are yes and no in colour, None is a dash."""
     rows = [list(row) for row in rows]
     right = [all(_numeric(row[i]) for row in rows) for i in range(len(columns))]
     head = "".join(
@@ -160,16 +161,23 @@ def _crosses(mark: Mark, number: int, arm: float) -> str:
     strokes = [(arm, 0.0), (0.0, arm)] if number % 2 == 0 else [(0.7 * arm, 0.7 * arm), (0.7 * arm, -0.7 * arm)]
     places = np.stack(np.broadcast_arrays(mark.x, mark.y), axis=-1).astype(np.float64).reshape(-1, 2) + 0.5
     path = "".join(f"M{x - u:.2f} {y - v:.2f}l{2 * u:.2f} {2 * v:.2f}" for x, y in places for u, v in strokes)
-    return f'<path d="{path}" stroke="{colour(number)}" stroke-width="{0.35 * arm:.2f}" fill="none"/>'
+    halo, width = 0.6 * arm, 0.3 * arm  # dark around the colour: it must show on white pixels too
+    return (
+        f'<path d="{path}" stroke="#000" stroke-opacity="0.55" stroke-width="{halo:.3f}" fill="none"/>'
+        f'<path d="{path}" stroke="{colour(number)}" stroke-width="{width:.3f}" fill="none"/>'
+    )
 
 
 def _numeric(value: Any) -> bool:
+    """Whether a cell holds a number, perhaps one that is written out already, or nothing."""
+    if isinstance(value, str):
+        return value[:1] in "+-∞0123456789"
     return value is None or (isinstance(value, (int, float, np.number)) and not isinstance(value, bool))
 
 
 def _cell(value: Any, right: bool) -> str:
     if isinstance(value, bool):
-        return f'<td class="{"good" if value else "bad"}">{"yes" if value else "no"}</td>'
+        return '<td class="yes">yes</td>' if value else '<td class="no">no</td>'
     text = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else number_text(value)
     return f'<td class="number">{escape(text)}</td>' if right else f"<td>{escape(text)}</td>"
 
