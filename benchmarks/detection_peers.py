@@ -61,7 +61,7 @@ CLASSICAL = {
         {"scales": ((3,), (5,), (3, 5), (3, 5, 7), (3, 5, 7, 9), (5, 7, 9)), "bright": (False, True)},
         10_000,
     ),
-    "ipi": Classical(patch_image, {"weight": (0.7, 1.0, 1.5, 2.0)}, 40),
+    "ipi": Classical(patch_image, {"weight": (1.0, 2.0, 3.0, 4.0)}, 40),
 }
 
 
