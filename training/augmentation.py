@@ -15,51 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sparse
-import scipy.sparse.linalg
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from glint.errors import InputError
+from glint.inpaint import MARGIN, background_under, reach_of
 from glint.normalise import Normaliser
 from glint.optics import Psf
 from glint.patches import draw_offsets
 
 NORMALISER = Normaliser("standard", 1.0)
 FRAME_ARRAY = NDArray[np.float32]
-_MARGIN = 2  # px around a mask in which the target still shines
-
-
-def inpaint(image: NDArray[np.floating], hole: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Harmonic inpainting: Laplace's equation inside ``hole`` with the image as its boundary.
-
-    Pixels beyond the frame's edge are mirrored. Both arrays are ``[H, W]``; a hole that is the
-    whole frame has no boundary.
-
-    Raises:
-        InputError: if nothing is left outside the hole.
-    """
-    if hole.all():
-        raise InputError("inpaint: the hole covers the whole frame")
-    result = image.astype(np.float64)
-    rows, columns = np.nonzero(hole)
-    if not len(rows):
-        return result
-    number = np.full(hole.shape, -1, dtype=np.int64)
-    number[rows, columns] = np.arange(len(rows))
-    height, width = hole.shape
-    right_side = np.zeros(len(rows))
-    entries = [(np.arange(len(rows)), np.arange(len(rows)), np.full(len(rows), 4.0))]
-    for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-        r, c = np.clip(rows + dy, 0, height - 1), np.clip(columns + dx, 0, width - 1)
-        neighbour = number[r, c]
-        inside = neighbour >= 0
-        entries.append((np.flatnonzero(inside), neighbour[inside], np.full(inside.sum(), -1.0)))
-        right_side[~inside] += result[r[~inside], c[~inside]]
-    i, j, v = (np.concatenate(part) for part in zip(*entries))
-    matrix = sparse.csr_matrix((v, (i, j)), shape=(len(rows), len(rows)))
-    result[rows, columns] = scipy.sparse.linalg.spsolve(matrix, right_side)
-    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +42,7 @@ class Sample:
         """From an image with its target mask (None: empty)."""
         if mask is None:
             mask = np.zeros(image.shape, dtype=bool)
-        hole = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=_MARGIN)
-        background = inpaint(image, hole).astype(np.float32)
+        background = background_under(image, mask).astype(np.float32)
         statistics = NORMALISER.apply(image)
         return Sample(image.astype(np.float32), background, mask, statistics.offset.item(), statistics.scale.item())
 
@@ -97,9 +61,9 @@ class RealTarget:
         light = (sample.frame - sample.background) / sample.scale
         found = []
         for i, (rows, columns) in enumerate(ndimage.find_objects(labels)):
-            window = tuple(slice(max(0, s.start - _MARGIN), s.stop + _MARGIN) for s in (rows, columns))
+            window = tuple(slice(max(0, s.start - MARGIN), s.stop + MARGIN) for s in (rows, columns))
             own = labels[window] == i + 1
-            near = ndimage.binary_dilation(own, np.ones((3, 3)), iterations=_MARGIN)
+            near = reach_of(own)
             found.append(RealTarget(np.where(near, light[window], 0).astype(np.float32), own))
         return found
 
@@ -203,7 +167,7 @@ def transplant(
 ) -> tuple[FRAME_ARRAY, NDArray[np.bool_]]:
     """Add real targets of other frames, turned at random, with the contrast that they had there times a gain."""
     frame, mask = frame.copy(), mask.copy()
-    taken = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=_MARGIN)
+    taken = reach_of(mask)
     for _ in range(rng.integers(1, augmentation.clusters + 1)):
         target = targets[int(rng.integers(len(targets)))]
         turn, mirrored = int(rng.integers(4)), rng.random() < 0.5

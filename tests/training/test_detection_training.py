@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from glint.errors import InputError
 from glint.images import write_image
-from glint.training.augmentation import Augmentation, RealTarget, Sample, inpaint, transplant
+from glint.training.augmentation import Augmentation, RealTarget, Sample, transplant
 from glint.training.detection import DetectionTask, predict
 from glint.training.loop import Recipe, Trainer
 from glint.training.lsnet import LSNetConfig
@@ -30,26 +29,6 @@ def folder(tmp_path):
     (tmp_path / "train.txt").write_text("f0\nf1\n")
     (tmp_path / "val.txt").write_text("f2\nf3\n")
     return tmp_path
-
-
-def test_inpainting_continues_harmonic_images_exactly():
-    y, x = np.mgrid[:20, :24].astype(float)
-    image = x**2 - y**2 + 3 * x  # its discrete Laplacian is zero
-    hole = np.zeros(image.shape, dtype=bool)
-    hole[5:11, 7:14] = True
-    spoilt = np.where(hole, -1000.0, image)
-    assert np.abs(inpaint(spoilt, hole) - image).max() < 1e-9
-
-
-def test_inpainting_changes_nothing_outside_the_hole_and_needs_some_outside():
-    image = np.random.default_rng(0).random((8, 8))
-    hole = np.zeros((8, 8), dtype=bool)
-    hole[0, :3] = True  # at the frame's edge
-    filled = inpaint(image, hole)
-    assert np.array_equal(filled[~hole], image[~hole])
-    assert filled[hole].min() >= image.min() and filled[hole].max() <= image.max()
-    with pytest.raises(InputError):
-        inpaint(image, np.ones((8, 8), dtype=bool))
 
 
 def test_a_sample_separates_target_and_background():
