@@ -32,8 +32,8 @@ from glint.files import refuse_existing, sha256, write_bytes, write_json
 
 PRECISIONS = ("fp16", "int8")
 BUDGET = {"fp16": 0.1, "int8": 0.3}  # points
-SCORED = {"unmix": 4000, "detect": 96}
-SEARCHED = {"unmix": (600, 4000), "detect": (24, 96)}  # that single layers, and plans, are judged by in a search
+SCORED = {"unmix": 10000, "detect": 96}
+SEARCHED = {"unmix": (600, 10000), "detect": (24, 96)}  # that single layers, and plans, are judged by in a search
 _LARGEST = 640 * 512  # pixels of an image that a search still takes
 _JUDGED_SPLIT = "val"
 
@@ -54,7 +54,7 @@ class CalibrateOptions:
         plan: a precision plan to follow; None: everything that may run in INT8 does.
         find_plan: search for a plan that keeps to the budget.
         budget: largest change of a score, points (default: 0.1 for fp16, 0.3 for int8).
-        scored: patches or frames that the result is judged by (default: 4,000 or 96).
+        scored: patches or frames that the result is judged by (default: 10,000 or 96).
     """
 
     samples: int | None = None

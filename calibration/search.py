@@ -6,8 +6,8 @@ values). The score is what counts but a few hundred samples resolve it only roug
 A unit that costs more than the budget alone comes first, the others follow by their noise.
 
 Then everything is quantised, and units return to float in that order until the loss is within the
-budget: 1, 2, 3, 4, 6, 8, 12 ... of them. Every plan tried is a point of the Pareto curve. Half of
-the budget is aimed at: the other half is for chance, and for float16.
+budget: 1, 2, 3, 4, 6, 8, 12 ... of them. Every plan tried is a point of the Pareto curve. Two
+thirds of the budget are aimed at: the rest is for chance, and for float16.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from glint.calibration.qdq import quantise
 from glint.cli import talk
 from glint.progress import Progress
 
+_AIM = 2 / 3  # share of the budget
 Outputs = dict[str, list[NDArray[np.float32]]]
 
 
@@ -119,7 +120,7 @@ def search(
         share = sum(found[unit].share for unit in kept)
         points.append({"share": round(share, 4), "loss": round(change, 3), "scores": _rounded(scores), "fp16": number})
         talk(f"search: {share:.1%} of the MACs in int8: " + _text(scores) + f", loss {change:.2f}")
-        if change <= budget / 2:
+        if change <= _AIM * budget:
             best = kept
             break
     return PrecisionPlan(
