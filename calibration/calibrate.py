@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 
 from glint import __version__
+from glint.calibration.balance import balance, channel_factors, worth_balancing
 from glint.calibration.choice import Choice, choose_thresholds
 from glint.calibration.graph import MOVES, PRODUCTS, Graph, Layer, count_macs, float_tensors
 from glint.calibration.half import check_range, to_fp16
@@ -31,8 +32,8 @@ from glint.files import refuse_existing, sha256, write_bytes, write_json
 
 PRECISIONS = ("fp16", "int8")
 BUDGET = {"fp16": 0.1, "int8": 0.3}  # points
-SCORED = {"unmix": 4000, "detect": 96}
-SEARCHED = {"unmix": (600, 4000), "detect": (24, 96)}  # that single layers, and plans, are judged by in a search
+SCORED = {"unmix": 10000, "detect": 96}
+SEARCHED = {"unmix": (600, 10000), "detect": (24, 96)}  # that single layers, and plans, are judged by in a search
 _LARGEST = 640 * 512  # pixels of an image that a search still takes
 _JUDGED_SPLIT = "val"
 
@@ -53,7 +54,7 @@ class CalibrateOptions:
         plan: a precision plan to follow; None: everything that may run in INT8 does.
         find_plan: search for a plan that keeps to the budget.
         budget: largest change of a score, points (default: 0.1 for fp16, 0.3 for int8).
-        scored: patches or frames that the result is judged by (default: 4,000 or 96).
+        scored: patches or frames that the result is judged by (default: 10,000 or 96).
     """
 
     samples: int | None = None
@@ -129,10 +130,11 @@ def calibrate(
         f"calibrate {card.name}: {len(samples.names)} samples; largest value in fp16 {network.range['largest']:.4g} "
         f"({network.range['layer']})"
     )
-    result = to_fp16(float_model)
     notes: dict[str, Any] = {}
-    if precision == "int8":
-        result, plan, notes = _quantised(card, float_model, result, network, samples, options)
+    if precision == "fp16":
+        result = to_fp16(float_model)
+    else:
+        result, plan, notes = _quantised(card, float_model, network, samples, options)
         if save_plan_to is not None:
             save_plan(plan, save_plan_to)
     parity = _judge(card, float_model, result, samples, precision, options)
@@ -183,30 +185,23 @@ def _samples(card: ModelCard, options: CalibrateOptions) -> Samples:
 
 
 def _quantised(
-    card: ModelCard,
-    float_model: onnx.ModelProto,
-    half: onnx.ModelProto,
-    network: _Network,
-    samples: Samples,
-    options: CalibrateOptions,
+    card: ModelCard, float_model: onnx.ModelProto, network: _Network, samples: Samples, options: CalibrateOptions
 ) -> tuple[onnx.ModelProto, PrecisionPlan, dict[str, Any]]:
     """The int8 model, its plan and what the card says of it."""
     fit, held = samples.split()
-    choices = choose_thresholds(float_model, network.layers, network.largest, fit, held, methods=options.methods)
+    methods = options.methods
+    choices = choose_thresholds(float_model, network.layers, network.largest, fit, held, methods=methods)
+    factors = channel_factors(float_model, network.layers, fit)
+    uneven, more = worth_balancing(float_model, network.layers, choices, factors, fit, held, methods)
+    choices = {**choices, **more}
     thresholds = {name: choice.threshold for name, choice in choices.items()}
-    plan = full_plan(card.name, card.sha256, network.layers)
-    if options.plan is not None:
-        plan = load_plan(options.plan)
-        if plan.onnx_sha256 != card.sha256:
-            talk(f"note: {options.plan.name} was made for another {plan.model}: the result is judged all the same")
-    elif options.find_plan:
-        budget = BUDGET["int8"] if options.budget is None else options.budget
-        one, many = (_make_judge(card, options, searched=number) for number in SEARCHED[card.task])
-        plan = search(
-            float_model, network.layers, thresholds, network.shares, (one, many), held,
-            budget=budget, name=card.name, onnx_sha256=card.sha256,
-        )  # fmt: skip
-    layers, skips = plan.select(network.layers)
+    base = balance(float_model, uneven, factors)
+    plan = _plan(card, base, thresholds, network, held, options)
+    names = {layer.name for layer in plan.select(network.layers)[0]}
+    # Layers that stay in float16 need no balance.
+    balanced = [layer for layer in uneven if layer.name in names]
+    base = balance(float_model, balanced, factors)
+    layers, skips = plan.select(Graph(base).layers())
     if not layers:
         raise CheckFailedError(
             "the plan leaves nothing in int8", hint="use fp16, raise --budget, or train with quantisation"
@@ -217,10 +212,38 @@ def _quantised(
     notes = {
         "int8_share": round(share, 4),
         "int8_layers": [layer.name for layer in layers],
+        "balanced": [layer.name for layer in balanced],
         "methods": dict(Counter(choice.method for name, choice in choices.items() if name in read)),
         "thresholds": _thresholds(choices, read),
     }
-    return quantise(half, layers, skips, thresholds), plan, notes
+    return quantise(to_fp16(base), layers, skips, thresholds), plan, notes
+
+
+def _plan(
+    card: ModelCard,
+    base: onnx.ModelProto,
+    thresholds: dict[str, float],
+    network: _Network,
+    held: Batches,
+    options: CalibrateOptions,
+) -> PrecisionPlan:
+    """The plan of the file, of a search, or everything."""
+    if options.plan is not None:
+        plan = load_plan(options.plan)
+        if plan.onnx_sha256 != card.sha256:
+            talk(f"note: {options.plan.name} was made for another {plan.model}: the result is judged all the same")
+        return plan
+    if not options.find_plan:
+        return full_plan(card.name, card.sha256, network.layers)
+    one, many = (_make_judge(card, options, searched=number) for number in SEARCHED[card.task])
+    return search(
+        base, Graph(base).layers(), thresholds, network.shares, (one, many), held, budget=_budget("int8", options),
+        name=card.name, onnx_sha256=card.sha256,
+    )  # fmt: skip
+
+
+def _budget(precision: str, options: CalibrateOptions) -> float:
+    return BUDGET[precision] if options.budget is None else options.budget
 
 
 def _thresholds(choices: dict[str, Choice], read: set[str]) -> dict[str, float]:
@@ -236,7 +259,7 @@ def _judge(
     options: CalibrateOptions,
 ) -> dict[str, Any]:
     """What the result differs by from the float model, in numbers and in the task's score."""
-    budget = BUDGET[precision] if options.budget is None else options.budget
+    budget = _budget(precision, options)
     judge = _make_judge(card, options)
     rounded = round_like_fp16(result)
     reference, scores = judge.score(float_model), judge.score(rounded)

@@ -3,11 +3,11 @@
 Each layer, and the skip of each residual sum, is quantised alone in the fp32 network. Two things are
 measured: the change of the task's score, and the noise in the outputs (squared error over squared
 values). The score is what counts but a few hundred samples resolve it only roughly; the noise is sharp.
-Units are ordered by the sum of both ranks, noise being taken per multiply-accumulate.
+A unit that costs more than the budget alone comes first, the others follow by their noise.
 
 Then everything is quantised, and units return to float in that order until the loss is within the
-budget: 1, 2, 3, 4, 6, 8, 12 ... of them. Every plan tried is a point of the Pareto curve. Half of
-the budget is aimed at: the other half is for chance, and for float16.
+budget: 1, 2, 3, 4, 6, 8, 12 ... of them. Every plan tried is a point of the Pareto curve. Two
+thirds of the budget are aimed at: the rest is for chance, and for float16.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from glint.calibration.qdq import quantise
 from glint.cli import talk
 from glint.progress import Progress
 
+_AIM = 2 / 3  # share of the budget
 Outputs = dict[str, list[NDArray[np.float32]]]
 
 
@@ -105,7 +106,7 @@ def search(
             share = 0.0 if unit.is_skip else shares[unit.layer.name]
             found[unit] = Sensitivity(change, _noise(exact, _outputs(alone, held)), share)
             line.update(i + 1, unit.name)
-    order = rank(found)
+    order = rank(found, budget)
     reference = plan_judge.score(model)
     talk("search: in float: " + _text(reference))
     points = []
@@ -119,7 +120,7 @@ def search(
         share = sum(found[unit].share for unit in kept)
         points.append({"share": round(share, 4), "loss": round(change, 3), "scores": _rounded(scores), "fp16": number})
         talk(f"search: {share:.1%} of the MACs in int8: " + _text(scores) + f", loss {change:.2f}")
-        if change <= budget / 2:
+        if change <= _AIM * budget:
             best = kept
             break
     return PrecisionPlan(
@@ -131,16 +132,14 @@ def search(
     )  # fmt: skip
 
 
-def rank(found: Mapping[Unit, Sensitivity]) -> list[Unit]:
+def rank(found: Mapping[Unit, Sensitivity], budget: float) -> list[Unit]:
     """Units, the one to return to float first at the front."""
-    # A skip has no work of its own: a tenth of a percent keeps the quotient finite.
-    noise = {unit: s.noise / max(s.share, 1e-3) for unit, s in found.items()}
-    losses = {unit: round(s.loss, 1) for unit, s in found.items()}  # finer is not resolved
 
-    def place(unit: Unit) -> int:
-        return sum(sum(other > values[unit] for other in values.values()) for values in (noise, losses))
+    def key(unit: Unit) -> tuple[float, float]:
+        measured = found[unit]
+        return (-measured.loss if measured.loss > budget else 0.0, -measured.noise)
 
-    return sorted(found, key=place)
+    return sorted(found, key=key)
 
 
 def _ladder(units: int) -> Iterator[int]:

@@ -105,10 +105,11 @@ def test_a_budget_that_nothing_meets_leaves_everything_float():
     assert set(plan.layers.values()) == {"fp16"} and plan.pareto[-1]["share"] == 0
 
 
-def test_the_order_is_by_score_and_by_noise_per_work():
+def test_what_costs_more_than_the_budget_alone_comes_first_the_rest_by_noise():
     units = [Unit(layer, False) for layer in LAYERS]
-    found = dict(zip(units, [Sensitivity(0.0, 1e-4, 0.4), Sensitivity(2.0, 1e-2, 0.4), Sensitivity(0.0, 1e-4, 0.1)]))
-    assert rank(found) == [units[1], units[2], units[0]]
+    found = dict(zip(units, [Sensitivity(0.2, 1e-4, 0.4), Sensitivity(2.0, 1e-5, 0.4), Sensitivity(0.0, 1e-3, 0.1)]))
+    assert rank(found, budget=0.3) == [units[1], units[2], units[0]]
+    assert rank(found, budget=3.0) == [units[2], units[0], units[1]]
 
 
 @pytest.mark.parametrize(
