@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget", type=positive_float, metavar="POINTS",
         help="largest change of a score: CSO-mAP or IoU (default: 0.1 for fp16, 0.3 for int8)",
     )  # fmt: skip
-    parser.add_argument("--scored", type=positive_int, metavar="N", help="patches or frames scored (default: 10000, 96)")
+    parser.add_argument(
+        "--scored", type=positive_int, metavar="N", help="patches or frames scored (default: 10000, 96)"
+    )
     group = parser.add_argument_group("calibration set")
     group.add_argument("--samples", type=positive_int, metavar="N", help="of it (default: 512 patches or 24 frames)")
     group.add_argument(
