@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from glint import __version__
+from glint.cli import build_parser
 from glint.errors import (
     CheckFailedError,
     EngineError,
@@ -30,13 +32,13 @@ from glint.runtime import run as module
 from glint.runtime.run import run
 from glint.runtime.sources import SyntheticSource
 from glint.scenes import SceneConfig
-from glint.types import TargetFlag
+from glint.types import Gap, TargetFlag
 
 Glint = Callable[..., Any]
 Tree = Callable[[], dict[str, bytes]]
 
 FLAGS = {flag.name for flag in TargetFlag}
-STAGES = ["capture", "detect", "unmix", "refine", "total"]
+STAGES = ["capture", "queue", "detect", "unmix", "refine", "total"]
 TARGET = ["x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance", "blob", "score", "flags"]
 
 
@@ -44,7 +46,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def check_record(record: dict[str, Any]) -> None:
+def check_record(record: dict[str, Any], *further: str) -> None:
     """The documented JSON line of a frame."""
     assert list(record) == ["frame", "name", "t_ns", "targets", "latency_ms"]
     assert isinstance(record["frame"], int)
@@ -54,7 +56,7 @@ def check_record(record: dict[str, Any]) -> None:
     assert list(latency) == STAGES
     assert latency["total"] == pytest.approx(sum(latency[s] for s in STAGES[:-1]), abs=0.01)
     for target in record["targets"]:
-        assert list(target) == TARGET
+        assert list(target) == [*TARGET, *further]
         assert isinstance(target["blob"], int)
         assert set(target["flags"]) <= FLAGS
         assert 0 <= target["score"] <= 1
@@ -253,20 +255,6 @@ def test_a_model_for_another_task_is_refused(glint: Glint, scene: str) -> None:
     glint("run", scene, "--detector", "dscsnet-s-sensor").refused(2, "made to unmix, not to detect")
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_every_precision_finds_the_targets(glint: Glint, scene: str, tmp_path: Path, precision: str) -> None:
-    words = ("run", scene, "--engine", "onnxruntime", "--out")
-    assert glint(*words, tmp_path / "fp32.jsonl").code == 0
-    assert glint(*words, tmp_path / "other.jsonl", "--precision", precision).code == 0
-    assert json.loads((tmp_path / "other.manifest.json").read_text())["precision"] == precision
-    truths = [json.loads((tmp_path / f"{n}.manifest.json").read_text())["truth"] for n in ("fp32", "other")]
-    assert truths[1]["found"] >= truths[0]["found"] - 1
-
-
-def test_a_precision_that_a_model_does_not_have_is_refused(glint: Glint, scene: str) -> None:
-    glint("build", "dscsnet-s-sensor.640x512", "--precision", "int8").refused(2, "in int8", "hint:")
-
-
 def test_tensorrt_is_missing_from_the_environment(glint: Glint, scene: str, tmp_path: Path, tree: Tree) -> None:
     glint("run", scene, "--engine", "tensorrt", "--out", tmp_path / "r.jsonl").refused(3, "TensorRT", "hint:")
     assert tree() == {}
@@ -435,39 +423,188 @@ def test_a_reader_that_goes_away_is_no_error(scene: str) -> None:
     assert "Exception" not in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_whole_lines_and_a_manifest_that_says_so(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("first line", signal.SIGINT), ("some lines", signal.SIGTERM), ("some lines", signal.SIGINT),
+        ("warm-up", signal.SIGTERM), ("twice", signal.SIGINT), ("end", signal.SIGTERM),
+    ],
+)  # fmt: skip
+def test_a_signal_at_any_moment_leaves_valid_files_and_a_summary(tmp_path: Path, moment: str, number: int) -> None:
     out = tmp_path / "r.jsonl"
-    words = [sys.executable, "-m", "glint", "run", "synthetic://?size=96x80&frames=100000", "--out", str(out)]
+    frames = 4 if moment == "end" else 100_000
+    words = [sys.executable, "-m", "glint", "run", f"synthetic://?size=96x80&frames={frames}", "--out", str(out)]
+    words += ["--csv", str(tmp_path / "r.csv"), "--track", *(["--warm-up"] if moment == "warm-up" else [])]
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
+    lines = {"first line": 1, "some lines": 7, "twice": 3, "end": 3, "warm-up": 0}[moment]
     try:
+        if moment == "warm-up":  # the engine has been named, and the first frame is in work
+            assert process.stderr is not None
+            process.stderr.readline()
         deadline = time.monotonic() + 60
-        while not (out.exists() and out.read_bytes().count(b"\n") >= 3):
+        while lines and not (out.exists() and out.read_bytes().count(b"\n") >= lines):
             assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.02)
-        os.kill(process.pid, number)
-        stdout, stderr = process.communicate(timeout=30)
+            time.sleep(0.005)
+        for _ in range(2 if moment == "twice" else 1):
+            os.kill(process.pid, number)
+        stdout, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
+    assert "Exception" not in stderr
+    assert process.returncode in ((0, 130) if moment == "end" else (130,)), stderr
     assert stdout == ""
-    lines, truth = read(out), read(tmp_path / "r.truth.jsonl")
+    assert not list(tmp_path.glob(".*"))
+    if moment == "warm-up" and not out.exists():  # the signal came before the first frame
+        return
+    text = out.read_text()
+    assert text == "" or text.endswith("\n")
+    records = read(out)
+    truth = read(tmp_path / "r.truth.jsonl") if records else []
+    for record in records:
+        check_record(record, "track")
+    if moment == "twice" and not (tmp_path / "r.manifest.json").exists():
+        return  # whoever asks twice may get less
+    manifest = json.loads((tmp_path / "r.manifest.json").read_text())
+    assert manifest["interrupted"] is (process.returncode == 130)
+    assert manifest["frames"] == len(records) == len(truth)
+    assert manifest["captured"] == len(records) + sum(manifest["dropped"].values())
+    assert "frames " in stderr
+    rows = (tmp_path / "r.csv").read_text().splitlines() if records else []
+    assert len(rows) == (1 + sum(len(r["targets"]) for r in records) if records else 0)
+
+
+def test_a_killed_run_loses_at_most_the_line_that_it_was_writing(tmp_path: Path) -> None:
+    out = tmp_path / "r.jsonl"
+    words = [sys.executable, "-m", "glint", "run", "synthetic://?size=96x80&frames=100000", "--out", str(out)]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not (out.exists() and out.read_bytes().count(b"\n") >= 5):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.wait()
+    whole, _, rest = out.read_text().rpartition("\n")
+    assert [json.loads(line)["frame"] for line in whole.splitlines()] == list(range(whole.count("\n") + 1))
+    assert rest == "" or rest.startswith('{"frame"')
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_whole_lines(scene: str, tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from glint.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    out = tmp_path / "r.jsonl"
+    words = [sys.executable, "-c", code, "run", scene.replace("frames=2", "frames=100000"), "--out", str(out)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "error: cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
     assert out.read_text().endswith("\n")
-    for record in lines:
+    for record in read(out):
         check_record(record)
     manifest = json.loads((tmp_path / "r.manifest.json").read_text())
-    assert manifest["interrupted"] is True
-    # The signal may come between a line and its count.
-    assert len(lines) >= 3
-    assert manifest["frames"] <= len(lines) <= manifest["frames"] + 1
-    assert len(truth) in (len(lines), len(lines) - 1)
-    assert not list(tmp_path.glob(".*"))
+    assert "cannot write" in manifest["error"]
+    assert manifest["frames"] in (len(read(out)), len(read(out)) - 1)  # the truth may have been what did not fit
+
+
+def test_a_full_disk_behind_standard_output_is_an_error(scene: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    words = [sys.executable, "-m", "glint", "run", scene, "--out", "-"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "cannot write standard output: No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_lines_of_a_tracked_run_name_the_track_of_every_target(glint: Glint, tmp_path: Path) -> None:
+    scene = "synthetic://?size=96x80&frames=6&clusters=0&singles=2&radiance=200-240&noise=0.5&seed=2&speed=0.2"
+    assert glint("run", scene, "--out", tmp_path / "r.jsonl", "--track").code == 0
+    lines = read(tmp_path / "r.jsonl")
+    tracks = [[t["track"] for t in r["targets"]] for r in lines]
+    assert all(t is None for r in tracks[:2] for t in r)
+    assert {0, 1} <= set(tracks[-1])
+    assert json.loads((tmp_path / "r.manifest.json").read_text())["tracks"] >= 2
+
+
+def test_images_count_as_equally_spaced_for_the_tracks(glint: Glint, scene: str, night: Path) -> None:
+    records = glint("run", night, "--out", "-", "--track").lines
+    assert all("track" in t for r in records for t in r["targets"])
+    assert "tracks " in glint("run", night, "--track").err
+
+
+def test_a_lost_source_leaves_a_manifest_that_says_so(
+    glint: Glint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Camera(SyntheticSource):
+        live = True
+
+        def __iter__(self) -> Any:
+            yield Gap(0, 2.5, "no signal")
+            raise SourceLostError("the camera has gone")
+
+    monkeypatch.setattr(module, "open_source", lambda uri: Camera(uri, SceneConfig(width=96, height=80, frames=3)))
+    glint("run", "cam", "--out", tmp_path / "r.jsonl").refused(4, "the camera has gone")
+    manifest = json.loads((tmp_path / "r.manifest.json").read_text())
+    assert manifest["error"] == "the camera has gone"
+    assert manifest["gaps"] == {"count": 1, "seconds": 2.5}
+    assert read(tmp_path / "r.jsonl") == [{"event": "gap", "t_ns": 0, "seconds": 2.5, "reason": "no signal"}]
+
+
+def test_a_region_a_tile_and_corrections_are_taken_and_recorded(glint: Glint, scene: str, tmp_path: Path) -> None:
+    dead = np.zeros((80, 96), dtype=np.uint8)
+    dead[3, 3] = 1
+    np.save(tmp_path / "dead.npy", dead)
+    np.save(tmp_path / "dark.npy", np.full((80, 96), 5.0))
+    np.save(tmp_path / "flat.npy", np.full((80, 96), 100.0))
+    corrections = {name: tmp_path / f"{name.split('_')[0]}.npy" for name in ("dead_pixels", "dark", "flat")}
+    words = [part for name, path in corrections.items() for part in (f"--{name.replace('_', '-')}", path)]
+    done = glint("run", scene, "--json", "--roi", "8,4,80,70", "--tile", "64x64", *words)
+    assert done.code == 0
+    manifest = json.loads(done.out)
+    assert (manifest["roi"], manifest["tile"]) == ([8, 4, 80, 70], [64, 64])
+    assert manifest["corrections"] == {name: str(path) for name, path in corrections.items()}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--roi", "1,2,3"], "X,Y,W,H"),
+        (["--roi", "a,b,c,d"], "--roi"),
+        (["--roi=-1,0,5,5"], "roi"),
+        (["--roi", "90,0,20,20"], "does not fit"),
+        (["--tile", "64"], "WIDTHxHEIGHT"),
+        (["--tile", "0x64"], "WIDTHxHEIGHT"),
+        (["--drop", "newest"], "newest"),
+        (["--deadline-ms", "0"], "positive"),
+        (["--record-before", "-1"], "0 to 3600"),
+        (["--flat", "{}/flat.npy"], "--dark"),
+        (["--dark", "{}/nowhere.npy"], "nowhere.npy"),
+        (["--dark", "{}/flat.npy"], "4x4"),
+    ],
+)
+def test_a_bad_option_of_the_stream_is_an_error(
+    glint: Glint, scene: str, tmp_path: Path, words: list[str], message: str
+) -> None:
+    np.save(tmp_path / "flat.npy", np.ones((4, 4)))
+    done = glint("run", scene, "--out", tmp_path / "r.jsonl", *(word.format(tmp_path) for word in words))
+    done.refused(2, message)
+    assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_the_function_has_the_arguments_of_the_command() -> None:
+    parser = build_parser("run")
+    names = set(vars(parser.parse_args(["run", "frames"]))) - {"command", "debug", "json", "require", "no_refine"}
+    assert names | {"refine", "on_result"} == set(inspect.signature(run).parameters)
 
 
 def test_sixteen_bit_frames_run_too(glint: Glint, scene: str) -> None:
