@@ -16,9 +16,7 @@ from glint.optics import Psf
 from glint.runtime.conditioning import Conditioner
 from glint.runtime.detector import Detection, Detector
 from glint.runtime.fit import fit_plane, plane_basis
-from glint.runtime.refine import refine, refine_config
-from glint.runtime.search import RefineConfig
-from glint.runtime.templates import prepare_arrangements
+from glint.runtime.refine import RefineConfig, prepare_refinement, refine, refine_config
 from glint.runtime.unmixer import Unmixer
 from glint.types import Blobs, Frame, TargetFlag, Targets
 
@@ -112,7 +110,7 @@ class Pipeline:
         self.refined, self.config = refined, config or refine_config(unmixer.spec)
         self.psf = psf or Psf(unmixer.spec.sigma)
         if refined:
-            prepare_arrangements(self.psf)
+            prepare_refinement(self.psf)
         if roi is not None and (len(roi) != 4 or min(roi[:2]) < 0 or min(roi[2:]) < 1):
             raise InputError(f"roi: expected x, y >= 0 and width, height >= 1, got {roi}")
         self.conditioner, self.roi = conditioner or Conditioner(), roi

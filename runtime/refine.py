@@ -2,16 +2,17 @@
 
 For each patch the positions and radiances of its targets and a background plane (and, where the
 optics are known to vary, the width of the PSF) are fitted by Levenberg-Marquardt to the
-pixel-integrated PSF (``optics.Psf``), all patches in one batch. Saturated pixels are censored: where
-data and model reach full scale there is no residual. What the network says of a target enters twice:
-as the start, and as a heavy-tailed prior of the width that the network itself predicts, which leads
-where the noise is strong and says nothing where the data are sharp (``runtime.search``). No weights, no
-training: this is physics, and it knows its errors.
+pixel-integrated PSF (``optics.Psf``). Saturated pixels are censored: where data and model reach full
+scale there is no residual. What the network says of a target enters twice: as the start, and as a
+heavy-tailed prior of the width that the network itself predicts, which leads where the noise is
+strong and says nothing where the data are sharp (``runtime.search``). No weights, no training: this
+is physics, and it knows its errors.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -19,24 +20,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from glint.candidates import Candidates
 from glint.cards import UnmixerSpec
-from glint.crop import crop_patches
+from glint.errors import InputError
 from glint.optics import Psf
 from glint.psf_file import PsfEstimate
-from glint.runtime.fit import (
-    BACKGROUND,
-    PLANE,
-    SLOTS,
-    Array,
-    BoolArray,
-    Fit,
-    Problem,
-    X,
-    Y,
-    fit_plane,
-    plane_basis,
-    prior_weights,
-)
-from glint.runtime.search import RefineConfig, Search, variance_of
+from glint.runtime.compiled import compiled
+from glint.runtime.fit import PLANE, SLOTS, Array, BoolArray, Fit, Patch, pixel_profile, targets_of
+from glint.runtime.search import Case, Rules, Told, best_fit, count_costs, network_priors, variance_of
+from glint.runtime.templates import Bank, arrangements
 from glint.types import TargetFlag, Targets
 
 _WINDOW = 7  # px; what a cluster within about a pixel lights
@@ -44,9 +34,61 @@ _REACH = 2.0  # px; a candidate farther from the window's middle needs the whole
 _LIGHT = 5.0  # sigma of the PSF beyond which a target's light is nothing
 _MUCH_BETTER = 0.5  # share of the matrix's variance below which the network's spread replaces it
 _RIVAL = 2.0  # log likelihood ratio below which a count is ambiguous
+_SURE = 0.98  # probability of a count beyond which no other is tried
+_WELL_KNOWN = 0.05  # relative deviation of the radiance that tells 5 targets from 6
+_COLUMNS = 7  # x, y, radiance, their standard deviations, score
+
+_SATURATED, _NOT_CONVERGED = int(TargetFlag.SATURATED), int(TargetFlag.NOT_CONVERGED)
+_COUNT_AMBIGUOUS, _EXTENDED = int(TargetFlag.COUNT_AMBIGUOUS), int(TargetFlag.EXTENDED)
 
 RadiancePrior = tuple[float, float] | Literal["card"] | None
 """Mean and standard deviation in DN, or those of the model's card, or nothing known."""
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """What is known beforehand, and how long to try.
+
+    Attributes:
+        radiance: mean and standard deviation of a target's radiance, DN, or None if unknown.
+        max_targets: most targets in a patch.
+        separation: two targets nearer than this are one, pixels; two thirds of it where the radiance
+            is known, because noise moves true pairs together and the radiance tells them from one.
+        noise_floor: least noise to assume, DN (quantisation to whole numbers alone is 0.29); a tenth of
+            it for patches of other numbers whose noise is not given.
+        background_share: standard deviation of the residual background over the patch's peak; of
+            its slope per pixel, a fifth of that.
+        sigma_sd: standard deviation of the PSF's sigma from patch to patch, pixels; 0 holds it fixed.
+        trust: width of the prior over the spread that the network predicts; infinity for no prior.
+        iterations: Levenberg-Marquardt steps of a fit, at most.
+        rounds: times that the number of targets may change by one.
+        restarts: starts per number of targets from rendered arrangements where the fit is poor.
+        misfit: share of the patch's energy that the model may leave unexplained; beyond it the
+            spot is not made of point targets. A quarter of it must do where all ``max_targets``
+            are used: many points can imitate anything.
+    """
+
+    radiance: tuple[float, float] | None = None
+    max_targets: int = SLOTS
+    separation: float = 0.45
+    noise_floor: float = 0.3
+    background_share: float = 0.01
+    sigma_sd: float = 0.0
+    trust: float = 1.2
+    iterations: int = 15
+    rounds: int = 2
+    restarts: int = 3
+    misfit: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_targets <= SLOTS:
+            raise InputError(f"RefineConfig.max_targets: expected 1 to {SLOTS}, got {self.max_targets}")
+        if not 0 <= self.restarts <= 100 or self.rounds < 0 or self.iterations < 1:
+            raise InputError("RefineConfig: expected restarts 0 to 100, rounds >= 0 and iterations >= 1")
+        if not (self.trust > 0 and self.sigma_sd >= 0 and self.background_share > 0):
+            raise InputError("RefineConfig: expected trust and background_share > 0 and sigma_sd >= 0")
+        if self.radiance is not None and not (self.radiance[0] > 0 and self.radiance[1] > 0):
+            raise InputError(f"RefineConfig.radiance: expected positive mean and deviation, got {self.radiance}")
 
 
 def refine_config(
@@ -87,34 +129,45 @@ def refine(
         of the posterior, and flags.
     """
     config = config or RefineConfig()
-    image = np.asarray(patches, dtype=np.float32)
-    n = image.shape[1]
-    limit = np.broadcast_to(np.asarray(np.inf if full_scale is None else full_scale, dtype=np.float32), image.shape)
-    mask = np.ones(image.shape, dtype=bool) if valid is None else valid
-    candidates = _within(candidates, mask)
+    image = np.ascontiguousarray(patches, dtype=np.float64)
+    limit = np.broadcast_to(np.asarray(np.inf if full_scale is None else full_scale, dtype=np.float64), image.shape)
+    if valid is None:
+        valid = np.ones(image.shape, dtype=bool)
+    else:
+        candidates = _within(candidates, valid)
+    noises = np.full(len(image), np.nan if noise is None else noise, dtype=np.float64)
     count = np.minimum(candidates.count(), config.max_targets)
-    used = np.arange(SLOTS) < count[:, None]
-    sd, plane, plane_sd = _surroundings(image, candidates, used, psf, mask & (image < limit), noise, config)
-    whole = Problem(image, sd, limit, mask)
-    size = min(_WINDOW, n)
-    left, top, wide = _windows(candidates, used, size, n)
-    parts = []
-    for rows, w in ((np.flatnonzero(~wide & (count > 0)), size), (np.flatnonzero(wide & (count > 0)), n)):
-        if not len(rows):
-            continue
-        x, y = (left[rows], top[rows]) if w < n else (np.zeros(len(rows), dtype=np.int64),) * 2
-        problem = whole.rows(rows)
-        if w < n:
-            cut = {name: crop_patches(getattr(problem, name), x, y, w) for name in ("image", "full_scale", "valid")}
-            problem = replace(problem, **cut)
-        # The plane is about the middle of the patch; this is its level at the middle of the window.
-        level = plane[rows, 0] + plane[rows, 1] * (x + (w - n) / 2) + plane[rows, 2] * (y + (w - n) / 2)
-        own = candidates.rows(rows).moved(-x, -y)
-        search = Search(problem, own, np.column_stack([level, plane[rows, 1:]]), plane_sd[rows], psf, config)
-        fit, margin = search.best(used[rows])
-        parts.append(_targets(problem, fit, margin, config, rows, x, y))
-    targets = Targets.concatenate(parts)
-    return targets.select(np.lexsort((targets.x, targets.blob)))
+    told = np.stack([getattr(candidates, name) for name in Told._fields]).astype(np.float64)
+    limits = (config.noise_floor, config.background_share, config.misfit)
+    number, values, flags = _refine_all(
+        image, noises, np.ascontiguousarray(limit), np.ascontiguousarray(valid), told, count, _rules(psf, config),
+        limits, arrangements(psf.sigma),
+    )  # fmt: skip
+    blob, slot = np.nonzero(np.arange(SLOTS) < number[:, None])
+    x, y, radiance, sigma_x, sigma_y, sigma_radiance, score = values[blob, slot].T
+    return Targets(x, y, radiance, sigma_x, sigma_y, sigma_radiance, blob, score, flags[blob])
+
+
+def prepare_refinement(psf: Psf) -> None:
+    """Compile it, render the arrangements, and whatever else the first patch would wait for."""
+    patch = psf.render([[3.0, 3.4]], [[3.0, 3.5]], 100.0, (9, 9))
+    columns = [np.full((1, SLOTS + 1), v, dtype=np.float32) for v in (0.0, 3.0, 3.0, 100.0, 0.1, 0.1, 10.0)]
+    columns[0][0, 0] = 1.0
+    refine(patch, Candidates(*columns), psf, noise=1.0)
+
+
+def _rules(psf: Psf, config: RefineConfig) -> Rules:
+    known = config.radiance is not None
+    mean, sd = config.radiance or (0.0, np.inf)
+    # A radiance that is known well strains where the count is wrong: then only poor fits need another one.
+    sure = 0.5 if known and sd < _WELL_KNOWN * mean else _SURE
+    return Rules(
+        sigma=float(psf.sigma), sigma_information=float(config.sigma_sd**-2.0 if config.sigma_sd else np.inf),
+        radiance=float(mean), radiance_information=float(sd**-2.0),
+        separation=float(config.separation * (2 / 3 if known else 1.0)), doubt=-math.log(sure),
+        trust=float(config.trust), max_targets=int(config.max_targets), iterations=int(config.iterations),
+        rounds=int(config.rounds), restarts=int(config.restarts),
+    )  # fmt: skip
 
 
 def _within(candidates: Candidates, valid: BoolArray) -> Candidates:
@@ -127,113 +180,206 @@ def _within(candidates: Candidates, valid: BoolArray) -> Candidates:
     return Candidates(**{name: np.take_along_axis(value, order, axis=1) for name, value in columns.items()})
 
 
-def _windows(
-    candidates: Candidates, used: BoolArray, size: int, n: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], BoolArray]:
-    """First column and row of a window about the candidates of each patch, and which do not fit into it."""
-    first, wide, seen = [], np.zeros(len(used), dtype=bool), used.any(axis=1)
-    for position in (candidates.x[:, :SLOTS], candidates.y[:, :SLOTS]):
-        low = np.where(seen, np.where(used, position, np.inf).min(axis=1), (n - 1) / 2)
-        high = np.where(seen, np.where(used, position, -np.inf).max(axis=1), (n - 1) / 2)
-        start = np.clip(np.round((low + high) / 2 - (size - 1) / 2), 0, n - size).astype(np.int64)
-        wide |= (low < start + 0.5) | (high > start + size - 1.5) | (high - low > 2 * _REACH)
-        first.append(start)
-    return first[0], first[1], wide & (n > size)
-
-
-def _surroundings(
-    image: Array,
-    candidates: Candidates,
-    used: BoolArray,
-    psf: Psf,
+@compiled
+def _refine_all(
+    images: Array,
+    noises: Array,
+    full_scale: Array,
     valid: BoolArray,
-    noise: ArrayLike | None,
-    config: RefineConfig,
-) -> tuple[Array, NDArray[np.float64], NDArray[np.float64]]:
+    told: Array,
+    counts: NDArray[np.int64],
+    rules: Rules,
+    limits: tuple[float, float, float],
+    bank: Bank,
+) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
+    """Number of targets ``[N]``, their values ``[N, SLOTS, 7]`` in order of x, and flags ``[N]`` of all patches."""
+    number, flags = np.zeros(len(images), dtype=np.int64), np.zeros(len(images), dtype=np.int64)
+    values = np.zeros((len(images), SLOTS, _COLUMNS))
+    for i in range(len(images)):
+        if counts[i] > 0:
+            word = Told(
+                told[0, i].copy(), told[1, i].copy(), told[2, i].copy(), told[3, i], told[4, i], told[5, i], told[6, i]
+            )
+            whole = Patch(images[i], noises[i], full_scale[i], valid[i])
+            number[i], flags[i] = _refine_one(whole, word, counts[i], rules, limits, bank, values[i])
+    return number, values, flags
+
+
+@compiled
+def _refine_one(
+    whole: Patch,
+    told: Told,
+    count: int,
+    rules: Rules,
+    limits: tuple[float, float, float],
+    bank: Bank,
+    values: Array,
+) -> tuple[int, int]:
+    """Number of targets and flags of one patch; fills in their values ``[SLOTS, 7]``."""
+    noise_floor, background_share, misfit = limits
+    noise, plane, plane_sd = _surroundings(whole, told, count, rules.sigma, noise_floor, background_share)
+    n = whole.image.shape[0]
+    left, top, size = _window(told, count, n)
+    if size < n:
+        told.x[:] -= left
+        told.y[:] -= top
+        # The plane is about the middle of the patch; this is its level at the middle of the window.
+        plane[0] += plane[1] * (left + (size - n) / 2) + plane[2] * (top + (size - n) / 2)
+    part = (slice(top, top + size), slice(left, left + size))
+    patch = Patch(whole.image[part].copy(), noise, whole.full_scale[part].copy(), whole.valid[part].copy())
+    middle, unused = np.empty(size), np.empty(size)
+    pixel_profile(float(size // 2), rules.sigma, middle, unused, unused)
+    faint = noise / (middle**2).sum()
+    case = Case(patch, told, plane, plane_sd**-2.0, count_costs(told.presence), faint, rules)
+    fit, margin = best_fit(case, count, bank)
+    number, flags = _judged(case, fit, margin, misfit)
+    _fill_in(case, fit, number, left, top, values)
+    return number, flags
+
+
+@compiled
+def _surroundings(
+    patch: Patch, told: Told, count: int, sigma: float, noise_floor: float, background_share: float
+) -> tuple[float, Array, Array]:
     """Noise, background plane and the plane's uncertainty from the pixels that no candidate lights.
 
     Returns:
-        noise ``[N]``; level and slopes about the middle of the patch ``[N, 3]``; their standard
-        deviations.
+        noise; level and slopes about the middle of the patch ``[3]``; their standard deviations.
     """
-    n = image.shape[1]
-    steps = np.arange(n, dtype=np.float32)
-    x, y = (np.where(used, v[:, :SLOTS], np.inf) for v in (candidates.x, candidates.y))
-    square = [(steps - v[..., None]) ** 2 for v in (x, y)]  # [N, SLOTS, n]
-    # Distance to the nearest candidate on each axis would be too wide a box: the nearest of all is exact.
-    near = (square[1][..., None] + square[0][:, :, None]).min(axis=1) < (_LIGHT * psf.sigma) ** 2
-    dark = valid & ~near
-    weight = dark.astype(np.float64)
-    basis = plane_basis(n)
-    for _ in range(2):  # once more without what sticks out: the light of something else
-        plane, inverse = fit_plane(image, weight)
-        rest = image - (plane @ basis).reshape(image.shape)
-        pixels = weight.sum(axis=(1, 2))
-        spread = np.sqrt((weight * rest**2).sum(axis=(1, 2)) / np.maximum(pixels - PLANE, 1))
-        weight = dark & (np.abs(rest) <= 3 * spread[:, None, None] + 1e-6)
-        weight = weight.astype(np.float64)
-    numbers = (image == np.round(image)).all(axis=(1, 2)) | (noise is not None)
-    floor = np.where(numbers, config.noise_floor, 0.1 * config.noise_floor)
+    n = patch.image.shape[0]
+    dark = np.empty((n, n), dtype=np.bool_)
+    numbers = not np.isnan(patch.noise)
+    whole = True
+    for row in range(n):
+        for column in range(n):
+            value = patch.image[row, column]
+            whole = whole and value == np.round(value)
+            lit = False
+            for k in range(count):
+                lit |= (told.x[k] - column) ** 2 + (told.y[k] - row) ** 2 < (_LIGHT * sigma) ** 2
+            dark[row, column] = patch.valid[row, column] and value < patch.full_scale[row, column] and not lit
+    used = dark.copy()
+    plane, inverse, spread, pixels = _plane(patch.image, used)
+    for row in range(n):  # once more without what sticks out: the light of something else
+        for column in range(n):
+            x, y = column - (n - 1) / 2, row - (n - 1) / 2
+            rest = patch.image[row, column] - plane[0] - plane[1] * x - plane[2] * y
+            used[row, column] = dark[row, column] and abs(rest) <= 3 * spread + 1e-6
+    plane, inverse, spread, pixels = _plane(patch.image, used)
+    floor = noise_floor if whole or numbers else 0.1 * noise_floor
     known = pixels >= 4 * PLANE
-    sd = np.maximum(np.where(known, spread, 0.0) if noise is None else np.asarray(noise), floor)
-    slack = config.background_share * np.maximum(image.max(axis=(1, 2), initial=0.0), 10 * sd)
-    plane_sd = slack[:, None] * np.array([1.0, 0.2, 0.2])
-    measured = sd[:, None] * np.sqrt(np.diagonal(inverse, axis1=1, axis2=2))
-    plane = np.where(known[:, None], plane, 0.0)
-    return sd.astype(np.float32), plane, np.where(known[:, None], np.hypot(plane_sd, measured), 3 * plane_sd)
+    noise = max(patch.noise if numbers else (spread if known else 0.0), floor)
+    slack = background_share * max(patch.image.max(), 10 * noise)
+    plane_sd = np.array([slack, 0.2 * slack, 0.2 * slack])
+    if not known:
+        return noise, np.zeros(PLANE), 3 * plane_sd
+    for i in range(PLANE):
+        plane_sd[i] = math.hypot(plane_sd[i], noise * math.sqrt(inverse[i, i]))
+    return noise, plane, plane_sd
 
 
-def _uncertainty(fit: Fit, config: RefineConfig) -> NDArray[np.float64]:
-    """Standard deviation of x, y and radiance of every slot, ``[M, 3 SLOTS]``.
+@compiled
+def _plane(image: Array, used: BoolArray) -> tuple[Array, Array, float, int]:
+    """Plane about the middle through the used pixels, inverse of its normal matrix, what it leaves, and their number."""
+    n = image.shape[0]
+    matrix, right, term, square, pixels = np.zeros((PLANE, PLANE)), np.zeros(PLANE), np.ones(PLANE), 0.0, 0
+    for row in range(n):
+        for column in range(n):
+            if used[row, column]:
+                term[1], term[2] = column - (n - 1) / 2, row - (n - 1) / 2
+                for i in range(PLANE):
+                    right[i] += term[i] * image[row, column]
+                    for j in range(PLANE):
+                        matrix[i, j] += term[i] * term[j]
+                square += image[row, column] ** 2
+                pixels += 1
+    inverse = np.linalg.inv(matrix + 1e-9 * np.eye(PLANE))
+    plane = inverse @ right
+    left = max(square - (plane * right).sum(), 0.0)
+    return plane, inverse, math.sqrt(left / max(pixels - PLANE, 1)), pixels
+
+
+@compiled
+def _window(told: Told, count: int, n: int) -> tuple[int, int, int]:
+    """First column, first row and size of a window about the candidates; the whole patch if they do not fit into it."""
+    size = min(_WINDOW, n)
+    left, column_fits = _side(told.x[:count], size, n)
+    top, row_fits = _side(told.y[:count], size, n)
+    return (left, top, size) if column_fits and row_fits else (0, 0, n)
+
+
+@compiled
+def _side(position: Array, size: int, n: int) -> tuple[int, bool]:
+    low, high = position.min(), position.max()
+    start = min(max(int(np.round((low + high) / 2 - (size - 1) / 2)), 0), n - size)
+    fits = low >= start + 0.5 and high <= start + size - 1.5 and high - low <= 2 * _REACH
+    return start, fits
+
+
+@compiled
+def _judged(case: Case, fit: Fit, margin: float, misfit: float) -> tuple[int, int]:
+    """Number of targets, 0 where a patch without any explains it as well, and flags."""
+    patch, number, theta = case.patch, targets_of(fit.theta), fit.theta
+    size = patch.image.shape[0]
+    without, energy, saturated = 0.0, 0.0, False
+    for row in range(size):
+        for column in range(size):
+            if patch.valid[row, column]:
+                value = patch.image[row, column]
+                energy += value**2
+                if value >= patch.full_scale[row, column]:
+                    saturated = True
+                else:
+                    x, y = column - (size - 1) / 2, row - (size - 1) / 2
+                    plane = theta[3 * number] + theta[3 * number + 1] * x + theta[3 * number + 2] * y
+                    without += ((value - plane) / patch.noise) ** 2
+    allowed = misfit * (0.25 if number == case.rules.max_targets else 1.0) * energy
+    flags = 0
+    if saturated:
+        flags |= _SATURATED
+    if not fit.converged:
+        flags |= _NOT_CONVERGED
+    if margin < _RIVAL:
+        flags |= _COUNT_AMBIGUOUS
+    if (fit.misfit - fit.counted) * patch.noise**2 > allowed:
+        flags |= _EXTENDED
+    nothing = number == 1 and not saturated and without - fit.misfit < 3 * math.log(fit.counted + 1)
+    return (0 if nothing else number), flags
+
+
+@compiled
+def _fill_in(case: Case, fit: Fit, number: int, left: int, top: int, values: Array) -> None:
+    """The targets of a fit as rows in order of x, in patch pixels."""
+    if number == 0:
+        return
+    variance = _uncertainty(fit, case.rules)
+    # The order of the targets is best by the whole posterior, double counting and all.
+    posterior = variance_of(fit, np.zeros(len(fit.information)))
+    order = np.argsort(fit.theta[:number])
+    for row in range(number):
+        k = order[row]
+        values[row, 0], values[row, 1] = fit.theta[k] + left, fit.theta[number + k] + top
+        values[row, 2] = fit.theta[2 * number + k]
+        for axis in range(3):
+            values[row, 3 + axis] = math.sqrt(variance[axis * number + k])
+        score = math.exp(-(posterior[k] + posterior[number + k]) / 0.01)
+        values[row, 6] = 0.0 if np.isnan(score) else score
+
+
+@compiled
+def _uncertainty(fit: Fit, rules: Rules) -> Array:
+    """Variances of the parameters of the targets, ``[3 K]``.
 
     The network and the fit look at the same data: their information does not add up. What counts is
     the better one: the normal matrix without the network's priors, or what the network predicts.
     """
-    told = np.s_[:, : (2 if config.radiance is not None else 3) * SLOTS]
-    priors = np.zeros(fit.information.shape[:2])
-    priors[told] = prior_weights(fit.start, fit.theta)[0][told]
-    variance = variance_of(fit, priors)
-    information = fit.start.information[told]
-    predicted = 1 / np.where(information > 0, information, np.nan) / config.trust**2
-    # Where both are about as good, the network's word is only its guess of what the matrix knows.
-    better = np.isnan(variance[told]) | (predicted < _MUCH_BETTER * variance[told])
-    variance[told] = np.where(better, predicted, variance[told])
-    return np.sqrt(variance)
-
-
-def _targets(
-    problem: Problem,
-    fit: Fit,
-    margin: Array,
-    config: RefineConfig,
-    blob: NDArray[np.int64],
-    left: NDArray[np.int64],
-    top: NDArray[np.int64],
-) -> Targets:
-    """All fits as rows, in patch pixels; uncertainties from the inverse of the normal matrix."""
-    sigma = _uncertainty(fit, config)
-    # The order of the targets is best by the whole posterior, double counting and all.
-    order = variance_of(fit)
-    score = np.nan_to_num(np.exp(-(order[X] + order[Y]) / 0.01))
-    alone = problem.image - (fit.theta[BACKGROUND] @ plane_basis(problem.image.shape[1])).reshape(problem.image.shape)
-    below = problem.valid & (problem.image < problem.full_scale)
-    without = (np.where(below, alone, 0) ** 2).sum(axis=(1, 2)) / problem.noise**2
-    saturated = (problem.valid & (problem.image >= problem.full_scale)).any(axis=(1, 2))
-    # A patch without any target explains it as well.
-    nothing = (fit.number == 1) & ~saturated & (without - fit.misfit < 3 * np.log(fit.counted + 1))
-    energy = (np.where(problem.valid, problem.image, 0) ** 2).sum(axis=(1, 2))
-    allowed = config.misfit * np.where(fit.number == config.max_targets, 0.25, 1.0) * energy
-    conditions = {
-        TargetFlag.SATURATED: saturated,
-        TargetFlag.NOT_CONVERGED: ~fit.converged,
-        TargetFlag.COUNT_AMBIGUOUS: margin < _RIVAL,
-        TargetFlag.EXTENDED: (fit.misfit - fit.counted) * problem.noise**2 > allowed,
-    }
-    flags = sum((int(flag) * here for flag, here in conditions.items()), np.zeros(len(blob), dtype=np.int64))
-    row, slot = np.nonzero(fit.start.used & ~nothing[:, None])
-    sx, sy, ss = (sigma[row, axis * SLOTS + slot] for axis in range(3))
-    x, y, radiance = (fit.theta[row, axis * SLOTS + slot].astype(np.float64) for axis in range(3))
-    return Targets(
-        x=x + left[row], y=y + top[row], radiance=radiance, sigma_x=sx, sigma_y=sy, sigma_radiance=ss, blob=blob[row],
-        score=score[row, slot], flags=flags[row],
-    )  # fmt: skip
+    axes = 2 if rules.radiance_information > 0 else 3
+    number = targets_of(fit.theta)
+    variance = variance_of(fit, network_priors(fit, axes))
+    for i in range(axes * number):
+        if fit.start.information[i] > 0:
+            predicted = 1 / (fit.start.information[i] * rules.trust**2)
+            # Where both are about as good, the network's word is only its guess of what the matrix knows.
+            if np.isnan(variance[i]) or predicted < _MUCH_BETTER * variance[i]:
+                variance[i] = predicted
+    return variance[: 3 * number]

@@ -8,24 +8,54 @@ ended in a poor minimum.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.crop import recentre
+from glint.crop import CENTROID_LEVEL
 from glint.optics import Psf
 from glint.patches import draw_offsets
+from glint.runtime.compiled import compiled
 
-Array = NDArray[np.float32]
+Array = NDArray[np.float64]
 
 TEMPLATE_SIZE = 7  # px; a cluster within one pixel leaves nothing beyond
 _NUMBER = {1: 200, 2: 800, 3: 1500, 4: 4000, 5: 6000}
 _SEPARATION = 0.48  # px; a little less than the least separation that the benchmark has
 
 
-@lru_cache(maxsize=16)
-def _bank(sigma: float, count: int) -> tuple[Array, Array, Array]:
-    """Positions ``[T, K, 2]`` about the middle, images of unit norm ``[T, w^2]``, and their norms ``[T]``."""
+class Bank(NamedTuple):
+    """Arrangements of T sets of targets, those of K targets in the rows from ``first[K]`` to ``first[K + 1]``.
+
+    Attributes:
+        first: ``[7]``.
+        positions: about the middle, px, ``[T, 5, 2]``; those of unused slots are 0.
+        images: rendered, of unit norm, ``float32 [T, w^2]``.
+        norms: of the images of unit radiances ``[T]``.
+    """
+
+    first: NDArray[np.int64]
+    positions: Array
+    images: NDArray[np.float32]
+    norms: Array
+
+
+@lru_cache(maxsize=4)
+def arrangements(sigma: float) -> Bank:
+    """The bank for a PSF; it takes a part of a second the first time."""
+    positions, images, norms = [], [], []
+    for count in _NUMBER:
+        places, image, norm = _rendered(sigma, count)
+        positions.append(np.pad(places, ((0, 0), (0, len(_NUMBER) - count), (0, 0))))
+        images.append(image)
+        norms.append(norm)
+    first = np.concatenate([[0, 0], np.cumsum(list(_NUMBER.values()))])
+    return Bank(first, np.concatenate(positions), np.concatenate(images), np.concatenate(norms))
+
+
+def _rendered(sigma: float, count: int) -> tuple[Array, NDArray[np.float32], Array]:
+    """Positions ``[T, K, 2]``, images and norms of the arrangements of K targets."""
     rng = np.random.default_rng(count)
     number = _NUMBER[count]
     offsets = draw_offsets(np.full(number, count), _SEPARATION, rng)[:, :count]
@@ -34,34 +64,55 @@ def _bank(sigma: float, count: int) -> tuple[Array, Array, Array]:
     shape = (TEMPLATE_SIZE, TEMPLATE_SIZE)
     images = Psf(sigma).render(positions[..., 0] + middle, positions[..., 1] + middle, 1.0, shape).reshape(number, -1)
     norms = np.linalg.norm(images, axis=1)
-    return tuple(v.astype(np.float32) for v in (positions, images / norms[:, None], norms))
+    return positions, (images / norms[:, None]).astype(np.float32), norms
 
 
-def prepare_arrangements(psf: Psf) -> None:
-    """Render all of them, which takes a part of a second, before the first patch that needs them."""
-    for count in _NUMBER:
-        _bank(psf.sigma, count)
-
-
-def nearest_arrangements(patches: Array, psf: Psf, count: int, number: int) -> tuple[Array, Array, Array]:
-    """The arrangements of ``count`` targets that correlate best with each patch.
+@compiled
+def nearest_arrangements(spot: Array, bank: Bank, count: int, number: int) -> Array:
+    """The arrangements of ``count`` targets that correlate best with a patch, the best first.
 
     Args:
-        patches: ``float32 [N, n, n]``, DN, with n >= 7.
-        psf: the optics.
+        spot: ``[n, n]``, DN above the background, with n >= 7.
+        bank: of the optics.
         count: targets, 1 to 5.
-        number: arrangements per patch, S.
+        number: arrangements, S.
 
     Returns:
-        x, y and radiance, each ``[N, S, count]``, patch pixels and DN.
+        x, y and radiance ``[S, 3, count]``, patch pixels and DN.
     """
-    positions, images, norms = _bank(psf.sigma, count)
-    windows, left, top = recentre(patches, TEMPLATE_SIZE)
-    flat = windows.reshape(len(patches), -1).astype(np.float32)
-    correlation = flat @ images.T  # [N, T]
-    best = np.argpartition(-correlation, number - 1, axis=1)[:, :number]
-    scale = np.maximum(np.take_along_axis(correlation, best, axis=1) / norms[best], 1e-6)
+    left, top = _window_on_spot(spot)
+    window = np.empty(TEMPLATE_SIZE * TEMPLATE_SIZE, dtype=np.float32)
+    for row in range(TEMPLATE_SIZE):
+        for column in range(TEMPLATE_SIZE):
+            window[row * TEMPLATE_SIZE + column] = spot[top + row, left + column]
+    begin, end = bank.first[count], bank.first[count + 1]
+    correlation = bank.images[begin:end] @ window
+    places = np.empty((number, 3, count))
     middle = (TEMPLATE_SIZE - 1) / 2
-    x = positions[best, :, 0] + np.float32(middle) + left[:, None, None].astype(np.float32)
-    y = positions[best, :, 1] + np.float32(middle) + top[:, None, None].astype(np.float32)
-    return x, y, np.broadcast_to(scale[..., None], x.shape)
+    for s in range(number):
+        best = int(np.argmax(correlation))
+        scale = max(correlation[best] / bank.norms[begin + best], 1e-6)
+        for k in range(count):
+            places[s, 0, k] = bank.positions[begin + best, k, 0] + middle + left
+            places[s, 1, k] = bank.positions[begin + best, k, 1] + middle + top
+            places[s, 2, k] = scale
+        correlation[best] = -np.inf
+    return places
+
+
+@compiled
+def _window_on_spot(spot: Array) -> tuple[int, int]:
+    """First column and row of the window that is centred on the centroid of what stands out."""
+    size = spot.shape[0]
+    if size == TEMPLATE_SIZE:
+        return 0, 0
+    floor, total, column, row = CENTROID_LEVEL * spot.max(), 1e-12, 0.0, 0.0
+    for i in range(size):
+        for j in range(size):
+            weight = max(spot[i, j] - floor, 0.0)
+            total += weight
+            column += weight * j
+            row += weight * i
+    half, last = (TEMPLATE_SIZE - 1) / 2, size - TEMPLATE_SIZE
+    left, top = round(column / total - half), round(row / total - half)
+    return min(max(int(left), 0), last), min(max(int(top), 0), last)

@@ -17,8 +17,7 @@ from glint.cards import UnmixerSpec
 from glint.errors import InputError
 from glint.optics import Psf
 from glint.patches import CONDITIONS, simulate_patches
-from glint.runtime.refine import refine, refine_config
-from glint.runtime.search import RefineConfig
+from glint.runtime.refine import RefineConfig, refine, refine_config
 from glint.types import TargetFlag, Targets
 
 PSF = Psf(0.5)
