@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glint.compiled import compiled
 from glint.errors import InputError
-from glint.optics import cell_centre
+from glint.optics import FloatArray, cell_centre
 
 SLOTS = 6  # one more than the targets of a patch, so that a doubtful sixth is seen
 _CELLS = 24  # most probable cells that are looked at; 5 targets on borders of cells touch 20
@@ -46,7 +48,7 @@ class Candidates:
 
         Where none is but one might be, it is 1: somebody cut the patch out for a reason.
         """
-        return np.maximum((self.presence > 0.5).sum(axis=1), self.presence[:, 0] > _SEEN)
+        return _present_in_each(self.presence)
 
     def rows(self, index: NDArray[Any]) -> Candidates:
         """The patches that an index names."""
@@ -59,6 +61,23 @@ class Candidates:
             "y": self.y + np.asarray(dy, dtype=np.float32)[:, None],
         }
         return replace(self, **shift)
+
+
+@compiled
+def present(presence: NDArray[Any]) -> int:
+    """:meth:`Candidates.count` of one patch, ``[SLOTS]``."""
+    number = 0
+    for p in presence:
+        number += p > 0.5
+    return max(number, 1 if np.float32(presence[0]) > np.float32(_SEEN) else 0)
+
+
+@compiled
+def _present_in_each(presence: Array) -> NDArray[np.int64]:
+    number = np.empty(len(presence), dtype=np.int64)
+    for i in range(len(presence)):
+        number[i] = present(presence[i])
+    return number
 
 
 def find_candidates(presence: Array, offset: Array, radiance: Array, spread: Array, c: int) -> Candidates:
@@ -82,32 +101,79 @@ def find_candidates(presence: Array, offset: Array, radiance: Array, spread: Arr
             f"find_candidates: expected presence and radiance [N, 1, g, g], offset [N, 2, g, g], spread [N, 3, g, g], "
             f"got {presence.shape}, {radiance.shape}, {offset.shape}, {spread.shape}"
         )
-    flat = presence.reshape(number, side * side)
-    cells = np.argpartition(flat, -_CELLS, axis=1)[:, -_CELLS:] if side * side > _CELLS else None
-    index = np.broadcast_to(np.arange(side * side), flat.shape) if cells is None else cells
-    each = np.arange(number)
-    rows = each[:, None]
-    offsets, spreads = offset.reshape(number, 2, side * side), spread.reshape(number, 3, side * side)
-    # [7, N, M]: the values and variances of x, y, radiance of every cell, and its probability.
-    value = np.stack([
-        offsets[rows, 0, index] + cell_centre(index % side, c).astype(np.float32),
-        offsets[rows, 1, index] + cell_centre(index // side, c).astype(np.float32),
-        radiance.reshape(number, side * side)[rows, index],
-    ])  # fmt: skip
-    variance = np.stack([spreads[rows, axis, index] for axis in range(3)]) ** 2
-    left = flat[rows, index]
-    gap = value[:2, :, :, None] - value[:2, :, None]
-    same = (gap**2).sum(axis=0) < _SAME**2  # [N, M, M]
-    members = np.zeros((SLOTS, *left.shape), dtype=np.float32)
-    for slot in range(SLOTS):
-        members[slot] = np.where(same[each, left.argmax(axis=1)], left, 0.0)
-        left = np.where(members[slot] > 0, 0.0, left)
-    total = members.sum(axis=2)  # [SLOTS, N]
-    weight = members / np.maximum(total, 1e-12)[..., None]
-    mean = (weight * value[:, None]).sum(axis=3)  # [3, SLOTS, N]
-    spread_out = (weight * (variance[:, None] + (value[:, None] - mean[..., None]) ** 2)).sum(axis=3)
-    found = np.concatenate([np.minimum(total, 1.0)[None], mean, spread_out]).swapaxes(1, 2)
-    order = np.argsort(-found[0], axis=1, kind="stable")
-    found = found[:, rows, order]
-    found[4:] = np.sqrt(found[4:])
+    flat, shine, offsets, spreads = (
+        np.ascontiguousarray(a, dtype=np.float32).reshape(*shape, side * side)
+        for a, shape in ((presence, (number,)), (radiance, (number,)), (offset, (number, 2)), (spread, (number, 3)))
+    )
+    found = np.zeros((7, number, SLOTS), dtype=np.float32)
+    centres = cell_centre(np.arange(side), c)
+    _read_patches(flat, offsets, shine, spreads, centres, found)
     return Candidates(*found)
+
+
+@compiled
+def _read_patches(flat: Array, offsets: Array, shine: Array, spreads: Array, centres: FloatArray, found: Array) -> None:
+    """Fill in the candidates ``[7, N, SLOTS]`` of maps whose cells are one axis, the last."""
+    for i in range(len(flat)):
+        _read_patch(flat[i], offsets[i], shine[i], spreads[i], centres, found[:, i])
+
+
+@compiled
+def _read_patch(
+    presence: Array, offset: Array, shine: Array, spread: Array, centres: FloatArray, found: Array
+) -> None:
+    """Fill in the candidates ``[7, SLOTS]`` of one patch."""
+    cells = _most_probable(presence)
+    number, side = len(cells), len(centres)
+    left, value, variance = np.empty(number), np.empty((3, number)), np.empty((3, number))
+    for i in range(number):
+        cell = cells[i]
+        left[i] = presence[cell]
+        value[0, i] = offset[0, cell] + centres[cell % side]
+        value[1, i] = offset[1, cell] + centres[cell // side]
+        value[2, i] = shine[cell]
+        for axis in range(3):
+            variance[axis, i] = spread[axis, cell] ** 2
+    totals, rows = np.zeros(SLOTS), np.zeros((7, SLOTS))
+    for slot in range(SLOTS):
+        leader = int(np.argmax(left))
+        if not left[leader] > 0:
+            break
+        x, y = value[0, leader], value[1, leader]
+        mean, square = np.zeros(3), np.zeros(3)
+        for i in range(number):
+            if left[i] > 0 and (value[0, i] - x) ** 2 + (value[1, i] - y) ** 2 < _SAME**2:
+                totals[slot] += left[i]
+                for axis in range(3):
+                    # About the leader: squares of large numbers would lose digits.
+                    off = value[axis, i] - value[axis, leader]
+                    mean[axis] += left[i] * off
+                    square[axis] += left[i] * (variance[axis, i] + off * off)
+                if i != leader:
+                    left[i] = 0.0
+        left[leader] = 0.0
+        rows[0, slot] = min(totals[slot], 1.0)
+        for axis in range(3):
+            off = mean[axis] / totals[slot]
+            rows[1 + axis, slot] = value[axis, leader] + off
+            rows[4 + axis, slot] = math.sqrt(max(square[axis] / totals[slot] - off * off, 0.0))
+    order = np.argsort(-rows[0], kind="mergesort")
+    for slot in range(SLOTS):
+        found[:, slot] = rows[:, order[slot]]
+
+
+@compiled
+def _most_probable(presence: Array) -> NDArray[np.int64]:
+    """The cells that are looked at, the most probable first."""
+    number = min(_CELLS, len(presence))
+    cells, filled = np.zeros(number, dtype=np.int64), 0
+    for cell in range(len(presence)):
+        if filled == number and presence[cell] <= presence[cells[number - 1]]:
+            continue
+        place = min(filled, number - 1)
+        while place > 0 and presence[cells[place - 1]] < presence[cell]:
+            cells[place] = cells[place - 1]
+            place -= 1
+        cells[place] = cell
+        filled = min(filled + 1, number)
+    return cells

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glint.compiled import compiled
 from glint.errors import InputError
 
 CENTROID_LEVEL = 0.2  # share of the peak below which pixels are noise to the centroid
@@ -80,14 +81,48 @@ def recentre(
         zero = np.zeros(len(patches), dtype=np.int64)
         return patches, zero, zero
     image = patches if patches.ndim == 3 else patches[:, 0]
-    above = image - border_level(image)[:, None, None]
-    weight = np.maximum(above - CENTROID_LEVEL * above.max(axis=(1, 2), keepdims=True), 0)
-    weight += 1e-6 * np.abs(above).max(axis=(1, 2), keepdims=True) + 1e-12  # a flat patch is cut in its middle
-    total = weight.sum(axis=(1, 2))
-    steps = np.arange(n)
-    first = [(weight.sum(axis=axis) @ steps) / total - (size - 1) / 2 for axis in (1, 2)]
-    left, top = (np.clip(np.round(f), 0, n - size).astype(np.int64) for f in first)
+    left, top = _windows_on_spots(np.ascontiguousarray(image, dtype=np.float64), size)
     if patches.ndim == 3:
         return crop_patches(patches, left, top, size), left, top
     channels = [crop_patches(patches[:, c], left, top, size) for c in range(patches.shape[1])]
     return np.stack(channels, axis=1), left, top
+
+
+@compiled
+def _windows_on_spots(
+    patches: NDArray[np.float64], size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    left, top = np.empty(len(patches), dtype=np.int64), np.empty(len(patches), dtype=np.int64)
+    for i in range(len(patches)):
+        left[i], top[i] = window_on_spot(patches[i], size)
+    return left, top
+
+
+@compiled
+def window_on_spot(patch: NDArray[np.float64], size: int) -> tuple[int, int]:
+    """Column and row of the first pixel of the window that is centred on the spot of a patch ``[n, n]``."""
+    n = patch.shape[0]
+    level, highest, lowest = _border_level(patch), patch.max(), patch.min()
+    floor = CENTROID_LEVEL * (highest - level)
+    least = 1e-6 * max(highest - level, level - lowest) + 1e-12  # a flat patch is cut in its middle
+    total, column, row = 0.0, 0.0, 0.0
+    for i in range(n):
+        for j in range(n):
+            weight = max(patch[i, j] - level - floor, 0.0) + least
+            total += weight
+            column += weight * j
+            row += weight * i
+    half = (size - 1) / 2
+    left, top = int(np.round(column / total - half)), int(np.round(row / total - half))
+    return min(max(left, 0), n - size), min(max(top, 0), n - size)
+
+
+@compiled
+def _border_level(patch: NDArray[np.float64]) -> float:
+    n = patch.shape[0]
+    ring = np.empty(4 * (n - 1))
+    for i in range(n - 1):
+        ring[4 * i], ring[4 * i + 1] = patch[0, i], patch[i + 1, 0]
+        ring[4 * i + 2], ring[4 * i + 3] = patch[n - 1, i + 1], patch[i, n - 1]
+    ring.sort()
+    return 0.5 * (ring[2 * (n - 1) - 1] + ring[2 * (n - 1)])

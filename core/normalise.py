@@ -59,13 +59,13 @@ class Normaliser:
         if self.kind == "peak":
             scale = np.maximum(value.max(axis=(-2, -1), keepdims=True), scale)
         elif self.kind == "standard":
-            # float64 sums: a 1280x1024 frame of 16-bit values loses digits in float32; of the squares about the mean,
-            # sums of a row do not.
-            offset[..., 0, 0] = value.mean(axis=(-2, -1), dtype=np.float64)
+            # Sums of a frame lose digits in float32, those of a line do not.
+            lines = np.einsum("...i->...", value)
+            offset[..., 0, 0] = lines.mean(axis=-1, dtype=np.float64) / value.shape[-1]
             value -= offset
             squares = np.einsum("...i,...i->...", value, value)
             scale[..., 0, 0] = np.maximum(
                 np.sqrt(squares.mean(axis=-1, dtype=np.float64) / value.shape[-1]), self.scale
             )
-        value /= scale
+        value *= 1 / scale
         return Normalised(value, offset, scale)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard, load_card
+from glint.compiled import compiled
 from glint.runtime.engine import Engine, open_engine
 from glint.runtime.tiling import Maps, in_tiles
 from glint.types import Blobs, Frame
@@ -59,9 +59,6 @@ class Detection:
         blobs = replace(blobs, x=blobs.x + left, y=blobs.y + top, label_map=labels)
         background = None if self.background is None else whole(self.background)
         return Detection(blobs, whole(self.probability), whole(self.level), background, self.scale)
-
-
-_EIGHT = np.ones((3, 3), dtype=np.int8)
 
 
 class Detector:
@@ -150,20 +147,10 @@ def find_blobs(
         residual_at: gives the residual of some pixels by their rows and columns.
         threshold: a pixel belongs to a spot if its probability exceeds this.
     """
-    height, width = probability.shape
-    pixels = np.flatnonzero(probability > threshold)
-    labels = np.zeros((height, width), dtype=np.int32)
-    if not len(pixels):
-        nothing = np.zeros(0)
-        return Blobs(nothing, nothing, nothing.astype(np.int64), nothing, labels)
-    rows, columns = np.divmod(pixels, width)
-    # Targets are few pixels in a large frame: they are labelled in one from which the empty lines are gone.
-    row, column = _closed_up(rows), _closed_up(columns)
-    small = np.zeros((row.max() + 1, column.max() + 1), dtype=bool)
-    small[row, column] = True
-    which, number = ndimage.label(small, structure=_EIGHT)
-    which = which[row, column] - 1
-    labels[rows, columns] = which + 1
+    labels = np.zeros(probability.shape, dtype=np.int32)
+    rows, columns = _above(probability, threshold)
+    number = _label(rows, columns, labels)
+    which = labels[rows, columns] - 1
     # A small floor keeps the centre defined where the residual is nowhere positive.
     weight = np.maximum(residual_at((rows, columns)).astype(np.float64), 0) + 1e-3
     total = np.bincount(which, weight, number)
@@ -178,9 +165,52 @@ def find_blobs(
     )
 
 
-def _closed_up(places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Whole numbers in the same order with gaps of more than 2 closed to 2: what touched does, and nothing else."""
-    order = np.argsort(places, kind="stable")
-    closed = np.zeros(len(places), dtype=np.int64)
-    closed[order[1:]] = np.cumsum(np.minimum(np.diff(places[order]), 2))
-    return closed
+@compiled
+def _above(probability: NDArray[np.float32], threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the pixels above a threshold, line by line."""
+    height, width = probability.shape
+    level = np.float32(threshold)
+    counts = np.zeros(height, dtype=np.int64)
+    for row in range(height):
+        for column in range(width):
+            counts[row] += probability[row, column] > level
+    rows, columns = np.empty(counts.sum(), dtype=np.int64), np.empty(counts.sum(), dtype=np.int64)
+    k = 0
+    for row in range(height):
+        if counts[row] > 0:
+            for column in range(width):
+                if probability[row, column] > level:
+                    rows[k], columns[k] = row, column
+                    k += 1
+    return rows, columns
+
+
+@compiled
+def _label(rows: NDArray[np.int64], columns: NDArray[np.int64], labels: NDArray[np.int32]) -> int:
+    """Number the 8-connected groups of pixels, given line by line, from 1 in ``labels``; returns how many there are.
+
+    Only these pixels and their neighbours are looked at: targets are few pixels in a large frame.
+    """
+    height, width = labels.shape
+    same = np.arange(len(rows) + 1)  # a lower provisional number of the same group
+    for k in range(len(rows)):
+        row, column = rows[k], columns[k]
+        root = k + 1
+        for i, j in ((row, column - 1), (row - 1, column - 1), (row - 1, column), (row - 1, column + 1)):
+            if i >= 0 and 0 <= j < width and labels[i, j] > 0:
+                other = labels[i, j]
+                while same[other] != other:
+                    other = same[other]
+                root, high = min(root, other), max(root, other)
+                same[high] = root
+        labels[row, column] = k + 1
+    number = 0
+    for k in range(1, len(same)):
+        if same[k] == k:
+            number += 1
+            same[k] = -number
+        else:  # lower numbers are final by now
+            same[k] = same[same[k]]
+    for k in range(len(rows)):
+        labels[rows[k], columns[k]] = -same[k + 1]
+    return number

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.runtime.compiled import compiled
+from glint.compiled import compiled
 
 SLOTS = 5  # targets of a patch, at most
 PLANE = 3  # parameters of the background: level and two slopes
@@ -27,6 +27,7 @@ _DAMPING = 1e-4
 _TAIL = 2.0  # degrees of freedom of the positions' prior
 _STILL = 1e-3  # px; a step as short as this ends a fit, and what is left is its square
 _NOTHING = 1e-12  # information that keeps a matrix regular
+_LEAST_PIVOT = 1e-14  # of a matrix with 1 on its diagonal: what rounding leaves
 
 Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -246,14 +247,17 @@ def _step(
 ) -> None:
     """Fill in one damped Gauss-Newton step within bounds."""
     number, free = targets_of(theta), len(gradient)
+    scale = np.empty(free)
     for i in range(free):
+        scale[i] = 1 / math.sqrt(information[i, i])
         for j in range(i):
-            scaled[i, j] = information[i, j] / math.sqrt(information[i, i] * information[j, j])
+            scaled[i, j] = information[i, j] * scale[i] * scale[j]
         scaled[i, i] = 1 + damping + 1e-9
-        trial[i] = gradient[i] / math.sqrt(information[i, i])
-    _solve(scaled, trial, free)
+        trial[i] = gradient[i] * scale[i]
+    factorise(scaled)
+    substitute(scaled, trial)
     for i in range(free):
-        step = trial[i] / math.sqrt(information[i, i])
+        step = trial[i] * scale[i]
         if i < 2 * number:
             step = min(max(step, -_LONGEST_STEP), _LONGEST_STEP)
             trial[i] = min(max(theta[i] + step, -0.5), size - 0.5)
@@ -268,21 +272,54 @@ def _step(
 
 
 @compiled
-def _solve(matrix: Array, values: Array, n: int) -> None:
-    """Solve ``matrix`` x = ``values`` in place by Cholesky's factors, from the lower triangle ``[n, n]``."""
-    for i in range(n):
-        for j in range(i + 1):
+def factorise(matrix: Array) -> None:
+    """Replace the lower triangle of a positive definite matrix by its Cholesky factor; the diagonal by 1 / its own."""
+    for i in range(len(matrix)):
+        for j in range(i):
             rest = matrix[i, j]
             for k in range(j):
                 rest -= matrix[i, k] * matrix[j, k]
-            matrix[i, j] = math.sqrt(max(rest, 1e-15)) if i == j else rest / matrix[j, j]
+            matrix[i, j] = rest * matrix[j, j]
+        rest = matrix[i, i]
         for k in range(i):
-            values[i] -= matrix[i, k] * values[k]
-        values[i] /= matrix[i, i]
+            rest -= matrix[i, k] * matrix[i, k]
+        matrix[i, i] = 1 / math.sqrt(max(rest, _LEAST_PIVOT))
+
+
+@compiled
+def substitute(factor: Array, values: Array) -> None:
+    """Solve a system of equations in place, from the factor of its matrix; ``values`` may be longer."""
+    n = len(factor)
+    for i in range(n):
+        for k in range(i):
+            values[i] -= factor[i, k] * values[k]
+        values[i] *= factor[i, i]
     for i in range(n - 1, -1, -1):
         for k in range(i + 1, n):
-            values[i] -= matrix[k, i] * values[k]
-        values[i] /= matrix[i, i]
+            values[i] -= factor[k, i] * values[k]
+        values[i] *= factor[i, i]
+
+
+@compiled
+def diagonal_of_inverse(matrix: Array) -> Array:
+    """Diagonal of the inverse of a positive definite matrix ``[P, P]``, whatever the units of its rows."""
+    n = len(matrix)
+    scale, factor, result = np.empty(n), np.empty((n, n)), np.zeros(n)
+    for i in range(n):
+        scale[i] = 1 / math.sqrt(max(matrix[i, i], _NOTHING))
+        for j in range(i + 1):
+            factor[i, j] = matrix[i, j] * scale[i] * scale[j]
+    factorise(factor)
+    column = np.empty(n)
+    for j in range(n):  # columns of the factor's inverse
+        for i in range(j, n):
+            rest = 1.0 if i == j else 0.0
+            for k in range(j, i):
+                rest -= factor[i, k] * column[k]
+            column[i] = rest * factor[i, i]
+            result[j] += column[i] * column[i]
+        result[j] *= scale[j] * scale[j]
+    return result
 
 
 @compiled

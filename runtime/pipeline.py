@@ -7,52 +7,19 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from glint.candidates import Candidates
-from glint.crop import crop_windows, window_pixels
 from glint.errors import InputError
 from glint.optics import Psf
 from glint.runtime.conditioning import Conditioner
 from glint.runtime.detector import Detection, Detector
-from glint.runtime.fit import fit_plane, plane_basis
 from glint.runtime.refine import RefineConfig, prepare_refinement, refine, refine_config
+from glint.runtime.spots import Spots, cut_spots, local_noise
 from glint.runtime.unmixer import Unmixer
 from glint.types import Blobs, Frame, TargetFlag, Targets
 
 STAGES = ("capture", "queue", "detect", "unmix", "refine", "total")
 Roi = tuple[int, int, int, int]
-Ceiling = float | NDArray[np.float32] | None
-_WINDOW = 21  # px around a blob in which its background and the sensor's noise are estimated
-_RAMP = np.arange(_WINDOW) - (_WINDOW - 1) / 2
-_NEARNESS = 5.0  # px
-# Weight of the surroundings that continue the background under a blob.
-_NEAR = np.exp(-0.5 * (_RAMP**2 + _RAMP[:, None] ** 2) / _NEARNESS**2)
-_HALO = 2  # px around a blob's mask that its light still reaches
-# Blind to planes and straight edges; a white noise of 1 has a standard deviation of 6 behind it.
-_SECOND_DIFFERENCE = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0])
-
-
-@dataclass(frozen=True, eq=False)
-class Spots:
-    """Patches around the blobs of a frame.
-
-    Attributes:
-        patches: ``float32 [B, n, n]``, DN above the background.
-        valid: ``bool [B, n, n]``, the pixels that a blob's own light reaches.
-        left, top: column and row of the frame at which each patch starts, ``[B]``.
-        structure: what the plane leaves of the background around each blob (clouds and noise), DN,
-            rms, ``[B]``.
-        full_scale: level of the patch at which a pixel is saturated, ``float32 [B, n, n]``, DN;
-            infinity where that is unknown.
-    """
-
-    patches: NDArray[np.float32]
-    valid: NDArray[np.bool_]
-    left: NDArray[np.int64]
-    top: NDArray[np.int64]
-    structure: NDArray[np.float64]
-    full_scale: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,90 +125,6 @@ class Pipeline:
         return self.detector(part).placed(x, y, frame.shape)
 
 
-def cut_spots(frame: Frame, detection: Detection, size: int, ceiling: Ceiling = None) -> Spots:
-    """Patches of the frame around each blob, minus the background, without other blobs' pixels.
-
-    Off the blobs the background is LSNet's. On and near a blob LSNet's own estimate still carries
-    some of the target, so there it is continued from its surroundings: the plane that fits best
-    nearby.
-
-    Args:
-        frame: ``[H, W]``.
-        detection: of the frame.
-        size: pixels per side of a patch.
-        ceiling: level at which a pixel of the frame is saturated, DN, one number or ``[H, W]``; None if unknown.
-    """
-    blobs = detection.blobs
-    left, top = (np.round(v).astype(np.int64) - size // 2 for v in (blobs.x, blobs.y))
-    if blobs.label_map is None or not len(blobs):
-        patches = crop_windows(detection.residual, left, top, size).astype(np.float32)
-        raw = crop_windows(frame.data, left, top, size).astype(np.float32)
-        limit = _full_scale(ceiling, patches, raw, left, top)
-        return Spots(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)), limit)
-    margin = (_WINDOW - size) // 2
-    pixels = window_pixels(frame.shape, left - margin, top - margin, _WINDOW)
-    data, above, label = frame.data[pixels].astype(np.float32), detection.residual_at(pixels), blobs.label_map[pixels]
-    own = label == np.arange(1, len(blobs) + 1)[:, None, None]
-    foreign = (label != 0) & ~own
-    reach = _grown(label != 0)
-    background = data - above
-    weight = np.where(reach, 0.0, _NEAR)
-    coefficients, _ = fit_plane(background, weight)
-    plane = (coefficients @ plane_basis(_WINDOW)).reshape(background.shape)
-    patches = data - np.where(reach, plane, background)
-    variance = (weight * (background - plane) ** 2).sum(axis=(1, 2)) / np.maximum(weight.sum(axis=(1, 2)), 1e-9)
-    structure = np.sqrt(variance)
-    valid = _grown(own) & ~foreign
-    (height, width), steps = frame.shape, np.arange(_WINDOW) - margin
-    rows, columns = top[:, None] + steps, left[:, None] + steps
-    valid &= ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-    inner = np.s_[:, margin : margin + size, margin : margin + size]
-    cut = np.where(foreign, 0, patches)[inner].astype(np.float32)
-    return Spots(cut, valid[inner], left, top, structure, _full_scale(ceiling, cut, data[inner], left, top))
-
-
-def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A mask ``[B, n, n]`` and all within ``_HALO`` pixels of it on both axes, each window for itself."""
-    wide = mask.copy()
-    for step in range(1, _HALO + 1):
-        wide[:, :, step:] |= mask[:, :, :-step]
-        wide[:, :, :-step] |= mask[:, :, step:]
-    grown = wide.copy()
-    for step in range(1, _HALO + 1):
-        grown[:, step:] |= wide[:, :-step]
-        grown[:, :-step] |= wide[:, step:]
-    return grown
-
-
-def _full_scale(
-    ceiling: Ceiling,
-    patches: NDArray[np.float32],
-    raw: NDArray[np.float32],
-    left: NDArray[np.int64],
-    top: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """A pixel at full scale in the frame, whose ``raw`` pixels are given, is at this level in the patch."""
-    if ceiling is None:
-        return np.full(patches.shape, np.inf, dtype=np.float32)
-    level = crop_windows(ceiling, left, top, patches.shape[1]) if isinstance(ceiling, np.ndarray) else ceiling
-    limit: NDArray[np.float32] = patches + (np.asarray(level, dtype=np.float32) - raw)
-    return limit
-
-
-def local_noise(image: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standard deviation of the noise around positions, robustly from second differences, DN, ``[B]``.
-
-    It is taken from the frame: the network's background follows the noise, so the residual has less.
-    """
-    half = _WINDOW // 2 + 1
-    left, top = (np.round(v).astype(np.int64) - half for v in (x, y))
-    windows = crop_windows(image, left, top, 2 * half + 1).astype(np.float64)
-    inner = ndimage.convolve(windows, _SECOND_DIFFERENCE[None], mode="nearest")[:, 1:-1, 1:-1]
-    flat = np.abs(inner).reshape(len(inner), inner.shape[1] * inner.shape[2])
-    deviation: NDArray[np.float64] = np.median(flat, axis=1)
-    return 1.4826 * deviation / 6
-
-
 def refine_spots(
     frame: Frame, blobs: Blobs, spots: Spots, candidates: Candidates, psf: Psf, config: RefineConfig
 ) -> Targets:
@@ -258,6 +141,8 @@ def refine_spots(
     )
     extended = np.unique(refined.blob[(refined.flags & TargetFlag.EXTENDED) != 0])
     whole = np.union1d(extended, np.flatnonzero(candidates.count() == 0))
+    if not len(whole):
+        return refined
     kept = refined.select(~np.isin(refined.blob, whole))
     saturated = np.any(spots.valid & (spots.patches >= spots.full_scale), axis=(1, 2))
     joined = Targets.concatenate([kept, _centroids(blobs, spots, whole, noise, saturated)])

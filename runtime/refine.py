@@ -18,13 +18,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glint.candidates import Candidates
+from glint.candidates import Candidates, present
 from glint.cards import UnmixerSpec
 from glint.errors import InputError
 from glint.optics import Psf
 from glint.psf_file import PsfEstimate
-from glint.runtime.compiled import compiled
-from glint.runtime.fit import PLANE, SLOTS, Array, BoolArray, Fit, Patch, pixel_profile, targets_of
+from glint.compiled import compiled
+from glint.runtime.fit import PLANE, SLOTS, Array, BoolArray, Fit, Patch, diagonal_of_inverse, factorise, pixel_profile, substitute, targets_of
 from glint.runtime.search import Case, Rules, Told, best_fit, count_costs, network_priors, variance_of
 from glint.runtime.templates import Bank, arrangements
 from glint.types import TargetFlag, Targets
@@ -133,14 +133,11 @@ def refine(
     limit = np.broadcast_to(np.asarray(np.inf if full_scale is None else full_scale, dtype=np.float64), image.shape)
     if valid is None:
         valid = np.ones(image.shape, dtype=bool)
-    else:
-        candidates = _within(candidates, valid)
     noises = np.full(len(image), np.nan if noise is None else noise, dtype=np.float64)
-    count = np.minimum(candidates.count(), config.max_targets)
     told = np.stack([getattr(candidates, name) for name in Told._fields]).astype(np.float64)
     limits = (config.noise_floor, config.background_share, config.misfit)
     number, values, flags = _refine_all(
-        image, noises, np.ascontiguousarray(limit), np.ascontiguousarray(valid), told, count, _rules(psf, config),
+        image, noises, np.ascontiguousarray(limit), np.ascontiguousarray(valid), told, _rules(psf, config),
         limits, arrangements(psf.sigma),
     )  # fmt: skip
     blob, slot = np.nonzero(np.arange(SLOTS) < number[:, None])
@@ -170,16 +167,6 @@ def _rules(psf: Psf, config: RefineConfig) -> Rules:
     )  # fmt: skip
 
 
-def _within(candidates: Candidates, valid: BoolArray) -> Candidates:
-    """Candidates on pixels that do not count are none; the others move up."""
-    last = valid.shape[-1] - 1
-    column, row = (np.clip(np.round(v).astype(np.int64), 0, last) for v in (candidates.x, candidates.y))
-    presence = candidates.presence * valid[np.arange(len(valid))[:, None], row, column]
-    order = np.argsort(-presence, axis=1, kind="stable")
-    columns = {**vars(candidates), "presence": presence}
-    return Candidates(**{name: np.take_along_axis(value, order, axis=1) for name, value in columns.items()})
-
-
 @compiled
 def _refine_all(
     images: Array,
@@ -187,7 +174,6 @@ def _refine_all(
     full_scale: Array,
     valid: BoolArray,
     told: Array,
-    counts: NDArray[np.int64],
     rules: Rules,
     limits: tuple[float, float, float],
     bank: Bank,
@@ -196,13 +182,26 @@ def _refine_all(
     number, flags = np.zeros(len(images), dtype=np.int64), np.zeros(len(images), dtype=np.int64)
     values = np.zeros((len(images), SLOTS, _COLUMNS))
     for i in range(len(images)):
-        if counts[i] > 0:
-            word = Told(
-                told[0, i].copy(), told[1, i].copy(), told[2, i].copy(), told[3, i], told[4, i], told[5, i], told[6, i]
-            )
+        word = np.ascontiguousarray(told[:, i])
+        _drop_outside(word, valid[i])
+        count = min(present(word[0]), rules.max_targets)
+        if count > 0:
+            candidates = Told(word[0], word[1], word[2], word[3], word[4], word[5], word[6])
             whole = Patch(images[i], noises[i], full_scale[i], valid[i])
-            number[i], flags[i] = _refine_one(whole, word, counts[i], rules, limits, bank, values[i])
+            number[i], flags[i] = _refine_one(whole, candidates, count, rules, limits, bank, values[i])
     return number, values, flags
+
+
+@compiled
+def _drop_outside(told: Array, valid: BoolArray) -> None:
+    """Candidates ``[7, slots]`` on pixels that do not count are none; the others move up."""
+    last = len(valid) - 1
+    for i in range(told.shape[1]):
+        column = min(max(int(np.round(told[1, i])), 0), last)
+        row = min(max(int(np.round(told[2, i])), 0), last)
+        if not valid[row, column]:
+            told[0, i] = 0.0
+    told[:] = told[:, np.argsort(-told[0], kind="mergesort")]
 
 
 @compiled
@@ -259,13 +258,13 @@ def _surroundings(
                 lit |= (told.x[k] - column) ** 2 + (told.y[k] - row) ** 2 < (_LIGHT * sigma) ** 2
             dark[row, column] = patch.valid[row, column] and value < patch.full_scale[row, column] and not lit
     used = dark.copy()
-    plane, inverse, spread, pixels = _plane(patch.image, used)
+    plane, variance, spread, pixels = _plane(patch.image, used)
     for row in range(n):  # once more without what sticks out: the light of something else
         for column in range(n):
             x, y = column - (n - 1) / 2, row - (n - 1) / 2
             rest = patch.image[row, column] - plane[0] - plane[1] * x - plane[2] * y
             used[row, column] = dark[row, column] and abs(rest) <= 3 * spread + 1e-6
-    plane, inverse, spread, pixels = _plane(patch.image, used)
+    plane, variance, spread, pixels = _plane(patch.image, used)
     floor = noise_floor if whole or numbers else 0.1 * noise_floor
     known = pixels >= 4 * PLANE
     noise = max(patch.noise if numbers else (spread if known else 0.0), floor)
@@ -274,13 +273,13 @@ def _surroundings(
     if not known:
         return noise, np.zeros(PLANE), 3 * plane_sd
     for i in range(PLANE):
-        plane_sd[i] = math.hypot(plane_sd[i], noise * math.sqrt(inverse[i, i]))
+        plane_sd[i] = math.hypot(plane_sd[i], noise * math.sqrt(variance[i]))
     return noise, plane, plane_sd
 
 
 @compiled
 def _plane(image: Array, used: BoolArray) -> tuple[Array, Array, float, int]:
-    """Plane about the middle through the used pixels, inverse of its normal matrix, what it leaves, and their number."""
+    """Plane about the middle through the used pixels, its variances for a noise of 1, what it leaves, their number."""
     n = image.shape[0]
     matrix, right, term, square, pixels = np.zeros((PLANE, PLANE)), np.zeros(PLANE), np.ones(PLANE), 0.0, 0
     for row in range(n):
@@ -293,10 +292,14 @@ def _plane(image: Array, used: BoolArray) -> tuple[Array, Array, float, int]:
                         matrix[i, j] += term[i] * term[j]
                 square += image[row, column] ** 2
                 pixels += 1
-    inverse = np.linalg.inv(matrix + 1e-9 * np.eye(PLANE))
-    plane = inverse @ right
+    for i in range(PLANE):
+        matrix[i, i] += 1e-9
+    variance = diagonal_of_inverse(matrix)
+    plane = right.copy()
+    factorise(matrix)
+    substitute(matrix, plane)
     left = max(square - (plane * right).sum(), 0.0)
-    return plane, inverse, math.sqrt(left / max(pixels - PLANE, 1)), pixels
+    return plane, variance, math.sqrt(left / max(pixels - PLANE, 1)), pixels
 
 
 @compiled
@@ -362,8 +365,7 @@ def _fill_in(case: Case, fit: Fit, number: int, left: int, top: int, values: Arr
         values[row, 2] = fit.theta[2 * number + k]
         for axis in range(3):
             values[row, 3 + axis] = math.sqrt(variance[axis * number + k])
-        score = math.exp(-(posterior[k] + posterior[number + k]) / 0.01)
-        values[row, 6] = 0.0 if np.isnan(score) else score
+        values[row, 6] = math.exp(-(posterior[k] + posterior[number + k]) / 0.01)
 
 
 @compiled
@@ -380,6 +382,6 @@ def _uncertainty(fit: Fit, rules: Rules) -> Array:
         if fit.start.information[i] > 0:
             predicted = 1 / (fit.start.information[i] * rules.trust**2)
             # Where both are about as good, the network's word is only its guess of what the matrix knows.
-            if np.isnan(variance[i]) or predicted < _MUCH_BETTER * variance[i]:
+            if predicted < _MUCH_BETTER * variance[i]:
                 variance[i] = predicted
     return variance[: 3 * number]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glint.runtime.compiled import compiled
+from glint.compiled import compiled
 from glint.runtime.fit import (
     PLANE,
     SLOTS,
@@ -23,6 +23,7 @@ from glint.runtime.fit import (
     Fit,
     Patch,
     Start,
+    diagonal_of_inverse,
     fit_targets,
     pixel_profile,
     prior_weight,
@@ -37,7 +38,7 @@ _POOR = 3.0  # standard deviations that a fit may leave more than noise before o
 _CROWD = 4  # targets from which on the nearest minimum need not be the best one
 _VAGUE = 3.0  # spread of the network over sigma of the fit from which on it need not either
 _ONE = 1e12  # cost of two targets that are one
-_GLANCE = 5  # steps after which another start must look promising
+_GLANCE = 3  # steps after which another start must look promising
 _HOPE = 10.0  # cost above that of the fit up to which it does
 _STRAINED = -1.8  # standard deviations of the priors' strain below which the fit is where the network meant
 _ELSEWHERE = 0.02  # px from the fit; nearer than that it is on its way to the same place
@@ -436,16 +437,12 @@ def _merged(case: Case, fit: Fit) -> Start:
 
 @compiled
 def variance_of(fit: Fit, priors: Array) -> Array:
-    """Variances of the parameters ``[P]`` without what the named priors say; NaN where a fit hangs in the air."""
+    """Variances of the parameters ``[P]`` without what the named priors say; very large where nothing else does."""
     matrix = fit.information.copy()
     for i in range(len(matrix)):
         # Data that say nothing leave zeros; what rounding cannot tell from them keeps the matrix regular.
         matrix[i, i] = matrix[i, i] * (1 + _RIDGE) - priors[i]
-    variance = np.diag(np.linalg.inv(matrix)).copy()
-    for i in range(len(variance)):
-        if not variance[i] > 0:
-            variance[i] = np.nan
-    return variance
+    return diagonal_of_inverse(matrix)
 
 
 @compiled

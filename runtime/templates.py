@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.crop import CENTROID_LEVEL
+from glint.crop import window_on_spot
 from glint.optics import Psf
 from glint.patches import draw_offsets
-from glint.runtime.compiled import compiled
+from glint.compiled import compiled
 
 Array = NDArray[np.float64]
 
@@ -80,7 +80,7 @@ def nearest_arrangements(spot: Array, bank: Bank, count: int, number: int) -> Ar
     Returns:
         x, y and radiance ``[S, 3, count]``, patch pixels and DN.
     """
-    left, top = _window_on_spot(spot)
+    left, top = window_on_spot(spot, TEMPLATE_SIZE)
     window = np.empty(TEMPLATE_SIZE * TEMPLATE_SIZE, dtype=np.float32)
     for row in range(TEMPLATE_SIZE):
         for column in range(TEMPLATE_SIZE):
@@ -98,21 +98,3 @@ def nearest_arrangements(spot: Array, bank: Bank, count: int, number: int) -> Ar
             places[s, 2, k] = scale
         correlation[best] = -np.inf
     return places
-
-
-@compiled
-def _window_on_spot(spot: Array) -> tuple[int, int]:
-    """First column and row of the window that is centred on the centroid of what stands out."""
-    size = spot.shape[0]
-    if size == TEMPLATE_SIZE:
-        return 0, 0
-    floor, total, column, row = CENTROID_LEVEL * spot.max(), 1e-12, 0.0, 0.0
-    for i in range(size):
-        for j in range(size):
-            weight = max(spot[i, j] - floor, 0.0)
-            total += weight
-            column += weight * j
-            row += weight * i
-    half, last = (TEMPLATE_SIZE - 1) / 2, size - TEMPLATE_SIZE
-    left, top = round(column / total - half), round(row / total - half)
-    return min(max(int(left), 0), last), min(max(int(top), 0), last)

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from glint.compiled import compiled
 from glint.errors import InputError
 from glint.types import Targets
 
@@ -95,14 +96,14 @@ class Tracker:
         """
         seconds = 0.0 if self._t_ns is None else max(0, t_ns - self._t_ns) / 1e9
         self._t_ns = t_ns
-        self._predict(seconds)
+        _predict(self._state, seconds, self.config.agility**2)
         uncertain = self._state[2].max(axis=1, initial=0.0) > self.config.lost_px**2
         self._keep((self._number < 0) | ~uncertain)
         place = np.column_stack([targets.x, targets.y])
         sigma = np.column_stack([targets.sigma_x, targets.sigma_y])
         sigma = np.where(np.isfinite(sigma), np.hypot(sigma, self.config.floor), self.config.unknown)
         rows, columns = self._assign(place, sigma)
-        self._correct(rows, place[columns], sigma[columns])
+        _correct(self._state, rows, place[columns], sigma[columns])
         owner = np.full(len(targets), -1, dtype=np.int64)
         owner[columns] = rows
         born = np.flatnonzero(owner < 0)
@@ -118,32 +119,12 @@ class Tracker:
         self._keep(alive)
         return numbers
 
-    def _predict(self, seconds: float) -> None:
-        x, v, xx, xv, vv = self._state
-        q = self.config.agility**2
-        x += seconds * v
-        xx += 2 * seconds * xv + seconds**2 * vv + q * seconds**3 / 3
-        xv += seconds * vv + q * seconds**2 / 2
-        vv += q * seconds
-
     def _assign(self, place: FloatArray, sigma: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tracks and the targets that belong to them."""
-        x, _, xx, _, _ = self._state
-        variance = xx[:, None] + sigma[None] ** 2  # [tracks, targets, 2]
-        distance = ((place[None] - x[:, None]) ** 2 / variance).sum(axis=2)
-        # Twice the log of how much more likely "new" is than "this track"; S = diag(variance).
-        cost = distance + np.log((2 * np.pi * self.config.density) ** 2 * variance.prod(axis=2))
-        cost = np.where(distance <= self.config.gate**2, np.minimum(cost, 0.0), 0.0)
+        cost = _pair_costs(self._state, place, sigma, self.config.gate, self.config.density)
         rows, columns = linear_sum_assignment(cost)
         paired = cost[rows, columns] < 0
         return rows[paired], columns[paired]
-
-    def _correct(self, rows: NDArray[np.int64], place: FloatArray, sigma: FloatArray) -> None:
-        x, v, xx, xv, vv = (part[rows] for part in self._state)
-        gain_x, gain_v = xx / (xx + sigma**2), xv / (xx + sigma**2)
-        error = place - x
-        updated = [x + gain_x * error, v + gain_v * error, (1 - gain_x) * xx, (1 - gain_x) * xv, vv - gain_v * xv]
-        self._state[:, rows] = np.stack(updated)
 
     def _bear(self, place: FloatArray, sigma: FloatArray) -> None:
         still = np.zeros_like(place)
@@ -154,5 +135,47 @@ class Tracker:
         self._hits = np.concatenate([self._hits, none])
 
     def _keep(self, alive: NDArray[np.bool_]) -> None:
-        self._state = self._state[:, alive]
+        self._state = self._state.compress(alive, axis=1)
         self._number, self._hits = self._number[alive], self._hits[alive]
+
+
+@compiled
+def _predict(state: FloatArray, seconds: float, q: float) -> None:
+    """Move all tracks on in time, in place; q is the spectral density of their acceleration."""
+    for i in range(state.shape[1]):
+        for axis in range(2):
+            vv = state[4, i, axis]
+            state[0, i, axis] += seconds * state[1, i, axis]
+            state[2, i, axis] += 2 * seconds * state[3, i, axis] + seconds**2 * vv + q * seconds**3 / 3
+            state[3, i, axis] += seconds * vv + q * seconds**2 / 2
+            state[4, i, axis] += q * seconds
+
+
+@compiled
+def _pair_costs(state: FloatArray, place: FloatArray, sigma: FloatArray, gate: float, density: float) -> FloatArray:
+    """Twice the log of how much more likely "new" is than "this track", ``[tracks, targets]``, 0 at most."""
+    cost = np.zeros((state.shape[1], len(place)))
+    for i in range(state.shape[1]):
+        for j in range(len(place)):
+            x_variance = state[2, i, 0] + sigma[j, 0] ** 2
+            y_variance = state[2, i, 1] + sigma[j, 1] ** 2
+            distance = (place[j, 0] - state[0, i, 0]) ** 2 / x_variance + (place[j, 1] - state[0, i, 1]) ** 2 / y_variance
+            if distance <= gate * gate:
+                new = math.log((2 * math.pi * density) ** 2 * x_variance * y_variance)
+                cost[i, j] = min(distance + new, 0.0)
+    return cost
+
+
+@compiled
+def _correct(state: FloatArray, rows: NDArray[np.int64], place: FloatArray, sigma: FloatArray) -> None:
+    """Take the measurements of some tracks, in place."""
+    for k in range(len(rows)):
+        for axis in range(2):
+            i = rows[k]
+            xx, xv, error = state[2, i, axis], state[3, i, axis], place[k, axis] - state[0, i, axis]
+            gain_x, gain_v = xx / (xx + sigma[k, axis] ** 2), xv / (xx + sigma[k, axis] ** 2)
+            state[0, i, axis] += gain_x * error
+            state[1, i, axis] += gain_v * error
+            state[2, i, axis] -= gain_x * xx
+            state[3, i, axis] -= gain_x * xv
+            state[4, i, axis] -= gain_v * xv

@@ -11,7 +11,8 @@ from glint.errors import InputError
 from glint.runtime.conditioning import Conditioner
 from glint.runtime.detector import Detection, Detector, find_blobs
 from glint.runtime.engine import Arrays
-from glint.runtime.pipeline import STAGES, Pipeline, cut_spots, local_noise
+from glint.runtime.pipeline import STAGES, Pipeline
+from glint.runtime.spots import cut_spots, local_noise
 from glint.runtime.unmixer import Unmixer
 from glint.scenes import generate_background
 from glint.types import Blobs, Frame, TargetFlag
