@@ -441,6 +441,8 @@ def variance_of(fit: Fit, priors: Array) -> Array:
     for i in range(len(matrix)):
         # Data that say nothing leave zeros; what rounding cannot tell from them keeps the matrix regular.
         matrix[i, i] = matrix[i, i] * (1 + _RIDGE) - priors[i]
+    if not np.isfinite(matrix).all():  # of a start that was no number; inverting it would be an error
+        return np.full(len(matrix), np.nan)
     variance = np.diag(np.linalg.inv(matrix)).copy()
     for i in range(len(variance)):
         if not variance[i] > 0:
