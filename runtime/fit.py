@@ -119,9 +119,9 @@ def fit_targets(patch: Patch, start: Start, iterations: int) -> Fit:
     damping, converged = _DAMPING, False
     for _ in range(iterations):
         _step(theta, information, gradient, damping, size, scaled, trial)
-        moved = 0.0
+        still = True
         for i in range(2 * number):
-            moved = max(moved, abs(trial[i] - theta[i]))
+            still = still and abs(trial[i] - theta[i]) < _STILL
         tried = _linearise(patch, start, trial, work, tried_information, tried_gradient)
         if tried[0] + tried[1] <= misfit + strain:
             damping = max(0.1 * damping, 1e-7)
@@ -131,7 +131,7 @@ def fit_targets(patch: Patch, start: Start, iterations: int) -> Fit:
             gradient, tried_gradient = tried_gradient, gradient
         else:
             damping = min(10 * damping, 1e7)
-        if moved < _STILL:  # better or not: at the bottom, rounding decides
+        if still:  # better or not: at the bottom, rounding decides
             converged = True
             break
     return Fit(start, theta, misfit, strain, information, counted, converged)

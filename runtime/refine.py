@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glint.candidates import SLOTS as LISTED
 from glint.candidates import Candidates, present
 from glint.cards import UnmixerSpec
 from glint.errors import InputError
@@ -127,19 +128,25 @@ def refine(
         Targets in patch pixels, ordered by patch and x (none where a single one explains no more than
         noise would), with calibrated uncertainties, score exp(-(v_x + v_y) / 0.01) with the variances
         of the posterior, and flags.
+
+    Raises:
+        InputError: if the shapes do not fit together.
     """
     config = config or RefineConfig()
-    image = np.ascontiguousarray(patches, dtype=np.float64)
-    limit = np.broadcast_to(np.asarray(np.inf if full_scale is None else full_scale, dtype=np.float64), image.shape)
-    if valid is None:
-        valid = np.ones(image.shape, dtype=bool)
-    noises = np.full(len(image), np.nan if noise is None else noise, dtype=np.float64)
+    shape = np.shape(patches)
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise InputError(f"refine: expected patches [N, n, n], got {list(shape)}")
+    if candidates.presence.shape != (len(patches), LISTED):
+        raise InputError(f"refine: expected candidates [{len(patches)}, {LISTED}], got {candidates.presence.shape}")
+    image = _writable("patches", patches, shape, np.float64)
+    limit = _writable("full_scale", np.inf if full_scale is None else full_scale, shape, np.float64)
+    mask = _writable("valid", True if valid is None else valid, shape, np.bool_)
+    noises = _writable("noise", np.nan if noise is None else noise, shape[:1], np.float64)
     told = np.stack([getattr(candidates, name) for name in Told._fields]).astype(np.float64)
-    limits = (config.noise_floor, config.background_share, config.misfit)
+    limits = (float(config.noise_floor), float(config.background_share), float(config.misfit))
     number, values, flags = _refine_all(
-        image, noises, np.ascontiguousarray(limit), np.ascontiguousarray(valid), told, _rules(psf, config),
-        limits, arrangements(psf.sigma),
-    )  # fmt: skip
+        image, noises, limit, mask, told, _rules(psf, config), limits, arrangements(psf.sigma)
+    )
     blob, slot = np.nonzero(np.arange(SLOTS) < number[:, None])
     x, y, radiance, sigma_x, sigma_y, sigma_radiance, score = values[blob, slot].T
     return Targets(x, y, radiance, sigma_x, sigma_y, sigma_radiance, blob, score, flags[blob])
@@ -151,6 +158,14 @@ def prepare_refinement(psf: Psf) -> None:
     columns = [np.full((1, SLOTS + 1), v, dtype=np.float32) for v in (0.0, 3.0, 3.0, 100.0, 0.1, 0.1, 10.0)]
     columns[0][0, 0] = 1.0
     refine(patch, Candidates(*columns), psf, noise=1.0)
+
+
+def _writable(name: str, values: ArrayLike, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+    """A copy of that shape: arrays that are read-only, or laid out in another way, would be compiled for anew."""
+    try:
+        return np.array(np.broadcast_to(np.asarray(values, dtype=dtype), shape), order="C")
+    except ValueError:
+        raise InputError(f"refine: expected {name} of shape {list(shape)}, got {list(np.shape(values))}") from None
 
 
 def _rules(psf: Psf, config: RefineConfig) -> Rules:
