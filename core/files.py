@@ -14,6 +14,14 @@ from typing import Any
 from glint.errors import GlintError, InputError, OutputError
 
 
+def cache_folder(part: str) -> Path:
+    """Where what can be made again is kept: ``$GLINT_CACHE/part``, or ``glint/part`` in the user's cache folder."""
+    own = os.environ.get("GLINT_CACHE")
+    if own:
+        return Path(own) / part
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glint" / part
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.

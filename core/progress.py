@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TextIO
 
@@ -64,3 +67,22 @@ class Progress:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def told_if_slow(text: str, *, stream: TextIO | None = None, delay: float = 2.0) -> Iterator[None]:
+    """Say ``text`` on standard error, once, if what happens inside takes longer than ``delay`` seconds.
+
+    Only where the stream is a terminal.
+    """
+    stream = stream if stream is not None else sys.stderr
+    if not stream.isatty():
+        yield
+        return
+    timer = threading.Timer(delay, print, [text], {"file": stream, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

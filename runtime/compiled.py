@@ -1,27 +1,129 @@
 """Python functions compiled to machine code by Numba: the arithmetic on single patches, where NumPy is all overhead.
 
-The first call of such a function compiles it, which takes seconds; the result is kept beside the
-module, or in the folder that ``NUMBA_CACHE_DIR`` names, so that only the first run ever pays.
+Numba is imported, and a function compiled, when it is first called: help and errors do not wait for
+it. Compiling takes seconds, on a small processor minutes, so the machine code is kept in
+``$GLINT_CACHE/compiled`` (see ``files.cache_folder``) and only the first run ever pays.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib
+import os
+import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
-import numba
+from glint.errors import OutputError
+from glint.files import cache_folder
+from glint.progress import told_if_slow
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Sums may be reordered, so that they run in vector registers. Infinity and NaN keep their meaning.
 _FREEDOM = {"reassoc", "contract", "arcp", "nsz"}
+_NOTE = "compiling for this processor, which takes up to some minutes; later runs have it from the cache"
+_LOCK = threading.RLock()
 
 
 def compiled(function: Function) -> Function:
     """The function as machine code, without the interpreter's lock; division by zero gives infinity."""
+    return cast(Function, Compiled(function))
+
+
+class Compiled:
+    """A function that is machine code from its first call on, and a part of every compiled one that calls it.
+
+    Calls raise ``OutputError`` if the machine code cannot be kept for want of room.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self._dispatcher: Any = None
+        self._called = False
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """What the function returns."""
+        if self._called:
+            return self._dispatcher(*arguments, **named)
+        try:
+            with told_if_slow(_NOTE):
+                result = self.dispatcher(*arguments, **named)
+        except OSError as error:  # arithmetic raises none
+            folder = cache_folder("compiled")
+            hint = "make room, or set GLINT_CACHE to another folder"
+            raise OutputError(f"cannot keep machine code in {folder}: {error.strerror or error}", hint=hint) from error
+        self._called = True
+        return result
+
+    @property
+    def dispatcher(self) -> Any:
+        """Numba's object for the function."""
+        with _LOCK:
+            if self._dispatcher is None:
+                self._dispatcher = _dispatcher(self.function)
+            return self._dispatcher
+
+
+def _dispatcher(function: Callable[..., Any]) -> Any:
+    numba: Any = importlib.import_module("numba")
+    _teach_numba()
     options = {"nogil": True, "fastmath": _FREEDOM, "error_model": "numpy"}
+    folder = _folder(function)
+    if folder is None:
+        return numba.njit(**options)(function)
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
     try:
-        result: Function = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # nowhere to keep it: read-only code and no cache folder
-        result = numba.njit(**options)(function)
-    return result
+        return numba.njit(cache=True, **options)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+@functools.cache
+def _teach_numba() -> None:
+    """Let Numba see its own object in place of a ``Compiled``."""
+    from numba import types
+    from numba.extending import typeof_impl
+
+    @typeof_impl.register(Compiled)
+    def _(value: Compiled, context: Any) -> Any:
+        return types.Dispatcher(value.dispatcher)
+
+
+def _folder(function: Callable[..., Any]) -> Path | None:
+    """Where the function's machine code is kept, or None if nothing can be written there.
+
+    Each state of the sources has a folder of its own: Numba does not see changes of functions that
+    were taken from another module.
+    """
+    try:
+        digest = _digest(function.__code__.co_filename, function)
+        folder = cache_folder("compiled") / digest
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no source, no room, no right, no home
+        return None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None
+
+
+_digests: dict[str, str] = {}
+
+
+def _digest(path: str, function: Callable[..., Any]) -> str:
+    if path not in _digests:
+        sources: dict[str, bytes] = {}
+        _gather(function, sources)
+        _digests[path] = hashlib.sha256(b"\0".join(sources[name] for name in sorted(sources))).hexdigest()[:16]
+    return _digests[path]
+
+
+def _gather(function: Callable[..., Any], sources: dict[str, bytes]) -> None:
+    """Add the source of the function's module and, in turn, of those from which it has compiled functions."""
+    path = function.__code__.co_filename
+    if path not in sources:
+        sources[path] = Path(path).read_bytes()
+        for value in function.__globals__.values():
+            if isinstance(value, Compiled):
+                _gather(value.function, sources)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from glint import files
 from glint.cards import TensorSpec
 from glint.config import from_dict, to_dict
 from glint.errors import InputError, ModelError, OutputError
@@ -97,10 +97,7 @@ class PlanInfo:
 
 def cache_folder() -> Path:
     """Where engines are kept: ``$GLINT_CACHE/engines``, or ``glint/engines`` in the user's cache folder."""
-    own = os.environ.get("GLINT_CACHE")
-    if own:
-        return Path(own) / "engines"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glint" / "engines"
+    return files.cache_folder("engines")
 
 
 def entry_path(
