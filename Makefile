@@ -46,14 +46,14 @@ $(VENV):
 
 $(VENV)/run.deps: constraints.txt pyproject.toml | $(VENV)
 	$(PYTHON) -m venv $(VENV)/run
-	$(RUN)/python $(PIP_INSTALL) -c constraints.txt numpy scipy onnxruntime pillow
+	$(RUN)/python $(PIP_INSTALL) -c constraints.txt numpy scipy numba onnxruntime pillow
 	touch $@
 
 $(VENV)/dev.deps: constraints.txt pyproject.toml | $(VENV)
 	$(PYTHON) -m venv $(VENV)/dev
 	$(DEV)/python $(PIP_INSTALL) -c constraints.txt torch
-	$(DEV)/python $(PIP_INSTALL) -c constraints.txt numpy scipy onnxruntime pillow safetensors onnx onnxscript paho-mqtt \
-	  pytest pytest-xdist hypothesis ruff mypy av "tensorrt_rtx ; sys_platform == 'linux' and platform_machine == 'x86_64'"
+	$(DEV)/python $(PIP_INSTALL) -c constraints.txt numpy scipy numba onnxruntime pillow safetensors onnx onnxscript \
+	  paho-mqtt pytest pytest-xdist hypothesis ruff mypy av "tensorrt_rtx ; sys_platform == 'linux' and platform_machine == 'x86_64'"
 	touch $@
 
 $(VENV)/%.installed: $(VENV)/%.deps $(WHEEL).built

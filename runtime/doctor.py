@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import shutil
 import sys
@@ -19,6 +20,7 @@ from glint import __version__
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, load_card, zoo_folder, zoo_names
 from glint.cli import print_json
 from glint.errors import EXIT_ENVIRONMENT, EXIT_OK, EngineError, GlintError, MissingDependencyError
+from glint.files import cache_folder
 from glint.runtime import cuda
 from glint.runtime.engine import available_cores, choose_engine
 from glint.runtime.tensorrt_api import FLAVOURS
@@ -29,6 +31,7 @@ OK, MISSING, BROKEN = "ok", "missing", "broken"
 _LIBRARIES = (
     ("numpy", "numpy", "arrays", "pip install numpy", True),
     ("scipy", "scipy", "optics and image labels", "pip install scipy", True),
+    ("numba", "numba", "compiled refinement", "pip install numba", True),
     ("PIL", "pillow", "image files", "pip install pillow", True),
     ("onnxruntime", "onnxruntime", "engine on the CPU", "pip install onnxruntime", True),
     ("torch", "torch", "glint train, export", "pip install '.[train]' (in the checkout)", False),
@@ -62,7 +65,7 @@ class Check:
 def doctor() -> dict[str, Any]:
     """The report: machine, checks, models, and the engine that ``auto`` takes."""
     checks = [_library(*entry) for entry in _LIBRARIES]
-    checks += [_tensorrt(), _gpu(), _python(), _opencv(), *_models()]
+    checks += [_machine_code(), _tensorrt(), _gpu(), _python(), _opencv(), *_models()]
     engine, why = choose_engine("auto")
     usable = all(c.state == OK for c in checks if c.name == engine)
     return {
@@ -97,6 +100,22 @@ def _version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return "version unknown"
+
+
+def _machine_code() -> Check:
+    """Whether compiled functions outlive the process."""
+    name, fix = "machine code", "set GLINT_CACHE to a folder that can be written"
+    try:
+        folder = cache_folder("compiled")
+    except RuntimeError:
+        return Check(name, BROKEN, "no home folder to keep it in: each start compiles for up to minutes", False, fix)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        return Check(name, BROKEN, f"{there} cannot be written: each start compiles for up to minutes", False, fix)
+    if not any(folder.rglob("*.nbc")):
+        fix = "nothing to do: the first glint run or build compiles, which takes up to minutes"
+        return Check(name, MISSING, f"none yet in {folder}", False, fix)
+    return Check(name, OK, f"kept in {folder}", False)
 
 
 def _tensorrt() -> Check:

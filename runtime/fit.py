@@ -11,8 +11,7 @@ where data and model both reach full scale there is no residual.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ _LONGEST_STEP = 0.3  # px; the model is only locally linear
 # Five close targets leave directions that the data hardly see: more damping would freeze them.
 _DAMPING = 1e-4
 _TAIL = 2.0  # degrees of freedom of the positions' prior
-_STILL = 1e-3  # px; a step as short as this ends a fit, and what is left is its square
+_STILL = 1e-4  # px; a step as short as this ends a fit, and what is left is its square
 _NOTHING = 1e-12  # information that keeps a matrix regular
 _LEAST_PIVOT = 1e-14  # of a matrix with 1 on its diagonal: what rounding leaves
 
@@ -346,30 +345,3 @@ def render(theta: Array, size: int) -> Array:
             for column in range(size):
                 model[row, column] += theta[2 * number + k] * gy[row] * gx[column]
     return model
-
-
-@lru_cache(maxsize=16)
-def plane_basis(n: int) -> NDArray[np.float32]:
-    """Level and slopes about the middle of an n-pixel window: ``float32 [3, n^2]``."""
-    ramp = np.arange(n) - (n - 1) / 2
-    basis = np.stack([np.ones(n * n), np.tile(ramp, n), np.repeat(ramp, n)]).astype(np.float32)
-    basis.setflags(write=False)
-    return basis
-
-
-def fit_plane(values: NDArray[Any], weight: NDArray[Any]) -> tuple[Array, Array]:
-    """Weighted least squares of a plane over n x n windows.
-
-    Args:
-        values, weight: ``[B, n, n]``.
-
-    Returns:
-        Level and slopes about the middle ``[B, 3]`` (0 where the weights do not tell), and the inverse
-        of their normal matrix ``[B, 3, 3]``.
-    """
-    basis = plane_basis(values.shape[-1]).astype(np.float64)
-    flat = weight.reshape(-1, basis.shape[1])
-    weighted = basis * flat[:, None]
-    inverse = np.linalg.inv(weighted @ basis.T + 1e-9 * np.eye(PLANE))
-    right = weighted @ values.reshape(*flat.shape, 1)
-    return (inverse @ right)[..., 0], inverse

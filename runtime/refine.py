@@ -78,7 +78,7 @@ class RefineConfig:
     trust: float = 1.2
     iterations: int = 15
     rounds: int = 2
-    restarts: int = 3
+    restarts: int = 8
     misfit: float = 0.02
 
     def __post_init__(self) -> None:

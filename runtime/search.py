@@ -38,7 +38,7 @@ _POOR = 3.0  # standard deviations that a fit may leave more than noise before o
 _CROWD = 4  # targets from which on the nearest minimum need not be the best one
 _VAGUE = 3.0  # spread of the network over sigma of the fit from which on it need not either
 _ONE = 1e12  # cost of two targets that are one
-_GLANCE = 3  # steps after which another start must look promising
+_GLANCE = 5  # steps after which another start must look promising
 _HOPE = 10.0  # cost above that of the fit up to which it does
 _STRAINED = -1.8  # standard deviations of the priors' strain below which the fit is where the network meant
 _ELSEWHERE = 0.02  # px from the fit; nearer than that it is on its way to the same place
@@ -216,7 +216,7 @@ def _raced(case: Case, start: Start, limit: float) -> Fit:
     iterations = case.rules.iterations
     steps = min(_GLANCE, iterations)
     tried = fit_targets(case.patch, start, steps)
-    if tried.converged or steps == iterations or _cost(case, tried) >= limit:
+    if tried.converged or _cost(case, tried) >= limit:
         return tried
     return _continued(case, tried, iterations - steps)
 
@@ -310,20 +310,26 @@ def _restart(case: Case, fit: Fit, margin: float, bank: Bank) -> tuple[Fit, floa
     if _excess(fit) <= _POOR:
         return fit, margin
     spot, table, kept = _spot(case, fit), _table(case, fit), True
+    steps = min(_GLANCE, case.rules.iterations)
     for number in range(1, case.rules.max_targets + 1):
-        best, least = fit, np.inf
-        for place in nearest_arrangements(spot, bank, number, case.rules.restarts):
-            start = _blank(case, number)
-            for i in range(number):
-                _put(case, start, i, place[0, i], place[1, i], place[2, i])
-            tried = fit_targets(case.patch, start, min(_GLANCE, case.rules.iterations))
-            cost = _cost(case, tried)
-            if cost < least:
-                best, least = tried, cost
-        rival = _continued(case, best, max(case.rules.iterations - _GLANCE, 1))
-        kept = kept and not _cost(case, rival) < table.min()
-        fit = _compete(case, fit, rival, table)
+        places = nearest_arrangements(spot, bank, number, case.rules.restarts)
+        glances = [fit_targets(case.patch, _placed(case, place), steps) for place in places]
+        least = min([_cost(case, tried) for tried in glances])
+        for tried in glances:
+            if _cost(case, tried) < least + _HOPE:
+                rival = tried if tried.converged else _continued(case, tried, case.rules.iterations - steps)
+                kept = kept and not _cost(case, rival) < table.min()
+                fit = _compete(case, fit, rival, table)
     return fit, _margin(fit, table, margin if kept else np.inf)
+
+
+@compiled
+def _placed(case: Case, place: Array) -> Start:
+    """A start from an arrangement ``[3, K]``: x, y, radiance."""
+    start = _blank(case, place.shape[1])
+    for i in range(place.shape[1]):
+        _put(case, start, i, place[0, i], place[1, i], place[2, i])
+    return start
 
 
 @compiled

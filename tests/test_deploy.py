@@ -59,6 +59,15 @@ def test_the_container_installs_what_the_package_asks_for() -> None:
     assert set(line.split()) == wanted
 
 
+def test_what_is_built_or_compiled_is_kept_over_restarts() -> None:
+    unit, container = UNIT.read_text(encoding="utf-8"), CONTAINER.read_text(encoding="utf-8")
+    assert "CacheDirectory=glint\n" in unit
+    (folder,) = re.findall(r'^VOLUME \["(.*?)"', container, re.MULTILINE)
+    for text in (unit, container):
+        assert re.findall(r"GLINT_CACHE=(\S+)", text) == [folder] == ["/var/cache/glint"]
+    assert "MemoryDenyWriteExecute" not in unit  # machine code is written to memory and run
+
+
 def test_no_file_for_devices_holds_a_credential() -> None:
     for path in (ROOT / "deploy").iterdir():
         assert not re.search(r"//[^/\s]*:[^/\s]*@|(?i:token|passwd|docker login)", path.read_text(encoding="utf-8"))

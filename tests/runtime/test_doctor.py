@@ -80,7 +80,7 @@ def test_this_machine_is_ready_because_all_that_is_needed_is_here(zoo: Path) -> 
 
 
 def test_looking_imports_no_heavy_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    heavy = {"torch", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx"}
+    heavy = {"torch", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx", "numba", "llvmlite"}
     monkeypatch.setitem(sys.modules, "pycuda", None)  # the one that may be asked, where it is installed
     for name in heavy & sys.modules.keys():
         monkeypatch.delitem(sys.modules, name)
@@ -88,7 +88,7 @@ def test_looking_imports_no_heavy_library(monkeypatch: pytest.MonkeyPatch) -> No
     assert not heavy & sys.modules.keys()
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "scipy"])
+@pytest.mark.parametrize("name", ["onnxruntime", "scipy", "numba"])
 def test_a_missing_library_that_is_needed_makes_the_machine_not_ready(
     without: Callable[[str], None], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +102,28 @@ def test_a_missing_library_that_is_needed_makes_the_machine_not_ready(
     assert "not ready" in shown.out
     assert f"pip install {name}" in shown.out
     assert "Traceback" not in shown.err
+
+
+def test_it_says_whether_machine_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLINT_CACHE", str(tmp_path / "a" / "b"))
+    nothing = check(doctor(), "machine code")
+    assert nothing["state"] == "missing"
+    assert str(tmp_path) in nothing["detail"]
+    kept = tmp_path / "a" / "b" / "compiled" / "of_some_state" / "of_a_package"
+    kept.mkdir(parents=True)
+    (kept / "fit.py311.1.nbc").touch()
+    assert check(doctor(), "machine code")["state"] == "ok"
+
+
+def test_a_folder_that_cannot_hold_machine_code_is_told_and_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GLINT_CACHE", str(tmp_path / "file"))
+    report = doctor()
+    entry = check(report, "machine code")
+    assert (entry["state"], report["ready"]) == ("broken", True)
+    assert "GLINT_CACHE" in entry["fix"]
 
 
 def test_without_its_engine_auto_means_none(without: Callable[[str], None]) -> None:
