@@ -295,7 +295,7 @@ def _surroundings(
 
 @compiled
 def _plane(image: Array, used: BoolArray) -> tuple[Array, Array, float, int]:
-    """Plane about the middle through the used pixels, inverse of its normal matrix, what it leaves, and their number."""
+    """Plane about the middle through the used pixels, inverse of its normal matrix, spread about it, and their number."""
     n = image.shape[0]
     matrix, right, term, square, pixels = np.zeros((PLANE, PLANE)), np.zeros(PLANE), np.ones(PLANE), 0.0, 0
     for row in range(n):
