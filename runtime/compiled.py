@@ -32,7 +32,7 @@ _DIGEST = digest(Path(__file__).parent)
 
 def compiled(function: Function) -> Function:
     """The function as machine code, without the interpreter's lock; division by zero gives infinity."""
-    options = {"nogil": True, "fastmath": _FREEDOM, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": _FREEDOM, "error_model": "numpy"}
     # What Numba keeps has the other functions in it that a function calls, but it looks at the function's own module
     # alone to see whether that is still true. The name of the file that it is kept in is made from this one.
     name = function.__qualname__

@@ -295,9 +295,10 @@ def _surroundings(
 
 @compiled
 def _plane(image: Array, used: BoolArray) -> tuple[Array, Array, float, int]:
-    """Plane about the middle through the used pixels, inverse of its normal matrix, spread about it, and their number."""
+    """Plane about the middle through the used pixels, inverse of its normal matrix, spread about it, and how many."""
     n = image.shape[0]
-    matrix, right, term, square, pixels = np.zeros((PLANE, PLANE)), np.zeros(PLANE), np.ones(PLANE), 0.0, 0
+    matrix, right, term = np.diag(np.full(PLANE, 1e-9)), np.zeros(PLANE), np.ones(PLANE)
+    square, pixels = 0.0, 0
     for row in range(n):
         for column in range(n):
             if used[row, column]:
@@ -308,7 +309,7 @@ def _plane(image: Array, used: BoolArray) -> tuple[Array, Array, float, int]:
                         matrix[i, j] += term[i] * term[j]
                 square += image[row, column] ** 2
                 pixels += 1
-    inverse = np.linalg.inv(matrix + 1e-9 * np.eye(PLANE))
+    inverse = np.linalg.inv(matrix)
     plane = inverse @ right
     left = max(square - (plane * right).sum(), 0.0)
     return plane, inverse, math.sqrt(left / max(pixels - PLANE, 1)), pixels

@@ -116,8 +116,10 @@ def test_machine_code_is_kept_for_these_sources_only(name: str, tmp_path: Path) 
 
 def test_the_name_of_what_is_kept_has_the_digest_in_it() -> None:
     targets_of(np.zeros(7))
-    kept = Path(targets_of.stats.cache_path)  # type: ignore[attr-defined]
-    assert list(kept.glob(f"fit.targets_of_{digest(FOLDER)}-*.nbi"))
+    kept = targets_of.stats.cache_path  # type: ignore[attr-defined]
+    if not kept:
+        pytest.skip("there is nowhere to keep anything: read-only code and no cache folder")
+    assert list(Path(kept).glob(f"fit.targets_of_{module._DIGEST}-*.nbi"))
 
 
 def test_all_modules_with_compiled_functions_are_sources() -> None:
