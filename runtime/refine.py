@@ -296,7 +296,8 @@ def _surroundings(
 def _plane(image: Array, used: BoolArray) -> tuple[Array, Array, float, int]:
     """Plane about the middle through the used pixels, its variances for a noise of 1, what it leaves, their number."""
     n = image.shape[0]
-    matrix, right, term, square, pixels = np.zeros((PLANE, PLANE)), np.zeros(PLANE), np.ones(PLANE), 0.0, 0
+    matrix, right, term = np.diag(np.full(PLANE, 1e-9)), np.zeros(PLANE), np.ones(PLANE)
+    square, pixels = 0.0, 0
     for row in range(n):
         for column in range(n):
             if used[row, column]:
@@ -307,8 +308,6 @@ def _plane(image: Array, used: BoolArray) -> tuple[Array, Array, float, int]:
                         matrix[i, j] += term[i] * term[j]
                 square += image[row, column] ** 2
                 pixels += 1
-    for i in range(PLANE):
-        matrix[i, i] += 1e-9
     variance = diagonal_of_inverse(matrix)
     plane = right.copy()
     factorise(matrix)

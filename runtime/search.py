@@ -19,7 +19,6 @@ from glint.runtime.fit import (
     PLANE,
     SLOTS,
     Array,
-    BoolArray,
     Fit,
     Patch,
     Start,
