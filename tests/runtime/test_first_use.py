@@ -21,7 +21,7 @@ from glint.errors import OutputError
 from glint.optics import Psf
 from glint.progress import told_if_slow
 from glint.runtime.compiled import Compiled, compiled
-from glint.runtime.refine import refine
+from glint.runtime.refine import RefineConfig, _refine_all, prepare_refinement, refine
 from glint.types import Targets
 
 PSF = Psf(0.5)
@@ -45,7 +45,8 @@ def write_modules(folder: Path, shift: float) -> None:
 
 
 def start(program: str, folder: Path, cache: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(folder), "GLINT_CACHE": str(cache)}
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "GLINT_CACHE": str(cache)}
     return subprocess.Popen(
         [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -166,6 +167,26 @@ def test_threads_refine_as_one_does() -> None:
             for one, other in zip(alone, pool.map(work, batches)):
                 for name, values in vars(one).items():
                     np.testing.assert_array_equal(values, getattr(other, name), err_msg=name)
+
+
+def test_what_is_prepared_fits_all_inputs() -> None:
+    """A second compilation would be one in the middle of a stream."""
+    prepare_refinement(PSF)
+    patches, candidates = clusters(0, 2)
+    frozen = patches.copy()
+    frozen.setflags(write=False)
+    wide = np.zeros((2, 11, 22))
+    wide[:, :, ::2] = patches
+    limits = np.full(patches.shape, 500.0)
+    limits.setflags(write=False)
+    valid = np.ones(patches.shape, dtype=bool)
+    valid.setflags(write=False)
+    refine(frozen, candidates, PSF, noise=[1, 2], full_scale=limits, valid=valid)
+    refine(wide[:, :, ::2], candidates, PSF, full_scale=limits.astype(np.float32))
+    whole = RefineConfig(radiance=(200, 10), noise_floor=1, background_share=1, misfit=1, trust=1, separation=1)
+    refine(patches.astype(np.float32), candidates, Psf(1), noise=2, full_scale=500, config=whole)
+    assert isinstance(_refine_all, Compiled)
+    assert len(_refine_all.dispatcher.signatures) == 1
 
 
 class Terminal(io.StringIO):
