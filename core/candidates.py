@@ -119,9 +119,7 @@ def _read_patches(flat: Array, offsets: Array, shine: Array, spreads: Array, cen
 
 
 @compiled
-def _read_patch(
-    presence: Array, offset: Array, shine: Array, spread: Array, centres: FloatArray, found: Array
-) -> None:
+def _read_patch(presence: Array, offset: Array, shine: Array, spread: Array, centres: FloatArray, found: Array) -> None:
     """Fill in the candidates ``[7, SLOTS]`` of one patch."""
     cells = _most_probable(presence)
     number, side = len(cells), len(centres)

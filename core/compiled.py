@@ -24,8 +24,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Sums may be reordered, so that they run in vector registers. Infinity and NaN keep their meaning.
 _FREEDOM = {"reassoc", "contract", "arcp", "nsz"}
-_NOTE = "compiling for this processor, which takes up to some minutes; later runs have it from the cache"
+_NOTE = "compiling for this processor, which takes up to some minutes"
 _LOCK = threading.RLock()
+_digests: dict[str, str] = {}
+
+
+def _root() -> Path | None:
+    try:
+        return cache_folder("compiled")
+    except RuntimeError:  # no home
+        return None
+
+
+_ROOT = _root()  # once: functions that are parts of each other belong together
 
 
 def compiled(function: Function) -> Function:
@@ -53,9 +64,8 @@ class Compiled:
             with told_if_slow(_NOTE):
                 result = self.dispatcher(*arguments, **named)
         except OSError as error:  # arithmetic raises none
-            folder = cache_folder("compiled")
             hint = "make room, or set GLINT_CACHE to another folder"
-            raise OutputError(f"cannot keep machine code in {folder}: {error.strerror or error}", hint=hint) from error
+            raise OutputError(f"cannot keep machine code in {_ROOT}: {error.strerror or error}", hint=hint) from error
         self._called = True
         return result
 
@@ -99,16 +109,14 @@ def _folder(function: Callable[..., Any]) -> Path | None:
     Each state of the sources has a folder of its own: Numba does not see changes of functions that
     were taken from another module.
     """
+    if _ROOT is None:
+        return None
     try:
-        digest = _digest(function.__code__.co_filename, function)
-        folder = cache_folder("compiled") / digest
+        folder = _ROOT / _digest(function.__code__.co_filename, function)
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # no source, no room, no right, no home
+    except OSError:  # no source, no room, no right
         return None
     return folder if os.access(folder, os.W_OK | os.X_OK) else None
-
-
-_digests: dict[str, str] = {}
 
 
 def _digest(path: str, function: Callable[..., Any]) -> str:

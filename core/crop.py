@@ -89,9 +89,7 @@ def recentre(
 
 
 @compiled
-def _windows_on_spots(
-    patches: NDArray[np.float64], size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _windows_on_spots(patches: NDArray[np.float64], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     left, top = np.empty(len(patches), dtype=np.int64), np.empty(len(patches), dtype=np.int64)
     for i in range(len(patches)):
         left[i], top[i] = window_on_spot(patches[i], size)

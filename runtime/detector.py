@@ -191,7 +191,7 @@ def _label(rows: NDArray[np.int64], columns: NDArray[np.int64], labels: NDArray[
 
     Only these pixels and their neighbours are looked at: targets are few pixels in a large frame.
     """
-    height, width = labels.shape
+    width = labels.shape[1]
     same = np.arange(len(rows) + 1)  # a lower provisional number of the same group
     for k in range(len(rows)):
         row, column = rows[k], columns[k]

@@ -21,11 +21,23 @@ from numpy.typing import ArrayLike, NDArray
 from glint.candidates import SLOTS as LISTED
 from glint.candidates import Candidates, present
 from glint.cards import UnmixerSpec
+from glint.compiled import compiled
 from glint.errors import InputError
 from glint.optics import Psf
 from glint.psf_file import PsfEstimate
-from glint.compiled import compiled
-from glint.runtime.fit import PLANE, SLOTS, Array, BoolArray, Fit, Patch, diagonal_of_inverse, factorise, pixel_profile, substitute, targets_of
+from glint.runtime.fit import (
+    PLANE,
+    SLOTS,
+    Array,
+    BoolArray,
+    Fit,
+    Patch,
+    diagonal_of_inverse,
+    factorise,
+    pixel_profile,
+    substitute,
+    targets_of,
+)
 from glint.runtime.search import Case, Rules, Told, best_fit, count_costs, network_priors, variance_of
 from glint.runtime.templates import Bank, arrangements
 from glint.types import TargetFlag, Targets

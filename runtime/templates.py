@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from glint.compiled import compiled
 from glint.crop import window_on_spot
 from glint.optics import Psf
 from glint.patches import draw_offsets
-from glint.compiled import compiled
 
 Array = NDArray[np.float64]
 

@@ -159,7 +159,8 @@ def _pair_costs(state: FloatArray, place: FloatArray, sigma: FloatArray, gate: f
         for j in range(len(place)):
             x_variance = state[2, i, 0] + sigma[j, 0] ** 2
             y_variance = state[2, i, 1] + sigma[j, 1] ** 2
-            distance = (place[j, 0] - state[0, i, 0]) ** 2 / x_variance + (place[j, 1] - state[0, i, 1]) ** 2 / y_variance
+            distance = (place[j, 0] - state[0, i, 0]) ** 2 / x_variance
+            distance += (place[j, 1] - state[0, i, 1]) ** 2 / y_variance
             if distance <= gate * gate:
                 new = math.log((2 * math.pi * density) ** 2 * x_variance * y_variance)
                 cost[i, j] = min(distance + new, 0.0)

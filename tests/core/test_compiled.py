@@ -12,6 +12,7 @@ from glint.compiled import compiled
 from glint.runtime.fit import Patch, Start, fit_targets, pixel_profile, targets_of
 from glint.runtime.search import count_costs
 
+
 def ratio(a: float, b: float) -> float:
     return a / b
 

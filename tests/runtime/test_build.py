@@ -22,7 +22,7 @@ from tensorrt_standin import MAGIC, VERSIONS, Machine
 from glint.cards import UnmixerSpec
 from glint.cli import main
 from glint.errors import CheckFailedError, EngineError, InputError, MissingDependencyError, ModelError, OutputError
-from glint.runtime import build_command, builder, cuda
+from glint.runtime import build_command, builder, cuda, refine
 from glint.runtime.build import BuildOptions, build
 from glint.runtime.engine_cache import cache_folder, sidecar_path, timing_cache_path
 
@@ -38,6 +38,14 @@ SIZES = BuildOptions(sizes=((64, 96), (32, 32)))
 def gpu(monkeypatch, tmp_path):
     monkeypatch.setenv("GLINT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cuda, "gpu", lambda: GPU)
+
+
+@pytest.fixture(autouse=True)
+def prepared(monkeypatch):
+    """How often the command has made the first run ready."""
+    calls = []
+    monkeypatch.setattr(refine, "prepare_refinement", calls.append)
+    return calls
 
 
 @pytest.fixture(params=VERSIONS)
@@ -649,6 +657,14 @@ def test_the_command_tells_and_prints(orin, tmp_path, capsys):
     assert "cache hit: " in second.err
     assert json.loads(second.out)["cached"]
     assert json.loads(second.out)["path"] == document["path"]
+
+
+def test_the_command_also_compiles_what_the_first_run_here_needs(orin, tmp_path, prepared):
+    words = ["build", str(small_models.unmixer(tmp_path)), "--batch", "1,32,100"]
+    assert main([*words, "--dry-run"]) == 0
+    assert not prepared
+    assert main(words) == 0
+    assert len(prepared) == 1
 
 
 def test_a_dry_run_builds_nothing(orin, tmp_path, capsys):

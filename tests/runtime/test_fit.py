@@ -13,7 +13,6 @@ from scipy.optimize import least_squares
 from scipy.special import ndtr
 
 from glint.optics import pixel_profiles
-from glint.runtime import fit as module
 from glint.runtime.fit import (
     PLANE,
     Fit,

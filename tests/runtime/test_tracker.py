@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glint.errors import InputError
+from glint.runtime import tracker as tracker_module
 from glint.runtime.tracker import TrackConfig, Tracker
 from glint.types import Targets
 
@@ -227,7 +228,7 @@ def test_no_other_set_of_pairs_is_more_likely(
     config = TrackConfig()
     tracker = Tracker(config)
     tracker.update(0, targets(before, sigma))
-    tracker._predict(PERIOD / 1e9)
+    tracker_module._predict(tracker._state, PERIOD / 1e9, config.agility**2)
     noise = np.full((len(after), 2), sigma)
     place = np.array(after)
     rows, columns = tracker._assign(place, noise)
