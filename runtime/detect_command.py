@@ -45,7 +45,7 @@ def detect(
         raise OutputError(f"output folder {out} is not empty", hint="choose another or pass --overwrite")
     frames.refuse_collisions(out)
     model = Detector.open(detector, engine=engine, precision=precision, threads=threads)
-    talk(f"engine: {choose_engine(engine)[0]}; detector {model.card.name}, {precision}")
+    talk(f"engine: {choose_engine(engine)[0]}; detector {model.card.name} ({model.card.precision})")
     started, count, blobs = time.perf_counter(), 0, 0
     with model.engine, Progress("detect", frames.total) as line:
         for frame in frames.frames():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from glint import __version__
-from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
+from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, ModelCard
 from glint.cli import print_json, talk
 from glint.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, OutputError, SourceLostError
 from glint.optics import Psf
@@ -129,7 +129,8 @@ def run(
         measured = load_psf(Path(psf)) if psf is not None else None
         first = Detector.open(detector, tile=None if tile is None else (tile[1], tile[0]), **settings)
         second = Unmixer.open(unmixer, **settings)
-        talk(f"engine: {name} ({why}); detector {first.card.name}, unmixer {second.card.name}, {precision}")
+        models = [f"{m.card.name} ({m.card.precision})" for m in (first, second)]
+        talk(f"engine: {name} ({why}); detector {models[0]}, unmixer {models[1]}")
         pipeline = Pipeline(
             first, second, refined=refine, psf=Psf(measured.sigma if measured else second.spec.sigma),
             config=refine_config(second.spec, radiance=radiance_prior, measured=measured), roi=roi,
@@ -159,8 +160,7 @@ def run(
             "source": frames.uri,
             "engine": name,
             "engines": {m.card.task: m.engine.details() for m in (first, second)},
-            "precision": precision,
-            "models": {m.card.task: {"name": m.card.name, "sha256": m.card.sha256} for m in (first, second)},
+            "models": {m.card.task: _described(m.card) for m in (first, second)},
             "refine": refine,
             "radiance_prior": pipeline.config.radiance,
             "psf": {"sigma": pipeline.psf.sigma, "file": str(psf) if psf is not None else None},
@@ -191,6 +191,11 @@ def _finish(sinks: Sequence[Sink], manifest: dict[str, Any], error: Exception | 
                 files.finish(manifest)
     if error is not None:
         raise error
+
+
+def _described(card: ModelCard) -> dict[str, str]:
+    # A model given as a file has a precision of its own, whatever was asked for.
+    return {"name": card.name, "precision": card.precision, "sha256": card.sha256}
 
 
 def _path(value: str | Path | None) -> Path | None:

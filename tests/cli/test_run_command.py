@@ -3,6 +3,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glint import __version__
+from glint import __version__, cards
+from glint.cards import zoo_folder
 from glint.cli import build_parser
 from glint.errors import (
     CheckFailedError,
@@ -253,6 +255,41 @@ def test_an_unknown_model_is_named_beside_the_released_ones(glint: Glint, scene:
 
 def test_a_model_for_another_task_is_refused(glint: Glint, scene: str) -> None:
     glint("run", scene, "--detector", "dscsnet-s-sensor").refused(2, "made to unmix, not to detect")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_every_precision_finds_the_targets(glint: Glint, scene: str, tmp_path: Path, precision: str) -> None:
+    words = ("run", scene, "--engine", "onnxruntime", "--out")
+    assert glint(*words, tmp_path / "fp32.jsonl").code == 0
+    assert glint(*words, tmp_path / "other.jsonl", "--precision", precision).code == 0
+    exact, other = (json.loads((tmp_path / f"{n}.manifest.json").read_text()) for n in ("fp32", "other"))
+    for task in ("detect", "unmix"):
+        assert (exact["models"][task]["precision"], other["models"][task]["precision"]) == ("fp32", precision)
+        assert exact["models"][task]["sha256"] != other["models"][task]["sha256"]
+    assert exact["truth"]["found"] > 10
+    assert other["truth"]["found"] >= exact["truth"]["found"] - 1
+    assert other["truth"]["false"] <= exact["truth"]["false"] + 1
+
+
+def test_a_model_given_as_a_file_is_reported_in_its_own_precision(glint: Glint, scene: str, tmp_path: Path) -> None:
+    file = zoo_folder() / "dscsnet-s-sensor.int8.onnx"
+    done = glint("run", scene, "--unmixer", file, "--out", tmp_path / "r.jsonl", "--json")
+    assert [model["precision"] for model in json.loads(done.out)["models"].values()] == ["fp32", "int8"]
+    assert "dscsnet-s-sensor (int8)" in done.err
+
+
+def test_a_precision_that_a_model_does_not_have_is_refused(
+    glint: Glint, scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    for path in (*zoo_folder().glob("*.fp32.*"), *zoo_folder().glob("lsnet-s.int8.*")):
+        shutil.copy(path, zoo)
+    monkeypatch.setattr(cards, "zoo_folder", lambda: zoo)
+    glint("run", scene, "--precision", "int8", "--out", tmp_path / "out" / "r.jsonl").refused(
+        2, "'dscsnet-s-sensor' in int8", "hint: released: lsnet-s;"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_tensorrt_is_missing_from_the_environment(glint: Glint, scene: str, tmp_path: Path, tree: Tree) -> None:
