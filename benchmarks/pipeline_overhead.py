@@ -29,8 +29,9 @@ from glint.files import refuse_existing, write_json
 from glint.progress import Progress
 from glint.runtime.detector import Detector
 from glint.runtime.engine import Arrays, Engine
-from glint.runtime.pipeline import Pipeline, Result, cut_spots, refine_spots, to_frame
+from glint.runtime.pipeline import Pipeline, Result, refine_spots, to_frame
 from glint.runtime.records import frame_record
+from glint.runtime.spots import cut_spots
 from glint.runtime.tracker import Tracker
 from glint.runtime.unmixer import Unmixer
 from glint.scenes import parse_synthetic, simulate_scene
