@@ -81,7 +81,7 @@ class Compiled:
 def _dispatcher(function: Callable[..., Any]) -> Any:
     numba: Any = importlib.import_module("numba")
     _teach_numba()
-    options = {"nogil": True, "fastmath": _FREEDOM, "error_model": "numpy"}
+    options = {"nogil": True, "fastmath": _FREEDOM, "error_model": "numpy", "no_cfunc_wrapper": True}
     folder = _folder(function)
     if folder is None:
         return numba.njit(**options)(function)

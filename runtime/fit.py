@@ -74,6 +74,7 @@ class Fit(NamedTuple):
         information: second derivative of the cost, ``[P, P]`` with P = 3 K + 4, or one less where sigma is held.
         counted: pixels that had a say.
         converged: whether the last step was short.
+        falling: by how much the last step lowered misfit and strain together.
     """
 
     start: Start
@@ -83,6 +84,7 @@ class Fit(NamedTuple):
     information: Array
     counted: int
     converged: bool
+    falling: float
 
 
 class _Work(NamedTuple):
@@ -115,13 +117,14 @@ def fit_targets(patch: Patch, start: Start, iterations: int) -> Fit:
     tried_information, tried_gradient, trial = np.empty((free, free)), np.empty(free), np.empty_like(theta)
     scaled = np.empty((free, free))
     misfit, strain, counted = _linearise(patch, start, theta, work, information, gradient)
-    damping, converged = _DAMPING, False
+    damping, converged, falling = _DAMPING, False, 0.0
     for _ in range(iterations):
         _step(theta, information, gradient, damping, size, scaled, trial)
         still = True
         for i in range(2 * number):
             still = still and abs(trial[i] - theta[i]) < _STILL
         tried = _linearise(patch, start, trial, work, tried_information, tried_gradient)
+        falling = max(misfit + strain - tried[0] - tried[1], 0.0)
         if tried[0] + tried[1] <= misfit + strain:
             damping = max(0.1 * damping, 1e-7)
             misfit, strain, counted = tried
@@ -133,7 +136,7 @@ def fit_targets(patch: Patch, start: Start, iterations: int) -> Fit:
         if still:  # better or not: at the bottom, rounding decides
             converged = True
             break
-    return Fit(start, theta, misfit, strain, information, counted, converged)
+    return Fit(start, theta, misfit, strain, information, counted, converged, falling)
 
 
 @compiled

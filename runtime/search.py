@@ -37,8 +37,9 @@ _POOR = 3.0  # standard deviations that a fit may leave more than noise before o
 _CROWD = 4  # targets from which on the nearest minimum need not be the best one
 _VAGUE = 3.0  # spread of the network over sigma of the fit from which on it need not either
 _ONE = 1e12  # cost of two targets that are one
-_GLANCE = 5  # steps after which another start must look promising
+_GLANCE = 8  # steps after which another start must look promising
 _HOPE = 10.0  # cost above that of the fit up to which it does
+_FALL = 2.0  # share of the last step's gain that the following ones may bring
 _STRAINED = -1.8  # standard deviations of the priors' strain below which the fit is where the network meant
 _ELSEWHERE = 0.02  # px from the fit; nearer than that it is on its way to the same place
 _RIDGE = 1e-6  # share of a parameter's information that is rounding, for all that is known
@@ -215,7 +216,7 @@ def _raced(case: Case, start: Start, limit: float) -> Fit:
     iterations = case.rules.iterations
     steps = min(_GLANCE, iterations)
     tried = fit_targets(case.patch, start, steps)
-    if tried.converged or _cost(case, tried) >= limit:
+    if tried.converged or _cost(case, tried) - _FALL * tried.falling >= limit:
         return tried
     return _continued(case, tried, iterations - steps)
 
@@ -258,17 +259,17 @@ def _scatter(case: Case, fit: Fit, margin: float, bank: Bank) -> tuple[Fit, floa
     if not as_told or number < _CROWD or _strain(fit) <= _STRAINED or not _is_vague(case, fit):
         return fit, margin
     places = nearest_arrangements(_spot(case, fit), bank, number, case.rules.restarts)
-    best, found = fit, False
+    best, found, steps = fit, False, min(_GLANCE, case.rules.iterations)
     for place in places:
         start = Start(fit.start.theta.copy(), fit.start.mean, fit.start.information)
         _arrange(case, start, place)
-        tried = fit_targets(case.patch, start, _GLANCE)
+        tried = fit_targets(case.patch, start, steps)
         if not found or tried.misfit + tried.strain < best.misfit + best.strain:
             best, found = tried, True
     moved = 0.0
     for i in range(2 * number):
         moved = max(moved, abs(best.theta[i] - fit.theta[i]))
-    if moved <= _ELSEWHERE or 0.5 * (best.misfit + best.strain - fit.misfit - fit.strain) >= _HOPE:
+    if moved <= _ELSEWHERE or 0.5 * (best.misfit + best.strain - fit.misfit - fit.strain) - _FALL * best.falling >= _HOPE:
         return fit, margin
     best = _continued(case, best, case.rules.iterations)
     gain = 0.5 * (fit.misfit + fit.strain - best.misfit - best.strain)
@@ -315,7 +316,7 @@ def _restart(case: Case, fit: Fit, margin: float, bank: Bank) -> tuple[Fit, floa
         glances = [fit_targets(case.patch, _placed(case, place), steps) for place in places]
         least = min([_cost(case, tried) for tried in glances])
         for tried in glances:
-            if _cost(case, tried) < least + _HOPE:
+            if _cost(case, tried) - _FALL * tried.falling < least + _HOPE:
                 rival = tried if tried.converged else _continued(case, tried, case.rules.iterations - steps)
                 kept = kept and not _cost(case, rival) < table.min()
                 fit = _compete(case, fit, rival, table)
@@ -399,7 +400,7 @@ def _grown(case: Case, fit: Fit) -> Start:
     elif near:
         _put(case, start, number, x[bright] + 0.35 * way_x, y[bright] + 0.35 * way_y, 0.5 * radiance[bright])
     else:
-        _put(case, start, number, column, row, max(peak / 0.4, 0.2 * radiance[bright]))
+        _put(case, start, number, float(column), float(row), max(peak / 0.4, 0.2 * radiance[bright]))
     return start
 
 
