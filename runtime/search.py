@@ -269,7 +269,8 @@ def _scatter(case: Case, fit: Fit, margin: float, bank: Bank) -> tuple[Fit, floa
     moved = 0.0
     for i in range(2 * number):
         moved = max(moved, abs(best.theta[i] - fit.theta[i]))
-    if moved <= _ELSEWHERE or 0.5 * (best.misfit + best.strain - fit.misfit - fit.strain) - _FALL * best.falling >= _HOPE:
+    behind = 0.5 * (best.misfit + best.strain - fit.misfit - fit.strain)
+    if moved <= _ELSEWHERE or behind - _FALL * best.falling >= _HOPE:
         return fit, margin
     best = _continued(case, best, case.rules.iterations)
     gain = 0.5 * (fit.misfit + fit.strain - best.misfit - best.strain)

@@ -39,7 +39,7 @@ def make_fit(rows: Sequence[tuple[float, float, float]], case: Case, *, plane: S
     """A fit that ended at rows (x, y, radiance) and a plane with a misfit of 100, from the network's candidates."""
     theta = np.concatenate([*np.reshape(rows, (-1, 3)).T, plane, [0.5]]).astype(float)
     start = search._from_candidates(case, len(rows))
-    return Fit(start, theta, 100.0, 7.0, np.eye(len(theta) - 1), N * N, True)
+    return Fit(start, theta, 100.0, 7.0, np.eye(len(theta) - 1), N * N, True, 0.0)
 
 
 @settings(deadline=None)
