@@ -87,7 +87,7 @@ class RefineConfig:
     noise_floor: float = 0.3
     background_share: float = 0.01
     sigma_sd: float = 0.0
-    trust: float = 1.0
+    trust: float = 1.2
     iterations: int = 15
     rounds: int = 2
     restarts: int = 8
