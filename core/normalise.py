@@ -67,5 +67,5 @@ class Normaliser:
             scale[..., 0, 0] = np.maximum(
                 np.sqrt(squares.mean(axis=-1, dtype=np.float64) / value.shape[-1]), self.scale
             )
-        value *= 1 / scale
+        value /= scale
         return Normalised(value, offset, scale)

@@ -18,7 +18,7 @@ ALLOWED = {
     "calibration": {"core", "runtime", "calibration"},
 }
 LIBRARIES = {
-    "core": {"numpy", "scipy", "PIL"},
+    "core": {"numpy", "scipy", "numba", "PIL"},
     "training": {"numpy", "scipy", "torch", "safetensors"},
     "calibration": {"numpy", "scipy", "onnx", "onnxruntime"},
 }
