@@ -21,19 +21,20 @@ def crop_windows(image: NDArray[Any], left: ArrayLike, top: ArrayLike, size: int
         left, top: column and row of each window's first pixel, whole numbers ``[N]``.
         size: pixels per side.
     """
-    return image[window_pixels((image.shape[0], image.shape[1]), left, top, size)]
+    columns, rows = (np.asarray(first, dtype=np.int64) for first in (left, top))
+    return _crop(image, columns, rows, size)
 
 
-def window_pixels(
-    shape: tuple[int, int], left: ArrayLike, top: ArrayLike, size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the pixels of windows (see :func:`crop_windows`): index an image ``[H, W]`` with them."""
-    height, width = shape
-    steps = np.arange(size)
-    # np.clip takes several times as long on arrays as small as these.
-    columns = np.minimum(np.maximum(np.asarray(left, dtype=np.int64)[:, None] + steps, 0), width - 1)
-    rows = np.minimum(np.maximum(np.asarray(top, dtype=np.int64)[:, None] + steps, 0), height - 1)
-    return rows[:, :, None], columns[:, None, :]
+@compiled
+def _crop(image: NDArray[Any], left: NDArray[np.int64], top: NDArray[np.int64], size: int) -> NDArray[Any]:
+    height, width = image.shape
+    windows = np.empty((len(left), size, size), dtype=image.dtype)
+    for n in range(len(left)):
+        for i in range(size):
+            row = min(max(top[n] + i, 0), height - 1)
+            for j in range(size):
+                windows[n, i, j] = image[row, min(max(left[n] + j, 0), width - 1)]
+    return windows
 
 
 def crop_patches(patches: NDArray[Any], left: ArrayLike, top: ArrayLike, size: int) -> NDArray[Any]:

@@ -5,14 +5,18 @@ A model card names its normaliser. Raw data stay in their own type until :meth:`
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from glint.compiled import compiled
 from glint.errors import InputError
 
 KINDS = ("fixed", "peak", "standard")
+_READ_AS_THEY_ARE = [np.dtype(name) for name in ("uint8", "uint16", "float32", "float64")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,20 +56,40 @@ class Normaliser:
 
     def apply(self, data: NDArray[np.generic]) -> Normalised:
         """Normalise ``[..., H, W]`` of any real dtype."""
+        shape = (*data.shape[:-2], 1, 1)
+        if self.kind == "standard":
+            if data.dtype not in _READ_AS_THEY_ARE:
+                data = data.astype(np.float64)
+            frames = np.ascontiguousarray(data).reshape(*data.shape[:-2], -1)
+            value, offset, scale = _standardised(frames.reshape(-1, frames.shape[-1]), self.scale)
+            return Normalised(value.reshape(data.shape), offset.reshape(shape), scale.reshape(shape))
         value = data.astype(np.float32)  # a copy, worked on in place
-        shape = (*value.shape[:-2], 1, 1)
         offset = np.zeros(shape, dtype=np.float32)
         scale = np.full(shape, self.scale, dtype=np.float32)
         if self.kind == "peak":
             scale = np.maximum(value.max(axis=(-2, -1), keepdims=True), scale)
-        elif self.kind == "standard":
-            # Sums of a frame lose digits in float32, those of a line do not.
-            lines = np.einsum("...i->...", value)
-            offset[..., 0, 0] = lines.mean(axis=-1, dtype=np.float64) / value.shape[-1]
-            value -= offset
-            squares = np.einsum("...i,...i->...", value, value)
-            scale[..., 0, 0] = np.maximum(
-                np.sqrt(squares.mean(axis=-1, dtype=np.float64) / value.shape[-1]), self.scale
-            )
         value /= scale
         return Normalised(value, offset, scale)
+
+
+@compiled
+def _standardised(
+    frames: NDArray[Any], least: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Frames ``[N, pixels]`` about their mean in units of their standard deviation, mean and deviation ``[N]``."""
+    number, pixels = frames.shape
+    value = np.empty((number, pixels), dtype=np.float32)
+    offset, scale = np.empty(number, dtype=np.float32), np.empty(number, dtype=np.float32)
+    for n in range(number):
+        total = 0.0
+        for i in range(pixels):
+            total += frames[n, i]
+        offset[n] = total / max(pixels, 1)
+        square = 0.0
+        for i in range(pixels):
+            off = np.float32(frames[n, i]) - offset[n]
+            square += off * off
+        scale[n] = max(math.sqrt(square / max(pixels, 1)), least)
+        for i in range(pixels):
+            value[n, i] = (np.float32(frames[n, i]) - offset[n]) / scale[n]
+    return value, offset, scale

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard, load_card
 from glint.compiled import compiled
+from glint.crop import crop_windows
 from glint.runtime.engine import Engine, open_engine
 from glint.runtime.tiling import Maps, in_tiles
 from glint.types import Blobs, Frame
@@ -39,12 +40,15 @@ class Detection:
     @cached_property
     def residual(self) -> NDArray[np.float32]:
         """Frame minus background, DN, ``float32 [H, W]``; made when it is asked for: few ask for all of it."""
-        return self.residual_at(...)
+        return self._difference(self.level, self.background)
 
-    def residual_at(self, index: Any) -> NDArray[np.float32]:
-        """The residual of some pixels."""
-        difference = self.level[index] if self.background is None else self.level[index] - self.background[index]
-        return difference * np.float32(self.scale)
+    def residual_windows(self, left: NDArray[np.int64], top: NDArray[np.int64], size: int) -> NDArray[np.float32]:
+        """The residual in some windows (see ``crop.crop_windows``), ``float32 [N, size, size]``."""
+        cut = [None if m is None else crop_windows(m, left, top, size) for m in (self.level, self.background)]
+        return self._difference(*cut)
+
+    def _difference(self, level: Any, background: Any) -> NDArray[np.float32]:
+        return (level if background is None else level - background) * np.float32(self.scale)
 
     def placed(self, left: int, top: int, shape: tuple[int, int]) -> Detection:
         """What was found in a part of a frame, in the pixels of the whole frame of ``shape``; 0 elsewhere."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.compiled import compiled
-from glint.crop import crop_windows, window_pixels
+from glint.crop import crop_windows
 from glint.runtime.detector import Detection
 from glint.runtime.fit import PLANE, Array, BoolArray, factorise, substitute
 from glint.types import Frame
@@ -67,9 +67,9 @@ def cut_spots(frame: Frame, detection: Detection, size: int, ceiling: Ceiling = 
         limit = _full_scale(ceiling, patches, raw, left, top)
         return Spots(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)), limit)
     margin = (_WINDOW - size) // 2
-    pixels = window_pixels(frame.shape, left - margin, top - margin, _WINDOW)
-    data, label = frame.data[pixels].astype(np.float64), blobs.label_map[pixels]
-    above = detection.residual_at(pixels).astype(np.float64)
+    around = (left - margin, top - margin, _WINDOW)
+    data, label = crop_windows(frame.data, *around).astype(np.float64), crop_windows(blobs.label_map, *around)
+    above = detection.residual_windows(*around).astype(np.float64)
     patches, valid, structure = _cut_all(data, above, label, size)
     (height, width), steps = frame.shape, np.arange(size)
     rows, columns = top[:, None] + steps, left[:, None] + steps

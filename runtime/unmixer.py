@@ -139,9 +139,10 @@ class Unmixer:
         normalised = self.card.normaliser.apply(crops[:, 0])
         inputs = np.stack([normalised.value, crops[:, 1]], axis=1)
         parts = [self.engine.infer(patch=inputs[i : i + _CHUNK]) for i in range(0, len(inputs), _CHUNK)]
-        side = self.spec.crop * self.spec.cells
-        nothing = {name: np.zeros((0, channels, side, side), dtype=np.float32) for name, channels in _MAPS.items()}
-        maps = {name: np.concatenate([part[name] for part in (nothing, *parts)]) for name in _MAPS}
+        if not parts:
+            side = self.spec.crop * self.spec.cells
+            parts = [{name: np.zeros((0, channels, side, side), np.float32) for name, channels in _MAPS.items()}]
+        maps = parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in _MAPS}
         found = find_candidates(maps["presence"], maps["offset"], maps["radiance"], maps["spread"], self.spec.cells)
         scale = normalised.scale[:, 0]
         in_dn = {"radiance": found.radiance * scale, "sigma_radiance": found.sigma_radiance * scale}
