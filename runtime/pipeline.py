@@ -139,10 +139,10 @@ def refine_spots(
     refined = refine(
         spots.patches, candidates, psf, noise=noise, full_scale=spots.full_scale, valid=spots.valid, config=config
     )
-    extended = np.unique(refined.blob[(refined.flags & TargetFlag.EXTENDED) != 0])
-    whole = np.union1d(extended, np.flatnonzero(candidates.count() == 0))
-    if not len(whole):
+    extended, nothing = (refined.flags & TargetFlag.EXTENDED) != 0, candidates.count() == 0
+    if not (extended.any() or nothing.any()):
         return refined
+    whole = np.union1d(refined.blob[extended], np.flatnonzero(nothing))
     kept = refined.select(~np.isin(refined.blob, whole))
     saturated = np.any(spots.valid & (spots.patches >= spots.full_scale), axis=(1, 2))
     joined = Targets.concatenate([kept, _centroids(blobs, spots, whole, noise, saturated)])

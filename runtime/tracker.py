@@ -99,9 +99,9 @@ class Tracker:
         _predict(self._state, seconds, self.config.agility**2)
         uncertain = self._state[2].max(axis=1, initial=0.0) > self.config.lost_px**2
         self._keep((self._number < 0) | ~uncertain)
-        place = np.column_stack([targets.x, targets.y])
-        sigma = np.column_stack([targets.sigma_x, targets.sigma_y])
-        sigma = np.where(np.isfinite(sigma), np.hypot(sigma, self.config.floor), self.config.unknown)
+        place, sigma = _measured(
+            targets.x, targets.y, targets.sigma_x, targets.sigma_y, self.config.floor, self.config.unknown
+        )
         rows, columns = self._assign(place, sigma)
         _correct(self._state, rows, place[columns], sigma[columns])
         owner = np.full(len(targets), -1, dtype=np.int64)
@@ -137,6 +137,20 @@ class Tracker:
     def _keep(self, alive: NDArray[np.bool_]) -> None:
         self._state = self._state.compress(alive, axis=1)
         self._number, self._hits = self._number[alive], self._hits[alive]
+
+
+@compiled
+def _measured(
+    x: FloatArray, y: FloatArray, sigma_x: FloatArray, sigma_y: FloatArray, floor: float, unknown: float
+) -> tuple[FloatArray, FloatArray]:
+    """Positions and their standard deviations, each ``[N, 2]``."""
+    place, sigma = np.empty((len(x), 2)), np.empty((len(x), 2))
+    for i in range(len(x)):
+        place[i, 0], place[i, 1] = x[i], y[i]
+        for axis in range(2):
+            said = sigma_y[i] if axis else sigma_x[i]
+            sigma[i, axis] = math.hypot(said, floor) if math.isfinite(said) else unknown
+    return place, sigma
 
 
 @compiled
