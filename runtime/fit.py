@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from glint.compiled import compiled
 
@@ -27,6 +28,10 @@ _TAIL = 2.0  # degrees of freedom of the positions' prior
 _STILL = 1e-4  # px; a step as short as this ends a fit, and what is left is its square
 _NOTHING = 1e-12  # information that keeps a matrix regular
 _LEAST_PIVOT = 1e-14  # of a matrix with 1 on its diagonal: what rounding leaves
+
+_FAR, _FINE = 6.5, 64  # reach of the table of the normal distribution, and its points per unit
+_POINTS = np.arange(round(-_FAR * _FINE), round(_FAR * _FINE) + 2) / _FINE
+_BELOW, _DENSITY = ndtr(_POINTS), np.exp(-(_POINTS**2) / 2) / math.sqrt(2 * math.pi) / _FINE
 
 Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -178,16 +183,28 @@ def _dot(a: Array, b: Array) -> float:
 @compiled
 def pixel_profile(coordinate: float, sigma: float, value: Array, slope: Array, width: Array) -> None:
     """Fill in g of ``optics`` at pixels 0.. for one target on one axis, and its derivatives by coordinate and sigma."""
-    scale, height = math.sqrt(0.5) / sigma, 1 / (sigma * math.sqrt(2 * math.pi))
-    edge = -0.5 - coordinate
-    below, density = math.erf(scale * edge), height * math.exp(-((scale * edge) ** 2))
+    z = (-0.5 - coordinate) / sigma
+    below, density = _normal(z)
     for i in range(len(value)):
-        edge += 1
-        above, next_density = math.erf(scale * edge), height * math.exp(-((scale * edge) ** 2))
-        value[i] = 0.5 * (above - below)
-        slope[i] = density - next_density
-        width[i] = ((edge - 1) * density - edge * next_density) / sigma
-        below, density = above, next_density
+        next_z = (i + 0.5 - coordinate) / sigma
+        above, next_density = _normal(next_z)
+        value[i] = above - below
+        slope[i] = (density - next_density) / sigma
+        width[i] = (z * density - next_z * next_density) / sigma
+        z, below, density = next_z, above, next_density
+
+
+@compiled
+def _normal(z: float) -> tuple[float, float]:
+    """Distribution and density of the standard normal, to 1e-10 and 2e-8; faster than erf and exp."""
+    place = (min(max(z, -_FAR), _FAR) + _FAR) * _FINE
+    k = int(place)
+    t = place - k
+    # The cubic through both neighbours and with their slopes.
+    low, first, last = _BELOW[k], _DENSITY[k], _DENSITY[k + 1]
+    rise = _BELOW[k + 1] - low
+    bend, twist = 3 * rise - 2 * first - last, first + last - 2 * rise
+    return low + t * (first + t * (bend + t * twist)), _FINE * (first + t * (2 * bend + 3 * t * twist))
 
 
 @compiled

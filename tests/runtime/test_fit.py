@@ -176,7 +176,7 @@ def test_misfit_strain_and_counted_are_what_they_say() -> None:
         limit = scene.patch.full_scale
         counts = scene.patch.valid & ~((image >= limit) & (expected >= limit))
         assert fit.counted == counts.sum() < N * N - N
-        assert fit.misfit == pytest.approx((counts * (image - expected) ** 2).sum() / 4, rel=1e-10)
+        assert fit.misfit == pytest.approx((counts * (image - expected) ** 2).sum() / 4, rel=1e-8)
         off, information = fit.theta - start.mean, start.information
         heavy = student(off, information)[: 2 * count].sum()
         strain = heavy + (information * off**2)[2 * count :].sum()
@@ -408,8 +408,8 @@ some_profile = {"coordinate": st.floats(-3, 15), "sigma": st.floats(0.2, 3)}
 @given(**some_profile, n=st.integers(1, 15))
 def test_a_profile_and_its_derivatives_are_those_of_the_optics(coordinate: float, sigma: float, n: int) -> None:
     expected = pixel_profiles(np.array(coordinate), sigma, n)
-    for mine, theirs in zip(profile(coordinate, sigma, n), expected):
-        assert mine == pytest.approx(theirs, abs=1e-13)
+    for mine, theirs, error in zip(profile(coordinate, sigma, n), expected, (2e-10, 2e-7, 1e-6)):
+        assert mine == pytest.approx(theirs, abs=error)
 
 
 @settings(deadline=None)
@@ -419,11 +419,11 @@ def test_a_profile_is_the_integral_of_the_normal_density_and_its_derivatives_tho
 ) -> None:
     value, slope, width = profile(coordinate, sigma, 12)
     edges = np.arange(13) - 0.5
-    assert value == pytest.approx(np.diff(ndtr((edges - coordinate) / sigma)), abs=1e-14)
-    step = 1e-5
+    assert value == pytest.approx(np.diff(ndtr((edges - coordinate) / sigma)), abs=2e-10)
+    step = 1e-3
     for derivative, dx, ds in ((slope, step, 0.0), (width, 0.0, step)):
         ahead, behind = (profile(coordinate + sign * dx, sigma + sign * ds, 12)[0] for sign in (1, -1))
-        assert derivative == pytest.approx((ahead - behind) / (2 * step), abs=2e-7)
+        assert derivative == pytest.approx((ahead - behind) / (2 * step), abs=1e-4)
 
 
 def solved(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
