@@ -45,9 +45,20 @@ def crop_patches(patches: NDArray[Any], left: ArrayLike, top: ArrayLike, size: i
         left, top: column and row of each window's first pixel, whole numbers ``[N]``.
         size: pixels per side.
     """
-    steps = np.arange(size)
-    columns, rows = (np.asarray(first, dtype=np.int64)[:, None] + steps for first in (left, top))
-    return patches[np.arange(len(patches))[:, None, None], rows[:, :, None], columns[:, None, :]]
+    columns, rows = (np.asarray(first, dtype=np.int64) for first in (left, top))
+    return _crop_each(patches[:, None], columns, rows, size)[:, 0]
+
+
+@compiled
+def _crop_each(patches: NDArray[Any], left: NDArray[np.int64], top: NDArray[np.int64], size: int) -> NDArray[Any]:
+    number, channels = patches.shape[:2]
+    windows = np.empty((number, channels, size, size), dtype=patches.dtype)
+    for n in range(number):
+        for c in range(channels):
+            for i in range(size):
+                for j in range(size):
+                    windows[n, c, i, j] = patches[n, c, top[n] + i, left[n] + j]
+    return windows
 
 
 def border_level(patches: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -85,8 +96,7 @@ def recentre(
     left, top = _windows_on_spots(np.ascontiguousarray(image, dtype=np.float64), size)
     if patches.ndim == 3:
         return crop_patches(patches, left, top, size), left, top
-    channels = [crop_patches(patches[:, c], left, top, size) for c in range(patches.shape[1])]
-    return np.stack(channels, axis=1), left, top
+    return _crop_each(patches, left, top, size), left, top
 
 
 @compiled
