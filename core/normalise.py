@@ -81,15 +81,15 @@ def _standardised(
     value = np.empty((number, pixels), dtype=np.float32)
     offset, scale = np.empty(number, dtype=np.float32), np.empty(number, dtype=np.float32)
     for n in range(number):
-        total = 0.0
+        # About one of the values: squares of large numbers would lose digits.
+        pivot, total, square = float(frames[n, 0]) if pixels else 0.0, 0.0, 0.0
         for i in range(pixels):
-            total += frames[n, i]
-        offset[n] = total / max(pixels, 1)
-        square = 0.0
-        for i in range(pixels):
-            off = np.float32(frames[n, i]) - offset[n]
+            off = frames[n, i] - pivot
+            total += off
             square += off * off
-        scale[n] = max(math.sqrt(square / max(pixels, 1)), least)
+        mean = total / pixels
+        offset[n] = pivot + mean
+        scale[n] = max(math.sqrt(max(square / pixels - mean * mean, 0.0)), least)
         for i in range(pixels):
             value[n, i] = (np.float32(frames[n, i]) - offset[n]) / scale[n]
     return value, offset, scale
