@@ -32,7 +32,7 @@ from glint.metrics.unmixing import THRESHOLDS, score_unmixing
 from glint.optics import Psf
 from glint.patches import CONDITIONS, CSIST_TRAINING, PatchConfig, Patches, simulate_patches
 from glint.progress import Progress
-from glint.runtime.refine import refine, refine_config
+from glint.runtime.refine import prepare_refinement, refine, refine_config
 from glint.runtime.unmixer import Unmixed, Unmixer
 from glint.types import Targets
 
@@ -106,6 +106,7 @@ def network_method(model: str) -> Method:
 
     def make(radiance: tuple[float, float]) -> Stages:
         psf, config = Psf(unmixer.spec.sigma), refine_config(unmixer.spec, radiance=prior_of(radiance))
+        prepare_refinement(psf)
         last: list[Unmixed] = []  # what the network said of the patches that the stages are at
 
         def on_grid(patches: Array, limit: Array, _: Targets) -> Targets:

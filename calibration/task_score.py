@@ -21,7 +21,7 @@ from glint.optics import Psf
 from glint.patches import CONDITIONS, SENSOR_TRAINING, PatchConfig, Patches, simulate_patches
 from glint.runtime.detector import Detector
 from glint.runtime.engine import Engine
-from glint.runtime.refine import RadiancePrior, refine, refine_config
+from glint.runtime.refine import RadiancePrior, prepare_refinement, refine, refine_config
 from glint.runtime.unmixer import Unmixer
 from glint.types import Frame, Targets
 
@@ -80,6 +80,8 @@ def run_unmixer(
     """
     config, psf = refine_config(unmixer.spec, radiance=radiance_prior), Psf(unmixer.spec.sigma)
     values = unmixer.check(patches.image)
+    if "refined" in stages:
+        prepare_refinement(psf)
     parts: dict[str, list[Targets]] = {stage: [] for stage in stages}
     seconds = np.zeros(2)
     for start in range(0, len(values), _CHUNK):

@@ -181,8 +181,8 @@ def _writable(name: str, values: ArrayLike, shape: tuple[int, ...], dtype: type)
 
 
 def _rules(psf: Psf, config: RefineConfig) -> Rules:
-    known = config.radiance is not None
     mean, sd = config.radiance or (0.0, np.inf)
+    known = math.isfinite(sd)
     # A radiance that is known well strains where the count is wrong: then only poor fits need another one.
     sure = 0.5 if known and sd < _WELL_KNOWN * mean else _SURE
     return Rules(

@@ -152,8 +152,9 @@ def _tell(case: Case, start: Start, slot: int, candidate: int) -> None:
     for axis in range(2 if case.rules.radiance_information > 0 else 3):
         values = (told.x, told.y, told.radiance)[axis]
         spreads = (told.sigma_x, told.sigma_y, told.sigma_radiance)[axis]
-        start.mean[axis * number + slot] = values[candidate]
-        start.information[axis * number + slot] = (case.rules.trust * max(spreads[candidate], 1e-4)) ** -2
+        if np.isfinite(spreads[candidate]):
+            start.mean[axis * number + slot] = values[candidate]
+            start.information[axis * number + slot] = (case.rules.trust * max(spreads[candidate], 1e-4)) ** -2
 
 
 @compiled

@@ -21,7 +21,7 @@ from glint.progress import Progress
 from glint.psf_file import load_psf
 from glint.runtime.engine import choose_engine
 from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
-from glint.runtime.refine import RadiancePrior, refine, refine_config
+from glint.runtime.refine import RadiancePrior, prepare_refinement, refine, refine_config
 from glint.runtime.sinks import JsonLines
 from glint.runtime.unmixer import Unmixer
 from glint.types import Targets
@@ -93,6 +93,8 @@ def unmix(
         full_scale = 255.0
     optics = Psf(measured.sigma if measured else model.spec.sigma)
     config = refine_config(model.spec, radiance=radiance_prior, measured=measured)
+    if refined:
+        prepare_refinement(optics)
     parts: list[Targets] = []
     with model.engine, Progress("unmix", len(values)) as line:
         for start in range(0, len(values), _CHUNK):

@@ -76,6 +76,16 @@ def test_where_the_data_say_nothing_the_variance_is_huge_or_unknown() -> None:
     assert np.isnan(variance_of(fit, np.zeros(9))).all()
 
 
+def test_a_spread_that_is_no_number_is_no_prior() -> None:
+    case = make_case([(5.0, 5.0, 200.0), (5.6, 5.2, 200.0)])
+    case.told.sigma_x[1] = np.nan
+    case.told.sigma_y[1] = np.inf
+    start = search._from_candidates(case, 2)
+    assert start.information[:4].tolist() == [start.information[0], 0, start.information[2], 0]
+    assert start.information[0] > 0
+    assert start.mean[1] == start.mean[3] == 0
+
+
 def test_the_networks_priors_are_those_of_its_axes() -> None:
     rows = [(3.0, 4.0, 150.0), (6.0, 5.0, 200.0)]
     case = make_case(rows)
