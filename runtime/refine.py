@@ -399,12 +399,13 @@ def _uncertainty(fit: Fit, rules: Rules) -> Array:
     """Variances of the parameters of the targets, ``[3 K]``.
 
     The network and the fit look at the same data: their information does not add up. What counts is
-    the better one: the normal matrix without the network's priors, or what the network predicts.
+    the better one: the normal matrix without the network's priors, or what the network predicts. Of a
+    lone target no network can know more than the matrix.
     """
     axes = 2 if rules.radiance_information > 0 else 3
     number = targets_of(fit.theta)
     variance = variance_of(fit, network_priors(fit, axes))
-    for i in range(axes * number):
+    for i in range(axes * number if number > 1 else 0):
         if fit.start.information[i] > 0:
             predicted = 1 / (fit.start.information[i] * rules.trust**2)
             # Where both are about as good, the network's word is only its guess of what the matrix knows.

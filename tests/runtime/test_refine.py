@@ -667,17 +667,27 @@ def test_a_network_that_errs_on_its_own_makes_stated_sigmas_cautious_and_never_b
 
 def test_a_stated_sigma_is_the_datas_or_the_networks_if_much_better(render: Render, make_candidates: Make) -> None:
     """Of x the network knows far more than the data, of y hardly; the score counts both, widened by the trust."""
-    patch, spread = render(CLUSTERS[1], SHAPE)[None], np.array([0.02, 0.03, 8.0])
-    data = np.diag(PSF.fisher([5.2], [4.7], [200.0], SHAPE, 4.0))[:2]
+    rows, spread = [(3.2, 4.7, 200.0), (7.2, 5.7, 200.0)], np.array([0.02, 0.03, 8.0])
+    x, y, radiance = (list(v) for v in zip(*rows))
+    fisher = PSF.fisher(x, y, radiance, SHAPE, 4.0)
+    data = np.diag(fisher)[:2]  # so far apart that they know nothing of each other
     assert spread[0] ** 2 < 0.4 / data[0]
     assert spread[1] ** 2 > 0.6 / data[1]
     for trust in (0.5, 1.0, 3.0):
-        start = make_candidates([(0, 5.2, 4.7, 200.0)], presence=0.999, spread=tuple(spread))
-        found = refine(patch, start, PSF, noise=np.array([4.0]), config=RefineConfig(trust=trust))
+        start = make_candidates([(0, *row) for row in rows], presence=0.999, spread=tuple(spread))
+        found = refine(render(rows, SHAPE)[None], start, PSF, noise=np.array([4.0]), config=RefineConfig(trust=trust))
         assert found.sigma_x[0] == pytest.approx(spread[0], rel=1e-3)
         assert found.sigma_y[0] == pytest.approx(data[1] ** -0.5, rel=0.03)
         both = data + (trust * spread[:2]) ** -2
         assert found.score[0] == pytest.approx(np.exp(-(1 / both).sum() / 0.01), rel=0.03)
+
+
+def test_of_a_lone_target_the_data_tell_how_well_it_is_known(render: Render, make_candidates: Make) -> None:
+    """Whatever the network says: no estimate from the same pixels can be better."""
+    data = np.diag(PSF.fisher([5.2], [4.7], [200.0], SHAPE, 4.0))
+    start = make_candidates([(0, 5.2, 4.7, 200.0)], presence=0.999, spread=(0.001, 0.001, 0.1))
+    found = refine(render(CLUSTERS[1], SHAPE)[None], start, PSF, noise=np.array([4.0]))
+    assert [found.sigma_x[0], found.sigma_y[0]] == pytest.approx(data[:2] ** -0.5, rel=0.03)
 
 
 @pytest.mark.parametrize("share", [0.96, 1.04])
