@@ -25,7 +25,7 @@ test: $(VENV)/dev.installed ## lint, type-check and test the built wheel
 	$(DEV)/ruff check .
 	$(DEV)/ruff format --check .
 	$(DEV)/mypy -p glint
-	$(DEV)/python -m pytest -n auto --maxprocesses 4
+	GLINT_CACHE=$(CURDIR)/$(VENV)/cache $(DEV)/python -m pytest -n auto --maxprocesses 4
 
 format: $(VENV)/dev.installed ## format the sources
 	$(DEV)/ruff check --fix .
