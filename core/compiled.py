@@ -11,9 +11,13 @@ import functools
 import hashlib
 import importlib
 import os
+import pickle
+import shutil
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar, cast
 
 from glint.errors import OutputError
@@ -58,14 +62,21 @@ class Compiled:
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """What the function returns."""
-        if self._called:
-            return self._dispatcher(*arguments, **named)
         try:
-            with told_if_slow(_NOTE):
-                result = self.dispatcher(*arguments, **named)
+            return self._call(*arguments, **named)
+        except (pickle.UnpicklingError, EOFError):  # what was kept is torn, by a power cut say: made again
+            assert _ROOT is not None  # noqa: S101  (nothing else is read)
+            shutil.rmtree(_ROOT, ignore_errors=True)
+            return self._call(*arguments, **named)
         except OSError as error:  # arithmetic raises none
             hint = "make room, or set GLINT_CACHE to another folder"
             raise OutputError(f"cannot keep machine code in {_ROOT}: {error.strerror or error}", hint=hint) from error
+
+    def _call(self, *arguments: Any, **named: Any) -> Any:
+        if self._called:
+            return self._dispatcher(*arguments, **named)
+        with told_if_slow(_NOTE):
+            result = self.dispatcher(*arguments, **named)
         self._called = True
         return result
 
@@ -128,10 +139,19 @@ def _digest(path: str, function: Callable[..., Any]) -> str:
 
 
 def _gather(function: Callable[..., Any], sources: dict[str, bytes]) -> None:
-    """Add the source of the function's module and, in turn, of those from which it has compiled functions."""
+    """Add the source of the function's module and, in turn, of those from which it has compiled functions.
+
+    Also of those of its own package from which it has classes and other functions: constants come from there.
+    """
     path = function.__code__.co_filename
-    if path not in sources:
-        sources[path] = Path(path).read_bytes()
-        for value in function.__globals__.values():
-            if isinstance(value, Compiled):
-                _gather(value.function, sources)
+    if path in sources:
+        return
+    sources[path] = Path(path).read_bytes()
+    for value in list(function.__globals__.values()):
+        if isinstance(value, Compiled):
+            _gather(value.function, sources)
+        elif isinstance(value, type | FunctionType):
+            module = sys.modules.get(value.__module__)
+            other = getattr(module, "__file__", None)
+            if other is not None and value.__module__.split(".")[0] == function.__module__.split(".")[0]:
+                sources.setdefault(f"{other} for constants", Path(other).read_bytes())

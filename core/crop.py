@@ -37,18 +37,6 @@ def _crop(image: NDArray[Any], left: NDArray[np.int64], top: NDArray[np.int64], 
     return windows
 
 
-def crop_patches(patches: NDArray[Any], left: ArrayLike, top: ArrayLike, size: int) -> NDArray[Any]:
-    """A ``size`` x ``size`` window of each patch, wholly inside it: ``[N, n, n]`` -> ``[N, size, size]``.
-
-    Args:
-        patches: ``[N, n, n]``.
-        left, top: column and row of each window's first pixel, whole numbers ``[N]``.
-        size: pixels per side.
-    """
-    columns, rows = (np.asarray(first, dtype=np.int64) for first in (left, top))
-    return _crop_each(patches[:, None], columns, rows, size)[:, 0]
-
-
 @compiled
 def _crop_each(patches: NDArray[Any], left: NDArray[np.int64], top: NDArray[np.int64], size: int) -> NDArray[Any]:
     number, channels = patches.shape[:2]
@@ -61,13 +49,9 @@ def _crop_each(patches: NDArray[Any], left: NDArray[np.int64], top: NDArray[np.i
     return windows
 
 
-def border_level(patches: NDArray[np.floating]) -> NDArray[np.floating]:
+def border_level(patches: NDArray[Any]) -> NDArray[np.float64]:
     """Median of the outermost ring of each patch: ``[N, n, n]`` -> ``[N]``, a robust local background."""
-    ring = np.ones(patches.shape[1:], dtype=bool)
-    ring[1:-1, 1:-1] = False
-    ordered = np.sort(patches[:, ring], axis=1)  # np.median takes several times as long on arrays as small as these
-    level: NDArray[np.floating] = (ordered[:, (ordered.shape[1] - 1) // 2] + ordered[:, ordered.shape[1] // 2]) / 2
-    return level
+    return _border_levels(np.ascontiguousarray(patches, dtype=np.float64))
 
 
 def recentre(
@@ -95,7 +79,7 @@ def recentre(
     image = patches if patches.ndim == 3 else patches[:, 0]
     left, top = _windows_on_spots(np.ascontiguousarray(image, dtype=np.float64), size)
     if patches.ndim == 3:
-        return crop_patches(patches, left, top, size), left, top
+        return _crop_each(patches[:, None], left, top, size)[:, 0], left, top
     return _crop_each(patches, left, top, size), left, top
 
 
@@ -124,6 +108,14 @@ def window_on_spot(patch: NDArray[np.float64], size: int) -> tuple[int, int]:
     half = (size - 1) / 2
     left, top = int(np.round(column / total - half)), int(np.round(row / total - half))
     return min(max(left, 0), n - size), min(max(top, 0), n - size)
+
+
+@compiled
+def _border_levels(patches: NDArray[np.float64]) -> NDArray[np.float64]:
+    levels = np.empty(len(patches))
+    for i in range(len(patches)):
+        levels[i] = _border_level(patches[i])
+    return levels
 
 
 @compiled

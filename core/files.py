@@ -7,7 +7,8 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,23 @@ def read_json(path: Path, *, what: str) -> Any:
         raise InputError(f"{what} {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise InputError(f"{what} {path} is not JSON: {error}") from error
+
+
+def append_whole(file: FileIO, data: bytes, size: int) -> int:
+    """Append to a file of ``size`` bytes, all or nothing: what does not fit is taken back. Returns its new size.
+
+    Raises:
+        OSError: what the system says, with the file as it was.
+    """
+    left = memoryview(data)
+    try:
+        while left:  # a disk that fills up takes a part first
+            left = left[file.write(left) :]
+    except OSError:
+        with suppress(OSError):  # no file but a device
+            file.truncate(size)
+        raise
+    return size + len(data)
 
 
 def sha256(path: Path) -> str:

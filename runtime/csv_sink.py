@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
 from glint.errors import OutputError
-from glint.files import refuse_existing
+from glint.files import append_whole, refuse_existing
 from glint.runtime.pipeline import Result
 from glint.runtime.records import target_records
 from glint.runtime.sinks import Sink
@@ -54,20 +53,9 @@ class CsvSink(Sink):
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = FileIO(self.path, "w")
-            self._append(self._file, text.getvalue().encode(errors="replace"))
+            self._size = append_whole(self._file, text.getvalue().encode(errors="replace"), self._size)
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
-
-    def _append(self, file: FileIO, rows: bytes) -> None:
-        left = memoryview(rows)
-        try:
-            while left:  # a disk that fills up takes a part first
-                left = left[file.write(left) :]
-        except OSError:
-            with suppress(OSError):  # no file but a device
-                file.truncate(self._size)
-            raise
-        self._size += len(rows)
 
     def close(self) -> None:
         """Close the file; every row is in it already."""

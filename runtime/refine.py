@@ -38,7 +38,7 @@ from glint.runtime.fit import (
     substitute,
     targets_of,
 )
-from glint.runtime.search import Case, Rules, Told, best_fit, count_costs, network_priors, variance_of
+from glint.runtime.search import Case, Rules, Told, best_fit, count_costs, network_priors, told_axes, variance_of
 from glint.runtime.templates import Bank, arrangements
 from glint.types import TargetFlag, Targets
 
@@ -402,7 +402,7 @@ def _uncertainty(fit: Fit, rules: Rules) -> Array:
     the better one: the normal matrix without the network's priors, or what the network predicts. Of a
     lone target no network can know more than the matrix.
     """
-    axes = 2 if rules.radiance_information > 0 else 3
+    axes = told_axes(rules)
     number = targets_of(fit.theta)
     variance = variance_of(fit, network_priors(fit, axes))
     for i in range(axes * number if number > 1 else 0):

@@ -39,7 +39,7 @@ _VAGUE = 3.0  # spread of the network over sigma of the fit from which on it nee
 _ONE = 1e12  # cost of two targets that are one
 _GLANCE = 8  # steps after which another start must look promising
 _HOPE = 10.0  # cost above that of the fit up to which it does
-_FALL = 2.0  # share of the last step's gain that the following ones may bring
+_FALL = 2.0  # falls of the last step, in misfit, that the following ones may add to it, in cost
 _STRAINED = -1.8  # standard deviations of the priors' strain below which the fit is where the network meant
 _ELSEWHERE = 0.02  # px from the fit; nearer than that it is on its way to the same place
 _RIDGE = 1e-6  # share of a parameter's information that is rounding, for all that is known
@@ -113,7 +113,7 @@ def best_fit(case: Case, count: int, bank: Bank) -> tuple[Fit, float]:
         The fit, and by how much its cost is below that of the best other number of targets.
     """
     fit = fit_targets(case.patch, _from_candidates(case, count), case.rules.iterations)
-    fit, margin = _recount(case, fit, np.inf)
+    fit, margin = _recount(case, fit)
     if case.rules.restarts > 0 and case.patch.image.shape[0] >= TEMPLATE_SIZE:
         fit, margin = _scatter(case, fit, margin, bank)
         fit, margin = _restart(case, fit, margin, bank)
@@ -146,10 +146,16 @@ def _put(case: Case, start: Start, slot: int, x: float, y: float, radiance: floa
 
 
 @compiled
+def told_axes(rules: Rules) -> int:
+    """Of x, y and radiance, how many have the network's prior: what the user knows of radiances comes first."""
+    return 2 if rules.radiance_information > 0 else 3
+
+
+@compiled
 def _tell(case: Case, start: Start, slot: int, candidate: int) -> None:
-    """Give a target of a start the network's prior of a candidate; what the user knows of radiances comes first."""
+    """Give a target of a start the network's prior of a candidate; a spread that is no number is none."""
     number, told = targets_of(start.theta), case.told
-    for axis in range(2 if case.rules.radiance_information > 0 else 3):
+    for axis in range(told_axes(case.rules)):
         values = (told.x, told.y, told.radiance)[axis]
         spreads = (told.sigma_x, told.sigma_y, told.sigma_radiance)[axis]
         if np.isfinite(spreads[candidate]):
@@ -176,8 +182,9 @@ def _from_candidates(case: Case, count: int) -> Start:
 
 
 @compiled
-def _recount(case: Case, fit: Fit, margin: float) -> tuple[Fit, float]:
+def _recount(case: Case, fit: Fit) -> tuple[Fit, float]:
     """Try one target more and one less where the count is in doubt."""
+    margin = np.inf
     if case.count_cost[targets_of(fit.theta)] <= case.rules.doubt and _excess(fit) <= _POOR:
         return fit, margin
     for _ in range(case.rules.rounds):
@@ -350,7 +357,7 @@ def _cost(case: Case, fit: Fit) -> float:
     """
     number, theta, start = targets_of(fit.theta), fit.theta, fit.start
     total = fit.misfit
-    for i in range((2 if case.rules.radiance_information > 0 else 3) * number, 3 * number + PLANE):
+    for i in range(told_axes(case.rules) * number, 3 * number + PLANE):
         total += start.information[i] * (theta[i] - start.mean[i]) ** 2
     none = 0
     for i in range(number):
@@ -395,7 +402,7 @@ def _grown(case: Case, fit: Fit) -> Start:
         _put(case, start, i, x[i] - aside * way_x, y[i] - aside * way_y, share * radiance[i])
         # The others keep the network's word; the new one has it if it is the next candidate.
         if not (split and i == bright):
-            _inherit(start, i, fit.start, i, 2 if case.rules.radiance_information > 0 else 3)
+            _inherit(start, i, fit.start, i, told_axes(case.rules))
     if listed:
         _put(case, start, number, case.told.x[number], case.told.y[number], case.told.radiance[number])
         _tell(case, start, number, number)
@@ -438,7 +445,7 @@ def _merged(case: Case, fit: Fit) -> Start:
             x, y = x + share * (theta[second] - x), y + share * (theta[number + second] - y)
             radiance = both
         else:
-            _inherit(start, i, fit.start, old, 2 if case.rules.radiance_information > 0 else 3)
+            _inherit(start, i, fit.start, old, told_axes(case.rules))
         _put(case, start, i, x, y, radiance)
     return start
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from glint.errors import OutputError
-from glint.files import refuse_existing
+from glint.files import append_whole, refuse_existing
 from glint.runtime.pipeline import Result
 from glint.types import Gap
 
@@ -81,22 +80,11 @@ class JsonLines:
                 sys.stdout.write(text)
                 sys.stdout.flush()
             else:
-                self._append(self._file, text.encode())
+                self._size = append_whole(self._file, text.encode(), self._size)
         except BrokenPipeError:
             raise
         except OSError as error:
             raise OutputError(f"cannot write {self.path or 'standard output'}: {error.strerror or error}") from error
-
-    def _append(self, file: FileIO, line: bytes) -> None:
-        left = memoryview(line)
-        try:
-            while left:  # a disk that fills up takes a part first
-                left = left[file.write(left) :]
-        except OSError:
-            with suppress(OSError):  # no file but a device
-                file.truncate(self._size)
-            raise
-        self._size += len(line)
 
     def close(self) -> None:
         """Close the file; standard output stays open."""

@@ -93,6 +93,35 @@ def test_a_change_of_a_function_from_another_module_is_seen(tmp_path: Path) -> N
         assert result(start(OUTER, tmp_path, tmp_path / "cache")).split()[0] == said
 
 
+def test_a_change_of_a_constant_from_another_module_is_seen(tmp_path: Path) -> None:
+    """Constants are parts of the machine code, too."""
+    package = tmp_path / "part"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "outer.py").write_text(
+        f"from {compiled.__module__} import compiled\nfrom part.shift import Shift\nSHIFT = Shift.VALUE\n\n"
+        "@compiled\ndef outer(x: float) -> float:\n    return x + SHIFT\n"
+    )
+    for value, said in ((1.0, "2.0"), (3.0, "4.0")):
+        shutil.rmtree(package / "__pycache__", ignore_errors=True)
+        (package / "shift.py").write_text(f"class Shift:\n    VALUE = {value}\n")
+        assert result(start("from part.outer import outer; print(outer(1.0))", tmp_path, tmp_path / "cache")) == said
+
+
+@pytest.mark.parametrize(("suffix", "size"), [("nbi", 0), ("nbi", 10), ("nbc", 0), ("nbc", 100)])
+def test_torn_machine_code_is_made_again(tmp_path: Path, suffix: str, size: int) -> None:
+    """As a power cut leaves it."""
+    write_modules(tmp_path, 0.25)
+    cache = tmp_path / "cache"
+    result(start(OUTER, tmp_path, cache))
+    torn = list(cache.rglob(f"*.{suffix}"))
+    assert torn
+    for path in torn:
+        os.truncate(path, size)
+    assert result(start(OUTER, tmp_path, cache)) == "3.25 0"
+    assert result(start(OUTER, tmp_path, cache)) == "3.25 1"
+
+
 def test_processes_that_compile_at_the_same_time_agree_and_leave_a_whole_cache(tmp_path: Path) -> None:
     write_modules(tmp_path, 0.25)
     cache = tmp_path / "cache"
