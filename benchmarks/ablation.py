@@ -19,7 +19,7 @@ import numpy as np
 
 from glint import grid
 from glint.benchmarks.torch_engine import open_checkpoint
-from glint.cli import positive_float, positive_int, print_json, seed, standalone, talk
+from glint.cli import positive_float, positive_int, print_json, seed, standalone, talk, words
 from glint.config import to_dict
 from glint.errors import InputError
 from glint.files import write_bytes, write_json
@@ -187,15 +187,11 @@ def markdown(table: dict[str, Any]) -> str:
     return "\n".join(text) + "\n"
 
 
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the module."""
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="trainings and the table")
     parser.add_argument("--network", default="dscsnet", choices=list(PRESETS), help="default: %(default)s")
-    parser.add_argument("--parts", type=_names, default=list(PARTS), metavar="A,B", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--parts", type=words, default=list(PARTS), metavar="A,B", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--minutes", type=positive_float, default=0.0, help="of training per variant")
     parser.add_argument("--steps", type=positive_int, help="of training per variant instead of minutes")
     parser.add_argument("--batch", type=positive_int, default=128, help="default: %(default)s")

@@ -22,7 +22,7 @@ from glint.benchmarks.bench_case import BENCH_ENGINES, PIPELINE, Case, Skip, exp
 from glint.benchmarks.bench_run import BASELINE, QUICK, Bench, Effort, groups_of, rows_of
 from glint.benchmarks.bench_worker import Worker
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, PRECISIONS
-from glint.cli import positive_float, positive_int, print_json, talk
+from glint.cli import positive_float, positive_int, print_json, talk, words
 from glint.config import to_dict
 from glint.errors import EXIT_INTERRUPTED, EXIT_OK, EngineError, InputError
 from glint.files import refuse_existing, write_bytes, write_json
@@ -200,17 +200,13 @@ def _torch_has_gpu(engines: Sequence[str]) -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]
-
-
 def _numbers(text: str) -> list[int]:
-    return [positive_int(word) for word in _words(text)]
+    return [positive_int(word) for word in words(text)]
 
 
 def _sizes(text: str) -> list[tuple[int, int]]:
     try:
-        sizes = [tuple(int(n) for n in word.split("x")) for word in _words(text)]
+        sizes = [tuple(int(n) for n in word.split("x")) for word in words(text)]
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT,..., got {text!r}") from error
     if not sizes or any(len(size) != 2 or min(size) < 1 for size in sizes):
@@ -226,8 +222,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "AFTER.json; or scaling; or peers",
     )  # fmt: skip
     rows = parser.add_argument_group("rows")
-    rows.add_argument("--engine", type=_words, metavar="A,B", help=f"of {', '.join(BENCH_ENGINES)} (default: the best)")
-    rows.add_argument("--precision", type=_words, metavar="A,B", help=f"of {', '.join(PRECISIONS)} (default: released)")
+    rows.add_argument("--engine", type=words, metavar="A,B", help=f"of {', '.join(BENCH_ENGINES)} (default: the best)")
+    rows.add_argument("--precision", type=words, metavar="A,B", help=f"of {', '.join(PRECISIONS)} (default: released)")
     rows.add_argument("--batch", type=_numbers, metavar="N,...", help="patches per call (default: 1,64)")
     rows.add_argument("--size", type=_sizes, metavar="WxH,...", help="of frames (default: 640x512)")
     rows.add_argument("--blobs", type=positive_int, default=10, help="clusters per frame (default: %(default)s)")

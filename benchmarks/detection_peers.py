@@ -27,7 +27,7 @@ from glint.benchmarks.evaluate import open_model
 from glint.benchmarks.evaluate_detector import score_backgrounds
 from glint.benchmarks.saliency import patch_contrast, patch_image, top_hat
 from glint.cards import load_card, zoo_names
-from glint.cli import print_json, standalone, talk
+from glint.cli import print_json, standalone, talk, words
 from glint.datasets import LabelledImage, labelled_images, read_split
 from glint.errors import InputError
 from glint.files import read_json, refuse_existing, write_bytes, write_json
@@ -279,16 +279,12 @@ def markdown(table: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the module."""
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="SIRST-style folder")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for detection.json and detection.md")
     parser.add_argument(
-        "--methods", type=_names, default=list(CLASSICAL), metavar="A,B", help="classical (default: all)"
+        "--methods", type=words, default=list(CLASSICAL), metavar="A,B", help="classical (default: all)"
     )
     parser.add_argument(
         "--model", action="append", metavar="NAME|CARD|CHECKPOINT", help="again for more (default: all of the zoo)"

@@ -24,7 +24,7 @@ from glint import __version__
 from glint.benchmarks.sparse import Ista, NnlsFit, tune_ista
 from glint.benchmarks.template_fit import TemplateFit, TemplateFitConfig
 from glint.cards import load_card, zoo_names
-from glint.cli import positive_int, print_json, seed, standalone, talk
+from glint.cli import positive_int, print_json, seed, standalone, talk, words
 from glint.config import to_dict
 from glint.errors import InputError
 from glint.files import read_json, refuse_existing, write_bytes, write_json
@@ -302,18 +302,14 @@ def markdown(table: dict[str, Any]) -> str:
     return "\n".join(text) + "\n"
 
 
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the module."""
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for unmixing.json and unmixing.md")
     parser.add_argument("--patches", type=positive_int, default=10_000, help="per condition (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=1, help="of the patches (default: %(default)s)")
-    parser.add_argument("--conditions", type=_names, default=list(CONDITIONS), metavar="A,B", help="default: all")
+    parser.add_argument("--conditions", type=words, default=list(CONDITIONS), metavar="A,B", help="default: all")
     parser.add_argument(
-        "--methods", type=_names, default=list(CLASSICAL), metavar="A,B", help="classical (default: all)"
+        "--methods", type=words, default=list(CLASSICAL), metavar="A,B", help="classical (default: all)"
     )
     parser.add_argument(
         "--model", action="append", metavar="NAME|CARD|CHECKPOINT", help="again for more (default: all of the zoo)"

@@ -136,6 +136,11 @@ def talk(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def words(text: str) -> list[str]:
+    """Argument type: words between commas."""
+    return [word for word in text.split(",") if word]
+
+
 def positive_int(text: str) -> int:
     """Argument type: a whole number >= 1."""
     value = int(text)
