@@ -72,6 +72,7 @@ def to_onnx(
             converted = torch.onnx.export(
                 program, dynamo=True, opset_version=OPSET, input_names=list(inputs), output_names=list(outputs),
                 dynamic_shapes=(dict(dynamic),), verbose=False,
+                custom_translation_table={torch.ops.aten.pixel_unshuffle.default: _space_to_depth},
             )  # fmt: skip
         except torch.onnx.OnnxExporterError as error:
             raise _unsupported(error, program) from error
@@ -92,6 +93,19 @@ def island_prefixes(model: onnx.ModelProto) -> tuple[str, ...]:
     """What the names of the nodes in float32 islands begin with, in order: ``low_rank.0.fine/fp32/`` and so on."""
     names = (node.name for node in model.graph.node if in_island(node.name))
     return tuple(dict.fromkeys(name.rpartition("/")[0] + "/" for name in names))
+
+
+def _space_to_depth(image: Any, downscale_factor: int) -> Any:
+    """PyTorch's pixel_unshuffle; torch.onnx itself makes a 6-D transposition of it, several times as slow."""
+    from onnxscript import opset19 as op
+
+    folded = op.SpaceToDepth(image, blocksize=downscale_factor)
+    channels = int(image.shape[1])
+    if channels == 1:
+        return folded
+    # ONNX keeps the pixels of a block together, PyTorch the channels.
+    order = np.arange(downscale_factor**2 * channels).reshape(-1, channels).T.ravel()
+    return op.Gather(folded, op.Constant(value_ints=order.tolist()), axis=1)
 
 
 @contextlib.contextmanager

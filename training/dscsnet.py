@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from glint.errors import InputError
 from glint.optics import Psf
+from glint.training.prox import soft_threshold, softplus
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,6 @@ class DynamicConv(nn.Module):
         return (kernel @ columns + self.bias).reshape(batch, self.channels, height, width)
 
 
-def soft_threshold(value: Tensor, threshold: Tensor) -> Tensor:
-    """The l1 prox sign(v) max(0, |v| - t) for t >= 0, written without a sign (paper, Eq. 17)."""
-    return F.relu(value - threshold) - F.relu(-value - threshold)
-
-
 class Solver(nn.Module):
     """x = (Phi^T Phi + rho I)^-1 b (Eq. 8), exactly, from the eigenvectors of P^T P.
 
@@ -176,7 +172,7 @@ class SparseProx(nn.Module):
     def forward(self, x: Tensor, z: Tensor, beta: Tensor) -> Tensor:
         """All ``[N, 1, g, g]``; returns the next z."""
         u = x + beta
-        code = soft_threshold(self.features(F.silu(self.analysis(u))), F.softplus(self.theta))
+        code = soft_threshold(self.features(F.silu(self.analysis(u))), softplus(self.theta))
         return self.mu1 * z + self.mu2 * u - self.project(F.silu(self.synthesis(code)))
 
 
@@ -195,7 +191,7 @@ class ThresholdGenerator(nn.Module):
         features = F.silu(self.features(delta))
         both = self.branches(features)  # [N, 2C, g, g]
         pooled = torch.cat([both.mean(1, keepdim=True), both.amax(1, keepdim=True)], dim=1)  # [N, 2, g, g]
-        return F.softplus(self.mix(pooled) - 4.0)
+        return softplus(self.mix(pooled) - 4.0)
 
 
 class InformationReorganization(nn.Module):

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glint.errors import InputError
-from glint.training.dscsnet import soft_threshold
+from glint.training.prox import soft_threshold, softplus
 
 MULTIPLE = 16  # H and W must be divisible by this
 
@@ -80,32 +80,33 @@ class RMSNorm(nn.Module):
         """``[N, C, H, W]`` -> same shape, float32."""
         with torch.autocast(value.device.type, enabled=False):
             wide = value.float()
-            return self.weight * wide * torch.rsqrt(wide.square().mean(1, keepdim=True) + 1e-6)
+            return self.weight * wide * torch.rsqrt((wide * wide).mean(1, keepdim=True) + 1e-6)
 
 
 def scan_lines(x: Tensor, dt: Tensor, decay: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """Forward plus backward selective scan along lines as one masked matmul.
+    """Forward plus backward selective scan along the last axis, R lines of L, as one masked matmul.
+
+    The scanned axis stays the innermost one throughout: transposing it costs as much as the scan.
 
     Args:
-        x: ``[..., L, heads, dim]`` values.
-        dt: ``[..., L, heads]`` step sizes, > 0.
+        x: ``[N, heads, dim, R, L]`` values.
+        dt: ``[N, heads, R, L]`` step sizes, > 0.
         decay: ``[heads]`` |A|.
-        b, c: ``[..., L, state]`` input and output maps, shared by the heads.
+        b, c: ``[N, state, R, L]`` input and output maps, shared by the heads.
 
     Returns:
-        ``[..., L, heads, dim]``.
+        ``[N, heads, dim, R, L]``.
     """
-    length = x.shape[-3]
+    length = x.shape[-1]
     with torch.autocast(x.device.type, enabled=False):
         step = dt.to(torch.promote_types(dt.dtype, torch.float32))
         # A triangular product instead of CumSum: TensorRT 10.3 would run CumSum as a serial loop.
-        ones = torch.ones(length, length, dtype=step.dtype, device=step.device).tril()
-        s = ones @ (step * decay)  # [..., L, heads]
-        s = s.transpose(-1, -2)  # [..., heads, L]
-        gap = (s[..., :, None] - s[..., None, :]).abs()
-        weight = torch.exp(-gap) * step.transpose(-1, -2)[..., None, :]  # [..., heads, L, L]
-    mixing = (c @ b.transpose(-1, -2))[..., None, :, :] * weight  # [..., heads, L, L]
-    return (mixing.to(x.dtype) @ x.transpose(-2, -3)).transpose(-2, -3)
+        ones = torch.ones(length, length, dtype=step.dtype, device=step.device).triu()
+        s = (step * decay[:, None, None]) @ ones  # [N, heads, R, L]
+        weight = torch.exp(-(s[..., :, None] - s[..., None, :]).abs())  # [N, heads, R, L, L], symmetric
+        driven = (x * step[:, :, None]).to(x.dtype).transpose(2, 3)  # [N, heads, R, dim, L]
+    mixing = b.permute(0, 2, 3, 1) @ c.permute(0, 2, 1, 3)  # [N, R, L, L]: M_ij at [j, i]
+    return (driven @ (mixing[:, None] * weight).to(x.dtype)).transpose(2, 3)
 
 
 class SelectiveScan2d(nn.Module):
@@ -132,27 +133,20 @@ class SelectiveScan2d(nn.Module):
         )
         mixed = F.silu(self.local(mixed))
         x, maps = mixed[:, : self.inner], mixed[:, self.inner :]
-        step = F.softplus(dt.float() + self.dt_bias[:, None, None])  # [N, 2 heads, h, w]
+        step = softplus(dt + self.dt_bias[:, None, None])  # [N, 2 heads, h, w]
         decay = self.log_decay.float().exp()
-        half, heads = self.inner // 2, self.heads
-        rows = self._scan(x[:, :half], step[:, :heads], decay[:heads], maps[:, : 2 * self.state])
-        columns = self._scan(
-            x[:, half:].transpose(2, 3),
-            step[:, heads:].transpose(2, 3),
-            decay[heads:],
-            maps[:, 2 * self.state :].transpose(2, 3),
-        ).transpose(2, 3)
+        half, heads, state = self.inner // 2, self.heads, 2 * self.state
+        rows = self._scan(x[:, :half], step[:, :heads], decay[:heads], maps[:, :state])
+        turned, turned_step, turned_maps = (t.transpose(2, 3) for t in (x[:, half:], step[:, heads:], maps[:, state:]))
+        columns = self._scan(turned, turned_step, decay[heads:], turned_maps).transpose(2, 3)
         y = torch.cat([rows, columns], dim=1) + self.skip * x
         result: Tensor = value + self.out(self.out_norm(y * F.silu(gate)))
         return result
 
     def _scan(self, x: Tensor, dt: Tensor, decay: Tensor, maps: Tensor) -> Tensor:
         """Along the last axis: ``[N, heads * dim, h, w]`` -> same shape."""
-        batch, _, height, width = x.shape
-        lines = x.reshape(batch, self.heads, self.head_dim, height, width).permute(0, 3, 4, 1, 2)  # [N, h, w, heads, d]
-        b, c = torch.split(maps.permute(0, 2, 3, 1), self.state, dim=-1)  # [N, h, w, state]
-        y = scan_lines(lines, dt.permute(0, 2, 3, 1), decay, b, c)
-        return y.permute(0, 3, 4, 1, 2).reshape(batch, self.heads * self.head_dim, height, width)
+        b, c = torch.split(maps, self.state, dim=1)
+        return scan_lines(x.unflatten(1, (self.heads, self.head_dim)), dt, decay, b, c).flatten(1, 2)
 
 
 class SingularValueThreshold(nn.Module):
@@ -174,7 +168,7 @@ class SingularValueThreshold(nn.Module):
         q = self.analysis(value)
         with torch.autocast(value.device.type, enabled=False):
             sigma = torch.sqrt(q.float().square().mean((2, 3), keepdim=True) + 1e-6)  # [N, C, 1, 1]
-            gain = F.relu(sigma - F.softplus(self.tau)) / sigma
+            gain = F.relu(sigma - softplus(self.tau)) / sigma
         result: Tensor = value + self.synthesis(q * gain)
         return result
 
@@ -263,7 +257,7 @@ class SparseProx(nn.Module):
         level3 = self.block3(level3 + F.interpolate(self.context(context), scale_factor=scale, mode="nearest"))
         level2 = F.silu(self.merge2(level2 + F.interpolate(self.up2(level3), scale_factor=2.0, mode="nearest")))
         level1 = F.silu(level1 + F.interpolate(self.up1(level2), scale_factor=2.0, mode="nearest"))
-        theta = F.softplus(F.pixel_shuffle(self.theta(level1), self.fold).float())
+        theta = softplus(F.pixel_shuffle(self.theta(level1), self.fold))
         target = soft_threshold(residual, theta)
         folded = F.pixel_unshuffle(target, self.fold)
         logit = F.pixel_shuffle(self.mask(torch.cat([level1, folded.to(level1.dtype)], dim=1)), self.fold)

@@ -17,7 +17,6 @@ from glint.training.dscsnet import (
     Solver,
     TargetHead,
     ThresholdGenerator,
-    soft_threshold,
 )
 
 TINY = DSCSNetConfig(size=5, channels=4, hidden=8, stages=3, memory=2)
@@ -51,15 +50,6 @@ def test_the_solver_inverts_the_normal_equations_exactly():
         back, z = (torch.from_numpy(v).float().reshape(shape) for v in (phi.T @ y, prior))
         actual = solver(back, z).numpy().ravel()
     assert np.abs(actual - expected).max() < 1e-4 * np.abs(expected).max()
-
-
-def test_the_soft_threshold_is_the_prox_of_the_l1_norm():
-    value, threshold = 1.7, 0.6
-    grid = np.linspace(-3, 3, 60001)
-    best = grid[np.argmin(0.5 * (grid - value) ** 2 + threshold * np.abs(grid))]
-    assert float(soft_threshold(torch.tensor(value), torch.tensor(threshold))) == pytest.approx(best, abs=2e-4)
-    assert float(soft_threshold(torch.tensor(-value), torch.tensor(threshold))) == pytest.approx(-best, abs=2e-4)
-    assert float(soft_threshold(torch.tensor(0.5), torch.tensor(threshold))) == 0
 
 
 def test_the_dynamic_convolution_equals_one_convolution_per_sample():

@@ -56,17 +56,21 @@ def sequential_scan(x, dt, decay, b, c):
 
 def test_the_matmul_scan_equals_the_sequential_one_in_float64():
     rng = np.random.default_rng(3)
-    length, heads, dim, state = 23, 3, 5, 4
-    x = rng.standard_normal((length, heads, dim))
-    dt, decay = rng.uniform(0.001, 1.0, (length, heads)), rng.uniform(0.1, 3.0, heads)
-    b, c = rng.standard_normal((2, length, state))
+    lines, length, heads, dim, state = 2, 23, 3, 5, 4
+    x = rng.standard_normal((1, heads, dim, lines, length))
+    dt, decay = rng.uniform(0.001, 1.0, (1, heads, lines, length)), rng.uniform(0.1, 3.0, heads)
+    b, c = rng.standard_normal((2, 1, state, lines, length))
     actual = scan_lines(*(torch.from_numpy(v) for v in (x, dt, decay, b, c))).numpy()
-    assert np.abs(actual - sequential_scan(x, dt, decay, b, c)).max() < 1e-12
+    for line in range(lines):
+        one = sequential_scan(
+            x[0, :, :, line].transpose(2, 0, 1), dt[0, :, line].T, decay, b[0, :, line].T, c[0, :, line].T
+        )
+        assert np.abs(actual[0, :, :, line].transpose(2, 0, 1) - one).max() < 1e-12
 
 
 def test_the_scan_stays_finite_for_long_lines_and_large_steps():
-    dt = torch.full((160, 1), 50.0)
-    y = scan_lines(torch.ones(160, 1, 2), dt, torch.tensor([20.0]), torch.ones(160, 2), torch.ones(160, 2))
+    maps = torch.ones(1, 2, 1, 160)
+    y = scan_lines(torch.ones(1, 1, 2, 1, 160), torch.full((1, 1, 1, 160), 50.0), torch.tensor([20.0]), maps, maps)
     assert torch.isfinite(y).all()
 
 
