@@ -97,8 +97,9 @@ def island_prefixes(model: onnx.ModelProto) -> tuple[str, ...]:
 
 def _space_to_depth(image: Any, downscale_factor: int) -> Any:
     """PyTorch's pixel_unshuffle; torch.onnx itself makes a 6-D transposition of it, several times as slow."""
-    from onnxscript import opset19 as op
+    from onnxscript import opset19
 
+    op: Any = opset19  # its types know no tensors of torch.onnx
     folded = op.SpaceToDepth(image, blocksize=downscale_factor)
     channels = int(image.shape[1])
     if channels == 1:
@@ -138,7 +139,7 @@ def _mark_islands(program: torch.export.ExportedProgram) -> int:
 
 
 def _rename(graph: onnx.GraphProto) -> None:
-    """Name nodes after their modules and tensors after their nodes; inputs, outputs and weights keep their names."""
+    """Name nodes after their modules and tensors after their nodes; inputs, outputs and parameters keep their names."""
     fixed = {value.name for value in graph.output}
     paths: dict[str, str] = {}  # of the module that made a tensor
     tensors: dict[str, str] = {}
@@ -154,9 +155,25 @@ def _rename(graph: onnx.GraphProto) -> None:
             paths[name] = path
             if name and name not in fixed:
                 tensors[name] = node.name if index == 0 else f"{node.name}:{index}"
+    tensors |= _computed_weights(graph)
     for node in graph.node:
         node.input[:] = [tensors.get(name, name) for name in node.input]
         node.output[:] = [tensors.get(name, name) for name in node.output]
+    for initializer in graph.initializer:
+        initializer.name = tensors.get(initializer.name, initializer.name)
+
+
+def _computed_weights(graph: onnx.GraphProto) -> dict[str, str]:
+    """Names for what convolutions compute from their parameters, as if it were the parameters: MODULE.PATH.weight."""
+    taken = {initializer.name for initializer in graph.initializer}
+    names: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            for name, kind in zip(node.input[1:], ("weight", "bias")):
+                better = f"{node.name.rpartition('/')[0]}.{kind}"
+                if "." not in name and name in taken and better not in taken:
+                    names.setdefault(name, better)
+    return names
 
 
 def _path(node: onnx.NodeProto) -> str | None:

@@ -69,6 +69,43 @@ PRESETS = {
 }
 
 
+class NarrowConv(nn.Conv2d):
+    """A convolution to shuffle^2 channels, which are the pixels of one map of ``shuffle`` times the resolution.
+
+    Engines compute 16 channels or so at a time, and throw away what a layer does not have. Exported, it
+    is therefore the same convolution at a stride of ``fold``, to fold^2 times the channels, by kernels
+    that are shifted copies of the one: the same map from about half of the work and fold^2 times less
+    to write.
+
+    Args:
+        channels: of the input, whose height and width are multiples of ``fold``.
+        kernel: side of the kernel, odd.
+        shuffle, fold: as above.
+    """
+
+    def __init__(self, channels: int, kernel: int, *, shuffle: int = 1, fold: int = 1) -> None:
+        super().__init__(channels, shuffle**2, kernel, padding=kernel // 2)
+        self.shuffle, self.fold = shuffle, fold
+
+    def forward(self, value: Tensor) -> Tensor:
+        """``[N, C, h, w]`` -> ``[N, 1, shuffle h, shuffle w]``."""
+        if self.fold == 1 or not torch.compiler.is_exporting():
+            return F.pixel_shuffle(super().forward(value), self.shuffle)
+        weight, bias = self._shifted()
+        folded = F.conv2d(value, weight, bias, stride=self.fold, padding=self.padding[0])  # type: ignore[arg-type]
+        return F.pixel_shuffle(folded, self.fold * self.shuffle)
+
+    def _shifted(self) -> tuple[Tensor, Tensor]:
+        """The kernel at each of its fold x fold places, in the order in which pixel_shuffle reads channels."""
+        last, sides = self.fold - 1, (self.fold, self.fold, self.shuffle, self.shuffle)
+        steps = range(self.fold)
+        shifted = [F.pad(self.weight, (j, last - j, i, last - i)) for i in steps for j in steps]
+        kernels = torch.stack(shifted).unflatten(1, sides[2:]).unflatten(0, sides[:2])  # [i, j, a, b, C, k, k]
+        assert self.bias is not None  # noqa: S101  (it has one)
+        bias = self.bias.reshape(1, 1, *sides[2:]).expand(sides)
+        return kernels.transpose(1, 2).flatten(0, 3), bias.transpose(1, 2).flatten()
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the channels of ``[N, C, H, W]``, in float32."""
 
@@ -145,8 +182,10 @@ class SelectiveScan2d(nn.Module):
 
     def _scan(self, x: Tensor, dt: Tensor, decay: Tensor, maps: Tensor) -> Tensor:
         """Along the last axis: ``[N, heads * dim, h, w]`` -> same shape."""
+        batch, _, height, width = x.shape
         b, c = torch.split(maps, self.state, dim=1)
-        return scan_lines(x.unflatten(1, (self.heads, self.head_dim)), dt, decay, b, c).flatten(1, 2)
+        values = x.reshape(batch, self.heads, self.head_dim, height, width)
+        return scan_lines(values, dt, decay, b, c).flatten(1, 2)
 
 
 class SingularValueThreshold(nn.Module):
@@ -188,7 +227,7 @@ class BackgroundProx(nn.Module):
         self.coarse_svt = SingularValueThreshold(coarse)
         self.up = nn.Conv2d(coarse, fine, 1)
         self.decode = nn.Conv2d(fine, 64, 1)
-        self.smooth = nn.Conv2d(1, 1, 3, padding=1)
+        self.smooth = NarrowConv(1, 3, fold=4)
 
     def forward(self, data: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
         """Data ``[N, 1, H, W]`` and the last stage's memory -> B and memory ``[N, C, H/8, W/8]``."""
@@ -205,11 +244,11 @@ class BackgroundProx(nn.Module):
 class AttentiveBlock(nn.Module):
     """Residual block whose update is gated by a spatial attention map (mean and max over channels)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, fold: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.attention = nn.Conv2d(2, 1, 7, padding=3)
+        self.attention = NarrowConv(2, 7, fold=fold)
 
     def forward(self, value: Tensor) -> Tensor:
         """``[N, C, h, w]`` -> same shape."""
@@ -227,19 +266,20 @@ class SparseProx(nn.Module):
         c1, c2, c3 = config.sparse
         self.fold = config.unshuffle
         pixels = self.fold**2
+        narrow = 4 // self.fold  # so that each convolution to a map has 16 channels
         self.encode = nn.Conv2d(2 * pixels, c1, 3, padding=1)
         self.recall = nn.Conv2d(c1, c1, 1) if remembers else None
-        self.block1 = AttentiveBlock(c1)
+        self.block1 = AttentiveBlock(c1, fold=4)
         self.down1 = nn.Conv2d(c1, c2, 3, stride=2, padding=1)
-        self.block2 = AttentiveBlock(c2)
+        self.block2 = AttentiveBlock(c2, fold=4)
         self.down2 = nn.Conv2d(c2, c3, 3, stride=2, padding=1)
         self.context = nn.Conv2d(config.background[0], c3, 1)
-        self.block3 = AttentiveBlock(c3)
+        self.block3 = AttentiveBlock(c3, fold=2)
         self.up2 = nn.Conv2d(c3, c2, 1)
         self.merge2 = nn.Conv2d(c2, c2, 3, padding=1)
         self.up1 = nn.Conv2d(c2, c1, 1)
-        self.theta = nn.Conv2d(c1, pixels, 3, padding=1)
-        self.mask = nn.Conv2d(c1 + pixels, pixels, 3, padding=1)
+        self.theta = NarrowConv(c1, 3, shuffle=self.fold, fold=narrow)
+        self.mask = NarrowConv(c1 + pixels, 3, shuffle=self.fold, fold=narrow)
         nn.init.constant_(self.mask.bias, -4.0)  # type: ignore[arg-type]  # targets are rare
 
     def forward(
@@ -257,10 +297,10 @@ class SparseProx(nn.Module):
         level3 = self.block3(level3 + F.interpolate(self.context(context), scale_factor=scale, mode="nearest"))
         level2 = F.silu(self.merge2(level2 + F.interpolate(self.up2(level3), scale_factor=2.0, mode="nearest")))
         level1 = F.silu(level1 + F.interpolate(self.up1(level2), scale_factor=2.0, mode="nearest"))
-        theta = softplus(F.pixel_shuffle(self.theta(level1), self.fold))
+        theta = softplus(self.theta(level1))
         target = soft_threshold(residual, theta)
         folded = F.pixel_unshuffle(target, self.fold)
-        logit = F.pixel_shuffle(self.mask(torch.cat([level1, folded.to(level1.dtype)], dim=1)), self.fold)
+        logit = self.mask(torch.cat([level1, folded.to(level1.dtype)], dim=1))
         return target, logit, level1
 
 

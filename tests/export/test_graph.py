@@ -16,7 +16,7 @@ from glint.cards import in_island
 from glint.errors import CheckFailedError, ModelError
 from glint.export.graph import island_prefixes, to_onnx
 from glint.training.dscsnet import DSCSNet, DSCSNetConfig
-from glint.training.lsnet import LSNet, LSNetConfig
+from glint.training.lsnet import LSNet, LSNetConfig, NarrowConv
 
 LSNET = LSNetConfig(stages=2, background=(8, 12), heads=1, head_dim=4, state=2, sparse=(4, 6, 8), unshuffle=2)
 DSCSNET = DSCSNetConfig(size=7, channels=4, hidden=8, stages=2, memory=2)
@@ -205,6 +205,21 @@ def test_a_folded_image_is_one_operator_in_the_order_of_pytorch(channels):
     with torch.no_grad():
         expected = Net(function)(torch.from_numpy(FRAME))
     assert np.allclose(session.run(None, {"x": FRAME})[0], expected.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("shuffle", "fold", "kernel"), [(1, 4, 3), (1, 2, 7), (2, 2, 3), (2, 1, 3)])
+def test_a_narrow_convolution_is_exported_wide_and_gives_the_same_map(shuffle, fold, kernel):
+    torch.manual_seed(0)
+    layer = NarrowConv(3, kernel, shuffle=shuffle, fold=fold).eval()
+    value = np.random.default_rng(0).normal(size=(2, 3, 8, 12)).astype(np.float32)
+    model = to_onnx(layer, value, inputs=["x"], outputs=["y"], dynamic={})
+    (conv,) = (node for node in model.graph.node if node.op_type == "Conv")
+    weights = next(i for i in model.graph.initializer if i.name == conv.input[1])
+    assert list(weights.dims) == [(shuffle * fold) ** 2, 3, kernel + fold - 1, kernel + fold - 1]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    plain = nn.functional.conv2d(torch.from_numpy(value), layer.weight, layer.bias, padding=kernel // 2)
+    expected = nn.functional.pixel_shuffle(plain, shuffle).detach().numpy()
+    assert np.allclose(session.run(None, {"x": value})[0], expected, atol=1e-5)
 
 
 # Determinism
