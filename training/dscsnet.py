@@ -16,6 +16,10 @@ Glossary (paper -> code):
     C        ``channels``, N_s ``stages``, m ``memory`` (of DIR)
 
 Beyond the paper, a head reads targets off the grid (:class:`TargetHead`).
+
+Features live on the grid, as in the paper, or (``folded``) at pixel resolution: the c x c cells of
+a pixel become a = c^2 channels, a map is ``[N, a, n, n]``, and a 3 x 3 kernel reaches three times as
+far for a ninth of the work. Below, a map is ``[N, a, m, m]``: a = 1 and m = g, or a = c^2 and m = n.
 """
 
 from __future__ import annotations
@@ -48,6 +52,8 @@ class DSCSNetConfig:
         use_dir, use_dtg: the two modules of the final reconstruction (Table II).
         sigma: of the PSF that Phi is made of, pixels.
         head_channels, head_blocks: width and residual blocks of the target head.
+        folded: features at pixel resolution instead of on the grid; for 3 cells, so that a kernel of
+            the dynamic convolution covers the cells of a pixel.
     """
 
     size: int = 11
@@ -62,6 +68,7 @@ class DSCSNetConfig:
     sigma: float = 0.5
     head_channels: int = 64
     head_blocks: int = 2
+    folded: bool = False
 
     def __post_init__(self) -> None:
         if not 2 <= self.stages <= 10:
@@ -72,28 +79,40 @@ class DSCSNetConfig:
             raise InputError(f"DSCSNetConfig.dynamic_weight: expected 0 to 1, got {self.dynamic_weight}")
         if self.cells not in (1, 3, 5, 7) or self.size % 2 == 0:
             raise InputError(f"DSCSNetConfig: expected odd size and cells 1, 3, 5 or 7, got {self.size}, {self.cells}")
+        if self.folded and (self.cells != 3 or self.channels < 9):
+            raise InputError(
+                f"DSCSNetConfig.folded: expected 3 cells and at least 9 channels, got {self.cells}, {self.channels}"
+            )
 
     @property
     def grid(self) -> int:
         """Cells per side of the output, g."""
         return self.size * self.cells
 
+    @property
+    def planes(self) -> int:
+        """Channels of a map among the features, a."""
+        return self.cells**2 if self.folded else 1
+
 
 PRESETS = {
     "dscsnet": DSCSNetConfig(),
-    "dscsnet-s": DSCSNetConfig(size=7, channels=16, hidden=96, stages=2, memory=2, head_blocks=3),
+    "dscsnet-s": DSCSNetConfig(
+        size=7, channels=32, hidden=96, stages=2, memory=2, head_channels=48, head_blocks=4, folded=True
+    ),
 }
 """``dscsnet`` is the paper's network; ``dscsnet-s`` works on a re-centred 7 x 7 crop."""
 
 
 class DynamicConv(nn.Module):
-    """C_1 of Eq. 13: 1 -> C channels, 3 x 3, partly generated from the input of each sample.
+    """C_1 of Eq. 13: map -> C channels, 3 x 3, partly generated from the input of each sample.
 
     Static and generated kernels see the same pixels, so the kernels are mixed, not the outputs.
     The generated ones pass a tanh: a kernel that is linear in its input makes each stage quadratic,
     and 2^stages-degree polynomials blow up on rare patches (seen in training without it).
     The unfolding into 3 x 3 neighbourhoods is a constant one-hot convolution and the product a
-    batched matmul: plain operators with a dynamic batch.
+    batched matmul: plain operators with a dynamic batch. Folded, the 3 x 3 cells of a pixel are the
+    neighbourhood: the same convolution at a stride of 3, and nothing to unfold.
     """
 
     neighbours: Tensor
@@ -102,6 +121,7 @@ class DynamicConv(nn.Module):
         super().__init__()
         self.share = config.dynamic_weight
         self.channels = config.channels
+        self.folded = config.folded
         self.kernel = nn.Parameter(torch.empty(config.channels, 9))
         nn.init.uniform_(self.kernel, -1 / 3, 1 / 3)
         self.bias = nn.Parameter(torch.zeros(config.channels, 1))
@@ -112,9 +132,10 @@ class DynamicConv(nn.Module):
         self.register_buffer("neighbours", torch.eye(9).reshape(9, 1, 3, 3), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """``[N, 1, g, g]`` -> ``[N, C, g, g]``."""
+        """``[N, a, m, m]`` -> ``[N, C, m, m]``."""
         batch, _, height, width = image.shape
-        columns = F.conv2d(image, self.neighbours.to(image.dtype), padding=1).flatten(2)  # [N, 9, g*g]
+        near = image if self.folded else F.conv2d(image, self.neighbours.to(image.dtype), padding=1)
+        columns = near.flatten(2)  # [N, 9, m*m]
         kernel: Tensor = self.kernel
         if self.share > 0:
             generated = torch.tanh(self.generator(image.flatten(1))).reshape(batch, self.channels, 9)  # [N, C, 9]
@@ -141,15 +162,24 @@ class Solver(nn.Module):
         self.register_buffer("spectrum", spectrum.float(), persistent=False)
         self.log_rho = nn.Parameter(torch.tensor(-3.0))
 
-    def forward(self, back_projection: Tensor, prior: Tensor) -> Tensor:
+    def forward(self, back_projection: Tensor, prior: Tensor | None) -> Tensor:
         """(Phi^T Phi + rho I)^-1 (back_projection + rho * prior), all ``[N, 1, g, g]``, in float32.
 
         Small eigenvalues are divided by about rho: half precision would be amplified 1 / rho times.
         """
-        with torch.autocast(prior.device.type, enabled=False):
+        with torch.autocast(back_projection.device.type, enabled=False):
             rho = self.log_rho.exp()
-            right = back_projection.float() + rho * prior.float()
+            right = back_projection.float()
+            if prior is not None:
+                right = right + rho * prior.float()
             return self.basis @ ((self.basis.T @ right @ self.basis) / (self.spectrum + rho)) @ self.basis.T
+
+
+def _small(conv: nn.Conv2d) -> nn.Conv2d:
+    """Begins next to zero, so that the network begins as plain ADMM: the solver amplifies noise in its input."""
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
 
 
 class SparseProx(nn.Module):
@@ -164,13 +194,13 @@ class SparseProx(nn.Module):
         self.analysis = DynamicConv(config)
         self.features = nn.Conv2d(c, c, 3, padding=1)
         self.synthesis = nn.Conv2d(c, c, 3, padding=1)
-        self.project = nn.Conv2d(c, 1, 1)
+        self.project = _small(nn.Conv2d(c, config.planes, 1))
         self.theta = nn.Parameter(torch.full((c, 1, 1), -4.0))
         self.mu1 = nn.Parameter(torch.tensor(0.0))
         self.mu2 = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, x: Tensor, z: Tensor, beta: Tensor) -> Tensor:
-        """All ``[N, 1, g, g]``; returns the next z."""
+        """All ``[N, a, m, m]``; returns the next z."""
         u = x + beta
         code = soft_threshold(self.features(F.silu(self.analysis(u))), softplus(self.theta))
         return self.mu1 * z + self.mu2 * u - self.project(F.silu(self.synthesis(code)))
@@ -181,17 +211,21 @@ class ThresholdGenerator(nn.Module):
 
     def __init__(self, config: DSCSNetConfig) -> None:
         super().__init__()
-        c = config.channels
+        c, a = config.channels, config.planes
         self.features = DynamicConv(config)
-        self.branches = nn.Conv2d(c, 2 * c, 3, padding=1)  # the two of Eq. 16 in one
-        self.mix = nn.Conv2d(2, 1, 3, padding=1)
+        # The two branches of Eq. 16 in one; folded, half as wide, and as many channels for each cell of a pixel.
+        self.branches = nn.Conv2d(c, 2 * c if a == 1 else c // a * a, 3, padding=1)
+        # One convolution of both pools, as two: 2 a channels fit no vector unit.
+        self.mix_mean = nn.Conv2d(a, a, 3, padding=1)
+        self.mix_peak = nn.Conv2d(a, a, 3, padding=1, bias=False)
 
     def forward(self, delta: Tensor) -> Tensor:
-        """``[N, 1, g, g]`` -> theta >= 0, same shape. Pools run over the channels."""
-        features = F.silu(self.features(delta))
-        both = self.branches(features)  # [N, 2C, g, g]
-        pooled = torch.cat([both.mean(1, keepdim=True), both.amax(1, keepdim=True)], dim=1)  # [N, 2, g, g]
-        return softplus(self.mix(pooled) - 4.0)
+        """``[N, a, m, m]`` -> theta >= 0, same shape. Pools run over the channels of a cell."""
+        batch, planes, height, width = delta.shape
+        both = self.branches(F.silu(self.features(delta)))  # [N, 2C, m, m]
+        both = both.reshape(batch, -1, planes * height * width)
+        mean, peak = (pool.reshape(batch, planes, height, width) for pool in (both.mean(1), both.amax(1)))
+        return softplus(self.mix_mean(mean) + self.mix_peak(peak) - 4.0)
 
 
 class InformationReorganization(nn.Module):
@@ -202,20 +236,20 @@ class InformationReorganization(nn.Module):
 
     def __init__(self, config: DSCSNetConfig) -> None:
         super().__init__()
-        c = config.channels
-        self.sharpen = nn.ModuleList(nn.Conv2d(1, 1, 3, padding=1) for _ in range(config.memory))
+        c, a = config.channels, config.planes
+        self.sharpen = nn.ModuleList(nn.Conv2d(a, a, 3, padding=1) for _ in range(config.memory))
         self.weight = nn.Parameter(torch.full((config.memory,), 1 / config.memory))
-        self.encode = nn.Conv2d(1, c, 3, padding=1)
+        self.encode = nn.Conv2d(a, c, 3, padding=1)
         # One convolution of both, as two: C + 1 channels fit no vector unit.
-        self.fuse_codes = nn.Conv2d(1, c, 3, padding=1)
+        self.fuse_codes = nn.Conv2d(a, c, 3, padding=1)
         self.fuse_input = nn.Conv2d(c, c, 3, padding=1, bias=False)
-        self.project = nn.Conv2d(c, 1, 1)
+        self.project = _small(nn.Conv2d(c, a, 1))
 
     def forward(self, codes: list[Tensor], back_projection: Tensor) -> Tensor:
-        """m codes and Phi^T y, ``[N, 1, g, g]`` each -> the same shape."""
+        """m codes and Phi^T y, ``[N, a, m, m]`` each -> the same shape."""
         enhanced = [torch.tanh(conv(z)) for conv, z in zip(self.sharpen, codes)]
         fused = sum((w * e for w, e in zip(self.weight, enhanced)), torch.zeros_like(back_projection))
-        features = self.fuse_codes(fused) + self.fuse_input(F.silu(self.encode(back_projection)))  # [N, C, g, g]
+        features = self.fuse_codes(fused) + self.fuse_input(F.silu(self.encode(back_projection)))  # [N, C, m, m]
         return back_projection + self.project(F.silu(features))
 
 
@@ -259,9 +293,8 @@ class TargetHead(nn.Module):
             nn.init.constant_(conv.bias, start)  # type: ignore[arg-type]
 
     def forward(self, patch: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``[N, 2, n, n]`` and m + 2 maps ``[N, 1, g, g]`` -> presence, offset, radiance, spread."""
-        folded = [F.pixel_unshuffle(m, self.cells) for m in maps]
-        features = F.silu(self.blocks(self.merge(torch.cat([patch, *folded], dim=1))))
+        """``[N, 2, n, n]`` and m + 2 maps ``[N, c^2, n, n]`` -> presence, offset, radiance, spread."""
+        features = F.silu(self.blocks(self.merge(torch.cat([patch, *maps], dim=1))))
         heads = (self.presence, self.offset, self.radiance, self.spread)
         presence, offset, radiance, spread = (F.pixel_shuffle(head(features).float(), self.cells) for head in heads)
         low, high = (math.log(v) for v in self.SPREAD)
@@ -302,12 +335,14 @@ class DSCSNet(nn.Module):
     def forward(self, patch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """``[N, 2, n, n]`` -> grid, presence, offset, radiance, spread."""
         with torch.autocast(patch.device.type, enabled=False):
-            back_projection = self.factor.T @ patch[:, :1].float() @ self.factor  # Phi^T y
-        z = torch.zeros_like(back_projection)
-        beta = torch.zeros_like(back_projection)
+            back_projection = self.factor.T @ patch[:, :1].float() @ self.factor  # Phi^T y, on the grid
+        inputs = self._fold(back_projection)
+        z = torch.zeros_like(inputs)
+        beta = torch.zeros_like(inputs)
         codes = []
         for k, (solver, prox) in enumerate(zip(self.solvers, self.proxes)):
-            x = solver(back_projection, z - beta)  # Eq. 8; with z = beta = 0 this is the origin layer
+            prior = self._unfold(z - beta) if k else None  # z = beta = 0: the origin layer
+            x = self._fold(solver(back_projection, prior))  # Eq. 8
             z = prox(x, z, beta)  # Eq. 10, 12, 13
             beta = beta + self.eta[k] * (x - z)  # Eq. 11
             codes.append(z)
@@ -315,6 +350,17 @@ class DSCSNet(nn.Module):
         delta = beta - z
         if self.dtg is not None:
             delta = soft_threshold(delta, self.dtg(delta))  # Eq. 17, 18
-        fused = back_projection if self.dir is None else self.dir(codes, back_projection)  # Eq. 19-22
-        grid: Tensor = self.solvers[-1](fused, -delta)  # Eq. 14
-        return grid, *self.head(patch, [back_projection, grid, *codes])
+        fused = back_projection if self.dir is None else self._unfold(self.dir(codes, inputs))  # Eq. 19-22
+        grid: Tensor = self.solvers[-1](fused, self._unfold(-delta))  # Eq. 14
+        maps = [inputs, self._fold(grid), *codes]
+        if not self.config.folded:
+            maps = [F.pixel_unshuffle(m, self.config.cells) for m in maps]
+        return grid, *self.head(patch, maps)
+
+    def _fold(self, grid: Tensor) -> Tensor:
+        """A map of the solver, ``[N, 1, g, g]``, among the features: ``[N, a, m, m]``."""
+        return F.pixel_unshuffle(grid, self.config.cells) if self.config.folded else grid
+
+    def _unfold(self, folded: Tensor) -> Tensor:
+        """Its inverse."""
+        return F.pixel_shuffle(folded, self.config.cells) if self.config.folded else folded

@@ -97,7 +97,8 @@ def _task(network: str, data: Path | None, domain: str, base: Any) -> tuple[Any,
     if network in _UNMIX:
         from glint.training.unmixing import UnmixingTask
 
-        return UnmixingTask(network, PRESETS[network], domain), replace(base, lr=1.5e-3)
+        rate = 4e-3 if network == "dscsnet-s" else 1.5e-3
+        return UnmixingTask(network, PRESETS[network], domain), replace(base, lr=rate)
     if network in _COMPARED:
         from glint.training.grid_task import GridTask
 
@@ -124,7 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=positive_int, help="samples per step, all processes together (default: dscsnet 128, lsnet 8)"
     )
-    parser.add_argument("--lr", type=float, help="peak learning rate (default: dscsnet 1.5e-3, lsnet 1e-3)")
+    parser.add_argument("--lr", type=float, help="peak (default: dscsnet 1.5e-3, dscsnet-s 4e-3, lsnet 1e-3)")
     parser.add_argument("--seed", type=int, help="of weights and data (default: 1)")
     parser.add_argument("--validate-every", type=positive_int, metavar="STEPS", help="also writes a checkpoint")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")

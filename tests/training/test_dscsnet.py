@@ -1,5 +1,7 @@
 """DSCSNet against dense linear algebra, its definition and the paper's size."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from glint.training.dscsnet import (
 )
 
 TINY = DSCSNetConfig(size=5, channels=4, hidden=8, stages=3, memory=2)
+FOLDED = replace(TINY, channels=18, folded=True)
 
 
 def macs(model: torch.nn.Module, *shape: int) -> float:
@@ -65,13 +68,34 @@ def test_the_dynamic_convolution_equals_one_convolution_per_sample():
             assert torch.allclose(output, expected, atol=1e-5)
 
 
+def test_the_folded_dynamic_convolution_equals_one_of_stride_three_per_sample():
+    torch.manual_seed(0)
+    layer = DynamicConv(FOLDED)
+    image = torch.randn(3, 1, FOLDED.grid, FOLDED.grid)
+    folded = torch.nn.functional.pixel_unshuffle(image, 3)
+    with torch.no_grad():
+        actual = layer(folded)
+        for sample, cells, output in zip(image, folded, actual):
+            generated = torch.tanh(layer.generator(cells.reshape(1, -1))).reshape(-1, 1, 3, 3)
+            kernel = 0.3 * layer.kernel.reshape(-1, 1, 3, 3) + 0.7 * generated
+            expected = torch.nn.functional.conv2d(sample[None], kernel, layer.bias.flatten(), stride=3)[0]
+            assert torch.allclose(output, expected, atol=1e-5)
+
+
+def test_features_can_only_be_folded_where_a_kernel_covers_a_pixel():
+    for bad in ({"cells": 5}, {"channels": 8}):
+        with pytest.raises(InputError, match="folded"):
+            DSCSNetConfig(folded=True, **bad)
+
+
 def test_without_dynamic_weight_there_is_no_generator():
     assert not hasattr(DynamicConv(DSCSNetConfig(dynamic_weight=0.0)), "generator")
 
 
-def test_samples_of_a_batch_do_not_see_each_other():
+@pytest.mark.parametrize("config", [TINY, FOLDED])
+def test_samples_of_a_batch_do_not_see_each_other(config):
     torch.manual_seed(0)
-    model = DSCSNet(TINY).eval()
+    model = DSCSNet(config).eval()
     patches = torch.rand(4, 2, 5, 5)
     with torch.no_grad():
         together = model(patches)
@@ -80,10 +104,12 @@ def test_samples_of_a_batch_do_not_see_each_other():
         assert torch.allclose(output, torch.cat(parts), atol=1e-5)
 
 
-def test_thresholds_of_the_generator_are_not_negative():
+@pytest.mark.parametrize("config", [TINY, FOLDED])
+def test_thresholds_of_the_generator_are_not_negative(config):
     torch.manual_seed(0)
-    theta = ThresholdGenerator(TINY)(torch.randn(2, 1, TINY.grid, TINY.grid))
-    assert theta.shape == (2, 1, TINY.grid, TINY.grid)
+    side = config.size if config.folded else config.grid
+    theta = ThresholdGenerator(config)(torch.randn(2, config.planes, side, side))
+    assert theta.shape == (2, config.planes, side, side)
     assert (theta >= 0).all()
 
 
@@ -95,9 +121,10 @@ def test_reorganization_uses_each_of_the_last_codes():
     assert all(code.grad is not None and code.grad.abs().sum() > 0 for code in codes)
 
 
-def test_every_parameter_of_the_network_is_trained():
+@pytest.mark.parametrize("config", [TINY, FOLDED])
+def test_every_parameter_of_the_network_is_trained(config):
     torch.manual_seed(0)
-    model = DSCSNet(TINY)
+    model = DSCSNet(config)
     sum(out.square().sum() for out in model(torch.rand(2, 2, 5, 5))).backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None]
     # The last multiplier update feeds delta, so even the last eta is used.
@@ -107,9 +134,13 @@ def test_every_parameter_of_the_network_is_trained():
 SHAPES = {"grid": 1, "presence": 1, "offset": 2, "radiance": 1, "spread": 3}
 
 
-@pytest.mark.parametrize("switch", [{}, {"use_dir": False}, {"use_dtg": False}, {"dynamic_weight": 0.0}, {"cells": 5}])
+ABLATIONS = [{"use_dir": False}, {"use_dtg": False}, {"dynamic_weight": 0.0}]
+SWITCHES = [{}, *ABLATIONS, {"cells": 5}, {"folded": True, "channels": 9}]
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
 def test_each_ablation_still_gives_a_grid_and_targets(switch):
-    config = DSCSNetConfig(size=5, channels=4, hidden=8, stages=2, memory=1, **switch)
+    config = DSCSNetConfig(**{"size": 5, "channels": 4, "hidden": 8, "stages": 2, "memory": 1} | switch)
     side = config.grid
     outputs = DSCSNet(config)(torch.rand(3, 2, 5, 5))
     assert tuple(SHAPES) == DSCSNet.OUTPUTS
@@ -159,7 +190,8 @@ def test_the_head_speaks_of_a_cell_where_the_cell_is():
         head.presence.bias.fill_(-10.0)
         first = torch.zeros(1, 1, 15, 15)
         first[0, 0, 4, 11] = first[0, 0, 13, 2] = 1.0
-        presence = head(torch.zeros(1, 2, 5, 5), [first, torch.zeros_like(first), torch.zeros_like(first)])[0]
+        folded = torch.nn.functional.pixel_unshuffle(first, 3)
+        presence = head(torch.zeros(1, 2, 5, 5), [folded, torch.zeros_like(folded), torch.zeros_like(folded)])[0]
     assert torch.equal(presence > 0.5, first > 0.5)
 
 
