@@ -29,8 +29,9 @@ def test_of_released_models_islands_and_heads_and_first_layers_stay_float(name):
     graph = Graph(onnx.load(path))
     layers = {layer.name for layer in graph.layers()}
     assert not any(in_island(layer) for layer in layers)
-    outside = ("encode", "theta", "mask", "smooth", "presence", "offset", "radiance", "spread", "sharpen")
-    assert not [layer for layer in layers if any(word in layer.split("/")[0].split(".") for word in outside)]
+    outside = {"theta", "mask", "smooth", "presence", "offset", "radiance", "spread"}
+    outside |= {"encode"} if name == "lsnet-s" else set()  # DSCSNet's is behind a product: Phi^T y
+    assert not [layer for layer in layers if not outside.isdisjoint(layer.split("/")[0].split("."))]
     skips = [layer for layer in graph.layers() if layer.skip]
     assert skips and all(graph.nodes[layer.add].op_type == "Add" for layer in skips)
     assert card.islands
