@@ -92,7 +92,7 @@ class NarrowConv(nn.Conv2d):
         if self.fold == 1 or not torch.compiler.is_exporting():
             return F.pixel_shuffle(super().forward(value), self.shuffle)
         weight, bias = self._shifted()
-        folded = F.conv2d(value, weight, bias, stride=self.fold, padding=self.padding[0])  # type: ignore[arg-type]
+        folded = F.conv2d(value, weight, bias, stride=self.fold, padding=self.kernel_size[0] // 2)
         return F.pixel_shuffle(folded, self.fold * self.shuffle)
 
     def _shifted(self) -> tuple[Tensor, Tensor]:
@@ -100,7 +100,8 @@ class NarrowConv(nn.Conv2d):
         last, sides = self.fold - 1, (self.fold, self.fold, self.shuffle, self.shuffle)
         steps = range(self.fold)
         shifted = [F.pad(self.weight, (j, last - j, i, last - i)) for i in steps for j in steps]
-        kernels = torch.stack(shifted).unflatten(1, sides[2:]).unflatten(0, sides[:2])  # [i, j, a, b, C, k, k]
+        stacked = torch.stack(shifted)  # [fold^2, shuffle^2, C, k, k]
+        kernels = stacked.reshape(*sides, *stacked.shape[2:])  # [i, j, a, b, C, k, k]
         assert self.bias is not None  # noqa: S101  (it has one)
         bias = self.bias.reshape(1, 1, *sides[2:]).expand(sides)
         return kernels.transpose(1, 2).flatten(0, 3), bias.transpose(1, 2).flatten()
