@@ -55,5 +55,6 @@ def load_model(path: Path) -> tuple[CheckpointInfo, nn.Module]:
         model = build(info.network, info.config)
         model.load_state_dict(part(tensors, "ema"))
     except (InputError, RuntimeError) as error:
-        raise ModelError(f"checkpoint {path}: {error}") from error
+        hint = "if another version of glint trained it, export it with that version, or train again"
+        raise ModelError(f"checkpoint {path}: {error}", hint=hint) from error
     return info, model.eval()
