@@ -38,6 +38,7 @@ def export(
     name: str | None = None,
     threshold: float | None = None,
     weights: Path | None = None,
+    half: bool = False,
     overwrite: bool = False,
 ) -> list[ModelCard]:
     """Write ``NAME.fp32.onnx`` and ``NAME.fp32.json`` into a folder.
@@ -55,6 +56,7 @@ def export(
             of a cell (DSCSNet ``csist``, 50) or its share of the brightest cell (``sensor``, 0.2).
         weights: folder that also gets the averaged weights (``NAME.safetensors``), from which training
             can start again.
+        half: keep those in float16, half as large.
         overwrite: replace existing files.
 
     Returns:
@@ -90,7 +92,7 @@ def export(
             megabytes = (out / card.file).stat().st_size / 1e6
             talk(f"wrote {out / card.file} ({megabytes:.1f} MB), parity {card.parity['relative']:.1e}")
     if weights is not None:
-        keep_weights(checkpoint, weights / f"{name}.safetensors")
+        keep_weights(checkpoint, weights / f"{name}.safetensors", half=half)
     return cards
 
 
@@ -177,6 +179,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the model (default: the network's)")
     parser.add_argument("--threshold", type=float, help="of a target: probability, DN (csist) or share (sensor)")
     parser.add_argument("--weights", type=Path, metavar="FOLDER", help="also keep the averaged weights there")
+    parser.add_argument("--half", action="store_true", help="keep them in float16")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
@@ -193,6 +196,6 @@ def main(arguments: argparse.Namespace) -> int:
     """Run ``glint export``."""
     export(
         arguments.checkpoint, arguments.out, sizes=arguments.size, name=arguments.name, threshold=arguments.threshold,
-        weights=arguments.weights, overwrite=arguments.overwrite,
+        weights=arguments.weights, half=arguments.half, overwrite=arguments.overwrite,
     )  # fmt: skip
     return 0

@@ -91,16 +91,17 @@ def load_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
         raise ModelError(f"checkpoint {path}: {error}") from error
 
 
-def keep_weights(path: Path, out: Path) -> None:
+def keep_weights(path: Path, out: Path, *, half: bool = False) -> None:
     """Write the averaged weights of a checkpoint alone to ``out`` (``*.safetensors``), with its history.
 
-    The result can be evaluated, exported and started from, but not resumed.
+    The result can be evaluated, exported and started from, but not resumed. ``half`` rounds to float16.
 
     Raises:
         ModelError: if the checkpoint is unusable.
     """
     info, tensors = load_checkpoint(path)
-    save_checkpoint(out, replace(info, rng={}, scaler={}), {k: v for k, v in tensors.items() if k.startswith("ema/")})
+    kept = {k: v.half() if half and v.is_floating_point() else v for k, v in tensors.items() if k.startswith("ema/")}
+    save_checkpoint(out, replace(info, rng={}, scaler={}), kept)
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

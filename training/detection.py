@@ -88,7 +88,7 @@ class DetectionTask:
         flip = (slice(None, None, int(rng.choice((-1, 1)))), slice(None, None, int(rng.choice((-1, 1)))))
         return frame[flip].copy(), background[flip].copy(), mask[flip].copy()
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> Tensor:
+    def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: Tensor) -> Tensor:
         """Deep supervision: stage k of K weighs 2^(k - K); later training leans on IoU."""
         assert isinstance(model, (LSNet, UNet))  # noqa: S101  (the task built it)
         stages = model.stages(batch["frame"])
@@ -120,7 +120,7 @@ def predict(model: nn.Module, image: NDArray[Any], device: torch.device) -> tupl
     return probability, background * normalised.scale + normalised.offset, target * normalised.scale
 
 
-def _stage_loss(stage: Stage, batch: dict[str, Tensor], progress: float) -> Tensor:
+def _stage_loss(stage: Stage, batch: dict[str, Tensor], progress: Tensor) -> Tensor:
     mask, frame, background = batch["mask"], batch["frame"], batch["background"]
     cross_entropy = F.binary_cross_entropy_with_logits(stage.logit, mask)
     probability = torch.sigmoid(stage.logit)

@@ -66,8 +66,8 @@ class DSCSNetConfig:
     use_dir: bool = True
     use_dtg: bool = True
     sigma: float = 0.5
-    head_channels: int = 64
-    head_blocks: int = 2
+    head_channels: int = 48
+    head_blocks: int = 4
     folded: bool = False
 
     def __post_init__(self) -> None:
@@ -97,9 +97,7 @@ class DSCSNetConfig:
 
 PRESETS = {
     "dscsnet": DSCSNetConfig(),
-    "dscsnet-s": DSCSNetConfig(
-        size=7, channels=32, hidden=96, stages=2, memory=2, head_channels=48, head_blocks=4, folded=True
-    ),
+    "dscsnet-s": DSCSNetConfig(size=7, channels=32, hidden=96, stages=2, memory=2, folded=True),
 }
 """``dscsnet`` is the paper's network; ``dscsnet-s`` works on a re-centred 7 x 7 crop."""
 
@@ -282,7 +280,8 @@ class TargetHead(nn.Module):
         super().__init__()
         h, area = config.head_channels, config.cells**2
         self.cells = config.cells
-        self.merge = nn.Conv2d((config.memory + 2) * area + 2, h, 1)
+        self.own = 2 + 2 * area  # channels that do not depend on the stages: the patch, Phi^T y and the grid
+        self.merge = nn.Conv2d(self.own + config.memory * area, h, 1)
         self.blocks = nn.Sequential(*(Residual(h) for _ in range(config.head_blocks)))
         self.presence = nn.Conv2d(h, area, 1)
         self.offset = nn.Conv2d(h, 2 * area, 1)
@@ -299,6 +298,27 @@ class TargetHead(nn.Module):
         presence, offset, radiance, spread = (F.pixel_shuffle(head(features).float(), self.cells) for head in heads)
         low, high = (math.log(v) for v in self.SPREAD)
         return torch.sigmoid(presence), offset, radiance, torch.exp(spread.clamp(low, high))
+
+    def take(self, other: TargetHead) -> None:
+        """Begin with what another network's head has learned. The last codes stand for the last ones there.
+
+        Raises:
+            InputError: if the two differ in width, blocks or cells.
+        """
+        own, theirs = self.state_dict(), other.state_dict()
+        del own["merge.weight"]
+        read = theirs.pop("merge.weight")
+        if other.cells != self.cells or {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in theirs.items()}:
+            raise InputError(
+                f"a target head of {len(other.blocks)} blocks of {len(read)} channels for {other.cells} cells does not "
+                f"fit one of {len(self.blocks)} of {len(self.merge.weight)} for {self.cells}"
+            )
+        self.load_state_dict(theirs, strict=False)
+        shared = min(self.merge.in_channels, other.merge.in_channels) - self.own
+        with torch.no_grad():
+            self.merge.weight.zero_()
+            self.merge.weight[:, : self.own] = read[:, : self.own]
+            self.merge.weight[:, -shared:] = read[:, -shared:]
 
 
 class DSCSNet(nn.Module):

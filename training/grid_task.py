@@ -48,7 +48,7 @@ class GridTask(UnmixingTask):
         """A fresh network."""
         return networks.build(self.network, to_dict(self.config))
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> Tensor:
+    def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: Tensor) -> Tensor:
         """Squared error of the grid, in units of 235 DN, summed over cells per patch."""
         return grid_loss(model(batch["patch"]), batch)
 

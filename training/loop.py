@@ -25,6 +25,7 @@ from glint.errors import InputError, ModelError
 from glint.progress import Progress
 from glint.training.checkpoint import CheckpointInfo, load_checkpoint, part, save_checkpoint
 from glint.training.distributed import Ranks
+from glint.training.dscsnet import DSCSNet
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
@@ -85,8 +86,8 @@ class Task(Protocol):
     def batch(self, size: int, rng: np.random.Generator, device: torch.device) -> dict[str, Tensor]:
         """The next training batch, on the device; all randomness from ``rng``."""
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> Tensor:
-        """Scalar loss; ``progress`` runs from 0 to 1 over the training."""
+    def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: Tensor) -> Tensor:
+        """Scalar loss; ``progress``, a number, runs from 0 to 1 over the training."""
 
     def validate(self, model: nn.Module) -> dict[str, Any]:
         """Scores of the model; higher ``best_metric`` is better."""
@@ -95,14 +96,22 @@ class Task(Protocol):
 class Trainer:
     """One training run in one folder: ``last`` and ``best`` checkpoints and ``log.jsonl``.
 
-    Of several processes each has a trainer; the first writes.
+    Of several processes each has a trainer; the first writes. A ``compiled`` step is fused by
+    TorchInductor: the same arithmetic in another order, so not the same bits.
 
     Raises:
         InputError: if the recipe does not suit the device or the number of processes.
     """
 
     def __init__(
-        self, task: Task, recipe: Recipe, folder: Path, *, device: str = "cpu", ranks: Ranks | None = None
+        self,
+        task: Task,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        device: str = "cpu",
+        ranks: Ranks | None = None,
+        compiled: bool = False,
     ) -> None:
         self.task, self.recipe, self.folder, self.device = task, recipe, folder, torch.device(device)
         self.ranks = ranks or Ranks()
@@ -114,6 +123,7 @@ class Trainer:
         self.rng = np.random.default_rng([self.ranks.rank, recipe.seed])
         self.model = task.build().to(self.device)
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.loss = torch.compile(task.loss, dynamic=False) if compiled else task.loss
         self.parameters = dict(self.model.named_parameters())
         decayed = [p for p in self.parameters.values() if p.ndim > 1]
         plain = [p for p in self.parameters.values() if p.ndim <= 1]
@@ -156,7 +166,8 @@ class Trainer:
         self.model.train()
         batch = self.task.batch(recipe.batch // self.ranks.count, self.rng, self.device)
         with torch.autocast(self.device.type, AMP[recipe.amp], enabled=recipe.amp != "off"):
-            loss = self.task.loss(self.model, batch, progress)
+            # As a tensor: a compiled step would be compiled again for every number.
+            loss = self.loss(self.model, batch, torch.tensor(progress, device=self.device))
         # One loss and one clock for all processes: they stop, fail and set their learning rates as one.
         spent = time.monotonic() - started
         agreed = self.ranks.mean(torch.tensor([loss.item(), spent], dtype=torch.float64, device=self.device))
@@ -232,12 +243,18 @@ class Trainer:
     def start_from(self, info: CheckpointInfo, model: nn.Module) -> None:
         """Begin with another run's weights; optimizer, schedule and data start afresh.
 
+        Of the other size of DSCSNet the target head is taken.
+
         Raises:
             ModelError: if they are of another network or configuration.
+            InputError: if the heads differ.
         """
-        if (info.network, info.config) != (self.task.network, to_dict(self.task.config)):
+        if (info.network, info.config) == (self.task.network, to_dict(self.task.config)):
+            self.model.load_state_dict(model.state_dict())
+        elif isinstance(self.model, DSCSNet) and isinstance(model, DSCSNet):
+            self.model.head.take(model.head)
+        else:
             raise ModelError(f"--init is of {info.network} {info.config}, this run trains {self.task.network}")
-        self.model.load_state_dict(model.state_dict())
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def resume(self, path: Path) -> None:

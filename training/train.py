@@ -26,6 +26,7 @@ def train(
     init: Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    compiled: bool = False,
     **recipe: Any,
 ) -> dict[str, Any]:
     """Train a network.
@@ -38,9 +39,11 @@ def train(
         domain: ``csist`` or ``sensor`` (DSCSNet and its comparators).
         minutes: time budget instead of steps.
         resume: continue from ``out/last.safetensors``.
-        init: checkpoint whose averaged weights a new run starts from; recorded with its hash.
+        init: checkpoint whose averaged weights a new run starts from; recorded with its hash. Of another
+            size of DSCSNet the target head is taken.
         device: ``cpu`` or ``cuda``; of several processes that ``torchrun`` started, each takes a GPU of its own.
         threads: CPU threads.
+        compiled: fuse the step by TorchInductor, which needs a C++ compiler on a CPU.
         recipe: fields of ``loop.Recipe`` that differ from the network's default.
 
     Returns:
@@ -79,9 +82,12 @@ def train(
             task.data["init"] = info.data["init"]
     elif init is not None:
         info, model = load_model(init)
-        task.data["init"] = {"sha256": info.sha256, "step": info.step, "data": info.data}
+        task.data["init"] = {
+            "network": info.network, "sha256": info.sha256, "step": info.step, "data": info.data,
+        }  # fmt: skip
     with join(device) as ranks:
-        trainer = Trainer(task, replace(default, minutes=minutes, **recipe), out, device=device, ranks=ranks)
+        settings = replace(default, minutes=minutes, **recipe)
+        trainer = Trainer(task, settings, out, device=device, ranks=ranks, compiled=compiled)
         if resume:
             trainer.resume(last)
         elif init is not None:
@@ -129,10 +135,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of weights and data (default: 1)")
     parser.add_argument("--validate-every", type=positive_int, metavar="STEPS", help="also writes a checkpoint")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
-    parser.add_argument("--init", type=Path, metavar="CHECKPOINT", help="start a new run from these weights")
+    parser.add_argument(
+        "--init", type=Path, metavar="CHECKPOINT",
+        help="start a new run from these weights (dscsnet: from the target head of dscsnet-s, too)",
+    )  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--amp", choices=("bf16", "fp16", "off"), help="autocast; fp16 on a GPU only (default: bf16)")
     parser.add_argument("--threads", type=positive_int, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument(
+        "--compile", action="store_true", help="fuse the step (minutes at the start; needs a C++ compiler)"
+    )
     parser.add_argument("--json", action="store_true", help="print the last validation as JSON")
 
 
@@ -144,7 +156,8 @@ def main(arguments: argparse.Namespace) -> int:
     recipe = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
     metrics = train(
         arguments.network, arguments.out, data=arguments.data, domain=arguments.domain, minutes=arguments.minutes,
-        resume=arguments.resume, init=arguments.init, device=arguments.device, threads=arguments.threads, **recipe,
+        resume=arguments.resume, init=arguments.init, device=arguments.device, threads=arguments.threads,
+        compiled=arguments.compile, **recipe,
     )  # fmt: skip
     if is_first():
         talk(f"done: {metrics}")

@@ -87,7 +87,7 @@ class UnmixingTask:
         saturated = crops >= patches.full_scale[:, None, None]
         return np.stack([normalised.value, saturated.astype(np.float32)], axis=1), normalised.scale, left, top
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: float) -> Tensor:
+    def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: Tensor) -> Tensor:
         """Eq. 23 for the grid, in units of 235 DN and summed over cells per patch, and :func:`head_loss`."""
         out, *head = model(batch["patch"])
         return grid_loss(out, batch) + HEAD_WEIGHT * head_loss(head, batch, self.config.cells)

@@ -283,3 +283,16 @@ def test_kept_weights_are_the_averaged_ones_and_nothing_else(unmixing, tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(original.state_dict().values(), kept.state_dict().values()))
     assert info.step == RECIPE.steps and info.rng == {}
     assert (tmp_path / "kept.safetensors").stat().st_size < 0.5 * (folder / "last.safetensors").stat().st_size
+
+
+def test_weights_kept_in_half_precision_are_the_same_to_its_rounding(unmixing, tmp_path):
+    folder, _ = unmixing
+    sizes = {}
+    for half in (False, True):
+        keep_weights(folder / "last.safetensors", tmp_path / f"{half}.safetensors", half=half)
+        sizes[half] = (tmp_path / f"{half}.safetensors").stat().st_size
+    assert sizes[True] < 0.6 * sizes[False]
+    (_, exact), (_, rounded) = (load_model(tmp_path / f"{half}.safetensors") for half in (False, True))
+    for (name, value), close in zip(exact.state_dict().items(), rounded.state_dict().values()):
+        assert close.dtype == value.dtype
+        assert torch.allclose(close, value, rtol=2**-11, atol=2**-24), name

@@ -201,3 +201,27 @@ def test_the_head_speaks_of_a_cell_where_the_cell_is():
 def test_settings_outside_their_range_are_refused(bad):
     with pytest.raises(InputError):
         DSCSNetConfig(**bad)
+
+
+def test_a_head_goes_on_from_the_other_size_of_the_network():
+    torch.manual_seed(0)
+    small, large = DSCSNet(FOLDED), DSCSNet(replace(TINY, memory=3))
+    large.head.take(small.head)
+    patch = torch.rand(2, 2, 5, 5)
+    own, codes = [torch.rand(2, 9, 5, 5) for _ in range(2)], [torch.rand(2, 9, 5, 5) for _ in range(3)]
+    # The last two of three codes stand for the two; the one before is not read yet.
+    for expected, actual in zip(small.head(patch, [*own, *codes[1:]]), large.head(patch, [*own, *codes])):
+        assert torch.allclose(actual, expected, atol=1e-6)
+    # And the other way round.
+    fresh = DSCSNet(FOLDED)
+    fresh.head.take(large.head)
+    assert torch.equal(fresh.head.merge.weight, small.head.merge.weight)
+
+
+@pytest.mark.parametrize("other", [{"head_channels": 8}, {"head_blocks": 1}, {"cells": 1, "folded": False}])
+def test_a_head_of_another_shape_is_refused_before_anything_changes(other):
+    model = DSCSNet(TINY)
+    before = {k: v.clone() for k, v in model.head.state_dict().items()}
+    with pytest.raises(InputError, match="does not fit"):
+        model.head.take(DSCSNet(replace(TINY, **other)).head)
+    assert all(torch.equal(v, before[k]) for k, v in model.head.state_dict().items())

@@ -1,7 +1,10 @@
 """The training loop: learning, exact resume, checkpoints."""
 
 import json
+import shutil
+import sysconfig
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +103,40 @@ def test_gradients_are_clipped_in_their_own_units_whatever_the_scale_of_the_loss
 def test_fp16_is_refused_on_a_cpu(tmp_path):
     with pytest.raises(InputError, match="fp16 needs a GPU"):
         Trainer(task(), replace(RECIPE, amp="fp16"), tmp_path)
+
+
+class Line:
+    """A task as small as can be: y = 3 x, with a loss that depends on the progress."""
+
+    network, best_metric, config, data = "line", "score", TINY, {"what": "a line"}
+
+    def build(self):
+        return torch.nn.Linear(1, 1)
+
+    def batch(self, size, rng, device):
+        x = torch.from_numpy(rng.standard_normal((size, 1)).astype(np.float32))
+        return {"x": x, "y": 3 * x}
+
+    def loss(self, model, batch, progress):
+        return (1 + progress) * (model(batch["x"]) - batch["y"]).square().mean()
+
+    def validate(self, model):
+        return {"score": model.weight.item()}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, of its older compiler
+@pytest.mark.skipif(
+    shutil.which("g++") is None or not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file(),
+    reason="TorchInductor needs a C++ compiler and Python's headers on a CPU",
+)
+def test_a_compiled_step_is_the_same_step_and_compiled_once(tmp_path):
+    recipe = replace(RECIPE, steps=20, lr=0.1)
+    plain, compiled = (Trainer(Line(), recipe, tmp_path / str(c), compiled=c) for c in (False, True))
+    plain.fit()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        compiled.fit()
+    assert compiled.model.weight.item() == pytest.approx(plain.model.weight.item(), abs=1e-4)
+    assert compiled.model.weight.item() != pytest.approx(Line().build().weight.item(), abs=0.1)
 
 
 def test_the_loss_falls(tmp_path):

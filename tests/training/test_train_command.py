@@ -1,10 +1,12 @@
 """``glint train`` from the command line: outputs, resume, start from other weights, wrong arguments."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+import glint.training.networks
 from glint.cli import main
 from glint.training.dscsnet import PRESETS, DSCSNetConfig
 from glint.training.networks import load_model
@@ -19,8 +21,8 @@ def tiny(monkeypatch):
     monkeypatch.setattr("glint.training.unmixing.VALIDATION_PATCHES", 20)
 
 
-def train(*words: str) -> int:
-    return main(["train", "dscsnet-s", "--domain", "csist", "--batch", "4", "--validate-every", "2", *words])
+def train(*words: str, network: str = "dscsnet-s") -> int:
+    return main(["train", network, "--domain", "csist", "--batch", "4", "--validate-every", "2", *words])
 
 
 def test_a_run_leaves_checkpoints_a_log_and_json(tmp_path, capsys):
@@ -50,6 +52,19 @@ def test_a_new_run_can_start_from_other_weights_and_says_so(tmp_path):
     for (name, a), b in zip(old_model.state_dict().items(), new_model.state_dict().values()):
         assert torch.allclose(a, b, atol=1e-6), name
     assert new.data["init"]["sha256"] == old.sha256
+
+
+def test_the_large_network_can_start_from_the_small_ones_head(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "dscsnet", replace(TINY, stages=3, memory=2))
+    monkeypatch.setitem(glint.training.networks.PRESETS, "dscsnet", PRESETS["dscsnet"])
+    small = tmp_path / "a" / "last.safetensors"
+    more = ("--out", str(tmp_path / "b"), "--steps", "2", "--init", str(small), "--lr", "1e-12")
+    assert train("--out", str(tmp_path / "a"), "--steps", "2") == 0
+    assert train(*more, network="dscsnet") == 0
+    old, old_model = load_model(small)
+    new, new_model = load_model(tmp_path / "b" / "last.safetensors")
+    assert torch.allclose(new_model.head.presence.weight, old_model.head.presence.weight, atol=1e-6)
+    assert (new.data["init"]["network"], new.data["init"]["sha256"]) == ("dscsnet-s", old.sha256)
 
 
 @pytest.mark.parametrize(

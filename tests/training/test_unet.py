@@ -79,7 +79,7 @@ def test_it_learns_lsnets_task(folder):
     losses = []
     for _ in range(40):
         optimizer.zero_grad()
-        loss = task.loss(model, batch, 0.0)
+        loss = task.loss(model, batch, torch.tensor(0.0))
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

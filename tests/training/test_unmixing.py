@@ -129,7 +129,7 @@ def test_every_part_of_the_head_is_taught():
     torch.manual_seed(0)
     task = UnmixingTask("dscsnet-s", TINY, "csist")
     model = task.build()
-    task.loss(model, task.batch(6, np.random.default_rng(0), CPU), 0.0).backward()
+    task.loss(model, task.batch(6, np.random.default_rng(0), CPU), torch.tensor(0.0)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
     for part in ("presence", "offset", "radiance", "spread", "merge"):
