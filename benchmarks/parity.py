@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glint.benchmarks.parity_compare import Comparison, compare_detectors, compare_unmixers
 from glint.benchmarks.parity_data import frame_set, patch_sets
@@ -91,7 +92,9 @@ def parity(
     Returns:
         JSON-ready: ``passed``, ``reasons`` why not, ``notes``, ``reference``, ``candidate``, ``data``, ``budget``,
         ``scores`` (see :class:`glint.calibration.task_difference.Difference`), ``outputs`` (see
-        :meth:`glint.calibration.tensor_error.TensorError.summary`), ``layers`` (None if not compared).
+        :meth:`glint.calibration.tensor_error.TensorError.summary`), ``moved`` (by data: how many patches have
+        another number of refined targets, and quantiles of how far those of the others moved, px), ``layers``
+        (None if not compared).
 
     Raises:
         CheckFailedError: if one of them computes NaN or infinity.
@@ -123,6 +126,7 @@ def parity(
             "reference": first.facts(), "candidate": second.facts(), "data": {**facts, "labelled": labelled},
             "budget": asdict(allowed), "scores": [_score(d, allowed) for d in compared.differences],
             "outputs": {name: error.summary() for name, error in compared.errors.items()},
+            "moved": {name: _moved(distance) for name, distance in compared.moved.items()},
             "layers": None if steps is None else _layer_facts(steps, allowed),
         }  # fmt: skip
     if out is not None:
@@ -210,6 +214,13 @@ def _score(one: Difference, allowed: Budget) -> dict[str, Any]:
     values = {**asdict(one), "difference": one.difference}
     rounded = {k: round(v, 4) + 0.0 if isinstance(v, float) and v == v else v for k, v in values.items()}  # no -0.0
     return {**{k: None if v != v else v for k, v in rounded.items()}, "within": _within(one, allowed)}
+
+
+def _moved(distance: NDArray[np.float64]) -> dict[str, Any]:
+    same = distance[np.isfinite(distance)]
+    quantiles = {"median": 0.5, "q99": 0.99, "max": 1.0}
+    moved = {name: float(np.quantile(same, q)) if len(same) else None for name, q in quantiles.items()}
+    return {"patches": len(distance), "other_number": len(distance) - len(same), **moved}
 
 
 def _layers(first: Side, second: Side, inputs: Arrays, threads: int | None) -> list[LayerError] | None:

@@ -64,6 +64,7 @@ class Comparison:
         errors: by output.
         sample: some pairs of values by output, ``[M, 2]``.
         differences: of the scores.
+        moved: by data, how far a patch's refined targets are apart at most, px; infinite if their numbers differ.
         cases: the worst ones first.
         inputs: of the network, a few rows of the first batch.
         rng: draws the sample.
@@ -72,6 +73,7 @@ class Comparison:
     errors: dict[str, TensorError] = field(default_factory=dict)
     sample: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
+    moved: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     cases: list[Case] = field(default_factory=list)
     inputs: Arrays = field(default_factory=dict)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
@@ -126,16 +128,18 @@ def compare_unmixers(
     unmixers = [Unmixer(side.engine, card) for side in pair]
     for name, patches in data.sets.items():
         parts: list[dict[str, list[Targets]]] = [{stage: [] for stage in STAGES} for _ in pair]
+        moved = [np.zeros(0)]
         for start in range(0, len(patches), _CHUNK):
             chunk = patches_of(patches, slice(start, start + _CHUNK))
             runs = [run_unmixer(unmixer, chunk).targets for unmixer in unmixers]
             result.add(*pair)
-            _keep_patches(result, pair, f"{name}, patch", start, chunk, runs)
+            moved.append(_keep_patches(result, pair, f"{name}, patch", start, chunk, runs))
             for side, run in zip(parts, runs):
                 for stage, targets in run.items():
                     side[stage].append(replace(targets, blob=targets.blob + start))
             progress(done + start + len(chunk))
         done += len(patches)
+        result.moved[name] = np.concatenate(moved)
         whole = [{stage: Targets.concatenate(found) for stage, found in side.items()} for side in parts]
         truth = patches if data.labelled else from_reference(patches, whole[0]["refined"])
         if not truth.radiance.any():
@@ -146,13 +150,13 @@ def compare_unmixers(
 
 def _keep_patches(
     result: Comparison, pair: tuple[Side, Side], what: str, start: int, patches: Patches, runs: list[dict[str, Targets]]
-) -> None:
-    """The patches of a batch whose refined targets differ most, in number or else in place."""
+) -> NDArray[np.float64]:
+    """Keep the patches of a batch whose refined targets differ most; returns how far those of each moved."""
     output = next(iter(pair[0].engine.said))
     maps = [side.engine.said[output].astype(np.float64) for side in pair]
     changed = np.abs(maps[1] - maps[0]).reshape(len(maps[0]), -1).max(axis=1) / max(np.abs(maps[0]).max(), 1e-30)
     both = [[run["refined"].select(run["refined"].blob == i) for run in runs] for i in range(len(patches))]
-    moved = np.array([_moved(*targets) for targets in both])
+    moved = np.array([_moved(*targets) for targets in both], dtype=np.float64)
     # Another number of targets is worse than any movement; equal cases are ordered by the map.
     badness = np.where(np.isinf(moved), 1e3, moved) + 1e-3 * changed
     for worst in np.argsort(-badness)[:_CASES].tolist():
@@ -166,6 +170,7 @@ def _keep_patches(
                 (maps[0][worst, 0], maps[1][worst, 0]), output, targets,
             )
         )  # fmt: skip
+    return moved
 
 
 def _close_up(

@@ -36,7 +36,7 @@ def report_text(result: Result) -> str:
     """Verdict, scores, outputs and layers as lines for the terminal."""
     lines = [f"{'PASSED' if result['passed'] else 'FAILED'}: {_names(result)}"]
     lines += [f"  {reason}" for reason in result["reasons"]] + [f"  note: {note}" for note in result["notes"]]
-    wide = max([14, *(len(row["data"]) + 2 for row in result["scores"])])
+    wide = max([17, *(len(row["data"]) + 2 for row in result["scores"])])
     lines += ["", f"{'data':<{wide}}{'score':<17}{'reference':>10}{'candidate':>10}{'change':>9}   95 % interval"]
     for row in result["scores"]:
         values = "".join(f"{_fixed(row[k]):>{w}}" for k, w in (("reference", 10), ("candidate", 10)))
@@ -48,9 +48,21 @@ def report_text(result: Result) -> str:
         error = row["absolute"]
         values = "".join(f"{number_text(v):>10}" for v in (row["needed"], error["max"], error["mean"], error["q99.9"]))
         lines.append(f"{name:<14}{_db(row['sqnr_db']):>8}{values}")
+    if result["moved"]:
+        lines += ["", f"{'refined targets':<{wide}}{'other number':>14}{'moved, px':>12}{'99 %':>10}{'max':>10}"]
+        for name, row in result["moved"].items():
+            moved = "".join(f"{text:>{w}}" for text, w in zip(_moved_texts(row), (14, 12, 10, 10)))
+            lines.append(f"{name:<{wide}}{moved}")
     if result["layers"] is not None:
         lines += ["", *_layer_lines(result["layers"])]
     return "\n".join(lines)
+
+
+def _moved_texts(row: dict[str, Any]) -> list[str]:
+    return [
+        str(row["other_number"]),
+        *("" if row[k] is None else number_text(row[k]) for k in ("median", "q99", "max")),
+    ]
 
 
 def _layer_lines(layers: dict[str, Any]) -> list[str]:
@@ -75,6 +87,10 @@ def report_html(result: Result, compared: Comparison, layers: list[LayerError] |
         section("Scores", paragraph(_budget_text(result)), _score_table(result)),
         section("Outputs", _output_table(result), figures(*_output_plots(compared))),
     ]
+    if result["moved"]:
+        columns = ["data", "patches", "another number of targets", "moved by, px: median", "99 %", "max"]
+        rows = [[name, str(row["patches"]), *_moved_texts(row)] for name, row in result["moved"].items()]
+        parts.append(section("Refined targets", table(columns, rows)))
     if layers is not None:
         parts.append(section("Layers", *_layer_parts(result["layers"], layers)))
     parts.append(section("Where they differ most", *map(_case, compared.cases)))

@@ -80,6 +80,7 @@ def test_a_model_is_the_same_as_itself(glint: Glint) -> None:
     assert all(o["absolute"]["max"] == 0 and o["sqnr_db"] is None for o in result["outputs"].values())
     assert result["layers"]["compared"] > 100 and result["layers"]["first_bad"] is None
     assert result["layers"]["largest_losses"] == []
+    assert result["moved"] == {"8sat": {"patches": 30, "other_number": 0, "median": 0.0, "q99": 0.0, "max": 0.0}}
 
 
 def test_a_broken_layer_fails_and_is_named(glint: Glint, tmp_path: Path) -> None:
@@ -94,6 +95,19 @@ def test_a_broken_layer_fails_and_is_named(glint: Glint, tmp_path: Path) -> None
     assert name in page.text and "Where they differ most" in page.text
     assert page.tags.count("image") == 4 * 6  # the worst six: input, two outputs, their difference
     assert "script" not in page.tags and "link" not in page.tags
+
+
+def test_how_far_refined_targets_move_is_told(glint: Glint, tmp_path: Path) -> None:
+    changed = variant(tmp_path, UNMIXER, scaled(5, 1.001))
+    done = glint("parity", UNMIXER, changed, *FEW, "--tolerance", 1, "--out", tmp_path / "report.html", "--json")
+    row = json.loads(done.out)["moved"]["8sat"]
+    assert row["patches"] == 30 and 0 < row["median"] <= row["q99"] <= row["max"] < 0.1
+    assert "another number of targets" in Text((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    told = glint("parity", UNMIXER, changed, *FEW, "--tolerance", 1).out
+    line = next(
+        line for line in told.splitlines() if line.startswith("8sat") and "CSO" not in line and "count" not in line
+    )
+    assert line.split()[1] == "0" and float(line.split()[-1]) == pytest.approx(row["max"], rel=0.1)
 
 
 def test_the_budget_is_the_users(glint: Glint, tmp_path: Path) -> None:
