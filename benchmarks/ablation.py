@@ -29,10 +29,9 @@ from glint.runtime.unmixer import Unmixer
 from glint.training.checkpoint import load_checkpoint
 from glint.training.dscsnet import PRESETS, DSCSNetConfig
 from glint.training.loop import Recipe, Trainer
-from glint.training.unmixing import THRESHOLD_DN, UnmixingTask
+from glint.training.unmixing import LEARNING_RATE, THRESHOLD_DN, UnmixingTask
 
 PARTS = ("modules", "stages", "weight", "memory")
-LEARNING_RATE = 1.5e-3
 TEST_SEED = 40_000
 # CSO-mAP that the paper states (Table II, "no DIR" by its columns; Fig. 8).
 PAPER = {
@@ -84,6 +83,7 @@ def ablation(
     batch: int = 128,
     seed: int = 1,
     device: str = "cpu",
+    compiled: bool = False,
     condition: str = "8sat",
     patches: int = 10_000,
 ) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def ablation(
         network: preset that the variants start from.
         parts: of :data:`PARTS`.
         minutes, steps: budget of each training; one of the two.
-        batch, seed, device: of the trainings.
+        batch, seed, device, compiled: of the trainings.
         condition, patches: what the grids are scored on.
 
     Returns:
@@ -109,7 +109,7 @@ def ablation(
     if (minutes > 0) == (steps is not None):
         raise InputError("a training needs a budget", hint="give --minutes or --steps, not both")
     base = PRESETS[network]
-    recipe = Recipe(lr=LEARNING_RATE, batch=batch, seed=seed, minutes=minutes, steps=steps or Recipe.steps)
+    recipe = Recipe(lr=LEARNING_RATE[network], batch=batch, seed=seed, minutes=minutes, steps=steps or Recipe.steps)
     chosen = variants(base, parts)
     different = {folder_name(c, base) for c in chosen.values()}
     budget = f"{minutes:g} minutes" if minutes else f"{steps} steps"
@@ -122,7 +122,7 @@ def ablation(
         folder = folder_name(config, base)
         if folder not in scored:
             talk(f"{name}: {folder}")
-            checkpoint = _train(UnmixingTask(network, config, "csist"), recipe, out / folder, device)
+            checkpoint = _train(UnmixingTask(network, config, "csist"), recipe, out / folder, device, compiled)
             scored[folder] = _score(checkpoint, condition, patches)
         table["rows"].append({"variant": name, "folder": folder, "paper": _paper(name, network), **scored[folder]})
         write_json(out / "ablation.json", table)
@@ -134,10 +134,10 @@ def _paper(name: str, network: str) -> float | None:
     return PAPER.get(name) if network == "dscsnet" else None
 
 
-def _train(task: UnmixingTask, recipe: Recipe, folder: Path, device: str) -> Path:
+def _train(task: UnmixingTask, recipe: Recipe, folder: Path, device: str, compiled: bool) -> Path:
     """Train a variant to the end of its budget, from where it stopped; returns its last checkpoint."""
     last = folder / "last.safetensors"
-    trainer = Trainer(task, recipe, folder, device=device)
+    trainer = Trainer(task, recipe, folder, device=device, compiled=compiled)
     if last.is_file():
         info, _ = load_checkpoint(last)
         if info.recipe != to_dict(recipe):
@@ -197,6 +197,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive_int, default=128, help="default: %(default)s")
     parser.add_argument("--seed", type=seed, default=1, help="of weights and data (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compile", action="store_true", help="fuse the steps (about a minute at each start)")
     parser.add_argument("--condition", choices=list(CONDITIONS), default="8sat", help="default: %(default)s")
     parser.add_argument("--patches", type=positive_int, default=10_000, help="to score on (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the table as JSON instead of Markdown")
@@ -207,7 +208,7 @@ def main(arguments: argparse.Namespace) -> int:
     table = ablation(
         arguments.out, network=arguments.network, parts=arguments.parts, minutes=arguments.minutes,
         steps=arguments.steps, batch=arguments.batch, seed=arguments.seed, device=arguments.device,
-        condition=arguments.condition, patches=arguments.patches,
+        compiled=arguments.compile, condition=arguments.condition, patches=arguments.patches,
     )  # fmt: skip
     if arguments.json:
         print_json(table)

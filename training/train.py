@@ -101,10 +101,9 @@ def _task(network: str, data: Path | None, domain: str, base: Any) -> tuple[Any,
     from glint.training.networks import PRESETS
 
     if network in _UNMIX:
-        from glint.training.unmixing import UnmixingTask
+        from glint.training.unmixing import LEARNING_RATE, UnmixingTask
 
-        rate = 4e-3 if network == "dscsnet-s" else 1.5e-3
-        return UnmixingTask(network, PRESETS[network], domain), replace(base, lr=rate)
+        return UnmixingTask(network, PRESETS[network], domain), replace(base, lr=LEARNING_RATE[network])
     if network in _COMPARED:
         from glint.training.grid_task import GridTask
 
@@ -131,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=positive_int, help="samples per step, all processes together (default: dscsnet 128, lsnet 8)"
     )
-    parser.add_argument("--lr", type=float, help="peak (default: dscsnet 1.5e-3, dscsnet-s 4e-3, lsnet 1e-3)")
+    parser.add_argument("--lr", type=float, help="peak (default: dscsnet 2e-3, dscsnet-s 4e-3, lsnet 1e-3)")
     parser.add_argument("--seed", type=int, help="of weights and data (default: 1)")
     parser.add_argument("--validate-every", type=positive_int, metavar="STEPS", help="also writes a checkpoint")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")

@@ -20,6 +20,7 @@ from glint.patches import CSIST_TRAINING, SENSOR_TRAINING, PatchConfig, Patches,
 from glint.training import simulation
 from glint.training.dscsnet import DSCSNet, DSCSNetConfig
 
+LEARNING_RATE = {"dscsnet": 2e-3, "dscsnet-s": 4e-3}  # peak; the best of those tried
 RADIANCE_UNIT = 235.0  # DN; the loss is in units of the protocol's mean radiance
 
 DOMAINS: dict[str, tuple[PatchConfig, Normaliser]] = {
