@@ -112,6 +112,8 @@ def test_released_weights_are_told_apart_by_their_domain():
         pytest.skip("the float weights are in the checkout only")
     found = weights_by_key(sorted(folder.glob("*.safetensors")))
     assert {key: Path(file).stem for key, file in found.items()} == {
+        "dscsnet csist": "dscsnet-csist",
+        "dscsnet sensor": "dscsnet-sensor",
         "dscsnet-s csist": "dscsnet-s-csist",
         "dscsnet-s sensor": "dscsnet-s-sensor",
         "lsnet-s": "lsnet-s",
