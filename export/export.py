@@ -18,7 +18,7 @@ from torch import nn
 from glint import __version__
 from glint.cards import ModelCard, save_card
 from glint.cli import talk
-from glint.errors import CheckFailedError, GlintError, ModelError
+from glint.errors import CheckFailedError, GlintError, InputError, ModelError
 from glint.export.findings import REFUSED
 from glint.export.graph import OPSET, island_prefixes, to_onnx
 from glint.export.lint import lint
@@ -68,6 +68,8 @@ def export(
         OutputError: if an output exists or cannot be written.
         CheckFailedError: if an ONNX file does not compute what the checkpoint does.
     """
+    if half and weights is None:
+        raise InputError("--half says how weights are kept, and none are", hint="add --weights FOLDER")
     info, model = load_model(checkpoint)
     name = name or info.network
     each: list[tuple[int, int] | None] = list(sizes) or [None]

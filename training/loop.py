@@ -19,7 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
+from glint.cli import talk
 from glint.config import to_dict
 from glint.errors import InputError, ModelError
 from glint.progress import Progress
@@ -167,7 +169,7 @@ class Trainer:
         batch = self.task.batch(recipe.batch // self.ranks.count, self.rng, self.device)
         with torch.autocast(self.device.type, AMP[recipe.amp], enabled=recipe.amp != "off"):
             # As a tensor: a compiled step would be compiled again for every number.
-            loss = self.loss(self.model, batch, torch.tensor(progress, device=self.device))
+            loss = self._loss(batch, torch.tensor(progress, device=self.device))
         # One loss and one clock for all processes: they stop, fail and set their learning rates as one.
         spent = time.monotonic() - started
         agreed = self.ranks.mean(torch.tensor([loss.item(), spent], dtype=torch.float64, device=self.device))
@@ -186,6 +188,14 @@ class Trainer:
         self.scaler.update()
         self._average_weights()
         return float(value)
+
+    def _loss(self, batch: dict[str, Tensor], progress: Tensor) -> Tensor:
+        try:
+            return self.loss(self.model, batch, progress)
+        except TorchDynamoException as error:
+            reason = str(error).strip().splitlines()[0]
+            hint = "on a CPU it needs a C++ compiler (g++) and Python's headers; or leave --compile away"
+            raise InputError(f"the step cannot be compiled: {reason}", hint=hint) from error
 
     def _average_weights(self) -> None:
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))  # a young average forgets faster
@@ -243,7 +253,7 @@ class Trainer:
     def start_from(self, info: CheckpointInfo, model: nn.Module) -> None:
         """Begin with another run's weights; optimizer, schedule and data start afresh.
 
-        Of the other size of DSCSNet the target head is taken.
+        Of the other size of DSCSNet the target head is taken, and this is said.
 
         Raises:
             ModelError: if they are of another network or configuration.
@@ -251,8 +261,9 @@ class Trainer:
         """
         if (info.network, info.config) == (self.task.network, to_dict(self.task.config)):
             self.model.load_state_dict(model.state_dict())
-        elif isinstance(self.model, DSCSNet) and isinstance(model, DSCSNet):
+        elif info.network != self.task.network and isinstance(self.model, DSCSNet) and isinstance(model, DSCSNet):
             self.model.head.take(model.head)
+            talk(f"the target head is that of {info.network}, step {info.step}; everything else begins afresh")
         else:
             raise ModelError(f"--init is of {info.network} {info.config}, this run trains {self.task.network}")
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}

@@ -296,3 +296,10 @@ def test_weights_kept_in_half_precision_are_the_same_to_its_rounding(unmixing, t
     for (name, value), close in zip(exact.state_dict().items(), rounded.state_dict().values()):
         assert close.dtype == value.dtype
         assert torch.allclose(close, value, rtol=2**-11, atol=2**-24), name
+
+
+def test_half_precision_without_weights_to_keep_is_refused(unmixing, tmp_path):
+    folder, _ = unmixing
+    with pytest.raises(InputError, match="--half"):
+        export(folder / "last.safetensors", tmp_path / "out", half=True)
+    assert not (tmp_path / "out").exists()
