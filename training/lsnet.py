@@ -107,6 +107,19 @@ class NarrowConv(nn.Conv2d):
         return kernels.transpose(1, 2).flatten(0, 3), bias.transpose(1, 2).flatten()
 
 
+def enlarge(value: Tensor) -> Tensor:
+    """Each pixel twice along both axes: ``[N, C, h, w]`` -> ``[N, C, 2h, 2w]``.
+
+    Exported, it is one Resize. In training the gradient of that is a scatter, with which TorchInductor made steps that
+    failed (PyTorch 2.13, networks of one stage); the gradient of this is a sum.
+    """
+    if torch.compiler.is_exporting():
+        return F.interpolate(value, scale_factor=2.0, mode="nearest")
+    batch, channels, height, width = value.shape
+    doubled = value[:, :, :, None, :, None].expand(batch, channels, height, 2, width, 2)
+    return doubled.reshape(batch, channels, 2 * height, 2 * width)
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the channels of ``[N, C, H, W]``, in float32."""
 
@@ -237,7 +250,7 @@ class BackgroundProx(nn.Module):
             features = features + self.recall(memory)
         features = self.fine_svt(self.fine(features))
         coarse = self.coarse_svt(self.coarse(self.down(features)))
-        features = features + F.interpolate(self.up(coarse), scale_factor=2.0, mode="nearest")
+        features = features + enlarge(self.up(coarse))
         residual = self.smooth(F.pixel_shuffle(self.decode(features), 8))
         return data + residual, features
 
@@ -294,10 +307,10 @@ class SparseProx(nn.Module):
         level1 = self.block1(level1)
         level2 = self.block2(self.down1(level1))
         level3 = self.down2(level2)
-        scale = 2.0 if self.fold == 1 else 1.0  # background features live at H/8, level 3 at H/(4 fold)
-        level3 = self.block3(level3 + F.interpolate(self.context(context), scale_factor=scale, mode="nearest"))
-        level2 = F.silu(self.merge2(level2 + F.interpolate(self.up2(level3), scale_factor=2.0, mode="nearest")))
-        level1 = F.silu(level1 + F.interpolate(self.up1(level2), scale_factor=2.0, mode="nearest"))
+        behind = self.context(context)  # background features live at H/8, level 3 at H/(4 fold)
+        level3 = self.block3(level3 + (enlarge(behind) if self.fold == 1 else behind))
+        level2 = F.silu(self.merge2(level2 + enlarge(self.up2(level3))))
+        level1 = F.silu(level1 + enlarge(self.up1(level2)))
         theta = softplus(self.theta(level1))
         target = soft_threshold(residual, theta)
         folded = F.pixel_unshuffle(target, self.fold)

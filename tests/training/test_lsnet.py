@@ -11,6 +11,7 @@ from glint.training.lsnet import (
     LSNetConfig,
     SelectiveScan2d,
     SingularValueThreshold,
+    enlarge,
     scan_lines,
 )
 
@@ -118,6 +119,12 @@ def test_the_singular_value_threshold_removes_weak_components_only():
     change = (layer(value) - value).detach()
     assert float(change[0, 0].mean()) == pytest.approx(3.0 - np.log(2), abs=1e-4)
     assert change[0, 1].abs().max() == 0
+
+
+def test_enlarging_is_nearest_interpolation():
+    value = torch.randn(2, 3, 5, 7)
+    expected = torch.nn.functional.interpolate(value, scale_factor=2.0, mode="nearest")
+    assert torch.equal(enlarge(value), expected)
 
 
 def test_each_stage_gives_maps_of_the_size_of_the_frame():
