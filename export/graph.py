@@ -171,8 +171,9 @@ def _computed_weights(graph: onnx.GraphProto) -> dict[str, str]:
         if node.op_type == "Conv":
             for name, kind in zip(node.input[1:], ("weight", "bias")):
                 better = f"{node.name.rpartition('/')[0]}.{kind}"
-                if "." not in name and name in taken and better not in taken:
-                    names.setdefault(name, better)
+                if "." not in name and name in taken and better not in taken and name not in names:
+                    names[name] = better
+                    taken.add(better)
     return names
 
 

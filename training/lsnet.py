@@ -35,6 +35,10 @@ from glint.errors import InputError
 from glint.training.prox import soft_threshold, softplus
 
 MULTIPLE = 16  # H and W must be divisible by this
+_REACH = 2  # pixels around a target's mask that its blur reaches
+_NEAR = 5  # pixels to all sides that continue the background under a target
+_NEARNESS = 3.0  # pixels, standard deviation of their weights
+_OWN_WEIGHT = 0.01  # of the network's own background beside those pixels, which weigh 1 where all are free of targets
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,9 @@ PRESETS = {
 }
 
 
-class NarrowConv(nn.Conv2d):
+def narrow_conv(
+    value: Tensor, weight: Tensor, bias: Tensor | None = None, *, shuffle: int = 1, fold: int = 1
+) -> Tensor:
     """A convolution to shuffle^2 channels, which are the pixels of one map of ``shuffle`` times the resolution.
 
     Engines compute 16 channels or so at a time, and throw away what a layer does not have. Exported, it
@@ -78,9 +84,32 @@ class NarrowConv(nn.Conv2d):
     to write.
 
     Args:
-        channels: of the input, whose height and width are multiples of ``fold``.
-        kernel: side of the kernel, odd.
+        value: ``[N, C, h, w]``, h and w multiples of ``fold``.
+        weight, bias: ``[shuffle^2, C, k, k]`` with an odd k, and ``[shuffle^2]``.
         shuffle, fold: as above.
+
+    Returns:
+        ``[N, 1, shuffle h, shuffle w]``.
+    """
+    padding = weight.shape[-1] // 2
+    if fold == 1 or not torch.compiler.is_exporting():
+        return F.pixel_shuffle(F.conv2d(value, weight, bias, padding=padding), shuffle)
+    # The kernel at each of its fold x fold places, in the order in which pixel_shuffle reads channels.
+    last, sides, steps = fold - 1, (fold, fold, shuffle, shuffle), range(fold)
+    shifted = torch.stack([F.pad(weight, (j, last - j, i, last - i)) for i in steps for j in steps])
+    kernels = shifted.reshape(*sides, *shifted.shape[2:]).transpose(1, 2).flatten(0, 3)  # from [i, j, a, b, C, k, k]
+    if bias is not None:
+        bias = bias.reshape(1, 1, *sides[2:]).expand(sides).transpose(1, 2).flatten()
+    return F.pixel_shuffle(F.conv2d(value, kernels, bias, stride=fold, padding=padding), fold * shuffle)
+
+
+class NarrowConv(nn.Conv2d):
+    """:func:`narrow_conv` with learned weights.
+
+    Args:
+        channels: of the input.
+        kernel: side of the kernel, odd.
+        shuffle, fold: as there.
     """
 
     def __init__(self, channels: int, kernel: int, *, shuffle: int = 1, fold: int = 1) -> None:
@@ -89,22 +118,7 @@ class NarrowConv(nn.Conv2d):
 
     def forward(self, value: Tensor) -> Tensor:
         """``[N, C, h, w]`` -> ``[N, 1, shuffle h, shuffle w]``."""
-        if self.fold == 1 or not torch.compiler.is_exporting():
-            return F.pixel_shuffle(super().forward(value), self.shuffle)
-        weight, bias = self._shifted()
-        folded = F.conv2d(value, weight, bias, stride=self.fold, padding=self.kernel_size[0] // 2)
-        return F.pixel_shuffle(folded, self.fold * self.shuffle)
-
-    def _shifted(self) -> tuple[Tensor, Tensor]:
-        """The kernel at each of its fold x fold places, in the order in which pixel_shuffle reads channels."""
-        last, sides = self.fold - 1, (self.fold, self.fold, self.shuffle, self.shuffle)
-        steps = range(self.fold)
-        shifted = [F.pad(self.weight, (j, last - j, i, last - i)) for i in steps for j in steps]
-        stacked = torch.stack(shifted)  # [fold^2, shuffle^2, C, k, k]
-        kernels = stacked.reshape(*sides, *stacked.shape[2:])  # [i, j, a, b, C, k, k]
-        assert self.bias is not None  # noqa: S101  (it has one)
-        bias = self.bias.reshape(1, 1, *sides[2:]).expand(sides)
-        return kernels.transpose(1, 2).flatten(0, 3), bias.transpose(1, 2).flatten()
+        return narrow_conv(value, self.weight, self.bias, shuffle=self.shuffle, fold=self.fold)
 
 
 def enlarge(value: Tensor) -> Tensor:
@@ -118,6 +132,33 @@ def enlarge(value: Tensor) -> Tensor:
     batch, channels, height, width = value.shape
     doubled = value[:, :, :, None, :, None].expand(batch, channels, height, 2, width, 2)
     return doubled.reshape(batch, channels, 2 * height, 2 * width)
+
+
+class BehindTargets(nn.Module):
+    """The background, continued under targets from the frame around them.
+
+    A normalised convolution: the mean of the frame's pixels nearby, each weighted by how surely no target reaches it.
+    What the network itself has there still carries part of the targets' light. Within targets too large
+    to see past, it is kept.
+    """
+
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        near = torch.exp(-0.5 * (torch.arange(-_NEAR, _NEAR + 1) / _NEARNESS) ** 2)
+        self.register_buffer("weight", (torch.outer(near, near) / near.sum() ** 2)[None, None], persistent=False)
+
+    def forward(self, frame: Tensor, background: Tensor, probability: Tensor) -> Tensor:
+        """D, B and the probability of a target, each ``[N, 1, H, W]`` -> ``[N, 1, H, W]``."""
+        reached = F.max_pool2d(probability, 2 * _REACH + 1, stride=1, padding=_REACH)
+        free = 1 - reached
+        # A strided convolution: ONNX Runtime takes 25 times as long for an average pooling.
+        means = narrow_conv(torch.cat([free * frame, free]), self.weight, fold=4)
+        with torch.autocast(frame.device.type, enabled=False):
+            light, share = means.float().chunk(2)
+            around = (light + _OWN_WEIGHT * background) / (share + _OWN_WEIGHT)
+            return background + reached * (around - background)
 
 
 class RMSNorm(nn.Module):
@@ -341,6 +382,7 @@ class LSNet(nn.Module):
         self.low_rank = nn.ModuleList(BackgroundProx(config, remembers=k > 0) for k in range(config.stages))
         self.sparse = nn.ModuleList(SparseProx(config, remembers=k > 0) for k in range(config.stages))
         self.eta = nn.Parameter(torch.zeros(config.stages))
+        self.behind = BehindTargets()
 
     def stages(self, frame: Tensor) -> list[Stage]:
         """All stages, first to last."""
@@ -358,6 +400,8 @@ class LSNet(nn.Module):
         return outputs
 
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Probability, background and target of the last stage."""
+        """Probability, background and target of the last stage; where it finds a target, T is what D has above B."""
         last = self.stages(frame)[-1]
-        return torch.sigmoid(last.logit), last.background, last.target
+        probability = torch.sigmoid(last.logit)
+        background = self.behind(frame, last.background, probability)
+        return probability, background, last.target + probability * (frame - background - last.target)

@@ -16,7 +16,7 @@ from glint.cards import in_island
 from glint.errors import CheckFailedError, ModelError
 from glint.export.graph import island_prefixes, to_onnx
 from glint.training.dscsnet import DSCSNet, DSCSNetConfig
-from glint.training.lsnet import LSNet, LSNetConfig, NarrowConv
+from glint.training.lsnet import LSNet, LSNetConfig, NarrowConv, narrow_conv
 
 LSNET = LSNetConfig(stages=2, background=(8, 12), heads=1, head_dim=4, state=2, sparse=(4, 6, 8), unshuffle=2)
 DSCSNET = DSCSNetConfig(size=7, channels=4, hidden=8, stages=2, memory=2)
@@ -220,6 +220,22 @@ def test_a_narrow_convolution_is_exported_wide_and_gives_the_same_map(shuffle, f
     plain = nn.functional.conv2d(torch.from_numpy(value), layer.weight, layer.bias, padding=kernel // 2)
     expected = nn.functional.pixel_shuffle(plain, shuffle).detach().numpy()
     assert np.allclose(session.run(None, {"x": value})[0], expected, atol=1e-5)
+
+
+def test_two_convolutions_in_one_module_that_compute_their_kernels_have_different_names():
+    box = torch.full((1, 1, 3, 3), 1 / 9)
+
+    def function(x):
+        return narrow_conv(x[:, :1], box * 2, fold=4) + narrow_conv(x[:, 1:], box * 3, fold=4)
+
+    model = convert(function)
+    names = [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
+    assert len(names) == len(set(names)) == 3  # the first is the stem
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    torch.manual_seed(0)
+    with torch.no_grad():
+        expected = Net(function)(torch.from_numpy(FRAME))
+    assert np.allclose(session.run(None, {"x": FRAME})[0], expected.numpy(), atol=1e-6)
 
 
 # Determinism

@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import correlate, maximum_filter
 from torch.utils.flop_counter import FlopCounterMode
 
+from glint.inpaint import MARGIN
+from glint.optics import Psf
+from glint.training import lsnet
 from glint.training.lsnet import (
     PRESETS,
+    BehindTargets,
     LSNet,
     LSNetConfig,
     SelectiveScan2d,
@@ -125,6 +130,52 @@ def test_enlarging_is_nearest_interpolation():
     value = torch.randn(2, 3, 5, 7)
     expected = torch.nn.functional.interpolate(value, scale_factor=2.0, mode="nearest")
     assert torch.equal(enlarge(value), expected)
+
+
+def maps(*arrays):
+    return [torch.from_numpy(np.asarray(a, dtype=np.float32))[None, None] for a in arrays]
+
+
+def test_the_background_under_a_target_is_that_around_it():
+    row, column = np.mgrid[:48, :64]
+    clear = 0.3 + 0.02 * column - 0.01 * row
+    light = 12 * Psf(0.6).render(np.array([30.3, 31.0]), np.array([20.8, 21.4]), np.array([1.0, 0.7]), (48, 64))
+    frame, own, probability = maps(clear + light, clear + 0.2 * light, light > 0.28 * light.max())
+    background = BehindTargets()(frame, own, probability)[0, 0].numpy()
+    reach = maximum_filter(light > 0.28 * light.max(), 2 * MARGIN + 1)
+    assert (0.2 * light).max() > 0.5
+    assert np.abs(background - clear)[reach].max() < 0.04
+    assert np.array_equal(background[~reach], own[0, 0].numpy()[~reach])
+
+
+def test_the_background_is_continued_as_its_formula_says():
+    rng = np.random.default_rng(2)
+    frame, own, probability = rng.normal(size=(2, 24, 32)), rng.normal(size=(2, 24, 32)), rng.random((2, 24, 32)) ** 6
+    steps = np.arange(-lsnet._NEAR, lsnet._NEAR + 1)
+    kernel = np.exp(-(steps**2 + steps[:, None] ** 2) / (2 * lsnet._NEARNESS**2))
+    kernel /= kernel.sum()
+    got = BehindTargets()(*(torch.from_numpy(v.astype(np.float32))[:, None] for v in (frame, own, probability)))
+    for i in range(2):
+        reached = maximum_filter(probability[i], 2 * lsnet._REACH + 1, mode="constant")
+        light, share = (correlate(v, kernel, mode="constant") for v in ((1 - reached) * frame[i], 1 - reached))
+        around = (light + lsnet._OWN_WEIGHT * own[i]) / (share + lsnet._OWN_WEIGHT)
+        assert np.allclose(got[i, 0].numpy(), own[i] + reached * (around - own[i]), atol=1e-5)
+
+
+def test_without_targets_the_background_is_the_networks_own_and_so_it_is_within_large_ones():
+    frame, own = torch.randn(2, 1, 1, 40, 40)
+    assert torch.equal(BehindTargets()(frame, own, torch.zeros_like(own)), own)
+    assert torch.allclose(BehindTargets()(frame, own, torch.ones_like(own)), own, atol=1e-6)
+
+
+def test_found_targets_and_the_background_make_up_the_frame():
+    torch.manual_seed(1)
+    model, frame = LSNet(TINY), torch.randn(1, 1, 32, 32)
+    for prox in model.sparse:
+        torch.nn.init.constant_(prox.mask.bias, 30.0)  # everything is a target
+    probability, background, target = model(frame)
+    assert probability.min() > 0.99
+    assert torch.allclose(background + target, frame, atol=1e-4)
 
 
 def test_each_stage_gives_maps_of_the_size_of_the_frame():
