@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from glint import grid
 from glint.benchmarks.torch_engine import open_checkpoint
@@ -137,6 +138,7 @@ def _paper(name: str, network: str) -> float | None:
 def _train(task: UnmixingTask, recipe: Recipe, folder: Path, device: str, compiled: bool) -> Path:
     """Train a variant to the end of its budget, from where it stopped; returns its last checkpoint."""
     last = folder / "last.safetensors"
+    torch._dynamo.reset()  # a variant is compiled anew; after eight in one process, PyTorch would compile no more
     trainer = Trainer(task, recipe, folder, device=device, compiled=compiled)
     if last.is_file():
         info, _ = load_checkpoint(last)

@@ -7,6 +7,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+import torch
+
 from glint import grid
 from glint.benchmarks import ablation as module
 from glint.benchmarks.ablation import ablation, folder_name, markdown, variants
@@ -65,6 +67,14 @@ def test_every_variant_is_trained_once_and_tabulated(tmp_path, monkeypatch):
     assert (tmp_path / "ablation.md").read_text() == markdown(table)
     parameters = {row["variant"]: row["parameters"] for row in table["rows"]}
     assert parameters["ADMM-CSNet"] < parameters["no DCN"] < parameters["full"]
+
+
+def test_each_variant_is_compiled_anew(tmp_path, monkeypatch):
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compiler(function, backend="eager", **options))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    assert len(run(tmp_path, compiled=True)["rows"]) == 5
 
 
 def test_what_is_trained_is_not_trained_again(tmp_path, monkeypatch):
