@@ -72,9 +72,8 @@ def test_every_variant_is_trained_once_and_tabulated(tmp_path, monkeypatch):
 def test_each_variant_is_compiled_anew(tmp_path, monkeypatch):
     compiler = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, **options: compiler(function, backend="eager", **options))
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
-    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
-    assert len(run(tmp_path, compiled=True)["rows"]) == 5
+    with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+        assert len(run(tmp_path, compiled=True)["rows"]) == 5
 
 
 def test_what_is_trained_is_not_trained_again(tmp_path, monkeypatch):
