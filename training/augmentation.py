@@ -3,14 +3,12 @@
 Truth for the decomposition: B* is the frame inpainted (harmonically) inside the dilated target
 mask, T* = D - B* inside the mask and 0 outside. Without it B + T = D is satisfied by any split.
 
-The real frames are few. Beside cutting, magnifying and turning them, two kinds of targets are added
-where the background under them is known exactly: rendered clusters, and real targets transplanted
-from other frames with the masks that people drew for them.
+The real frames are few. Beside cutting, magnifying and turning them, rendered clusters are added, where the background
+under them is known exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from glint.inpaint import MARGIN, background_under, reach_of
+from glint.inpaint import background_under
 from glint.normalise import Normaliser
 from glint.optics import Psf
 from glint.patches import draw_offsets
@@ -48,27 +46,6 @@ class Sample:
         return Sample(image.astype(np.float32), background, mask, statistics.offset.item(), statistics.scale.item())
 
 
-@dataclass(frozen=True, eq=False)
-class RealTarget:
-    """A target cut out of its frame: its light ``[h, w]`` in standard deviations of that frame, and its mask."""
-
-    light: FRAME_ARRAY
-    mask: NDArray[np.bool_]
-
-    @staticmethod
-    def cut(sample: Sample) -> list[RealTarget]:
-        """All targets of a sample, each with a margin that its faint light reaches."""
-        labels, _ = ndimage.label(sample.mask, np.ones((3, 3)))
-        light = (sample.frame - sample.background) / sample.scale
-        found = []
-        for i, (rows, columns) in enumerate(ndimage.find_objects(labels)):
-            window = tuple(slice(max(0, s.start - MARGIN), s.stop + MARGIN) for s in (rows, columns))
-            own = labels[window] == i + 1
-            near = reach_of(own)
-            found.append(RealTarget(np.where(near, light[window], 0).astype(np.float32), own))
-        return found
-
-
 @dataclass(frozen=True)
 class Augmentation:
     """How samples are varied.
@@ -83,8 +60,6 @@ class Augmentation:
         clusters: most clusters pasted into a crop.
         contrast: peak of a pasted cluster over the local standard deviation (drawn log-uniformly).
         sigma: of the PSF of pasted clusters, pixels.
-        transplanted: share of samples that get real targets of other frames.
-        gain: of a transplanted target's contrast (drawn log-uniformly).
         noise: largest standard deviation of added noise, in standard deviations of the frame.
         exposure: largest change of the normalisation: of its offset, in scales, and of its scale's logarithm.
     """
@@ -92,15 +67,13 @@ class Augmentation:
     crop: int = 256
     scale: tuple[float, float] = (0.6, 1.7)
     on_target: float = 0.6
-    negatives: float = 0.25
-    generated: float = 0.08
-    pasted: float = 0.3
+    negatives: float = 0.2
+    generated: float = 0.1
+    pasted: float = 0.35
     clusters: int = 4
-    contrast: tuple[float, float] = (4.0, 40.0)
+    contrast: tuple[float, float] = (3.0, 40.0)
     sigma: tuple[float, float] = (0.45, 1.2)
-    transplanted: float = 0.5
-    gain: tuple[float, float] = (0.5, 1.5)
-    noise: float = 0.08
+    noise: float = 0.05
     exposure: float = 0.2
 
 
@@ -155,35 +128,4 @@ def paste_clusters(
         image *= contrast * max(float(local.std()), 1.0) / image.max()
         frame += image.astype(np.float32)
         mask |= image >= 0.28 * image.max()
-    return frame, mask
-
-
-def transplant(
-    frame: FRAME_ARRAY,
-    mask: NDArray[np.bool_],
-    scale: float,
-    targets: Sequence[RealTarget],
-    augmentation: Augmentation,
-    rng: np.random.Generator,
-) -> tuple[FRAME_ARRAY, NDArray[np.bool_]]:
-    """Add real targets of other frames, turned at random, with the contrast that they had there times a gain."""
-    frame, mask = frame.copy(), mask.copy()
-    taken = reach_of(mask)
-    for _ in range(rng.integers(1, augmentation.clusters + 1)):
-        target = targets[int(rng.integers(len(targets)))]
-        turn, mirrored = int(rng.integers(4)), rng.random() < 0.5
-        light, own = target.light, target.mask
-        if mirrored:
-            light, own = light.T, own.T
-        light, own = np.rot90(light, turn), np.rot90(own, turn)
-        room = [n - m for n, m in zip(frame.shape, own.shape)]
-        if min(room) < 0:
-            continue
-        top, left = (int(rng.integers(r + 1)) for r in room)
-        window = np.s_[top : top + own.shape[0], left : left + own.shape[1]]
-        if taken[window].any():
-            continue
-        frame[window] += light * np.float32(scale * np.exp(rng.uniform(*np.log(augmentation.gain))))
-        mask[window] |= own
-        taken[window] = True
     return frame, mask

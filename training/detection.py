@@ -17,16 +17,7 @@ from glint.images import read_image
 from glint.leaks import refuse_shared_names
 from glint.metrics.detection import count_image, score_detection
 from glint.scenes import generate_background
-from glint.training.augmentation import (
-    FRAME_ARRAY,
-    NORMALISER,
-    Augmentation,
-    RealTarget,
-    Sample,
-    crop_sample,
-    paste_clusters,
-    transplant,
-)  # fmt: skip
+from glint.training.augmentation import FRAME_ARRAY, NORMALISER, Augmentation, Sample, crop_sample, paste_clusters
 from glint.training.lsnet import MULTIPLE, LSNet, LSNetConfig, Stage
 from glint.training.networks import build
 from glint.training.unet import UNet, UNetConfig
@@ -44,7 +35,6 @@ class DetectionTask:
         self.augmentation = augmentation or Augmentation()
         refuse_shared_names(root, "train", "val")
         self.samples = [Sample.of(s.image, s.mask) for s in labelled_images(root, "train")]
-        self.targets = [target for sample in self.samples for target in RealTarget.cut(sample)]
         empty = image_files(root / "backgrounds") if (root / "backgrounds").is_dir() else []
         # Every second empty frame is left for measuring false alarms.
         self.negatives = [Sample.of(read_image(p)) for p in empty[::2]]
@@ -75,8 +65,6 @@ class DetectionTask:
         else:
             sample = self.samples[rng.integers(len(self.samples))]
         frame, background, mask = crop_sample(sample, augmentation, rng)
-        if self.targets and rng.random() < augmentation.transplanted:
-            frame, mask = transplant(frame, mask, sample.scale, self.targets, augmentation, rng)
         if generated or rng.random() < augmentation.pasted:
             frame, mask = paste_clusters(frame, mask, augmentation, rng)
         noise = rng.uniform(0, augmentation.noise) * sample.scale * rng.standard_normal(frame.shape)

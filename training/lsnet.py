@@ -24,6 +24,7 @@ positive, so half precision cannot overflow; s itself stays in float32.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,9 +37,14 @@ from glint.training.prox import soft_threshold, softplus
 
 MULTIPLE = 16  # H and W must be divisible by this
 _REACH = 2  # pixels around a target's mask that its blur reaches
+_AROUND = 4  # pixels to all sides that a point is held against
+_POINT = 0.7  # pixels, standard deviation of the point looked for
+_FLOOR = 0.02  # standard deviations of the frame, least deviation of a point's surroundings
 _NEAR = 5  # pixels to all sides that continue the background under a target
 _NEARNESS = 3.0  # pixels, standard deviation of their weights
 _OWN_WEIGHT = 0.01  # of the network's own background beside those pixels, which weigh 1 where all are free of targets
+_LEVEL = 0.3  # of a target's peak, where people who draw masks stop in the median; where learning starts
+_LEAST_PEAK = 0.05  # standard deviations of the frame
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,11 @@ def enlarge(value: Tensor) -> Tensor:
     return doubled.reshape(batch, channels, 2 * height, 2 * width)
 
 
+def reach(value: Tensor) -> Tensor:
+    """Whether a target reaches a pixel: the largest of the probabilities (or logits) around it, ``[N, 1, H, W]``."""
+    return F.max_pool2d(value, 2 * _REACH + 1, stride=1, padding=_REACH)
+
+
 class BehindTargets(nn.Module):
     """The background, continued under targets from the frame around them.
 
@@ -149,9 +160,8 @@ class BehindTargets(nn.Module):
         near = torch.exp(-0.5 * (torch.arange(-_NEAR, _NEAR + 1) / _NEARNESS) ** 2)
         self.register_buffer("weight", (torch.outer(near, near) / near.sum() ** 2)[None, None], persistent=False)
 
-    def forward(self, frame: Tensor, background: Tensor, probability: Tensor) -> Tensor:
-        """D, B and the probability of a target, each ``[N, 1, H, W]`` -> ``[N, 1, H, W]``."""
-        reached = F.max_pool2d(probability, 2 * _REACH + 1, stride=1, padding=_REACH)
+    def forward(self, frame: Tensor, background: Tensor, reached: Tensor) -> Tensor:
+        """D, B and the probability that a target reaches a pixel, each ``[N, 1, H, W]`` -> ``[N, 1, H, W]``."""
         free = 1 - reached
         # A strided convolution: ONNX Runtime takes 25 times as long for an average pooling.
         means = narrow_conv(torch.cat([free * frame, free]), self.weight, fold=4)
@@ -159,6 +169,70 @@ class BehindTargets(nn.Module):
             light, share = means.float().chunk(2)
             around = (light + _OWN_WEIGHT * background) / (share + _OWN_WEIGHT)
             return background + reached * (around - background)
+
+
+class Support(nn.Module):
+    """Where a target ends: where it falls to a share of its peak, which is learned, for every pixel.
+
+    This is the sparse prox once more, its threshold map told in parts of the nearest peak: people who draw masks on
+    real frames stop where a target has fallen to between an eighth and a half of its peak, and no
+    stack of convolutions divides by a peak that is some pixels away.
+
+    Args:
+        channels: of the features, which are ``fold`` times smaller than the frame.
+        fold: 1 or 2.
+    """
+
+    def __init__(self, channels: int, fold: int) -> None:
+        super().__init__()
+        self.level = NarrowConv(channels, 3, shuffle=fold, fold=4 // fold)
+        nn.init.zeros_(self.level.weight)
+        nn.init.constant_(self.level.bias, math.log(_LEVEL / (1 - _LEVEL)))  # type: ignore[arg-type]
+        self.sharpness = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, light: Tensor, probability: Tensor, features: Tensor) -> Tensor:
+        """D - B and the probability of a target ``[N, 1, H, W]``, features -> the mask's logit where a target is near.
+
+        The nearest peak is looked for 8 to 11 pixels to all sides.
+        """
+        level = torch.sigmoid(self.level(features).float())
+        peaks = F.max_pool2d(F.max_pool2d(light * probability, 4), 5, stride=1, padding=2)
+        peak = enlarge(enlarge(peaks)).clamp_min(_LEAST_PEAK)
+        return self.sharpness * (light / peak - level)
+
+
+class Contrast(nn.Module):
+    """How far a point of light stands out from what is around it: its share of the deviation there.
+
+    The likelihood ratio of a point over a plane, both of unknown strength in noise of unknown strength, grows with
+    a / sqrt(e - a^2), where e is the energy in a window around a pixel, without its mean, and a what of it a
+    point's shape explains (Scharf, Friedlander, "Matched Subspace Detectors", 1994). Convolutions
+    alone cannot divide by it.
+    """
+
+    box: Tensor
+    point: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        steps = torch.arange(-_AROUND, _AROUND + 1)
+        shape = torch.exp(-0.5 * (steps / _POINT) ** 2)
+        point = torch.outer(shape, shape)
+        point = point - point.mean()
+        box = torch.full_like(point, 1 / point.numel())
+        self.register_buffer("box", box[None, None], persistent=False)
+        self.register_buffer("point", (point / point.norm() / len(steps))[None, None], persistent=False)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        """``[N, 1, H, W]`` -> same shape, -1 to 4: 1 where a point explains half of the energy around it."""
+        with torch.autocast(frame.device.type, enabled=False):
+            frame = frame.float()
+            light, share = narrow_conv(torch.cat([frame, torch.ones_like(frame)]), self.box, fold=4).chunk(2)
+            detail = frame - light / share
+            energy = narrow_conv(detail * detail, self.box, fold=4)
+            explained = narrow_conv(detail, self.point, fold=4)
+            rest = F.relu(energy - explained * explained) + _FLOOR**2
+            return torch.clamp(explained * torch.rsqrt(rest), -1, 4)
 
 
 class RMSNorm(nn.Module):
@@ -322,7 +396,7 @@ class SparseProx(nn.Module):
         self.fold = config.unshuffle
         pixels = self.fold**2
         narrow = 4 // self.fold  # so that each convolution to a map has 16 channels
-        self.encode = nn.Conv2d(2 * pixels, c1, 3, padding=1)
+        self.encode = nn.Conv2d(3 * pixels, c1, 3, padding=1)
         self.recall = nn.Conv2d(c1, c1, 1) if remembers else None
         self.block1 = AttentiveBlock(c1, fold=4)
         self.down1 = nn.Conv2d(c1, c2, 3, stride=2, padding=1)
@@ -340,7 +414,7 @@ class SparseProx(nn.Module):
     def forward(
         self, residual: Tensor, frame: Tensor, context: Tensor, memory: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """R and D ``[N, 1, H, W]``, background features and memory -> T, mask logit, memory."""
+        """R ``[N, 1, H, W]``, D and contrast ``[N, 2, H, W]``, background features, memory -> T, mask logit, memory."""
         inputs = torch.cat([F.pixel_unshuffle(residual, self.fold), F.pixel_unshuffle(frame, self.fold)], dim=1)
         level1 = self.encode(inputs)
         if self.recall is not None and memory is not None:
@@ -368,10 +442,10 @@ class Stage(NamedTuple):
 
 
 class LSNet(nn.Module):
-    """K untied stages with memories between them.
+    """K untied stages with memories between them, and a last look at what they found.
 
     Input ``[N, 1, H, W]`` (normalised, H and W multiples of 16); output (probability, background,
-    target), each of the same shape, of the last stage. :meth:`stages` gives all of them.
+    target), each of the same shape. :meth:`stages` gives those of all stages.
     """
 
     OUTPUTS = ("probability", "background", "target")
@@ -382,26 +456,40 @@ class LSNet(nn.Module):
         self.low_rank = nn.ModuleList(BackgroundProx(config, remembers=k > 0) for k in range(config.stages))
         self.sparse = nn.ModuleList(SparseProx(config, remembers=k > 0) for k in range(config.stages))
         self.eta = nn.Parameter(torch.zeros(config.stages))
+        self.contrast = Contrast()
         self.behind = BehindTargets()
+        self.support = Support(config.sparse[0], config.unshuffle)
 
     def stages(self, frame: Tensor) -> list[Stage]:
-        """All stages, first to last."""
+        """The unfolded stages, first to last, and what :meth:`forward` gives."""
         data, target = frame, torch.zeros_like(frame)
+        seen = torch.cat([frame, self.contrast(frame)], dim=1)
         background_memory: Tensor | None = None
         sparse_memory: Tensor | None = None
         outputs = []
         for k, (low_rank, sparse) in enumerate(zip(self.low_rank, self.sparse)):
             background, background_memory = low_rank(data - target, background_memory)
             background = background.float()
-            target, logit, sparse_memory = sparse(data - background, frame, background_memory, sparse_memory)
+            target, logit, sparse_memory = sparse(data - background, seen, background_memory, sparse_memory)
             outputs.append(Stage(background, target, logit.float()))
             eta = torch.sigmoid(self.eta[k])
             data = eta * frame + (1 - eta) * (background + target)
-        return outputs
+        assert sparse_memory is not None  # noqa: S101  (there is a stage)
+        return [*outputs, self._settle(frame, outputs[-1], sparse_memory)]
+
+    def _settle(self, frame: Tensor, last: Stage, features: Tensor) -> Stage:
+        """The background continued under the targets, and the targets' extent by their light above it.
+
+        Learns how far targets extend; whether there are any, and the background, is left to the stages.
+        """
+        background, target, logit = (value.detach() for value in last)
+        reached, probability = reach(logit), torch.sigmoid(logit)
+        background = self.behind(frame, background, torch.sigmoid(reached))
+        light = frame - background
+        target = target + probability * (light - target)
+        return Stage(background, target, torch.minimum(reached, self.support(light, probability, features)))
 
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Probability, background and target of the last stage; where it finds a target, T is what D has above B."""
+        """Probability, background and target; where it finds a target, T is what D has above B."""
         last = self.stages(frame)[-1]
-        probability = torch.sigmoid(last.logit)
-        background = self.behind(frame, last.background, probability)
-        return probability, background, last.target + probability * (frame - background - last.target)
+        return torch.sigmoid(last.logit), last.background, last.target

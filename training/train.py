@@ -113,7 +113,7 @@ def _task(network: str, data: Path | None, domain: str, base: Any) -> tuple[Any,
 
         if data is None:
             raise InputError(f"training {network} needs labelled images", hint="--data FOLDER with images/ and masks/")
-        recipe = replace(base, batch=8, weight_decay=1e-3, warmup=100, validate_every=200, ema=0.998)
+        recipe = replace(base, lr=8e-4, batch=8, weight_decay=2e-2, warmup=100, validate_every=250, ema=0.998)
         return DetectionTask(network, PRESETS[network], data), recipe
     raise InputError(f"no network {network!r}", hint=f"known: {', '.join(_UNMIX + _COMPARED + _DETECT)}")
 
@@ -130,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=positive_int, help="samples per step, all processes together (default: dscsnet 128, lsnet 8)"
     )
-    parser.add_argument("--lr", type=float, help="peak (default: dscsnet 2e-3, dscsnet-s 4e-3, lsnet 1e-3)")
+    parser.add_argument("--lr", type=float, help="peak (default: dscsnet 2e-3, dscsnet-s 4e-3, lsnet 8e-4)")
     parser.add_argument("--seed", type=int, help="of weights and data (default: 1)")
     parser.add_argument("--validate-every", type=positive_int, metavar="STEPS", help="also writes a checkpoint")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from glint.images import write_image
-from glint.training.augmentation import Augmentation, RealTarget, Sample, transplant
+from glint.training.augmentation import Augmentation, Sample
 from glint.training.detection import DetectionTask, predict
 from glint.training.loop import Recipe, Trainer
 from glint.training.lsnet import LSNetConfig
@@ -39,43 +39,6 @@ def test_a_sample_separates_target_and_background():
     sample = Sample.of(image, mask)
     assert np.allclose(sample.background, 50)
     assert np.allclose((sample.frame - sample.background)[mask], 150)
-
-
-def test_a_cut_target_holds_its_own_light_only_in_units_of_its_frame():
-    image = np.full((30, 40), 50.0, dtype=np.float32)
-    mask = np.zeros(image.shape, dtype=bool)
-    mask[0:2, 5:8] = mask[14:16, 14:18] = True  # the first at the edge
-    image[mask] = 200
-    sample = Sample.of(image, mask)
-    first, second = RealTarget.cut(sample)
-    assert first.mask.shape == (4, 7) and first.mask.sum() == 6
-    assert second.mask.shape == (6, 8) and second.mask.sum() == 8
-    for target in (first, second):
-        assert target.light.shape == target.mask.shape
-        assert target.light[target.mask] * sample.scale == pytest.approx(150, rel=1e-5)
-        assert np.abs(target.light[~target.mask]).max() < 1e-5
-
-
-def test_transplanted_targets_lie_apart_and_within_their_masks():
-    rng = np.random.default_rng(2)
-    light = np.zeros((5, 6), dtype=np.float32)
-    light[1:4, 1:4] = np.arange(1, 10).reshape(3, 3)
-    target, wide = RealTarget(light, light > 0), RealTarget(np.ones((80, 2), np.float32), np.ones((80, 2), bool))
-    old = np.zeros((64, 64), dtype=bool)
-    old[:32] = True
-    seen = 0
-    for _ in range(30):
-        frame, mask = transplant(
-            np.zeros((64, 64), dtype=np.float32), old, 2.0, [target, wide], Augmentation(gain=(1.5, 1.5)), rng
-        )
-        assert not frame[:32].any()  # what is there already stays as it is
-        new = mask & ~old
-        assert np.array_equal(frame > 0, new)
-        assert new.sum() % 9 == 0  # whole targets; one that is larger than the frame is left out
-        assert frame.sum() == pytest.approx(new.sum() / 9 * 45 * 2.0 * 1.5, rel=1e-5)
-        seen += new.any()
-    assert seen > 5
-    assert not mask[old == 0].all()
 
 
 def test_batches_are_reproducible_and_consistent(folder):

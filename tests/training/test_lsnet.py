@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import correlate, maximum_filter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import correlate, maximum_filter, uniform_filter
 from torch.utils.flop_counter import FlopCounterMode
 
 from glint.inpaint import MARGIN
@@ -12,10 +14,12 @@ from glint.training import lsnet
 from glint.training.lsnet import (
     PRESETS,
     BehindTargets,
+    Contrast,
     LSNet,
     LSNetConfig,
     SelectiveScan2d,
     SingularValueThreshold,
+    Support,
     enlarge,
     scan_lines,
 )
@@ -141,7 +145,7 @@ def test_the_background_under_a_target_is_that_around_it():
     clear = 0.3 + 0.02 * column - 0.01 * row
     light = 12 * Psf(0.6).render(np.array([30.3, 31.0]), np.array([20.8, 21.4]), np.array([1.0, 0.7]), (48, 64))
     frame, own, probability = maps(clear + light, clear + 0.2 * light, light > 0.28 * light.max())
-    background = BehindTargets()(frame, own, probability)[0, 0].numpy()
+    background = BehindTargets()(frame, own, lsnet.reach(probability))[0, 0].numpy()
     reach = maximum_filter(light > 0.28 * light.max(), 2 * MARGIN + 1)
     assert (0.2 * light).max() > 0.5
     assert np.abs(background - clear)[reach].max() < 0.04
@@ -154,7 +158,8 @@ def test_the_background_is_continued_as_its_formula_says():
     steps = np.arange(-lsnet._NEAR, lsnet._NEAR + 1)
     kernel = np.exp(-(steps**2 + steps[:, None] ** 2) / (2 * lsnet._NEARNESS**2))
     kernel /= kernel.sum()
-    got = BehindTargets()(*(torch.from_numpy(v.astype(np.float32))[:, None] for v in (frame, own, probability)))
+    tensors = (torch.from_numpy(v.astype(np.float32))[:, None] for v in (frame, own, probability))
+    got = BehindTargets()(*(lsnet.reach(t) if i == 2 else t for i, t in enumerate(tensors)))
     for i in range(2):
         reached = maximum_filter(probability[i], 2 * lsnet._REACH + 1, mode="constant")
         light, share = (correlate(v, kernel, mode="constant") for v in ((1 - reached) * frame[i], 1 - reached))
@@ -173,21 +178,113 @@ def test_found_targets_and_the_background_make_up_the_frame():
     model, frame = LSNet(TINY), torch.randn(1, 1, 32, 32)
     for prox in model.sparse:
         torch.nn.init.constant_(prox.mask.bias, 30.0)  # everything is a target
-    probability, background, target = model(frame)
-    assert probability.min() > 0.99
+    _, background, target = model(frame)
     assert torch.allclose(background + target, frame, atol=1e-4)
+
+
+def contrast_of(frame):
+    return Contrast()(*maps(frame))[0, 0].numpy()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), brightness=st.floats(0.1, 30))
+def test_the_contrast_is_what_a_point_explains_over_what_it_does_not(seed, brightness):
+    rng = np.random.default_rng(seed)
+    frame = brightness * (rng.normal(size=(32, 48)) + 3 * rng.random())
+    side = 2 * lsnet._AROUND + 1
+    share = uniform_filter(np.ones_like(frame), side, mode="constant")
+    detail = frame - uniform_filter(frame, side, mode="constant") / share
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(detail, lsnet._AROUND), (side, side)).reshape(
+        *frame.shape, -1
+    )
+    steps = np.arange(-lsnet._AROUND, lsnet._AROUND + 1)
+    point = np.exp(-(steps**2 + steps[:, None] ** 2) / (2 * lsnet._POINT**2)).ravel()
+    point -= point.mean()
+    explained = windows @ point / np.linalg.norm(point)
+    rest = (windows**2).sum(-1) - explained**2 + (side * lsnet._FLOOR) ** 2
+    assert np.allclose(contrast_of(frame), np.clip(explained / np.sqrt(rest), -1, 4), atol=2e-3)
+
+
+@pytest.mark.parametrize("brightness", [1.0, 10.0, 100.0])
+def test_the_contrast_of_a_point_over_a_slope_does_not_depend_on_how_bright_the_frame_is(brightness):
+    row, column = np.mgrid[:48, :64]
+    slope = 2.0 + 0.1 * column - 0.05 * row
+    noise = 0.1 * np.random.default_rng(3).normal(size=(48, 64))
+    clear, lit = (
+        contrast_of(brightness * (slope + noise + light)) for light in (0.0, spots((48, 64), (30, 20, 6.0, 0.7)))
+    )
+    assert np.unravel_index(lit.argmax(), lit.shape) == (20, 30)
+    assert lit.max() > 1.2
+    assert np.abs(clear[4:-4, 4:-4]).max() < 0.6
+
+
+def test_a_flat_frame_has_no_contrast_up_to_its_edges():
+    assert np.abs(contrast_of(np.full((32, 48), 7.0))).max() < 1e-3
+
+
+def spots(shape, *targets):
+    return sum(a * Psf(s).render(np.array([x]), np.array([y]), np.array([1.0]), shape) for x, y, a, s in targets)
+
+
+def extent(light, probability, bias=None):
+    support = Support(4, fold=1)
+    if bias is not None:
+        torch.nn.init.constant_(support.level.bias, bias)
+    return support(*maps(light, probability), torch.zeros(1, 4, *light.shape))[0, 0].detach().numpy()
+
+
+@pytest.mark.parametrize("brightness", [0.4, 3.0, 50.0])
+def test_a_target_ends_at_the_same_share_of_its_peak_however_bright_it_is(brightness):
+    light = spots((48, 64), (30.3, 20.8, 1.0, 0.9)) * brightness
+    probability = (light > 0.5 * light.max()).astype(np.float64)
+    assert np.array_equal(extent(light, probability) > 0, light > 0.3 * light.max())
+    assert np.array_equal(extent(light, probability, bias=0.0) > 0, light > 0.5 * light.max())
+
+
+def test_each_target_is_held_against_its_own_peak_and_only_targets_are_peaks():
+    light = spots((64, 64), (16, 16, 40.0, 0.8), (44, 40, 2.0, 1.1), (44, 46, 30.0, 0.8))
+    probability = np.zeros((64, 64))
+    probability[16, 16] = probability[40, 44] = 1.0
+    mask = extent(light, probability) > 0
+    for window in (np.s_[8:24, 8:24], np.s_[37:43, 40:48]):
+        assert np.array_equal(mask[window], light[window] > 0.3 * light[window].max())
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_the_extent_is_as_its_formula_says(seed):
+    rng = np.random.default_rng(seed)
+    light, probability = rng.normal(size=(32, 48)), rng.random((32, 48))
+    lit = light * probability
+    cells = lit.reshape(8, 4, 12, 4).max((1, 3))
+    peak = np.kron(maximum_filter(cells, 5, mode="constant", cval=-np.inf), np.ones((4, 4))).clip(0.05)
+    expected = 10 * (light / peak - 0.3)
+    assert np.allclose(extent(light, probability), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_mask_lies_within_reach_of_what_the_stages_found_and_does_not_change_what_they_learn():
+    torch.manual_seed(3)
+    model, frame = LSNet(TINY), torch.randn(1, 1, 32, 48)
+    *_, last, final = model.stages(frame)
+    assert (final.logit <= lsnet.reach(last.logit)).all()
+    assert not final.background.requires_grad
+    assert not final.target.requires_grad
+    # As long as the level is the same everywhere, the extent asks nothing of the features.
+    final.logit.sum().backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert trained <= {"support.level.weight", "support.level.bias", "support.sharpness"}
 
 
 def test_each_stage_gives_maps_of_the_size_of_the_frame():
     stages = LSNet(TINY).stages(torch.randn(2, 1, 32, 48))
-    assert len(stages) == 2
+    assert len(stages) == 3
     assert all(t.shape == (2, 1, 32, 48) for stage in stages for t in stage)
 
 
 def test_targets_are_the_residual_shrunk_towards_zero():
     torch.manual_seed(0)
     frame = torch.randn(1, 1, 32, 32)
-    first = LSNet(TINY).stages(frame)[0]
+    first, *_ = LSNet(TINY).stages(frame)
     residual = frame - first.background
     assert (first.target.abs() <= residual.abs() + 1e-6).all()
     assert (first.target * residual >= -1e-6).all()

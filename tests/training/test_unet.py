@@ -29,7 +29,7 @@ def macs(name):
 
 def test_it_costs_what_lsnet_s_costs():
     assert task_of("unet-s") == "detect"
-    assert macs("unet-s") == pytest.approx(macs("lsnet-s"), rel=0.02)
+    assert macs("unet-s") == pytest.approx(macs("lsnet-s"), rel=0.06)
 
 
 def test_outputs_have_the_frames_size_and_add_up_to_it():
