@@ -15,12 +15,14 @@ from glint.config import to_dict
 from glint.datasets import image_files, labelled_images
 from glint.images import read_image
 from glint.leaks import refuse_shared_names
-from glint.metrics.detection import count_image, score_detection
+from glint.metrics.detection import bootstrap_detection, count_image, score_detection
 from glint.scenes import generate_background
 from glint.training.augmentation import FRAME_ARRAY, NORMALISER, Augmentation, Sample, crop_sample, paste_clusters
 from glint.training.lsnet import MULTIPLE, LSNet, LSNetConfig, Stage
 from glint.training.networks import build
 from glint.training.unet import UNet, UNetConfig
+
+_THRESHOLD = 0.5  # of the probability, in validation
 
 
 class DetectionTask:
@@ -41,6 +43,7 @@ class DetectionTask:
         self.validation = list(labelled_images(root, "val"))
         self.data = {
             "folder": root.name, "train": len(self.samples), "val": len(self.validation),
+            "protocol": f"validation on val, native size, threshold {_THRESHOLD}",
             "negatives": [p.stem for p in empty[::2]], "normaliser": to_dict(NORMALISER),
             "augmentation": to_dict(self.augmentation),
         }  # fmt: skip
@@ -86,14 +89,19 @@ class DetectionTask:
         return total
 
     def validate(self, model: nn.Module) -> dict[str, Any]:
-        """Scores on the validation split at native size and threshold 0.5."""
+        """Scores on the validation split at native size, with 95 % intervals."""
         device = next(model.parameters()).device
         counts = []
         for sample in self.validation:
             probability = predict(model, sample.image, device)[0]
-            counts.append(count_image(probability > 0.5, sample.mask))
-        score = score_detection(counts)
-        return {name: round(getattr(score, name), 3) for name in ("iou", "niou", "f1", "pd", "fa")}
+            counts.append(count_image(probability > _THRESHOLD, sample.mask))
+        score, intervals = score_detection(counts), bootstrap_detection(counts)
+        return {
+            **{name: round(getattr(score, name), 3) for name in intervals},
+            "intervals": {
+                name: [round(v, 2) if v == v else None for v in limits] for name, limits in intervals.items()
+            },
+        }
 
 
 def predict(model: nn.Module, image: NDArray[Any], device: torch.device) -> tuple[FRAME_ARRAY, ...]:

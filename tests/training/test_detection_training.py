@@ -65,6 +65,9 @@ def test_training_reaches_beyond_chance_on_a_trivial_set(folder, tmp_path):
     recipe = Recipe(steps=80, batch=4, lr=5e-3, warmup=5, validate_every=80, ema=0.9, amp="off")
     metrics = Trainer(task, recipe, tmp_path / "run").fit()
     assert metrics["iou"] > 20
+    assert set(metrics["intervals"]) == {"iou", "niou", "f1", "pd", "fa"}
+    for name, (low, high) in metrics["intervals"].items():
+        assert low <= metrics[name] <= high
 
 
 def test_prediction_keeps_the_size_and_level_of_the_frame(folder):
