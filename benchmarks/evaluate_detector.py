@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from glint.benchmarks.background_scores import evaluate_backgrounds
 from glint.benchmarks.detection_report import write_report
 from glint.benchmarks.detection_scores import (
@@ -120,16 +122,24 @@ def score_backgrounds(
     Raises:
         SourceError: if the folder is missing, empty or unreadable.
     """
-    if str(backgrounds) == "generated":
-        name, frames, total = "generated skies", generated_backgrounds(seed, GENERATED), GENERATED
-    else:
-        folder = Path(backgrounds)
-        name, frames, total = folder.resolve().name, background_images(folder), len(image_files(folder))
+    name, frames, total = empty_frames(backgrounds, seed)
     with Progress("backgrounds", total) as line:
         score = evaluate_backgrounds(
             predict, frames, threshold=threshold, seed=seed, trained=trained, progress=line.update
         )
     return {"data": name, "seed": seed, **score}
+
+
+def empty_frames(backgrounds: Path | str, seed: int) -> tuple[str, Iterable[tuple[str, NDArray[Any]]], int]:
+    """What to call them, name and image of each, and their number; of :data:`GENERATED` skies if it says "generated".
+
+    Raises:
+        SourceError: if the folder is missing, empty or unreadable.
+    """
+    if str(backgrounds) == "generated":
+        return "generated skies", generated_backgrounds(seed, GENERATED), GENERATED
+    folder = Path(backgrounds)
+    return folder.resolve().name, background_images(folder), len(image_files(folder))
 
 
 def _refuse_output(out: Path | None, overwrite: bool) -> None:

@@ -6,6 +6,7 @@ small target may be.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from glint.benchmarks.robust_pca import robust_pca
+from glint.optics import Psf
 
 Image = NDArray[Any]
 Map = NDArray[np.float64]
@@ -53,6 +55,38 @@ def patch_contrast(image: Image, scales: Sequence[int], *, bright: bool = False)
             differences = [np.maximum(d, 0) for d in differences]
         products = [differences[i] * differences[i + 4] for i in range(4)]
         np.maximum(best, np.minimum.reduce(products), out=best)
+    return best
+
+
+def point_ratio(image: Image, *, sigmas: Sequence[float] = (0.5, 0.7, 1.0), half: int = 4) -> Map:
+    """Likelihood ratio of a point over a plane in noise of unknown strength (Scharf, Friedlander, 1994).
+
+    In a window around every pixel the plane that fits best is taken away. Of what remains, the map is what a
+    point's shape explains over the deviation of the rest: the t value of the point's brightness. The
+    largest over widths and four places within the pixel counts.
+
+    Args:
+        image: ``[H, W]``, in DN: what rounding them adds to the noise is allowed for.
+        sigmas: widths of the points, px.
+        half: the window reaches so many pixels to all sides.
+    """
+    values, side = image.astype(np.float64), 2 * half + 1
+    row, column = np.mgrid[-half : half + 1, -half : half + 1]
+    plane = np.linalg.qr(np.stack([np.ones(side**2), column.ravel(), row.ravel()], axis=1))[0]
+
+    def project(shape: NDArray[np.float64]) -> Map:
+        projected: Map = ndimage.correlate(values, shape.reshape(side, side), mode="nearest")
+        return projected
+
+    total = side**2 * ndimage.uniform_filter(values**2, side, mode="nearest")
+    energy = total - sum(project(shape) ** 2 for shape in plane.T)
+    best = np.full(values.shape, -np.inf)
+    for sigma, x, y in itertools.product(sigmas, (-0.25, 0.25), (-0.25, 0.25)):
+        point = Psf(sigma).render(np.array([half + x]), np.array([half + y]), np.ones(1), (side, side)).ravel()
+        point -= plane @ (plane.T @ point)
+        explained = project(point / np.linalg.norm(point))
+        variance = np.maximum(energy - explained**2, 0) / (side**2 - 4) + 1 / 12
+        np.maximum(best, explained / np.sqrt(variance), out=best)
     return best
 
 

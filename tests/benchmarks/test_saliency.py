@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from glint.benchmarks import saliency
 from glint.benchmarks.robust_pca import robust_pca, threshold_singular_values
-from glint.benchmarks.saliency import patch_contrast, patch_image, top_hat
+from glint.benchmarks.saliency import patch_contrast, patch_image, point_ratio, top_hat
+from glint.optics import Psf
 
 images = st.integers(0, 1000).map(lambda seed: np.random.default_rng(seed).integers(0, 256, (9, 11)).astype(np.uint8))
 
@@ -50,6 +51,26 @@ def test_the_patch_contrast_is_the_least_product_of_opposite_differences(image, 
             products.append(pair[0] * pair[1])
         expected[row, column] = min(products)
     assert patch_contrast(image, (size,), bright=bright) == pytest.approx(expected, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=10, derandomize=True)
+@given(seed=st.integers(0, 1000))
+def test_the_point_ratio_is_the_t_value_of_a_point_beside_a_plane(seed):
+    rng = np.random.default_rng(seed)
+    image = rng.normal(100, 5, (13, 15)) + 3 * np.arange(15)
+    ratio = point_ratio(image, sigmas=(0.8,), half=3)
+    row, column = 5, 7
+    window = image[row - 3 : row + 4, column - 3 : column + 4].ravel()
+    y, x = np.mgrid[-3:4, -3:4]
+    values = []
+    for dx in (-0.25, 0.25):
+        for dy in (-0.25, 0.25):
+            point = Psf(0.8).render(np.array([3 + dx]), np.array([3 + dy]), np.ones(1), (7, 7)).ravel()
+            design = np.stack([np.ones(49), x.ravel(), y.ravel(), point], axis=1)
+            answer, rss, _, _ = np.linalg.lstsq(design, window, rcond=None)
+            spread = np.linalg.inv(design.T @ design)[3, 3]
+            values.append(answer[3] / np.sqrt((rss[0] / 45 + 1 / 12) * spread))
+    assert ratio[row, column] == pytest.approx(max(values), rel=1e-6)
 
 
 def test_several_scales_give_the_largest_contrast():
