@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,8 +60,8 @@ def point_roc(
         progress: called with the number of frames done.
 
     Returns:
-        For every rate: ``rate``, ``level`` (the lowest threshold that keeps it; None: none does), ``per_frame`` (the rate
-        of that level) and ``pd`` (percent found by SCR, as text).
+        For every rate: ``rate``, ``level`` (the lowest threshold that keeps it; None: none does), ``per_frame`` (its
+        rate) and ``pd`` (percent found by SCR, as text).
     """
     number, alarms = 0, np.zeros(len(levels))
     found = {scr: np.zeros(len(levels)) for scr in SCRS}
@@ -83,7 +83,7 @@ def point_roc(
 
 
 def _at(
-    rate: float, levels: Sequence[float], alarms: Map, found: dict[float, Map], planted: dict[float, int]
+    rate: float, levels: Sequence[float], alarms: Map, found: Mapping[float, Map], planted: Mapping[float, int]
 ) -> dict[str, Any]:
     # Towards low thresholds spots melt together: the last that is too low counts, not the first that is high enough.
     too_many = np.nonzero(alarms > rate)[0]
