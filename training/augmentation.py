@@ -56,6 +56,7 @@ class Augmentation:
         on_target: share of the crops that are centred near a target.
         negatives: share drawn from the empty real backgrounds.
         generated: share drawn from generated backgrounds.
+        veiled: share of samples that get part of another frame's background on top of their own.
         pasted: share of samples that get rendered clusters, all of the generated ones included.
         clusters: most clusters pasted into a crop.
         contrast: peak of a pasted cluster over the local standard deviation (drawn log-uniformly).
@@ -69,9 +70,10 @@ class Augmentation:
     on_target: float = 0.6
     negatives: float = 0.2
     generated: float = 0.1
-    pasted: float = 0.35
+    veiled: float = 0.5
+    pasted: float = 0.25
     clusters: int = 4
-    contrast: tuple[float, float] = (3.0, 40.0)
+    contrast: tuple[float, float] = (5.0, 40.0)
     sigma: tuple[float, float] = (0.45, 1.2)
     noise: float = 0.05
     exposure: float = 0.2
@@ -103,6 +105,20 @@ def crop_sample(
 def _mirror(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     folded = np.mod(index, 2 * size)
     return np.where(folded < size, folded, 2 * size - 1 - folded)
+
+
+def veil(
+    frame: FRAME_ARRAY, background: FRAME_ARRAY, veil_of: FRAME_ARRAY, ratio: float, rng: np.random.Generator
+) -> tuple[FRAME_ARRAY, FRAME_ARRAY]:
+    """Add up to half of the structure of another frame's background, which no two samples then have alike.
+
+    Args:
+        frame, background: D and B* ``[H, W]``.
+        veil_of: B* of the other frame ``[H, W]``.
+        ratio: scale of the frame over that of the other one.
+    """
+    structure = (veil_of - veil_of.mean()) * np.float32(ratio * rng.uniform(0.05, 0.5))
+    return frame + structure, background + structure
 
 
 def paste_clusters(

@@ -17,7 +17,15 @@ from glint.images import read_image
 from glint.leaks import refuse_shared_names
 from glint.metrics.detection import bootstrap_detection, count_image, score_detection
 from glint.scenes import generate_background
-from glint.training.augmentation import FRAME_ARRAY, NORMALISER, Augmentation, Sample, crop_sample, paste_clusters
+from glint.training.augmentation import (
+    FRAME_ARRAY,
+    NORMALISER,
+    Augmentation,
+    Sample,
+    crop_sample,
+    paste_clusters,
+    veil,
+)
 from glint.training.lsnet import MULTIPLE, LSNet, LSNetConfig, Stage
 from glint.training.networks import build
 from glint.training.unet import UNet, UNetConfig
@@ -68,6 +76,11 @@ class DetectionTask:
         else:
             sample = self.samples[rng.integers(len(self.samples))]
         frame, background, mask = crop_sample(sample, augmentation, rng)
+        if rng.random() < augmentation.veiled:
+            other = self._any(rng)
+            frame, background = veil(
+                frame, background, crop_sample(other, augmentation, rng)[1], sample.scale / other.scale, rng
+            )
         if generated or rng.random() < augmentation.pasted:
             frame, mask = paste_clusters(frame, mask, augmentation, rng)
         noise = rng.uniform(0, augmentation.noise) * sample.scale * rng.standard_normal(frame.shape)
@@ -78,6 +91,10 @@ class DetectionTask:
             frame, background, mask = frame.T, background.T, mask.T
         flip = (slice(None, None, int(rng.choice((-1, 1)))), slice(None, None, int(rng.choice((-1, 1)))))
         return frame[flip].copy(), background[flip].copy(), mask[flip].copy()
+
+    def _any(self, rng: np.random.Generator) -> Sample:
+        known = (*self.samples, *self.negatives)
+        return known[rng.integers(len(known))]
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: Tensor) -> Tensor:
         """Deep supervision: stage k of K weighs 2^(k - K); later training leans on IoU."""

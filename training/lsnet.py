@@ -24,7 +24,6 @@ positive, so half precision cannot overflow; s itself stays in float32.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,7 +42,8 @@ _FLOOR = 0.02  # standard deviations of the frame, least deviation of a point's 
 _NEAR = 5  # pixels to all sides that continue the background under a target
 _NEARNESS = 3.0  # pixels, standard deviation of their weights
 _OWN_WEIGHT = 0.01  # of the network's own background beside those pixels, which weigh 1 where all are free of targets
-_LEVEL = 0.3  # of a target's peak, where people who draw masks stop in the median; where learning starts
+_LEVEL = 0.3  # of a target's peak, where people who draw masks stop in the median
+_SHARPNESS = 10.0  # of the mask's edge: its logit per peak
 _LEAST_PEAK = 0.05  # standard deviations of the frame
 
 
@@ -171,34 +171,21 @@ class BehindTargets(nn.Module):
             return background + reached * (around - background)
 
 
-class Support(nn.Module):
-    """Where a target ends: where it falls to a share of its peak, which is learned, for every pixel.
+def extent(light: Tensor, probability: Tensor) -> Tensor:
+    """Where targets end: where they fall to a fixed share of their peak.
 
-    This is the sparse prox once more, its threshold map told in parts of the nearest peak: people who draw masks on
-    real frames stop where a target has fallen to between an eighth and a half of its peak, and no
-    stack of convolutions divides by a peak that is some pixels away.
+    People who draw masks on real frames stop there; no stack of convolutions divides by a peak that is some
+    pixels away. A share that the network itself chose for every pixel did worse on frames it had not seen.
 
     Args:
-        channels: of the features, which are ``fold`` times smaller than the frame.
-        fold: 1 or 2.
+        light: D - B ``[N, 1, H, W]``.
+        probability: of a target; the nearest peak is looked for 8 to 11 pixels to all sides.
+
+    Returns:
+        The mask's logit where a target is near ``[N, 1, H, W]``.
     """
-
-    def __init__(self, channels: int, fold: int) -> None:
-        super().__init__()
-        self.level = NarrowConv(channels, 3, shuffle=fold, fold=4 // fold)
-        nn.init.zeros_(self.level.weight)
-        nn.init.constant_(self.level.bias, math.log(_LEVEL / (1 - _LEVEL)))  # type: ignore[arg-type]
-        self.sharpness = nn.Parameter(torch.tensor(10.0))
-
-    def forward(self, light: Tensor, probability: Tensor, features: Tensor) -> Tensor:
-        """D - B and the probability of a target ``[N, 1, H, W]``, features -> the mask's logit where a target is near.
-
-        The nearest peak is looked for 8 to 11 pixels to all sides.
-        """
-        level = torch.sigmoid(self.level(features).float())
-        peaks = F.max_pool2d(F.max_pool2d(light * probability, 4), 5, stride=1, padding=2)
-        peak = enlarge(enlarge(peaks)).clamp_min(_LEAST_PEAK)
-        return self.sharpness * (light / peak - level)
+    peaks = F.max_pool2d(F.max_pool2d(light * probability, 4), 5, stride=1, padding=2)
+    return _SHARPNESS * (light / enlarge(enlarge(peaks)).clamp_min(_LEAST_PEAK) - _LEVEL)
 
 
 class Contrast(nn.Module):
@@ -442,10 +429,11 @@ class Stage(NamedTuple):
 
 
 class LSNet(nn.Module):
-    """K untied stages with memories between them, and a last look at what they found.
+    """K untied stages with memories between them.
 
     Input ``[N, 1, H, W]`` (normalised, H and W multiples of 16); output (probability, background,
-    target), each of the same shape. :meth:`stages` gives those of all stages.
+    target), each of the same shape. :meth:`stages` gives what the stages learn, :meth:`forward` also
+    what follows from it without learning: the background under targets, and where they end.
     """
 
     OUTPUTS = ("probability", "background", "target")
@@ -458,10 +446,9 @@ class LSNet(nn.Module):
         self.eta = nn.Parameter(torch.zeros(config.stages))
         self.contrast = Contrast()
         self.behind = BehindTargets()
-        self.support = Support(config.sparse[0], config.unshuffle)
 
     def stages(self, frame: Tensor) -> list[Stage]:
-        """The unfolded stages, first to last, and what :meth:`forward` gives."""
+        """All stages, first to last."""
         data, target = frame, torch.zeros_like(frame)
         seen = torch.cat([frame, self.contrast(frame)], dim=1)
         background_memory: Tensor | None = None
@@ -474,22 +461,13 @@ class LSNet(nn.Module):
             outputs.append(Stage(background, target, logit.float()))
             eta = torch.sigmoid(self.eta[k])
             data = eta * frame + (1 - eta) * (background + target)
-        assert sparse_memory is not None  # noqa: S101  (there is a stage)
-        return [*outputs, self._settle(frame, outputs[-1], sparse_memory)]
-
-    def _settle(self, frame: Tensor, last: Stage, features: Tensor) -> Stage:
-        """The background continued under the targets, and the targets' extent by their light above it.
-
-        Learns how far targets extend; whether there are any, and the background, is left to the stages.
-        """
-        background, target, logit = (value.detach() for value in last)
-        reached, probability = reach(logit), torch.sigmoid(logit)
-        background = self.behind(frame, background, torch.sigmoid(reached))
-        light = frame - background
-        target = target + probability * (light - target)
-        return Stage(background, target, torch.minimum(reached, self.support(light, probability, features)))
+        return outputs
 
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Probability, background and target; where it finds a target, T is what D has above B."""
-        last = self.stages(frame)[-1]
-        return torch.sigmoid(last.logit), last.background, last.target
+        background, target, logit = self.stages(frame)[-1]
+        reached, probability = reach(logit), torch.sigmoid(logit)
+        background = self.behind(frame, background, torch.sigmoid(reached))
+        light = frame - background
+        mask = torch.sigmoid(torch.minimum(reached, extent(light, probability)))
+        return mask, background, target + probability * (light - target)

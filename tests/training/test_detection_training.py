@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from glint.images import write_image
-from glint.training.augmentation import Augmentation, Sample
+from glint.training.augmentation import Augmentation, Sample, veil
 from glint.training.detection import DetectionTask, predict
 from glint.training.loop import Recipe, Trainer
 from glint.training.lsnet import LSNetConfig
@@ -39,6 +39,18 @@ def test_a_sample_separates_target_and_background():
     sample = Sample.of(image, mask)
     assert np.allclose(sample.background, 50)
     assert np.allclose((sample.frame - sample.background)[mask], 150)
+
+
+def test_a_veil_lies_over_frame_and_background_alike_and_keeps_their_level():
+    rng = np.random.default_rng(4)
+    frame, background, other = rng.normal(50, 9, (3, 40, 40)).astype(np.float32)
+    veiled, behind = veil(frame, background, other, 2.0, rng)
+    assert np.allclose(veiled - behind, frame - background, atol=1e-4)
+    added = veiled - frame
+    assert added.mean() == pytest.approx(0, abs=1e-3)
+    share = added.std() / other.std()
+    assert 2 * 0.05 <= share <= 2 * 0.5
+    assert np.corrcoef(added.ravel(), other.ravel())[0, 1] > 0.999
 
 
 def test_batches_are_reproducible_and_consistent(folder):
