@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import itertools
 import logging
 import re
 import warnings
@@ -169,9 +170,14 @@ def _computed_weights(graph: onnx.GraphProto) -> dict[str, str]:
     names: dict[str, str] = {}
     for node in graph.node:
         if node.op_type == "Conv":
+            module = node.name.rpartition("/")[0].removesuffix(ISLAND).removesuffix("/")
             for name, kind in zip(node.input[1:], ("weight", "bias")):
-                better = f"{node.name.rpartition('/')[0]}.{kind}"
-                if "." not in name and name in taken and better not in taken and name not in names:
+                if "." not in name and name in taken and name not in names:
+                    better = f"{module}.{kind}"
+                    for further in itertools.count(1):
+                        if better not in taken:
+                            break
+                        better = f"{module}.{kind}_{further}"
                     names[name] = better
                     taken.add(better)
     return names

@@ -184,8 +184,9 @@ def extent(light: Tensor, probability: Tensor) -> Tensor:
     Returns:
         The mask's logit where a target is near ``[N, 1, H, W]``.
     """
-    peaks = F.max_pool2d(F.max_pool2d(light * probability, 4), 5, stride=1, padding=2)
-    return _SHARPNESS * (light / enlarge(enlarge(peaks)).clamp_min(_LEAST_PEAK) - _LEVEL)
+    peaks = enlarge(enlarge(F.max_pool2d(F.max_pool2d(light * probability, 4), 5, stride=1, padding=2)))
+    with torch.autocast(light.device.type, enabled=False):
+        return _SHARPNESS * (light.float() / peaks.float().clamp_min(_LEAST_PEAK) - _LEVEL)
 
 
 class Contrast(nn.Module):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 
@@ -87,7 +88,7 @@ def test_nodes_are_called_after_their_modules(lsnet, dscsnet):
             assert operator.split("_")[0] == node.op_type
             assert path.removesuffix("fp32").removesuffix("/") in modules
             if node.op_type == "Conv" and "neighbours" not in node.input[1]:
-                assert node.input[1] == f"{path}.weight"
+                assert re.sub(r"_\d$", "", node.input[1]) == f"{path.removesuffix('/fp32')}.weight"
 
 
 def test_names_of_nodes_and_tensors_are_unique_and_tensors_follow_their_nodes(lsnet):
@@ -142,7 +143,8 @@ def test_islands_hold_the_scan_the_norms_and_the_solver_and_nothing_that_should_
     for model in (lsnet, dscsnet):
         outside = {node.op_type for node in model.graph.node if not in_island(node.name)}
         assert {"Exp", "Sqrt", "Reciprocal", "Pow", "Softplus", "Log", "Div"}.isdisjoint(outside)
-        assert not any(in_island(n.name) for n in model.graph.node if n.op_type in ("Conv", "Gemm", "Resize"))
+        slow = {n.name for n in model.graph.node if in_island(n.name) and n.op_type in ("Conv", "Gemm", "Resize")}
+        assert {name.rpartition("/")[0] for name in slow} <= {"contrast/fp32"}  # whose difference of squares cancels
     assert {"low_rank.0.fine/fp32/", "low_rank.1.coarse.out_norm/fp32/", "low_rank.0.fine_svt/fp32/"} <= set(
         island_prefixes(lsnet)
     )
