@@ -170,7 +170,7 @@ def test_the_card_has_the_parity_of_every_output_and_the_islands(detection):
     outputs = card.parity["outputs"]
     assert list(outputs) == [o.name for o in card.outputs] == ["probability", "background", "target"]
     assert max(o["relative"] for o in outputs.values()) == card.parity["relative"]
-    assert "low_rank.0.fine/fp32/" in card.islands and all(island.endswith("/fp32/") for island in card.islands)
+    assert "low_rank.0.fine/fp32/" in card.islands and all(("/" + island).endswith("/fp32/") for island in card.islands)
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(unmixing, tmp_path):
