@@ -33,9 +33,9 @@ from glint.runtime.detector import Detector
 
 RATES = (0.2, 1.0, 2.5, 10.0)  # false alarms per frame
 PER_LEVEL = 3  # points of each SCR on a frame
-RATIO_LEVELS = tuple(np.geomspace(4, 60, 60).tolist())
+RATIO_LEVELS = tuple(np.geomspace(8, 60, 40).tolist())
 # Probabilities, evenly spaced in their logits: networks are sure of most of what they find.
-PROBABILITY_LEVELS = tuple((1 / (1 + np.exp(-np.linspace(-6, 12, 60)))).tolist())
+PROBABILITY_LEVELS = tuple((1 / (1 + np.exp(-np.linspace(-6, 7, 40)))).tolist())
 
 Map = NDArray[np.floating]
 
