@@ -53,6 +53,12 @@ class Augmentation:
     Attributes:
         crop: pixels per side.
         scale: smallest and largest magnification (drawn log-uniformly).
+        turned: share of the crops that are turned by any angle; all are mirrored and transposed at random.
+        stretch: largest change of the logarithm of either axis' magnification.
+        blurred: share of the crops that are blurred.
+        blur: smallest and largest standard deviation of that, pixels.
+        bent: share of the crops whose brightness is raised to a power between its darkest and brightest pixel.
+        power: largest logarithm of that power.
         on_target: share of the crops that are centred near a target.
         negatives: share drawn from the empty real backgrounds.
         generated: share drawn from generated backgrounds.
@@ -67,6 +73,12 @@ class Augmentation:
 
     crop: int = 256
     scale: tuple[float, float] = (0.6, 1.7)
+    turned: float = 0.5
+    stretch: float = 0.15
+    blurred: float = 0.3
+    blur: tuple[float, float] = (0.2, 0.8)
+    bent: float = 0.5
+    power: float = 0.5
     on_target: float = 0.6
     negatives: float = 0.2
     generated: float = 0.1
@@ -82,9 +94,8 @@ class Augmentation:
 def crop_sample(
     sample: Sample, augmentation: Augmentation, rng: np.random.Generator
 ) -> tuple[FRAME_ARRAY, FRAME_ARRAY, NDArray[np.bool_]]:
-    """A magnified window of (frame, background, mask), mirrored where it leaves the frame."""
-    scale = np.exp(rng.uniform(*np.log(augmentation.scale)))
-    size = round(augmentation.crop / scale)
+    """A window of (frame, background, mask), mirrored outside the frame, as another camera might have seen it."""
+    size = round(augmentation.crop / np.exp(rng.uniform(*np.log(augmentation.scale))))
     height, width = sample.frame.shape
     rows, columns = np.nonzero(sample.mask)
     if len(rows) and rng.random() < augmentation.on_target:
@@ -93,13 +104,45 @@ def crop_sample(
     else:
         top, left = (int(rng.integers(min(0, n - size), max(0, n - size) + 1)) for n in (height, width))
     index = np.ix_(_mirror(np.arange(top, top + size), height), _mirror(np.arange(left, left + size), width))
-    frame, background, mask = sample.frame[index], sample.background[index], sample.mask[index]
-    if size == augmentation.crop:
-        return frame, background, mask
-    zoom = augmentation.crop / size
-    big = [ndimage.zoom(v, zoom, order=1, mode="nearest", grid_mode=True) for v in (frame, background)]
-    big_mask = ndimage.zoom(mask.astype(np.float32), zoom, order=1, mode="nearest", grid_mode=True) >= 0.5
-    return big[0], big[1], big_mask
+    window = sample.frame[index], sample.background[index], sample.mask[index]
+    frame, background, mask = _warp(*window, augmentation, rng)
+    return *_respond(frame, background, augmentation, rng), mask
+
+
+def _warp(
+    frame: FRAME_ARRAY, background: FRAME_ARRAY, mask: NDArray[np.bool_], augmentation: Augmentation,
+    rng: np.random.Generator,
+) -> tuple[FRAME_ARRAY, FRAME_ARRAY, NDArray[np.bool_]]:  # fmt: skip
+    """The square window turned, and magnified to the size of a crop, around its centre."""
+    size, crop = len(frame), augmentation.crop
+    angle = rng.uniform(0, 2 * np.pi) if rng.random() < augmentation.turned else 0.0
+    stretch = np.exp(rng.uniform(-augmentation.stretch, augmentation.stretch, 2))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = turn @ np.diag(stretch) * size / crop
+    offset = (size - 1) / 2 - matrix @ np.full(2, (crop - 1) / 2)
+
+    def warp(value: FRAME_ARRAY) -> FRAME_ARRAY:
+        warped: FRAME_ARRAY = ndimage.affine_transform(value, matrix, offset, (crop, crop), order=1, mode="mirror")
+        return warped
+
+    return warp(frame), warp(background), warp(mask.astype(np.float32)) >= 0.5
+
+
+def _respond(
+    frame: FRAME_ARRAY, background: FRAME_ARRAY, augmentation: Augmentation, rng: np.random.Generator
+) -> tuple[FRAME_ARRAY, FRAME_ARRAY]:
+    """Frame and background through the blur and the response curve of some other camera."""
+    if rng.random() < augmentation.blurred:
+        sigma = rng.uniform(*augmentation.blur)
+        frame, background = (ndimage.gaussian_filter(v, sigma) for v in (frame, background))
+    if rng.random() < augmentation.bent:
+        power = np.exp(rng.uniform(-augmentation.power, augmentation.power))
+        low = min(frame.min(), background.min())
+        span = max(frame.max() - low, np.float32(1))
+        frame, background = (
+            low + span * (np.maximum(v - low, 0) / span) ** np.float32(power) for v in (frame, background)
+        )
+    return frame, background
 
 
 def _mirror(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from glint.images import write_image
-from glint.training.augmentation import Augmentation, Sample, veil
+from glint.training.augmentation import Augmentation, Sample, crop_sample, veil
 from glint.training.detection import DetectionTask, predict
 from glint.training.loop import Recipe, Trainer
 from glint.training.lsnet import LSNetConfig
@@ -51,6 +52,37 @@ def test_a_veil_lies_over_frame_and_background_alike_and_keeps_their_level():
     share = added.std() / other.std()
     assert 2 * 0.05 <= share <= 2 * 0.5
     assert np.corrcoef(added.ravel(), other.ravel())[0, 1] > 0.999
+
+
+def disc(centre, radius, size=81):
+    y, x = np.mgrid[:size, :size]
+    return np.hypot(x - centre[0], y - centre[1]) <= radius
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_crop_shows_frame_background_and_mask_of_the_same_place(seed):
+    mask = disc((37, 45), 6)
+    image = np.where(mask, 200, np.add.outer(np.arange(81), 2 * np.arange(81)) / 4).astype(np.float32)
+    frame, background, seen = crop_sample(
+        Sample.of(image, mask), Augmentation(crop=64, on_target=1.0, turned=1.0, blurred=1.0, bent=1.0),
+        np.random.default_rng(seed),
+    )  # fmt: skip
+    assert frame.shape == background.shape == seen.shape == (64, 64)
+    assert frame.dtype == background.dtype == np.float32
+    light = frame - background
+    bright = light > 0.5 * light.max()
+    # Linear interpolation and a blur of less than a pixel move edges by less than one.
+    assert not (seen & ~ndimage.binary_dilation(bright)).any()
+    assert not (ndimage.binary_erosion(bright) & ~seen).any()
+    assert np.abs(light[~ndimage.binary_dilation(seen, iterations=4)]).max() < 0.02 * light.max()
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.0, 1.5])
+def test_a_crop_is_magnified_as_drawn(scale):
+    sample = Sample.of(np.where(disc((40, 40), 6), 200.0, 50.0), disc((40, 40), 6))
+    augmentation = Augmentation(crop=64, scale=(scale, scale), on_target=1.0, stretch=0.0)
+    areas = [crop_sample(sample, augmentation, np.random.default_rng(seed))[2].sum() for seed in range(12)]
+    assert np.mean(areas) == pytest.approx(sample.mask.sum() * scale**2, rel=0.05)
 
 
 def test_batches_are_reproducible_and_consistent(folder):
