@@ -116,6 +116,7 @@ def test_released_weights_are_told_apart_by_their_domain():
         "dscsnet sensor": "dscsnet-sensor",
         "dscsnet-s csist": "dscsnet-s-csist",
         "dscsnet-s sensor": "dscsnet-s-sensor",
+        "lsnet": "lsnet",
         "lsnet-s": "lsnet-s",
     }
     with pytest.raises(InputError, match="two checkpoints are of lsnet-s"):
