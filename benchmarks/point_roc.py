@@ -4,8 +4,7 @@ Point targets of known signal-to-clutter ratio are planted on frames without tar
 every method. A threshold is asked for as the false alarms per bare frame that it lets through: that is what a
 user can bear, and what makes methods comparable whose maps have different scales.
 
-Beside models stands ``point_ratio``, the best test for a point that looks at its surroundings alone. What it
-cannot tell from clutter, a detector can only by knowing what things look like.
+Beside models stands ``point_ratio``, a likelihood ratio that looks at the surroundings of a point alone.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def point_roc(
 
     Returns:
         For every rate: ``rate``, ``level`` (the lowest threshold that keeps it; None: none does), ``per_frame`` (its
-        rate) and ``pd`` (percent found by SCR, as text).
+        rate, which is lower than asked where no level tried gives as many) and ``pd`` (percent found by SCR, as text).
     """
     number, alarms = 0, np.zeros(len(levels))
     found = {scr: np.zeros(len(levels)) for scr in SCRS}
@@ -95,7 +94,7 @@ def _at(
 
 
 def compare(models: Sequence[str], backgrounds: str, *, seed: int = 1) -> dict[str, list[dict[str, Any]]]:
-    """The rows of ``point_ratio`` and of every model, by name.
+    """The rows of ``point_ratio`` and of every model, by the name that was given.
 
     Raises:
         GlintError: one of its subclasses, for bad folders or models.
@@ -110,7 +109,7 @@ def compare(models: Sequence[str], backgrounds: str, *, seed: int = 1) -> dict[s
                 found: Map = predict(LabelledImage("", image, np.zeros(image.shape, dtype=bool))).probability
                 return found
 
-            rows[card.name] = _row(card.name, probability, PROBABILITY_LEVELS, backgrounds, seed)
+            rows[name] = _row(name, probability, PROBABILITY_LEVELS, backgrounds, seed)
     return rows
 
 
@@ -125,13 +124,14 @@ def _row(
 def markdown(rows: dict[str, list[dict[str, Any]]]) -> str:
     """The table as Markdown."""
     lines = [
-        f"| method | false alarms per frame | {' | '.join(f'SCR {scr:g}' for scr in SCRS)} |",
-        f"| --- | ---: |{' ---: |' * len(SCRS)}",
+        f"| method | false alarms per frame: at most | in fact | {' | '.join(f'SCR {scr:g}' for scr in SCRS)} |",
+        f"| --- | ---: | ---: |{' ---: |' * len(SCRS)}",
     ]
     for name, row in rows.items():
         for at in row:
             cells = ("-" if pd is None else f"{pd:.1f}" for pd in at["pd"].values())
-            lines.append(f"| {name} | {at['rate']:g} | {' | '.join(cells)} |")
+            reached = "-" if at["per_frame"] is None else f"{at['per_frame']:.2f}"
+            lines.append(f"| {name} | {at['rate']:g} | {reached} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

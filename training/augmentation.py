@@ -3,8 +3,8 @@
 Truth for the decomposition: B* is the frame inpainted (harmonically) inside the dilated target
 mask, T* = D - B* inside the mask and 0 outside. Without it B + T = D is satisfied by any split.
 
-The real frames are few. Beside cutting, magnifying and turning them, rendered clusters are added, where the background
-under them is known exactly.
+The real frames are few. They are cut, magnified, turned, stretched, blurred, bent in brightness and laid over each
+other; and rendered clusters are added, where the background under them is known exactly.
 """
 
 from __future__ import annotations

@@ -179,7 +179,8 @@ def extent(light: Tensor, probability: Tensor) -> Tensor:
 
     Args:
         light: D - B ``[N, 1, H, W]``.
-        probability: of a target; the nearest peak is looked for 8 to 11 pixels to all sides.
+        probability: of a target; the brightest peak 8 to 11 pixels to all sides counts, so that one below 0.3 of it
+            has no mask.
 
     Returns:
         The mask's logit where a target is near ``[N, 1, H, W]``.

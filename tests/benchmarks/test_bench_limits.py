@@ -26,13 +26,13 @@ def needs_onnx():
 
 @pytest.mark.parametrize(
     ("case", "share"),
-    [(Case("dscsnet-s-csist", "unmix", batch=1), 1.0), (Case("lsnet-s", "detect", size=(512, 512)), 1.0)],
+    [(Case("dscsnet-s-csist", "unmix", batch=1), 1.0), (Case("lsnet-s", "detect", size=(512, 512)), 1.033)],
 )
 def test_work_agrees_with_what_the_card_counted_by_pytorch(case, share):
     card, _ = load_card(case.subject)
     found = work(case)
     # Narrow convolutions are exported as wider ones, which is more work ("glint.training.lsnet.narrow_conv").
-    assert found.macs == pytest.approx(share * card.macs, rel=0.04)
+    assert found.macs == pytest.approx(share * card.macs, rel=0.005)
     assert found.weight_numbers == card.parameters
     assert found.activation_numbers > found.macs / 5000
 

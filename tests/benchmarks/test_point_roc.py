@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glint.benchmarks.background_scores import SCRS
-from glint.benchmarks.point_roc import PER_LEVEL, compare, markdown, point_roc
+from glint.benchmarks.point_roc import compare, markdown, point_roc
 from glint.errors import SourceError
 from glint.images import write_image
 
@@ -41,7 +41,7 @@ def test_a_rate_that_no_threshold_keeps_has_no_answer():
     (row,) = point_roc(above, (0.5, 1.5), frames(), rates=(0.2,))
     assert row["level"] is None
     assert set(row["pd"].values()) == {None}
-    assert "| - |" in markdown({"x": [row]})
+    assert "| 0.2 | - | - |" in markdown({"x": [row]})
 
 
 def test_spots_that_melt_together_below_a_threshold_do_not_make_it_a_good_one():
@@ -51,7 +51,7 @@ def test_spots_that_melt_together_below_a_threshold_do_not_make_it_a_good_one():
     assert rows[0]["level"] == 25.0
 
 
-def test_every_method_sees_the_same_points_and_a_folder_must_exist(tmp_path):
+def test_every_model_has_rows_and_a_folder_must_exist(tmp_path):
     rng = np.random.default_rng(1)
     for i in range(2):
         write_image(tmp_path / f"{i}.png", rng.integers(60, 64, (160, 200)).astype(np.uint8))
@@ -63,6 +63,18 @@ def test_every_method_sees_the_same_points_and_a_folder_must_exist(tmp_path):
         compare([], str(tmp_path / "nothing"))
 
 
-def test_points_are_found_with_the_same_chance_again():
-    assert roc(seed=3) == roc(seed=3)
-    assert PER_LEVEL * len(SCRS) == 21
+def test_the_same_seed_plants_the_same_points_for_every_method():
+    def shown(seed, method):
+        images = []
+        point_roc(lambda image: images.append(image.copy()) or method(image), (1.0,), frames(), seed=seed)
+        return np.stack(images)
+
+    first = shown(3, above)
+    assert np.array_equal(first, shown(3, np.zeros_like))
+    assert not np.array_equal(first, shown(4, above))
+
+
+def test_the_table_tells_the_rate_that_was_reached():
+    (row,) = roc(rates=(10.0,))
+    assert row["per_frame"] == 3.0
+    assert "| x | 10 | 3.00 |" in markdown({"x": [row]})

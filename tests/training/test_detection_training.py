@@ -85,6 +85,34 @@ def test_a_crop_is_magnified_as_drawn(scale):
     assert np.mean(areas) == pytest.approx(sample.mask.sum() * scale**2, rel=0.05)
 
 
+PLAIN = {"turned": 0.0, "stretch": 0.0, "blurred": 0.0, "bent": 0.0, "on_target": 0.0, "scale": (1.0, 1.0)}
+
+
+def cropped(**options):
+    rng = np.random.default_rng(7)
+    image = rng.normal(100, 10, (64, 64)).astype(np.float32)
+    return image, crop_sample(Sample.of(image), Augmentation(crop=64, **PLAIN | options), np.random.default_rng(2))[0]
+
+
+def test_a_crop_without_changes_is_the_frame():
+    image, crop = cropped()
+    assert np.allclose(crop, image, atol=1e-3)
+
+
+@pytest.mark.parametrize("option", [{"turned": 1.0}, {"stretch": 0.15}, {"blurred": 1.0}, {"bent": 1.0}])
+def test_every_change_of_a_crop_happens(option):
+    image, crop = cropped(**option)
+    assert np.abs(crop - image).max() > 1
+
+
+def test_blur_smooths_and_bending_keeps_the_order():
+    image, blurred = cropped(blurred=1.0, blur=(0.8, 0.8))
+    assert np.allclose(blurred, ndimage.gaussian_filter(image, 0.8), atol=1e-3)
+    image, bent = cropped(bent=1.0)
+    assert np.all(np.diff(bent.ravel()[np.argsort(image.ravel())]) >= -1e-3)
+    assert (bent.min(), bent.max()) == pytest.approx((image.min(), image.max()), abs=1e-2)
+
+
 def test_batches_are_reproducible_and_consistent(folder):
     task = DetectionTask("lsnet-s", TINY, folder, Augmentation(crop=32, noise=0.0))
     first, second = (task.batch(12, np.random.default_rng(5), torch.device("cpu")) for _ in range(2))

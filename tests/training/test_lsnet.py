@@ -270,6 +270,25 @@ def test_a_mask_lies_within_reach_of_what_the_stages_found():
     assert torch.equal(background, model.behind(frame, model.stages(frame)[-1].background, reached))
 
 
+def test_the_mask_is_what_is_within_reach_and_extent():
+    torch.manual_seed(3)
+    model, frame = LSNet(TINY), torch.randn(1, 1, 32, 48)
+    for prox in model.sparse:
+        torch.nn.init.constant_(prox.mask.bias, 0.0)
+    logit = model.stages(frame)[-1].logit
+    probability, background, _ = model(frame)
+    ends = extent(frame - background, torch.sigmoid(logit))
+    assert torch.allclose(probability, torch.sigmoid(torch.minimum(lsnet.reach(logit), ends)), atol=1e-6)
+
+
+def test_the_stages_see_the_contrast_of_points():
+    torch.manual_seed(3)
+    model, frame = LSNet(TINY), torch.randn(1, 1, 32, 48)
+    seeing = model.stages(frame)[-1].logit
+    model.contrast.point.zero_()
+    assert (model.stages(frame)[-1].logit - seeing).abs().max() > 1e-3
+
+
 def test_each_stage_gives_maps_of_the_size_of_the_frame():
     stages = LSNet(TINY).stages(torch.randn(2, 1, 32, 48))
     assert len(stages) == 2
