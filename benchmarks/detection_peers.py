@@ -185,6 +185,8 @@ def detection_peers(
     if models is None:
         names = [name.removesuffix(".fp32") for name in zoo_names() if name.endswith(".fp32")]
         models = [name for name in names if load_card(name)[0].task == "detect"]
+    for name in models:
+        open_model(name, task="detect")[1].close()  # what will not do is told now, not after an hour
     path = out / "detection.json"
     source = {"glint": __version__, "data": data.resolve().name, "train": train, "split": split, "protocol": "native"}
     table: dict[str, Any] = {**source, "backgrounds": backgrounds is not None, "rows": []}
@@ -230,9 +232,7 @@ def _some(samples: Iterable[LabelledImage], number: int, most: int) -> Iterable[
 
 
 def _model_row(name: str, data: Path, train: str, split: str, backgrounds: Path | str | None) -> dict[str, Any]:
-    card, engine = open_model(name, threads=1)
-    if card.task != "detect":
-        raise InputError(f"{name} is made to {card.task}, not to detect")
+    card, engine = open_model(name, threads=1, task="detect")
     shown = f"{card.name} ({Path(name).parent.name})" if Path(name).suffix == ".safetensors" else card.name
     with engine:
         detector = Detector(engine, card)

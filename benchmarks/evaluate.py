@@ -17,7 +17,7 @@ from glint.benchmarks.evaluate_detector import (
     evaluate_predictions,
 )
 from glint.calibration.task_score import ALL_CONDITIONS, run_unmixer, score_targets, task_patches
-from glint.cards import ModelCard, load_card
+from glint.cards import ModelCard, load_card, require_task
 from glint.cli import positive_int, print_json, seed, talk
 from glint.csist import read_csist
 from glint.errors import InputError
@@ -103,19 +103,26 @@ def evaluate(
 
 
 def open_model(
-    model: str | Path, *, engine: str = "auto", precision: str = "fp32", threads: int | None = None
+    model: str | Path,
+    *,
+    engine: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+    task: str | None = None,
 ) -> tuple[ModelCard, Engine]:
     """Card and engine of a name in the zoo, a card, or a checkpoint (needs PyTorch).
 
     Raises:
-        ModelError: if the model is missing or corrupt.
+        ModelError: if the model is missing, corrupt or made for another task.
         EngineError: if the engine cannot be used.
     """
     if Path(model).suffix == ".safetensors":
         from glint.benchmarks.torch_engine import open_checkpoint
 
-        return open_checkpoint(Path(model), threads=threads)
-    card, path = load_card(model, precision=precision)
+        card, opened = open_checkpoint(Path(model), threads=threads)
+        require_task(card, task)
+        return card, opened
+    card, path = load_card(model, precision=precision, task=task)
     return card, open_engine(path, engine=engine, threads=threads)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from glint.benchmarks.evaluate import open_model
 from glint.benchmarks.evaluate_detector import empty_frames
 from glint.benchmarks.planted import Array, plant
 from glint.benchmarks.saliency import point_ratio
-from glint.cli import positive_int, print_json, standalone
+from glint.cli import print_json, seed, standalone
 from glint.datasets import LabelledImage
 from glint.metrics.detection import components
 from glint.metrics.matching import match_points
@@ -99,18 +100,25 @@ def compare(models: Sequence[str], backgrounds: str, *, seed: int = 1) -> dict[s
     Raises:
         GlintError: one of its subclasses, for bad folders or models.
     """
-    rows = {"point ratio": _row("point ratio", point_ratio, RATIO_LEVELS, backgrounds, seed)}
-    for name in models:
-        card, engine = open_model(name, threads=1)
-        with engine:
-            predict = detector_prediction(Detector(engine, card))
+    with ExitStack() as stack:
+        detectors = {}  # all at first: a wrong name is told now, not when the others are measured
+        for name in models:
+            card, engine = open_model(name, threads=1, task="detect")
+            detectors[name] = Detector(stack.enter_context(engine), card)
+        rows = {"point ratio": _row("point ratio", point_ratio, RATIO_LEVELS, backgrounds, seed)}
+        for name, detector in detectors.items():
+            rows[name] = _row(name, _probability(detector), PROBABILITY_LEVELS, backgrounds, seed)
+        return rows
 
-            def probability(image: Array, predict: Any = predict) -> Map:
-                found: Map = predict(LabelledImage("", image, np.zeros(image.shape, dtype=bool))).probability
-                return found
 
-            rows[name] = _row(name, probability, PROBABILITY_LEVELS, backgrounds, seed)
-    return rows
+def _probability(detector: Detector) -> Callable[[Array], Map]:
+    predict = detector_prediction(detector)
+
+    def probability(image: Array) -> Map:
+        found: Map = predict(LabelledImage("", image, np.zeros(image.shape, dtype=bool))).probability
+        return found
+
+    return probability
 
 
 def _row(
@@ -139,7 +147,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the module."""
     parser.add_argument("--backgrounds", required=True, metavar="FOLDER|generated", help="frames without targets")
     parser.add_argument("--model", action="append", default=[], metavar="NAME|CARD|CHECKPOINT", help="again for more")
-    parser.add_argument("--seed", type=positive_int, default=1, help="of what is planted (default: 1)")
+    parser.add_argument("--seed", type=seed, default=1, help="of what is planted (default: 1)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
 
 

@@ -184,9 +184,19 @@ def load_card(model: str | Path, *, precision: str = "fp32", task: str | None = 
             f"{onnx}: the hash is {actual[:12]}…, its card says {card.sha256[:12]}…",
             hint="the file is corrupt or of another version: install it again together with its card",
         )
-    if task is not None and card.task != task:
-        raise ModelError(f"model {card.name} is made to {card.task}, not to {task}")
+    require_task(card, task)
     return card, onnx
+
+
+def require_task(card: ModelCard, task: str | None) -> None:
+    """Refuse a model that is made for another task than ``detect`` or ``unmix``; None: any will do.
+
+    Raises:
+        ModelError: if it is.
+    """
+    if task is not None and card.task != task:
+        hint = "lsnet and its sizes detect, dscsnet and its sizes unmix"
+        raise ModelError(f"model {card.name} is made to {card.task}, not to {task}", hint=hint)
 
 
 def _card_path(model: str | Path, precision: str) -> Path:

@@ -21,7 +21,7 @@ from glint.benchmarks.detection_peers import (
     tune,
 )
 from glint.datasets import LabelledImage, labelled_images
-from glint.errors import InputError, OutputError
+from glint.errors import InputError, ModelError, OutputError
 from glint.images import write_image
 from glint.metrics.detection import count_image, score_detection
 
@@ -140,11 +140,17 @@ def test_empty_frames_add_their_columns(root, tmp_path):
 def test_bad_arguments_are_refused(root, tmp_path):
     with pytest.raises(InputError, match="'median'"):
         detection_peers(root, tmp_path / "t", methods=["median"], models=[])
-    with pytest.raises(InputError, match="made to unmix"):
-        detection_peers(root, tmp_path / "t", methods=[], models=["dscsnet-s-csist"])
     (root / "val.txt").write_text("4\n0\n")
     with pytest.raises(InputError, match="share 1 images: 0"):
         detection_peers(root, tmp_path / "t", methods=["top-hat"], models=[])
+
+
+def test_a_model_that_will_not_do_is_told_before_anything_is_measured(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "tune", lambda *arguments: pytest.fail("tuned"))
+    for model, message in (("dscsnet-s-csist", "made to unmix, not to detect"), ("lsnet-xl", "lsnet-xl")):
+        with pytest.raises(ModelError, match=message):
+            detection_peers(root, tmp_path / "t", methods=["top-hat"], models=[model])
+    assert not (tmp_path / "t").exists()
 
 
 def test_the_module_runs_as_a_command(root, tmp_path, capsys):

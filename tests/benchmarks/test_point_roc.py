@@ -5,7 +5,7 @@ import pytest
 
 from glint.benchmarks.background_scores import SCRS
 from glint.benchmarks.point_roc import compare, markdown, point_roc
-from glint.errors import SourceError
+from glint.errors import ModelError, SourceError
 from glint.images import write_image
 
 
@@ -78,3 +78,14 @@ def test_the_table_tells_the_rate_that_was_reached():
     (row,) = roc(rates=(10.0,))
     assert row["per_frame"] == 3.0
     assert "| x | 10 | 3.00 |" in markdown({"x": [row]})
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("lsnet-xl", "lsnet-xl"), ("dscsnet-s-sensor", "made to unmix, not to detect")],
+)
+def test_a_model_that_will_not_do_is_told_before_anything_is_measured(tmp_path, monkeypatch, model, message):
+    monkeypatch.setattr("glint.benchmarks.point_roc._row", lambda *arguments: pytest.fail("measured"))
+    with pytest.raises(ModelError, match=message) as error:
+        compare(["lsnet-s", model], str(tmp_path))
+    assert error.value.hint
