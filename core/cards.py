@@ -14,6 +14,7 @@ from typing import Any
 
 from glint.config import from_dict, to_dict
 from glint.errors import InputError, ModelError
+from glint.extent import Extent
 from glint.files import read_json, sha256, write_json
 from glint.normalise import Normaliser
 
@@ -41,10 +42,12 @@ class DetectorSpec:
     Attributes:
         multiple: height and width of the input are padded to a multiple of this.
         threshold: target probability above which a pixel belongs to a blob.
+        extent: where targets end (:mod:`glint.extent`); None: where the probability does.
     """
 
     multiple: int = 16
     threshold: float = 0.5
+    extent: Extent | None = None
 
 
 @dataclass(frozen=True)

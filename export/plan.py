@@ -17,7 +17,7 @@ from glint.normalise import Normaliser
 from glint.scenes import SceneConfig, simulate_scene
 from glint.training.augmentation import NORMALISER
 from glint.training.checkpoint import CheckpointInfo
-from glint.training.lsnet import MULTIPLE
+from glint.training.lsnet import MULTIPLE, LSNet
 from glint.training.networks import task_of
 from glint.training.unmixing import RADIANCE_PRIOR, RADIANCE_UNIT, SIGMA_SD, THRESHOLD_DN, THRESHOLD_SHARE, UnmixingTask
 
@@ -87,7 +87,9 @@ def _detector(model: nn.Module, size: tuple[int, int] | None, threshold: float |
     trials = [_frame(*(size or default), seed) for seed, default in enumerate(_SIZES)]
     return Plan(
         *_tensors(model, "frame", trials[0], dynamic), dynamic, trials, 0, NORMALISER,
-        detector=DetectorSpec(MULTIPLE, 0.5 if threshold is None else threshold),
+        detector=DetectorSpec(
+            MULTIPLE, 0.5 if threshold is None else threshold, model.EXTENT if isinstance(model, LSNet) else None
+        ),
     )  # fmt: skip
 
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard, load_card
 from glint.compiled import compiled
 from glint.crop import crop_windows
+from glint.extent import confine
+from glint.normalise import Normalised
 from glint.runtime.engine import Engine, open_engine
 from glint.runtime.tiling import Maps, in_tiles
 from glint.types import Blobs, Frame
@@ -25,7 +27,7 @@ class Detection:
 
     Attributes:
         blobs: connected spots, with their label map.
-        probability: of a target, ``float32 [H, W]``.
+        probability: of a target, ``float32 [H, W]``; 0 where the threshold excludes one.
         level: the frame, ``float32 [H, W]``, in the units of the network.
         background: the same of what is behind the targets; None: 0.
         scale: DN per unit.
@@ -101,6 +103,7 @@ class Detector:
         normalised = self.card.normaliser.apply(frame.data)
         probability, background = self._maps(normalised.value, "probability", "background")
         scale = normalised.scale[0, 0]
+        probability = self._confined(probability, normalised, background, self.spec.threshold)
 
         def residual_at(pixels: Any) -> NDArray[np.float32]:
             return (normalised.value[pixels] - background[pixels]) * scale
@@ -112,7 +115,16 @@ class Detector:
         """Target probability, background and targets of one frame, the last two in DN: ``float32 [H, W]``."""
         normalised = self.card.normaliser.apply(frame.data)
         probability, background, target = self._maps(normalised.value, "probability", "background", "target")
+        probability = self._confined(probability, normalised, background, 0.0)
         return probability, background * normalised.scale + normalised.offset, target * normalised.scale
+
+    def _confined(
+        self, probability: NDArray[np.float32], frame: Normalised, background: NDArray[np.float32], least: float
+    ) -> NDArray[np.float32]:
+        extent = self.spec.extent
+        if extent is None:
+            return probability
+        return confine(probability, frame.value, background, frame.scale.item(), extent, least=least)
 
     def _maps(self, value: NDArray[np.float32], *names: str) -> Maps:
         """Outputs of the network for a normalised frame ``[H, W]``."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from glint.config import to_dict
 from glint.datasets import image_files, labelled_images
+from glint.extent import confine
 from glint.images import read_image
 from glint.leaks import refuse_shared_names
 from glint.metrics.detection import bootstrap_detection, count_image, score_detection
@@ -129,7 +130,11 @@ def predict(model: nn.Module, image: NDArray[Any], device: torch.device) -> tupl
     padded = np.pad(normalised.value, pad, mode="edge")
     with torch.no_grad():
         outputs = model(torch.from_numpy(padded)[None, None].to(device))
-    probability, background, target = (o[0, 0, :height, :width].float().cpu().numpy() for o in outputs)
+    probability, background, target = (
+        np.ascontiguousarray(o[0, 0, :height, :width].float().cpu().numpy()) for o in outputs
+    )
+    if isinstance(model, LSNet):
+        probability = confine(probability, normalised.value, background, normalised.scale.item(), model.EXTENT)
     return probability, background * normalised.scale + normalised.offset, target * normalised.scale
 
 

@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glint.errors import InputError
+from glint.extent import Extent
 from glint.training.prox import soft_threshold, softplus
 
 MULTIPLE = 16  # H and W must be divisible by this
@@ -42,9 +43,7 @@ _FLOOR = 0.02  # standard deviations of the frame, least deviation of a point's 
 _NEAR = 5  # pixels to all sides that continue the background under a target
 _NEARNESS = 3.0  # pixels, standard deviation of their weights
 _OWN_WEIGHT = 0.01  # of the network's own background beside those pixels, which weigh 1 where all are free of targets
-_LEVEL = 0.3  # of a target's peak, where people who draw masks stop in the median
-_SHARPNESS = 10.0  # of the mask's edge: its logit per peak
-_LEAST_PEAK = 0.05  # standard deviations of the frame
+_TEMPERATURE = 8.0  # of the probability that is told: spots have logits of up to 100, and float32 ends at 17
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def enlarge(value: Tensor) -> Tensor:
 
 
 def reach(value: Tensor) -> Tensor:
-    """Whether a target reaches a pixel: the largest of the probabilities (or logits) around it, ``[N, 1, H, W]``."""
+    """The largest of the values around each pixel, from where a target could reach it: ``[N, 1, H, W]``."""
     return F.max_pool2d(value, 2 * _REACH + 1, stride=1, padding=_REACH)
 
 
@@ -169,25 +168,6 @@ class BehindTargets(nn.Module):
             light, share = means.float().chunk(2)
             around = (light + _OWN_WEIGHT * background) / (share + _OWN_WEIGHT)
             return background + reached * (around - background)
-
-
-def extent(light: Tensor, probability: Tensor) -> Tensor:
-    """Where targets end: where they fall to a fixed share of their peak.
-
-    People who draw masks on real frames stop there; no stack of convolutions divides by a peak that is some
-    pixels away. A share that the network itself chose for every pixel did worse on frames it had not seen.
-
-    Args:
-        light: D - B ``[N, 1, H, W]``.
-        probability: of a target; the brightest peak 8 to 11 pixels to all sides counts, so that one below 0.3 of it
-            has no mask.
-
-    Returns:
-        The mask's logit where a target is near ``[N, 1, H, W]``.
-    """
-    peaks = enlarge(enlarge(F.max_pool2d(F.max_pool2d(light * probability, 4), 5, stride=1, padding=2)))
-    with torch.autocast(light.device.type, enabled=False):
-        return _SHARPNESS * (light.float() / peaks.float().clamp_min(_LEAST_PEAK) - _LEVEL)
 
 
 class Contrast(nn.Module):
@@ -401,10 +381,10 @@ class SparseProx(nn.Module):
         nn.init.constant_(self.mask.bias, -4.0)  # type: ignore[arg-type]  # targets are rare
 
     def forward(
-        self, residual: Tensor, frame: Tensor, context: Tensor, memory: Tensor | None
+        self, residual: Tensor, seen: Tensor, context: Tensor, memory: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """R ``[N, 1, H, W]``, D and contrast ``[N, 2, H, W]``, background features, memory -> T, mask logit, memory."""
-        inputs = torch.cat([F.pixel_unshuffle(residual, self.fold), F.pixel_unshuffle(frame, self.fold)], dim=1)
+        inputs = torch.cat([F.pixel_unshuffle(residual, self.fold), F.pixel_unshuffle(seen, self.fold)], dim=1)
         level1 = self.encode(inputs)
         if self.recall is not None and memory is not None:
             level1 = level1 + self.recall(memory)
@@ -435,10 +415,13 @@ class LSNet(nn.Module):
 
     Input ``[N, 1, H, W]`` (normalised, H and W multiples of 16); output (probability, background,
     target), each of the same shape. :meth:`stages` gives what the stages learn, :meth:`forward` also
-    what follows from it without learning: the background under targets, and where they end.
+    what follows from it without learning: the background under targets. Where targets end is said by
+    :data:`EXTENT`, which needs the frame's light in DN and so is applied to the outputs
+    (:func:`glint.extent.confine`).
     """
 
     OUTPUTS = ("probability", "background", "target")
+    EXTENT = Extent()
 
     def __init__(self, config: LSNetConfig | None = None) -> None:
         super().__init__()
@@ -470,6 +453,4 @@ class LSNet(nn.Module):
         background, target, logit = self.stages(frame)[-1]
         reached, probability = reach(logit), torch.sigmoid(logit)
         background = self.behind(frame, background, torch.sigmoid(reached))
-        light = frame - background
-        mask = torch.sigmoid(torch.minimum(reached, extent(light, probability)))
-        return mask, background, target + probability * (light - target)
+        return torch.sigmoid(logit / _TEMPERATURE), background, target + probability * (frame - background - target)

@@ -20,7 +20,6 @@ from glint.training.lsnet import (
     SelectiveScan2d,
     SingularValueThreshold,
     enlarge,
-    extent,
     scan_lines,
 )
 
@@ -226,59 +225,29 @@ def spots(shape, *targets):
     return sum(a * Psf(s).render(np.array([x]), np.array([y]), np.array([1.0]), shape) for x, y, a, s in targets)
 
 
-def ends(light, probability):
-    return extent(*maps(light, probability))[0, 0].numpy()
-
-
-@pytest.mark.parametrize("brightness", [0.4, 3.0, 50.0])
-def test_a_target_ends_at_the_same_share_of_its_peak_however_bright_it_is(brightness):
-    light = spots((48, 64), (30.3, 20.8, 1.0, 0.9)) * brightness
-    probability = (light > 0.5 * light.max()).astype(np.float64)
-    assert np.array_equal(ends(light, probability) > 0, light > 0.3 * light.max())
-
-
-def test_each_target_is_held_against_its_own_peak_and_only_targets_are_peaks():
-    light = spots((64, 64), (16, 16, 40.0, 0.8), (44, 40, 2.0, 1.1), (44, 46, 30.0, 0.8))
-    probability = np.zeros((64, 64))
-    probability[16, 16] = probability[40, 44] = 1.0
-    mask = ends(light, probability) > 0
-    for window in (np.s_[8:24, 8:24], np.s_[37:43, 40:48]):
-        assert np.array_equal(mask[window], light[window] > 0.3 * light[window].max())
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10_000))
-def test_the_extent_is_as_its_formula_says(seed):
-    rng = np.random.default_rng(seed)
-    light, probability = rng.normal(size=(32, 48)), rng.random((32, 48))
-    lit = light * probability
-    cells = lit.reshape(8, 4, 12, 4).max((1, 3))
-    peak = np.kron(maximum_filter(cells, 5, mode="constant", cval=-np.inf), np.ones((4, 4))).clip(0.05)
-    expected = 10 * (light / peak - 0.3)
-    assert np.allclose(ends(light, probability), expected, rtol=1e-4, atol=1e-3)
-
-
-def test_a_mask_lies_within_reach_of_what_the_stages_found():
+def test_what_is_told_follows_from_the_last_stage():
     torch.manual_seed(3)
     model, frame = LSNet(TINY), torch.randn(1, 1, 32, 48)
     for prox in model.sparse:
         torch.nn.init.constant_(prox.mask.bias, 0.0)
-    probability, background, _ = model(frame)
-    reached = lsnet.reach(torch.sigmoid(model.stages(frame)[-1].logit))
-    assert (probability <= reached + 1e-6).all()
-    assert (probability < reached - 1e-3).any()
-    assert torch.equal(background, model.behind(frame, model.stages(frame)[-1].background, reached))
+    stage = model.stages(frame)[-1]
+    probability, background, target = model(frame)
+    here = torch.sigmoid(stage.logit)
+    assert torch.equal(background, model.behind(frame, stage.background, lsnet.reach(here)))
+    assert torch.allclose(target, (1 - here) * stage.target + here * (frame - background), atol=1e-5)
+    assert torch.equal(probability > 0.5, here > 0.5)
+    assert torch.allclose(torch.logit(probability.double()), stage.logit.double() / 8, atol=1e-4)
 
 
-def test_the_mask_is_what_is_within_reach_and_extent():
-    torch.manual_seed(3)
-    model, frame = LSNet(TINY), torch.randn(1, 1, 32, 48)
-    for prox in model.sparse:
-        torch.nn.init.constant_(prox.mask.bias, 0.0)
-    logit = model.stages(frame)[-1].logit
-    probability, background, _ = model(frame)
-    ends = extent(frame - background, torch.sigmoid(logit))
-    assert torch.allclose(probability, torch.sigmoid(torch.minimum(lsnet.reach(logit), ends)), atol=1e-6)
+def test_spots_that_the_stages_are_sure_of_keep_their_order():
+    logits = torch.tensor([-20.0, -1.0, 0.5, 8.0, 16.0, 30.0, 60.0])
+    model = LSNet(TINY).eval()
+    stage = lsnet.Stage(*(torch.zeros(1, 1, 1, 7),) * 2, logits.reshape(1, 1, 1, 7))
+    model.stages = lambda frame: [stage]
+    model.behind.forward = lambda frame, background, reached: background
+    for precision in (torch.float32, torch.float16):
+        told = model(torch.zeros(1, 1, 1, 7))[0].to(precision).flatten()
+        assert (told.diff() > 0).all()
 
 
 def test_the_stages_see_the_contrast_of_points():
