@@ -34,7 +34,7 @@ class Extent:
     """
 
     reach: int = 2
-    factor: float = 2.5
+    factor: float = 2.6
     exponent: float = 0.5
     lowest: float = 0.15
 
