@@ -53,11 +53,13 @@ class Augmentation:
     Attributes:
         crop: pixels per side.
         scale: smallest and largest magnification (drawn log-uniformly).
-        turned: share of the crops that are turned by any angle; all are mirrored and transposed at random.
+        turned: share of the crops that are turned by any angle, their corners mirrored from within the window; all are
+            mirrored and transposed at random.
         stretch: largest change of the logarithm of either axis' magnification.
         blurred: share of the crops that are blurred.
         blur: smallest and largest standard deviation of that, pixels.
-        bent: share of the crops whose brightness is raised to a power between its darkest and brightest pixel.
+        bent: share of the crops whose brightness is raised to a power between its darkest and brightest pixel; they are
+            normalised as if they were not, which adds to ``exposure``.
         power: largest logarithm of that power.
         on_target: share of the crops that are centred near a target.
         negatives: share drawn from the empty real backgrounds.

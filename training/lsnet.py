@@ -43,7 +43,7 @@ _FLOOR = 0.02  # standard deviations of the frame, least deviation of a point's 
 _NEAR = 5  # pixels to all sides that continue the background under a target
 _NEARNESS = 3.0  # pixels, standard deviation of their weights
 _OWN_WEIGHT = 0.01  # of the network's own background beside those pixels, which weigh 1 where all are free of targets
-_TEMPERATURE = 8.0  # of the probability that is told: spots have logits of up to 100, and float32 ends at 17
+_TOLD = 1 / 8  # of the logits: spots have logits of up to 100, and float32 ends at 17
 
 
 @dataclass(frozen=True)
@@ -453,4 +453,4 @@ class LSNet(nn.Module):
         background, target, logit = self.stages(frame)[-1]
         reached, probability = reach(logit), torch.sigmoid(logit)
         background = self.behind(frame, background, torch.sigmoid(reached))
-        return torch.sigmoid(logit / _TEMPERATURE), background, target + probability * (frame - background - target)
+        return torch.sigmoid(_TOLD * logit), background, target + probability * (frame - background - target)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from glint.errors import ModelError
+from glint.extent import Extent, confine
 from glint.normalise import Normaliser
 from glint.runtime.detector import Detection, Detector, find_blobs
 from glint.types import Frame
@@ -170,6 +172,32 @@ def test_the_frame_is_left_as_it_was(detector: Detector, render: Callable[..., n
     before = data.copy()
     detector(Frame(0, 0, data))
     assert np.array_equal(data, before)
+
+
+def test_masks_end_where_the_card_says_in_units_of_the_frame(fake_detector: Callable[..., Detector]) -> None:
+    def one_pixel(frame: np.ndarray) -> dict[str, np.ndarray]:
+        probability = np.where(frame == frame.max(), np.float32(0.9), np.float32(0.1))
+        return {"probability": probability, "background": np.full_like(frame, 2), "target": np.zeros_like(frame)}
+
+    detector = fake_detector(one_pixel, normaliser=Normaliser("fixed", 20.0))
+    data = np.full((32, 48), 40.0, dtype=np.float32)  # 2 units of 20 DN
+    data[10, 9:13] += (0, 30, 90, 20)
+    data[20, 30] += 80
+    frame = Frame(0, 0, data)
+    assert detector(frame).blobs.area.tolist() == [1]
+    detector.spec = replace(detector.spec, extent=Extent(factor=2.6))  # 2.6 sqrt(90) DN: 24.7
+    blobs = detector(frame).blobs
+    assert (blobs.area.tolist(), blobs.score.tolist()) == ([2], pytest.approx([0.9]))
+    assert blobs.x == pytest.approx([(10 * 30 + 11 * 90) / 120], abs=1e-3)
+    whole, background, _ = detector.decompose(frame)
+    assert np.array_equal(whole > 0.5, detector(frame).probability > 0.5)
+    told = np.where(data == data.max(), np.float32(0.9), np.float32(0.1))
+    expected = confine(told, data, background, 1.0, detector.spec.extent)
+    assert np.array_equal(whole, expected)
+
+
+def test_the_released_detector_has_its_rule() -> None:
+    assert Detector.open("lsnet-s").spec.extent == Extent()
 
 
 def test_an_unmixer_cannot_be_opened_as_a_detector() -> None:

@@ -6,6 +6,7 @@ import torch
 from scipy import ndimage
 
 from glint.images import write_image
+from glint.training import detection
 from glint.training.augmentation import Augmentation, Sample, crop_sample, veil
 from glint.training.detection import DetectionTask, predict
 from glint.training.loop import Recipe, Trainer
@@ -103,6 +104,29 @@ def test_a_crop_without_changes_is_the_frame():
 def test_every_change_of_a_crop_happens(option):
     image, crop = cropped(**option)
     assert np.abs(crop - image).max() > 1
+
+
+@pytest.mark.parametrize("option", [{"turned": 1.0}, {"stretch": 0.15}])
+def test_a_crop_is_changed_about_its_centre(option):
+    row, column = np.mgrid[:64, :64] - 31.5
+    light = 100 * np.exp(-(row**2 + column**2) / 50).astype(np.float32)
+    crop, *_ = crop_sample(Sample.of(light), Augmentation(crop=64, **PLAIN | option), np.random.default_rng(4))
+    centre = [np.average(axis, weights=crop**2) for axis in np.mgrid[:64, :64]]
+    assert centre == pytest.approx([31.5, 31.5], abs=0.05)
+
+
+def test_a_veil_is_another_frame_s_background_at_the_scale_of_this_one(folder, monkeypatch):
+    task = DetectionTask("lsnet-s", TINY, folder, Augmentation(crop=32, veiled=1.0, generated=0.0, negatives=0.0))
+    frame = np.random.default_rng(3).normal(50, 30, (40, 40)).astype(np.float32)
+    frame[20, 20] = 5000
+    mask = frame == 5000
+    other, veils = Sample.of(frame, mask), []
+    monkeypatch.setattr(task, "_any", lambda rng: other)
+    monkeypatch.setattr(detection, "veil", lambda f, b, of, ratio, rng: veils.append((of, ratio)) or (f, b))
+    task.batch(6, np.random.default_rng(5), torch.device("cpu"))
+    assert len(veils) == 6
+    assert max(of.max() for of, _ in veils) < 500  # without its target
+    assert {ratio for _, ratio in veils} <= {sample.scale / other.scale for sample in task.samples}
 
 
 def test_blur_smooths_and_bending_keeps_the_order():
