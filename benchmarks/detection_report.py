@@ -24,6 +24,7 @@ _TRUE, _PREDICTED, _PAPER = (90, 220, 120), (255, 80, 60), 18
 _CROP = 41  # pixels of the image that a magnified piece shows
 _ZOOM = 7
 _PIECES = 2
+_MOST_FA = 1e4  # of a million pixels
 _GAP = 6
 _SIDE = 2 * (_CROP * _ZOOM) + _GAP  # screen pixels of the whole image's longer side
 
@@ -145,7 +146,9 @@ def _scores(result: dict[str, Any]) -> str:
 
 def _curve(curve: Sequence[dict[str, Any]]) -> str:
     labels = [f"{point['threshold']:g}" for point in curve]
-    fa, pd = ([np.nan if p[name] is None else p[name] for p in curve] for name in ("fa", "pd"))
+    # Beyond a hundredth of all pixels there is nothing to choose from, and a logarithm has no place for 0.
+    fa = [p["fa"] if p["fa"] is not None and 0 < p["fa"] <= _MOST_FA else np.nan for p in curve]
+    pd = [np.nan if p["pd"] is None else p["pd"] for p in curve]
     levels = [p["threshold"] for p in curve]
     overlap = [
         Series(label, levels, [np.nan if p[name] is None else p[name] for p in curve])
@@ -156,7 +159,10 @@ def _curve(curve: Sequence[dict[str, Any]]) -> str:
         "Thresholds",
         figures(
             line_plot(
-                [Series("", fa, pd, labels)], Axis("Fa, 1e-6", log=min(fa) > 0), Axis("Pd, %"), caption="Pd against Fa"
+                [Series("", fa, pd, labels)],
+                Axis("Fa, 1e-6", log=True),
+                Axis("Pd, %"),
+                caption="Pd against Fa, where there are false pixels and up to a hundredth of all",
             ),
             line_plot(overlap, Axis("threshold", low=0.0, high=1.0), Axis("%"), caption="Scores by threshold"),
         ),

@@ -197,9 +197,12 @@ def _share(values: NDArray[np.float64], axis: Axis, ends: tuple[float, float]) -
 
 
 def _ticks(ends: tuple[float, float], log: bool) -> list[float]:
-    """Three to seven round numbers."""
+    """Three to ten round numbers."""
     low, high = ends
-    if log and high / low >= 100:
+    if log and 10 <= high / low < 1000:
+        first, last = math.floor(math.log10(low)), math.floor(math.log10(high))
+        return [t for e in range(first, last + 1) for m in (1, 2, 5) if low <= (t := m * 10.0**e) <= high]
+    if log and high / low >= 1000:
         first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
         step = max(1, -(-(last - first) // 6))
         return [10.0**e for e in range(first, last + 1, step)]

@@ -119,3 +119,15 @@ def test_masks_without_a_curve_have_no_section_of_it(tmp_path):
     figures, worst = result(curve=[])
     write_report(tmp_path, figures, worst)
     assert "Pd against Fa" not in (tmp_path / "report.html").read_text()
+
+
+def test_the_curve_shows_where_there_is_something_to_choose(tmp_path):
+    points = [(0.01, 98.0, 5e5), (0.3, 99.0, 87.0), (0.5, 97.9, 13.0), (0.7, 96.9, 11.0), (0.99, 22.0, 0.0)]
+    curve = [{"threshold": t, "iou": 50.0, "niou": 50.0, "pd": pd, "fa": fa} for t, pd, fa in points]
+    figures, worst = result(curve=curve)
+    write_report(tmp_path, figures, worst)
+    page = (tmp_path / "report.html").read_text()
+    plot = page[page.index('aria-label="Pd against Fa') :]
+    words = Page(plot[: plot.index("</svg>")]).texts
+    assert {"0.3", "0.5", "0.7"} <= set(words)
+    assert not {"0.01", "0.99", "200k", "500k"} & set(words)

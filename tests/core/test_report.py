@@ -155,3 +155,16 @@ def test_ticks_of_a_logarithmic_axis_are_few_and_inside(low, ratio):
     ticks = _ticks((low, low * ratio), True)
     assert 1 <= len(ticks) <= 11
     assert all(low * (1 - 1e-6) <= t <= low * ratio * (1 + 1e-6) for t in ticks)
+
+
+@pytest.mark.parametrize(
+    ("ends", "ticks"),
+    [
+        ((7.0, 560.0), [10, 20, 50, 100, 200, 500]),
+        ((0.3, 4.0), [0.5, 1, 2]),
+        ((2.0, 9.0), [2, 4, 6, 8]),
+        ((3.0, 2e5), [10, 100, 1e3, 1e4, 1e5]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_lie_where_its_data_do(ends, ticks):
+    assert _ticks(ends, True) == pytest.approx(ticks)
