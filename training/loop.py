@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +32,16 @@ from glint.training.distributed import Ranks
 from glint.training.dscsnet import DSCSNet
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = str(error).strip().splitlines()[0]
+        hint = "on a CPU it needs a C++ compiler (g++) and Python's headers; or leave --compile away"
+        raise InputError(f"the step cannot be compiled: {reason}", hint=hint) from error
 
 
 @dataclass(frozen=True)
@@ -167,9 +179,9 @@ class Trainer:
             group["lr"] = recipe.lr * warm * (0.005 + 0.995 * (0.5 + 0.5 * math.cos(math.pi * progress)))
         self.model.train()
         batch = self.task.batch(recipe.batch // self.ranks.count, self.rng, self.device)
-        with torch.autocast(self.device.type, AMP[recipe.amp], enabled=recipe.amp != "off"):
+        with _compiling(), torch.autocast(self.device.type, AMP[recipe.amp], enabled=recipe.amp != "off"):
             # As a tensor: a compiled step would be compiled again for every number.
-            loss = self._loss(batch, torch.tensor(progress, device=self.device))
+            loss = self.loss(self.model, batch, torch.tensor(progress, device=self.device))
         # One loss and one clock for all processes: they stop, fail and set their learning rates as one.
         spent = time.monotonic() - started
         agreed = self.ranks.mean(torch.tensor([loss.item(), spent], dtype=torch.float64, device=self.device))
@@ -180,7 +192,8 @@ class Trainer:
                 hint="lower the learning rate (--lr) or resume from the last checkpoint",
             )
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        with _compiling():  # the gradients are compiled when they are first wanted
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.ranks.mean_gradients(self.parameters.values())
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.parameters.values(), recipe.clip)
@@ -188,14 +201,6 @@ class Trainer:
         self.scaler.update()
         self._average_weights()
         return float(value)
-
-    def _loss(self, batch: dict[str, Tensor], progress: Tensor) -> Tensor:
-        try:
-            return self.loss(self.model, batch, progress)
-        except TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0]
-            hint = "on a CPU it needs a C++ compiler (g++) and Python's headers; or leave --compile away"
-            raise InputError(f"the step cannot be compiled: {reason}", hint=hint) from error
 
     def _average_weights(self) -> None:
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))  # a young average forgets faster

@@ -139,13 +139,18 @@ def test_a_compiled_step_is_the_same_step_and_compiled_once(tmp_path):
     assert compiled.model.weight.item() != pytest.approx(Line().build().weight.item(), abs=0.1)
 
 
-def test_a_step_that_cannot_be_compiled_is_explained(tmp_path):
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_step_that_cannot_be_compiled_is_explained(tmp_path, backward):
     trainer = Trainer(Line(), RECIPE, tmp_path)
 
     def refuse(*_):
         raise torch._dynamo.exc.TorchDynamoException("InvalidCxxCompiler: no working compiler\nin [g++]")
 
-    trainer.loss = refuse
+    def loss(model, *_):
+        model.weight.register_hook(refuse)
+        return model.weight.sum()
+
+    trainer.loss = loss if backward else refuse
     with pytest.raises(InputError, match=r"cannot be compiled: InvalidCxxCompiler: no working compiler$") as caught:
         trainer.fit()
     assert "--compile" in caught.value.hint
