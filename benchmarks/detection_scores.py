@@ -81,7 +81,7 @@ def detector_prediction(detector: Detector) -> Predict:
     """Predictions of a model."""
 
     def predict(sample: LabelledImage) -> Prediction:
-        return Prediction(*detector.decompose(Frame(0, 0, sample.image)))
+        return Prediction(*detector.decompose(Frame(0, 0, sample.image, full_scale=sample.full_scale)))
 
     return predict
 
@@ -164,7 +164,8 @@ def in_protocol(sample: LabelledImage, protocol: str) -> LabelledImage:
     side = int(protocol)
     mask = Image.fromarray(sample.mask.astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
     image = resized(sample.image.astype(np.float32), (side, side)).astype(np.float32)
-    return replace(sample, image=image, mask=np.asarray(mask) > 0)
+    full_scale = 255.0 if sample.image.dtype == np.uint8 else sample.full_scale
+    return replace(sample, image=image, mask=np.asarray(mask) > 0, full_scale=full_scale)
 
 
 def resized(values: Map, shape: tuple[int, ...]) -> Map:

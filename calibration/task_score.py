@@ -142,7 +142,7 @@ def count_detector(
     """What each labelled image adds to a detector's scores, at the image's own size."""
     counts = []
     for i, sample in enumerate(samples):
-        mask = detector(Frame(i, 0, sample.image)).probability > detector.spec.threshold
+        mask = detector(Frame(i, 0, sample.image, full_scale=sample.full_scale)).probability > detector.spec.threshold
         counts.append(count_image(mask, sample.mask, matching=matching))
         if progress is not None:
             progress(i + 1)

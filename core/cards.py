@@ -41,13 +41,20 @@ class DetectorSpec:
 
     Attributes:
         multiple: height and width of the input are padded to a multiple of this.
-        threshold: target probability above which a pixel belongs to a blob.
+        threshold: target probability above which a pixel belongs to a blob, between 0 and 1. LSNet's is the sigmoid of
+            an eighth of its logit: an order of spots, of which 0.5 is the middle, not a share of hits.
         extent: where targets end (:mod:`glint.extent`); None: where the probability does.
     """
 
     multiple: int = 16
     threshold: float = 0.5
     extent: Extent | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise InputError(f"threshold of a target's probability: expected between 0 and 1, got {self.threshold}")
+        if self.multiple < 1:
+            raise InputError(f"DetectorSpec.multiple: expected at least 1, got {self.multiple}")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,10 @@ def from_dict(cls: type[T], data: Any, *, where: str) -> T:
             values[name] = _coerce(hints[name], data[name], f"{where}: {name}")
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise InputError(f"{where}: missing key {name!r}")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except InputError as error:  # what the class itself refuses
+        raise InputError(f"{where}: {error}", hint=error.hint) from error
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:

@@ -27,11 +27,19 @@ MASK_ENDING = "_pixels0"  # what SIRST's own masks have behind the image's name
 
 @dataclass(frozen=True, eq=False)
 class LabelledImage:
-    """One image with its truth: ``image`` as stored ``[H, W]``, ``mask`` ``bool [H, W]``."""
+    """One image with its truth.
+
+    Attributes:
+        name: of the image.
+        image: as stored ``[H, W]``.
+        mask: of the targets ``bool [H, W]``.
+        full_scale: the value at which the sensor saturates, or None if unknown.
+    """
 
     name: str
     image: NDArray[Any]
     mask: NDArray[np.bool_]
+    full_scale: float | None = None
 
 
 def image_files(folder: Path) -> list[Path]:

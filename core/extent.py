@@ -6,105 +6,113 @@ draw masks on real frames stop, and that depends on how bright the target is.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glint.compiled import compiled
+from glint.connected import number_connected, pixels_above
 from glint.errors import InputError
 
 Map = NDArray[np.float32]
-_CELL = 4  # px, side of the cells that peaks are sought in
-_CELLS = 2  # to all sides, so that a peak counts 8 to 11 px around it
+_FARTHEST = 16  # px
+_MARKED = 0.5  # probability above which a pixel is rather a target than not
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Light at which a target ends: ``factor * peak ** exponent``, light and peak in DN above the background.
+    """Light at which a target ends, in terms of its peak, both above the background.
 
-    With an exponent of 1 that is a fixed share of the peak, with 0 a fixed light. Below 1 it is more than the peak of
-    faint spots, which have no mask: at 1/2, those of less than ``factor ** 2`` DN. Frames of more than 8 bits have
-    brighter peaks than those that this was fitted to; there the lowest share holds.
+    In frames of 8 bits that is ``factor * peak ** exponent`` DN: with an exponent of 1 a share of the peak, with 0 the
+    same light for all. Below 1 it is more than the peak of faint spots, which have no mask: at 1/2, those of less than
+    ``factor ** 2`` DN. DN of other frames may be of any size; there it is a share of the peak.
 
     Attributes:
         reach: pixels from what the network marks to which a target can reach.
-        factor, exponent: as above.
-        lowest: least share of the peak at which a target ends.
+        factor, exponent: as above, in frames of 8 bits.
+        share: of the peak, in others.
     """
 
     reach: int = 2
     factor: float = 2.6
     exponent: float = 0.5
-    lowest: float = 0.15
+    share: float = 0.3
 
     def __post_init__(self) -> None:
-        if not (self.reach >= 0 and self.factor > 0 and 0 <= self.exponent <= 1 and 0 <= self.lowest < 1):
+        law = 0 < self.factor < math.inf and 0 <= self.exponent <= 1 and 0 < self.share < 1
+        if not (0 <= self.reach <= _FARTHEST and law):
             raise InputError(
-                f"Extent: expected reach >= 0, factor > 0, exponent in [0, 1] and lowest in [0, 1), got {self}"
+                f"Extent: expected a reach of 0 to {_FARTHEST}, a factor above 0, an exponent from 0 to 1 "
+                f"and a share between 0 and 1, got {self}"
             )
 
 
-def confine(probability: Map, level: Map, background: Map, scale: float, extent: Extent, *, least: float = 0.0) -> Map:
+def confine(
+    probability: Map, level: Map, background: Map, scale: float, extent: Extent, *, eight_bit: bool, least: float = 0.0
+) -> Map:
     """Extend the probability of a target to what its light reaches, and end it there.
 
-    A pixel's peak is the brightest one near it (8 to 11 pixels to all sides) that is rather a target than not; so a
-    target fainter than where a brighter one beside it ends is not told apart from that one's light.
+    A spot is a connected group of pixels that are rather a target than not; its peak is the brightest of them. What is
+    within reach of it has the highest probability there if it has the light that belongs to the peak (the
+    highest one, within reach of several spots), else 0. Any other pixel is its own peak.
 
     Args:
         probability: of a target ``float32 [H, W]``.
         level, background: of the frame ``float32 [H, W]``, in units of ``scale`` DN.
         scale: DN.
         extent: where targets end.
-        least: probabilities up to this, at most 0.5, may become 0.
+        eight_bit: whether the frame is one of 8 bits.
+        least: probabilities up to this may become 0.
 
     Returns:
-        ``float32 [H, W]``: the highest probability within reach where there is enough light, else 0.
+        ``float32 [H, W]``.
     """
-    law = extent.factor, extent.exponent, extent.lowest
-    return _confined(probability, level, background, float(scale), min(least, 0.5), extent.reach, *law)
-
-
-@compiled
-def _confined(
-    probability: Map, level: Map, background: Map, scale: float, least: float,
-    reach: int, factor: float, exponent: float, lowest: float,
-) -> Map:  # fmt: skip
-    height, width = probability.shape
-    peaks = np.zeros((-(-height // _CELL), -(-width // _CELL)), dtype=np.float32)
-    confined = np.zeros((height, width), dtype=np.float32)
-    touched = np.zeros(height, dtype=np.bool_)
-    for row in range(height):
-        for column in range(width):
-            value = probability[row, column]
-            if value > least:
-                _spread(confined, touched, row, column, reach, value)
-                if value > 0.5:
-                    light = (level[row, column] - background[row, column]) * scale
-                    _raise(peaks, row // _CELL, column // _CELL, light)
-    for row in range(height):
-        if touched[row]:
-            for column in range(width):
-                if confined[row, column] > 0:
-                    peak = peaks[row // _CELL, column // _CELL]
-                    edge = max(factor * peak**exponent, lowest * peak) if peak > 0 else 0.0
-                    if not (level[row, column] - background[row, column]) * scale > edge:
-                        confined[row, column] = 0
+    law = (extent.factor, extent.exponent) if eight_bit else (extent.share, 1.0)
+    # NumPy's zeros cost nothing where nobody writes, and targets are few pixels in a large frame.
+    confined, near, peak = (np.zeros(probability.shape, dtype=np.float32) for _ in range(3))
+    spots = np.zeros(probability.shape, dtype=np.int32)
+    light = level, background, float(scale)
+    _confine(confined, near, peak, spots, probability, *light, float(least), extent.reach, *law)
     return confined
 
 
 @compiled
-def _spread(confined: Map, touched: NDArray[np.bool_], row: int, column: int, reach: int, value: float) -> None:
-    height, width = confined.shape
-    for i in range(max(0, row - reach), min(height, row + reach + 1)):
-        touched[i] = True
-        for j in range(max(0, column - reach), min(width, column + reach + 1)):
-            confined[i, j] = max(confined[i, j], value)
+def _confine(
+    confined: Map, near: Map, peak: Map, spots: NDArray[np.int32], probability: Map, level: Map, background: Map,
+    scale: float, least: float, reach: int, factor: float, exponent: float,
+) -> None:  # fmt: skip
+    height, width = probability.shape
+    faintest = _faintest(factor, exponent)
+    if least < _MARKED:
+        for row in range(height):
+            for column in range(width):
+                light = (level[row, column] - background[row, column]) * scale
+                if probability[row, column] > least and light > faintest:
+                    confined[row, column] = probability[row, column]
+    rows, columns = pixels_above(probability, _MARKED)
+    peaks = np.zeros(number_connected(rows, columns, spots) + 1, dtype=np.float32)
+    for k in range(len(rows)):
+        row, column = rows[k], columns[k]
+        light = (level[row, column] - background[row, column]) * scale
+        peaks[spots[row, column]] = max(peaks[spots[row, column]], light)
+    for k in range(len(rows)):  # the highest probability and peak within reach
+        value, own = probability[rows[k], columns[k]], peaks[spots[rows[k], columns[k]]]
+        for i in range(max(0, rows[k] - reach), min(height, rows[k] + reach + 1)):
+            for j in range(max(0, columns[k] - reach), min(width, columns[k] + reach + 1)):
+                near[i, j], peak[i, j] = max(near[i, j], value), max(peak[i, j], own)
+    for k in range(len(rows)):
+        for i in range(max(0, rows[k] - reach), min(height, rows[k] + reach + 1)):
+            for j in range(max(0, columns[k] - reach), min(width, columns[k] + reach + 1)):
+                light = (level[i, j] - background[i, j]) * scale
+                edge = factor * peak[i, j] ** exponent if peak[i, j] > faintest else np.inf
+                confined[i, j] = near[i, j] if light > edge else 0
 
 
 @compiled
-def _raise(peaks: Map, row: int, column: int, light: float) -> None:
-    height, width = peaks.shape
-    for i in range(max(0, row - _CELLS), min(height, row + _CELLS + 1)):
-        for j in range(max(0, column - _CELLS), min(width, column + _CELLS + 1)):
-            peaks[i, j] = max(peaks[i, j], light)
+def _faintest(factor: float, exponent: float) -> float:
+    """Peak of the faintest target that ends below its peak."""
+    if exponent < 1:
+        return factor ** (1 / (1 - exponent))
+    return 0.0 if factor < 1 else np.inf

@@ -101,6 +101,11 @@ class Frame:
         """(H, W)."""
         return int(self.data.shape[0]), int(self.data.shape[1])
 
+    @property
+    def eight_bit(self) -> bool:
+        """Whether its DN are those of images of 8 bits, which were made to be looked at."""
+        return self.data.dtype == np.uint8 or self.full_scale == 255
+
 
 @dataclass(frozen=True)
 class Gap:

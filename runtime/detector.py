@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard, load_card
-from glint.compiled import compiled
+from glint.connected import number_connected, pixels_above
 from glint.crop import crop_windows
 from glint.extent import confine
 from glint.normalise import Normalised
 from glint.runtime.engine import Engine, open_engine
 from glint.runtime.tiling import Maps, in_tiles
 from glint.types import Blobs, Frame
+
+Map = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,7 @@ class Detection:
 
     Attributes:
         blobs: connected spots, with their label map.
-        probability: of a target, ``float32 [H, W]``; 0 where the threshold excludes one.
+        probability: of a target, ``float32 [H, W]``; where that is not above the threshold, it may be 0.
         level: the frame, ``float32 [H, W]``, in the units of the network.
         background: the same of what is behind the targets; None: 0.
         scale: DN per unit.
@@ -103,7 +105,7 @@ class Detector:
         normalised = self.card.normaliser.apply(frame.data)
         probability, background = self._maps(normalised.value, "probability", "background")
         scale = normalised.scale[0, 0]
-        probability = self._confined(probability, normalised, background, self.spec.threshold)
+        probability = self._confined(probability, frame, normalised, background, self.spec.threshold)
 
         def residual_at(pixels: Any) -> NDArray[np.float32]:
             return (normalised.value[pixels] - background[pixels]) * scale
@@ -115,16 +117,15 @@ class Detector:
         """Target probability, background and targets of one frame, the last two in DN: ``float32 [H, W]``."""
         normalised = self.card.normaliser.apply(frame.data)
         probability, background, target = self._maps(normalised.value, "probability", "background", "target")
-        probability = self._confined(probability, normalised, background, 0.0)
+        probability = self._confined(probability, frame, normalised, background, 0.0)
         return probability, background * normalised.scale + normalised.offset, target * normalised.scale
 
-    def _confined(
-        self, probability: NDArray[np.float32], frame: Normalised, background: NDArray[np.float32], least: float
-    ) -> NDArray[np.float32]:
+    def _confined(self, probability: Map, frame: Frame, normalised: Normalised, background: Map, least: float) -> Map:
         extent = self.spec.extent
         if extent is None:
             return probability
-        return confine(probability, frame.value, background, frame.scale.item(), extent, least=least)
+        scale = normalised.scale.item()
+        return confine(probability, normalised.value, background, scale, extent, eight_bit=frame.eight_bit, least=least)
 
     def _maps(self, value: NDArray[np.float32], *names: str) -> Maps:
         """Outputs of the network for a normalised frame ``[H, W]``."""
@@ -139,7 +140,7 @@ class Detector:
             return tuple(outputs[name][0, 0] for name in names)
 
         maps = infer(value) if value.shape == tuple(size) else in_tiles(value, (size[0], size[1]), infer)
-        return tuple(m[:height, :width] for m in maps)
+        return tuple(np.ascontiguousarray(m[:height, :width]) for m in maps)
 
     def _size(self, axis: int, length: int) -> int:
         """How many pixels the network is given at once along an axis of so many."""
@@ -164,8 +165,8 @@ def find_blobs(
         threshold: a pixel belongs to a spot if its probability exceeds this.
     """
     labels = np.zeros(probability.shape, dtype=np.int32)
-    rows, columns = _above(probability, threshold)
-    number = _label(rows, columns, labels)
+    rows, columns = pixels_above(probability, threshold)
+    number = number_connected(rows, columns, labels)
     which = labels[rows, columns] - 1
     # A small floor keeps the centre defined where the residual is nowhere positive.
     weight = np.maximum(residual_at((rows, columns)).astype(np.float64), 0) + 1e-3
@@ -179,54 +180,3 @@ def find_blobs(
         score=np.minimum(score, 1.0),
         label_map=labels,
     )
-
-
-@compiled
-def _above(probability: NDArray[np.float32], threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the pixels above a threshold, line by line."""
-    height, width = probability.shape
-    level = np.float32(threshold)
-    counts = np.zeros(height, dtype=np.int64)
-    for row in range(height):
-        for column in range(width):
-            counts[row] += probability[row, column] > level
-    rows, columns = np.empty(counts.sum(), dtype=np.int64), np.empty(counts.sum(), dtype=np.int64)
-    k = 0
-    for row in range(height):
-        if counts[row] > 0:
-            for column in range(width):
-                if probability[row, column] > level:
-                    rows[k], columns[k] = row, column
-                    k += 1
-    return rows, columns
-
-
-@compiled
-def _label(rows: NDArray[np.int64], columns: NDArray[np.int64], labels: NDArray[np.int32]) -> int:
-    """Number the 8-connected groups of pixels, given line by line, from 1 in ``labels``; returns how many there are.
-
-    Only these pixels and their neighbours are looked at: targets are few pixels in a large frame.
-    """
-    width = labels.shape[1]
-    same = np.arange(len(rows) + 1)  # a lower provisional number of the same group
-    for k in range(len(rows)):
-        row, column = rows[k], columns[k]
-        root = k + 1
-        for i, j in ((row, column - 1), (row - 1, column - 1), (row - 1, column), (row - 1, column + 1)):
-            if i >= 0 and 0 <= j < width and labels[i, j] > 0:
-                other = labels[i, j]
-                while same[other] != other:
-                    other = same[other]
-                root, high = min(root, other), max(root, other)
-                same[high] = root
-        labels[row, column] = k + 1
-    number = 0
-    for k in range(1, len(same)):
-        if same[k] == k:
-            number += 1
-            same[k] = -number
-        else:  # lower numbers are final by now
-            same[k] = same[same[k]]
-    for k in range(len(rows)):
-        labels[rows[k], columns[k]] = -same[k + 1]
-    return number

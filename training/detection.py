@@ -134,7 +134,8 @@ def predict(model: nn.Module, image: NDArray[Any], device: torch.device) -> tupl
         np.ascontiguousarray(o[0, 0, :height, :width].float().cpu().numpy()) for o in outputs
     )
     if isinstance(model, LSNet):
-        probability = confine(probability, normalised.value, background, normalised.scale.item(), model.EXTENT)
+        scale, eight_bit = normalised.scale.item(), image.dtype == np.uint8
+        probability = confine(probability, normalised.value, background, scale, model.EXTENT, eight_bit=eight_bit)
     return probability, background * normalised.scale + normalised.offset, target * normalised.scale
 
 

@@ -112,6 +112,8 @@ def test_a_square_protocol_resizes_image_and_mask():
     inside = square.mask & ~np.roll(square.mask, 6, 0)
     assert square.image[inside].max() == 200
     assert in_protocol(original, "native") is original
+    assert square.full_scale is None
+    assert in_protocol(sample(dtype=np.uint8), "256").full_scale == 255  # where masks end depends on it
 
 
 def test_shrinking_averages_and_keeps_the_mean():

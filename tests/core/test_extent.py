@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from scipy.ndimage import maximum_filter
+from scipy import ndimage
 
 from glint.errors import InputError
 from glint.extent import Extent, confine
@@ -25,9 +25,9 @@ def sure(*centres):
     return probability
 
 
-def masks(light, probability, extent=RULE, **options):
-    frame = (light + 30).astype(np.float32)
-    return confine(probability, frame, np.full(SHAPE, 30, dtype=np.float32), 1.0, extent, **options)
+def masks(light, probability, extent=RULE, *, eight_bit=True, **options):
+    frame, background = (light + 30).astype(np.float32), np.full(SHAPE, 30, dtype=np.float32)
+    return confine(probability, frame, background, 1.0, extent, eight_bit=eight_bit, **options)
 
 
 @pytest.mark.parametrize("peak", [20.0, 60.0, 200.0])
@@ -55,11 +55,68 @@ def test_spots_below_the_square_of_the_factor_have_no_mask():
         assert (masks(light * peak / light.max(), sure((30, 20))) > 0.5).any() == some
 
 
-def test_brighter_peaks_than_of_eight_bits_end_at_the_lowest_share():
-    light = spots((30, 20, 1.0, 1.0))
-    light *= 9000 / light.max()
+def test_without_eight_bits_a_target_ends_at_a_share_of_its_peak_whatever_the_gain():
+    light = spots((30.2, 20.1, 1.0, 1.0))
+    light /= light.max()
+    one, many = (masks(gain * light, sure((30, 20)), eight_bit=False) > 0.5 for gain in (0.01, 9000.0))
+    assert np.array_equal(one, many)
+    assert np.array_equal(one[18:23, 28:33], (light > 0.3)[18:23, 28:33])
+
+
+@pytest.mark.parametrize("eight_bit", [True, False])
+@pytest.mark.parametrize("light", [-30.0, 0.0, 0.6])
+def test_a_dark_pixel_does_not_make_a_mask_of_the_noise_around_it(eight_bit, light):
+    noise = np.abs(np.random.default_rng(1).normal(size=SHAPE))
+    noise[20, 30] = light
+    mask = masks(noise, sure((30, 20)), eight_bit=eight_bit) > 0.5
+    assert mask.any() == (light > 0 and not eight_bit)
+
+
+@pytest.mark.parametrize("told", [0.3, 0.49, 0.51])
+def test_a_spot_is_as_large_by_itself_however_sure_it_is_and_not_at_all_where_there_is_too_little_light(told):
+    probability = np.full(SHAPE, 0.02, dtype=np.float32)
+    probability[20, 30] = told
+    areas = []
+    for peak in (6.0, 60.0):
+        light = np.zeros(SHAPE)
+        light[20, 30] = peak
+        areas.append((masks(light, probability) > 0.25).sum())
+    assert areas == [0, 1]
+
+
+def test_what_is_rather_no_target_reaches_nowhere():
+    light = np.full(SHAPE, 50.0)
+    probability = sure()
+    probability[20, 30] = 0.5
+    assert (masks(light, probability) > 0.02).sum() == 1
+
+
+@pytest.mark.parametrize("shift", range(1, 5))
+def test_masks_move_with_their_targets(shift):
+    """A faint target beside a bright one, both moved by whole pixels."""
+    light, probability = spots((18, 16, 700.0, 0.7), (27, 16, 90.0, 0.7)), sure((18, 16), (27, 16))
+    still = masks(light, probability) > 0.5
+    moved = masks(np.roll(light, shift, 1), np.roll(probability, shift, 1)) > 0.5
+    assert still[16, 27]
+    assert np.array_equal(np.roll(still, shift, 1), moved)
+
+
+def test_an_object_has_one_peak_along_all_of_it():
+    light, probability = np.zeros(SHAPE), np.full(SHAPE, 0.02, dtype=np.float32)
+    probability[20, 5:50] = 0.9
+    light[20, 5:50] = 60.0
+    light[20, 5] = 250.0  # ends at 41 DN
+    assert (masks(light, probability) > 0.5).sum() == 45
+    light[20, 6:50] = 40.0
+    assert (masks(light, probability) > 0.5).sum() == 1
+
+
+def test_light_that_is_no_number_belongs_to_no_target():
+    light = spots((30, 20, 400.0, 0.8))
+    light[20, 31] = np.nan
     mask = masks(light, sure((30, 20))) > 0.5
-    assert np.array_equal(mask[18:23, 28:33], (light > 0.15 * 9000)[18:23, 28:33])
+    assert mask[20, 30]
+    assert not mask[20, 31]
 
 
 def test_the_probability_within_a_mask_is_the_highest_within_reach():
@@ -72,13 +129,13 @@ def test_the_probability_within_a_mask_is_the_highest_within_reach():
     assert told[30, 43] == np.float32(0.7)
 
 
-def test_each_target_has_its_own_peak_unless_a_brighter_one_is_near():
-    light = spots((16, 16, 400.0, 0.7), (44, 32, 60.0, 0.7), (21, 16, 60.0, 0.7))
-    mask = masks(light, sure((16, 16), (44, 32), (21, 16))) > 0.5
-    assert mask[16, 16]
-    assert mask[32, 44]
-    assert not mask[16, 21]  # below where the light of the bright one ends
-    assert light[16, 21] == pytest.approx(light[32, 44], rel=0.01)
+def test_each_target_has_its_own_peak_unless_a_brighter_one_reaches_it():
+    light = spots((16, 16, 400.0, 0.7), (44, 32, 60.0, 0.7), (20, 16, 60.0, 0.7))
+    centres = (16, 16), (44, 32), (20, 16)
+    mask = masks(light, sure(*centres)) > 0.5
+    assert [bool(mask[y, x]) for x, y in centres] == [True, True, True]
+    mask = masks(light, sure(*centres), Extent(reach=4)) > 0.5
+    assert [bool(mask[y, x]) for x, y in centres] == [True, True, False]  # below where the light of the bright one ends
 
 
 def test_light_of_what_is_rather_no_target_is_no_peak():
@@ -91,24 +148,30 @@ def test_light_of_what_is_rather_no_target_is_no_peak():
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10_000), reach=st.integers(0, 3), exponent=st.sampled_from([0.3, 0.5, 1.0]),
-    scale=st.sampled_from([1.0, 7.0]),
+    scale=st.sampled_from([1.0, 7.0]), eight_bit=st.booleans(),
 )  # fmt: skip
-def test_it_is_as_the_rule_says(seed, reach, exponent, scale):
+def test_it_is_as_the_rule_says(seed, reach, exponent, scale, eight_bit):
     rng = np.random.default_rng(seed)
-    height, width = rng.integers(9, 40, 2)
+    height, width = rng.integers(1, 40, 2)
     level = (10 * rng.normal(size=(height, width))).astype(np.float32)
     background = rng.normal(size=(height, width)).astype(np.float32)
     probability = rng.random((height, width)).astype(np.float32) ** 3
     light = (level - background) * scale
-    padded = np.zeros((-(-height // 4) * 4, -(-width // 4) * 4))
-    padded[:height, :width] = np.where(probability > 0.5, light, 0).clip(0)
-    cells = padded.reshape(padded.shape[0] // 4, 4, padded.shape[1] // 4, 4).max((1, 3))
-    peak = np.kron(maximum_filter(cells, 5, mode="constant"), np.ones((4, 4)))[:height, :width]
-    reached = maximum_filter(probability, 2 * reach + 1, mode="constant")
-    edge = np.maximum(1.5 * peak**exponent, 0.2 * peak)
-    told = confine(probability, level, background, scale, Extent(reach, 1.5, exponent, 0.2))
-    unclear = np.abs(light - edge) < 1e-4 * scale
-    assert np.array_equal(told[~unclear], np.where(light > edge, reached, 0)[~unclear])
+    spot, number = ndimage.label(probability > 0.5, np.ones((3, 3)))
+    own = np.zeros(number + 1)
+    np.maximum.at(own, spot, light)
+    own[0] = 0
+
+    def around(values):
+        return ndimage.maximum_filter(values, 2 * reach + 1, mode="constant")
+
+    reached = around(spot > 0)
+    peak = np.where(reached, around(own[spot]), light).clip(1e-9)
+    edge = 0.8 * peak**exponent if eight_bit else 0.4 * peak
+    expected = np.where((light > edge) & (edge < peak), np.where(reached, around(probability), probability), 0)
+    told = confine(probability, level, background, scale, Extent(reach, 0.8, exponent, 0.4), eight_bit=eight_bit)
+    clear = (np.abs(light - edge) > 1e-4 * scale) & (np.abs(peak - edge) > 1e-4 * scale)
+    assert np.array_equal(told[clear], expected[clear])
 
 
 @settings(max_examples=20, deadline=None)
@@ -121,7 +184,10 @@ def test_what_is_below_the_threshold_changes_nothing_above_it(seed, threshold):
     assert np.array_equal(np.where(whole > threshold, whole, 0), np.where(quick > threshold, quick, 0))
 
 
-@pytest.mark.parametrize("wrong", [{"reach": -1}, {"factor": 0.0}, {"exponent": 1.5}, {"lowest": 1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"reach": -1}, {"reach": 2**70}, {"factor": 0.0}, {"factor": np.inf}, {"exponent": 1.5}, {"share": 1.0}],
+)
 def test_a_rule_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(InputError, match="Extent: expected"):
         Extent(**wrong)

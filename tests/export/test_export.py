@@ -1,6 +1,7 @@
 """Export of both networks: parity, card, what the runtime makes of it."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,16 +16,20 @@ from glint.crop import recentre
 from glint.errors import CheckFailedError, InputError, ModelError, OutputError
 from glint.export.export import export, measure_parity
 from glint.export.lint import lint
+from glint.export.plan import make_plan
+from glint.extent import Extent
 from glint.images import write_image
 from glint.patches import CONDITIONS, simulate_patches
 from glint.runtime.detector import Detector
 from glint.runtime.unmixer import Unmixer
+from glint.training.augmentation import NORMALISER
 from glint.training.checkpoint import keep_weights
-from glint.training.detection import DetectionTask
+from glint.training.detection import DetectionTask, predict
 from glint.training.dscsnet import DSCSNetConfig
 from glint.training.loop import Recipe, Trainer
 from glint.training.lsnet import LSNetConfig
 from glint.training.networks import load_model
+from glint.training.unet import UNet, UNetConfig
 from glint.training.unmixing import UnmixingTask
 from glint.types import Frame
 
@@ -90,6 +95,28 @@ def test_the_detector_takes_frames_of_any_size(detection):
     for shape in ((33, 50), (64, 32), (5, 5)):
         image = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
         assert runtime(Frame(0, 0, image)).probability.shape == shape
+
+
+def test_training_judges_what_the_exported_detector_will_do(detection):
+    """The same background, and the same masks from the same light."""
+    folder, card = detection
+    assert card.detector.extent == Extent()
+    _, model = load_model(folder / "run" / "last.safetensors")
+    image = np.random.default_rng(3).integers(40, 60, (48, 64)).astype(np.uint8)
+    image[20:23, 30:33] += np.array([[40, 90, 30], [80, 140, 60], [20, 70, 30]], dtype=np.uint8)
+    found = predict(model, image, torch.device("cpu"))
+    told = Detector.open(folder / "zoo" / card.file).decompose(Frame(0, 0, image))
+    for ours, theirs in zip(found, told):
+        assert np.allclose(ours, theirs, atol=1e-3 * np.abs(theirs).max())
+    with torch.no_grad():
+        value = NORMALISER.apply(image).value
+        bare = model(torch.from_numpy(value)[None, None])[0][0, 0].numpy()
+    assert (np.abs(found[0] - bare) > 0.05).any()  # the rule has ended something
+
+
+def test_a_network_without_a_rule_for_where_targets_end_has_none_in_its_card():
+    model = UNet(UNetConfig((2, 3, 4, 5, 6)))
+    assert make_plan(SimpleNamespace(network="unet-s"), model).detector.extent is None
 
 
 def test_the_graphs_keep_to_plain_operators(unmixing, detection):

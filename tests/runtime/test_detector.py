@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from glint.cards import PRECISIONS, load_card
 from glint.errors import ModelError
 from glint.extent import Extent, confine
 from glint.normalise import Normaliser
@@ -156,12 +157,14 @@ def test_a_constant_frame_has_no_blob_and_no_nan(detector: Detector, level: np.g
 def test_detection_does_not_depend_on_the_gain_and_offset_of_the_camera(
     detector: Detector, render: Callable[..., np.ndarray]
 ) -> None:
-    weak = scene(render).astype(np.uint16) * 4
+    eight = scene(render)
+    weak = eight.astype(np.uint16) * 4
     strong = weak * 37 + 1000
     assert weak.std() > detector.card.normaliser.scale  # flatter frames are not blown up
     a, b = detector(Frame(0, 0, weak)), detector(Frame(0, 0, strong))
     assert np.abs(a.probability - b.probability).max() < 2e-3
     assert len(a.blobs) == len(b.blobs) >= 1
+    assert np.array_equal(a.blobs.label_map, b.blobs.label_map)
     assert b.blobs.x == pytest.approx(a.blobs.x, abs=0.02)
     assert b.blobs.y == pytest.approx(a.blobs.y, abs=0.02)
     assert np.abs(b.residual / 37 - a.residual).max() < 0.02 * np.abs(a.residual).max()
@@ -174,16 +177,17 @@ def test_the_frame_is_left_as_it_was(detector: Detector, render: Callable[..., n
     assert np.array_equal(data, before)
 
 
-def test_masks_end_where_the_card_says_in_units_of_the_frame(fake_detector: Callable[..., Detector]) -> None:
-    def one_pixel(frame: np.ndarray) -> dict[str, np.ndarray]:
-        probability = np.where(frame == frame.max(), np.float32(0.9), np.float32(0.1))
-        return {"probability": probability, "background": np.full_like(frame, 2), "target": np.zeros_like(frame)}
+def one_pixel(frame: np.ndarray) -> dict[str, np.ndarray]:
+    probability = np.where(frame == frame.max(), np.float32(0.9), np.float32(0.1))
+    return {"probability": probability, "background": np.full_like(frame, 2), "target": np.zeros_like(frame)}
 
+
+def test_masks_end_where_the_card_says_in_units_of_the_frame(fake_detector: Callable[..., Detector]) -> None:
     detector = fake_detector(one_pixel, normaliser=Normaliser("fixed", 20.0))
     data = np.full((32, 48), 40.0, dtype=np.float32)  # 2 units of 20 DN
     data[10, 9:13] += (0, 30, 90, 20)
     data[20, 30] += 80
-    frame = Frame(0, 0, data)
+    frame = Frame(0, 0, data, full_scale=255.0)
     assert detector(frame).blobs.area.tolist() == [1]
     detector.spec = replace(detector.spec, extent=Extent(factor=2.6))  # 2.6 sqrt(90) DN: 24.7
     blobs = detector(frame).blobs
@@ -192,12 +196,27 @@ def test_masks_end_where_the_card_says_in_units_of_the_frame(fake_detector: Call
     whole, background, _ = detector.decompose(frame)
     assert np.array_equal(whole > 0.5, detector(frame).probability > 0.5)
     told = np.where(data == data.max(), np.float32(0.9), np.float32(0.1))
-    expected = confine(told, data, background, 1.0, detector.spec.extent)
+    expected = confine(told, data, background, 1.0, detector.spec.extent, eight_bit=True)
     assert np.array_equal(whole, expected)
 
 
-def test_the_released_detector_has_its_rule() -> None:
-    assert Detector.open("lsnet-s").spec.extent == Extent()
+@pytest.mark.parametrize(
+    ("dtype", "full_scale", "area"),
+    [(np.uint8, None, 1), (np.float32, 255.0, 1), (np.float32, None, 2), (np.uint16, None, 2), (np.uint16, 16383.0, 2)],
+)
+def test_masks_end_at_a_share_of_the_peak_unless_the_frame_is_known_to_be_of_eight_bits(
+    fake_detector: Callable[..., Detector], dtype: type, full_scale: float | None, area: int
+) -> None:
+    detector = fake_detector(one_pixel, normaliser=Normaliser("fixed", 20.0))
+    detector.spec = replace(detector.spec, extent=Extent(factor=4.0, share=0.3))  # of 90 DN: 37.9 or 27
+    data = np.full((32, 48), 40, dtype=dtype)
+    data[10, 9:13] += np.array((0, 30, 90, 20), dtype=dtype)
+    assert detector(Frame(0, 0, data, full_scale=full_scale)).blobs.area.tolist() == [area]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_released_detector_has_its_rule(precision: str) -> None:
+    assert load_card("lsnet-s", precision=precision)[0].detector.extent == Extent()
 
 
 def test_an_unmixer_cannot_be_opened_as_a_detector() -> None:

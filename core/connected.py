@@ -1,0 +1,59 @@
+"""Connected groups of the few pixels of a map that exceed a level."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.compiled import compiled
+
+
+@compiled
+def pixels_above(probability: NDArray[np.float32], threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the pixels above a threshold, line by line."""
+    height, width = probability.shape
+    level = np.float32(threshold)
+    counts = np.zeros(height, dtype=np.int64)
+    for row in range(height):
+        for column in range(width):
+            counts[row] += probability[row, column] > level
+    rows, columns = np.empty(counts.sum(), dtype=np.int64), np.empty(counts.sum(), dtype=np.int64)
+    k = 0
+    for row in range(height):
+        if counts[row] > 0:
+            for column in range(width):
+                if probability[row, column] > level:
+                    rows[k], columns[k] = row, column
+                    k += 1
+    return rows, columns
+
+
+@compiled
+def number_connected(rows: NDArray[np.int64], columns: NDArray[np.int64], labels: NDArray[np.int32]) -> int:
+    """Number the 8-connected groups of pixels, given line by line, from 1 in ``labels``; returns how many there are.
+
+    Only these pixels and their neighbours are looked at: targets are few pixels in a large frame.
+    """
+    width = labels.shape[1]
+    same = np.arange(len(rows) + 1)  # a lower provisional number of the same group
+    for k in range(len(rows)):
+        row, column = rows[k], columns[k]
+        root = k + 1
+        for i, j in ((row, column - 1), (row - 1, column - 1), (row - 1, column), (row - 1, column + 1)):
+            if i >= 0 and 0 <= j < width and labels[i, j] > 0:
+                other = labels[i, j]
+                while same[other] != other:
+                    other = same[other]
+                root, high = min(root, other), max(root, other)
+                same[high] = root
+        labels[row, column] = k + 1
+    number = 0
+    for k in range(1, len(same)):
+        if same[k] == k:
+            number += 1
+            same[k] = -number
+        else:  # lower numbers are final by now
+            same[k] = same[same[k]]
+    for k in range(len(rows)):
+        labels[rows[k], columns[k]] = -same[k + 1]
+    return number
