@@ -40,7 +40,8 @@ class Normaliser:
     Attributes:
         kind: ``fixed`` divides by ``scale``; ``peak`` divides every patch by its brightest pixel,
             so that the camera's gain does not matter; ``standard`` takes the mean of every frame
-            away and divides by its standard deviation, so that neither gain nor offset matters.
+            away and divides by its standard deviation, so that neither gain nor offset matters where
+            that exceeds ``scale``.
         scale: DN; the divisor of ``fixed``, the least divisor of the others (a constant frame
             must not be blown up).
     """

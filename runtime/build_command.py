@@ -84,18 +84,12 @@ def main(arguments: argparse.Namespace) -> int:
         path = _copy(engine, arguments.out)
     _tell(engine, path)
     if arguments.compute_capability is None:
-        _prepare_run()
+        from glint.runtime.rehearsal import rehearse  # what the first run on this machine would wait for
+
+        rehearse()
     if arguments.json:
         print_json({"path": str(path), "cached": engine.cached, "sidecar": to_dict(engine.info)})
     return 0
-
-
-def _prepare_run() -> None:
-    """Compile what the first run on this machine would wait for."""
-    from glint.optics import Psf
-    from glint.runtime.refine import prepare_refinement
-
-    prepare_refinement(Psf())
 
 
 def _copy(engine: EnginePlan, out: Path) -> Path:

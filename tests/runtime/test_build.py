@@ -22,7 +22,7 @@ from tensorrt_standin import MAGIC, VERSIONS, Machine
 from glint.cards import UnmixerSpec
 from glint.cli import main
 from glint.errors import CheckFailedError, EngineError, InputError, MissingDependencyError, ModelError, OutputError
-from glint.runtime import build_command, builder, cuda, refine
+from glint.runtime import build_command, builder, cuda, rehearsal
 from glint.runtime.build import BuildOptions, build
 from glint.runtime.engine_cache import cache_folder, sidecar_path, timing_cache_path
 
@@ -44,7 +44,7 @@ def gpu(monkeypatch, tmp_path):
 def prepared(monkeypatch):
     """How often the command has made the first run ready."""
     calls = []
-    monkeypatch.setattr(refine, "prepare_refinement", calls.append)
+    monkeypatch.setattr(rehearsal, "rehearse", lambda: calls.append(None))
     return calls
 
 

@@ -218,6 +218,32 @@ def test_what_is_prepared_fits_all_inputs() -> None:
     assert len(_refine_all.dispatcher.signatures) == 1
 
 
+REHEARSED = """
+import gc, sys
+from glint.cli import main
+from glint.compiled import Compiled
+from glint.runtime.rehearsal import rehearse
+
+def compiled():
+    functions = [one for one in gc.get_objects() if isinstance(one, Compiled)]
+    return {f"{one.__module__}.{one.__name__}": len(one.dispatcher.signatures) for one in functions}
+
+rehearse()
+before = compiled()
+for options in ("size=70x50", "size=64x64&bits=14"):
+    source = f"synthetic://?{options}&frames=4&clusters=1&singles=1&noise=1&seed=3"
+    assert main(["run", source, "--track", "--engine", "onnxruntime", "--out", sys.argv[1], "--overwrite"]) == 0
+after = compiled()
+print(len(open(sys.argv[1]).read()), before["glint.extent._confine"], sorted(after.items() - before.items()))
+"""
+
+
+def test_after_a_rehearsal_no_run_compiles_anything(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", REHEARSED, str(tmp_path / "out.jsonl")]
+    size, once, more = subprocess.run(program, check=True, capture_output=True, text=True).stdout.split(maxsplit=2)
+    assert (int(size) > 0, int(once), more.strip()) == (True, 1, "[]")
+
+
 class Terminal(io.StringIO):
     """A stream that says it is a terminal."""
 
