@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from glint.errors import InputError
 
-FRAME_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
+FRAME_DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
 
 class TargetFlag(IntFlag):
