@@ -52,7 +52,8 @@ def test_a_frame_with_many_targets_comes_in_parts(receiver: socket.socket) -> No
     sink.close()
 
 
-@given(st.lists(st.text(max_size=60), max_size=40), st.integers(300, 2000))
+# A target alone, of 20 characters that take 12 bytes each, and what every part carries: up to 361 bytes.
+@given(st.lists(st.text(max_size=60), max_size=40), st.integers(400, 2000))
 def test_no_part_is_longer_than_asked_and_nothing_is_lost(names: list[str], limit: int) -> None:
     record = {"frame": 1, "name": "x" * 50, "targets": [{"flags": [n[:20]]} for n in names]}
     parts = split_record(record, limit)
