@@ -9,26 +9,21 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from datetime import datetime, timezone
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from glint import __version__
-from glint.benchmarks import bench_machine
-from glint.benchmarks.bench_case import BENCH_ENGINES, PIPELINE, Case, Skip, expand, weights_key
-from glint.benchmarks.bench_run import BASELINE, QUICK, Bench, Effort, groups_of, rows_of
-from glint.benchmarks.bench_worker import Worker
+from glint.benchmarks.bench_case import BENCH_ENGINES, PIPELINE, Case, expand
+from glint.benchmarks.bench_report import Report, ask_limits, weights_by_key
+from glint.benchmarks.bench_run import BASELINE, QUICK, Bench, Effort, groups_of
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, PRECISIONS
 from glint.cli import positive_float, positive_int, print_json, talk, words
-from glint.config import to_dict
-from glint.errors import EXIT_INTERRUPTED, EXIT_OK, EngineError, InputError
+from glint.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
 from glint.files import refuse_existing, write_bytes, write_json
-from glint.runtime.engine import available_cores, choose_engine
+from glint.runtime.engines_choose import choose_engine
+from glint.runtime.engines_onnxruntime import available_cores
 
-FORMAT = 1
 _MODES = ("compare", "scaling", "peers")
 
 
@@ -106,90 +101,9 @@ def bench(
     return report.fill(measure)
 
 
-class Report:
-    """A report that is whole at any time.
-
-    Args:
-        command, effort, threads: what was asked for.
-        skipped: cases that are not measured.
-        runner: measures.
-        baseline: what rows are compared with.
-    """
-
-    def __init__(
-        self, command: str, effort: Effort, skipped: Sequence[Skip], runner: Bench, baseline: str, *, threads: int
-    ) -> None:
-        self.effort, self.skipped, self.runner, self.baseline = effort, list(skipped), runner, baseline
-        self.limits: dict[str, Any] | None = None
-        self.growth: list[dict[str, Any]] = []
-        self._head = {
-            "format": FORMAT, "kind": "glint bench", "glint": __version__, "command": command,
-            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": bench_machine.machine(),
-            "versions": bench_machine.versions(), "settings": {**to_dict(effort), "threads": threads},
-        }  # fmt: skip
-        self._began = time.monotonic()
-
-    def fill(self, measure: Callable[[], None]) -> dict[str, Any]:
-        """Measure; Ctrl-C ends it, and what has been measured by then is the report."""
-        interrupted = False
-        try:
-            measure()
-        except KeyboardInterrupt:
-            interrupted = True
-        rows = [row for group in self.runner.groups for row in rows_of(group, self.limits, self.baseline)]
-        return {
-            **self._head, "seconds": round(time.monotonic() - self._began, 1), "interrupted": interrupted,
-            "warnings": warnings(self._head["machine"], rows), "limits": self.limits, "rows": rows,
-            "skipped": [asdict(skip) for skip in [*self.skipped, *self.runner.skipped]], "growth": self.growth,
-        }  # fmt: skip
-
-
-def warnings(machine: Any, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What makes figures doubtful: a busy machine, held-down clocks, latencies that never settled."""
-    found = [bench_machine.busy(machine)] if bench_machine.busy(machine) else []
-    for row in rows:
-        device = row["device"]
-        if device["throttled_by"] or device["over_current_events"]:
-            reasons = ", ".join(device["throttled_by"]) or f"{device['over_current_events']} over-current events"
-            found.append(f"{row['name']}: the device was throttled ({reasons})")
-        if not row["warm_up"]["settled"]:
-            found.append(f"{row['name']}: the latency had not settled after {row['warm_up']['seconds']:.1f} s")
-    return [text for text in found if text]
-
-
-def ask_limits(common: Case, seconds: float) -> dict[str, Any] | None:
-    """What the machine can do at best, measured in a process of its own; None if that fails."""
-    with Worker(common) as worker:
-        try:
-            found: dict[str, Any] = worker.ask("limits", seconds=seconds)
-        except EngineError as error:
-            talk(f"bench: the machine's limits are not known: {error}")
-            return None
-    return found
-
-
 def default_engines() -> list[str]:
     """What runs the models here by default, and ONNX Runtime, which runs them anywhere."""
     return list(dict.fromkeys([choose_engine("auto")[0], "onnxruntime"]))
-
-
-def weights_by_key(checkpoints: Sequence[Path]) -> dict[str, str]:
-    """Checkpoints by ``weights_key``.
-
-    Raises:
-        InputError: if two have the same.
-        ModelError: if one is unusable.
-    """
-    found: dict[str, str] = {}
-    if checkpoints:
-        from glint.training.checkpoint import load_checkpoint
-    for path in checkpoints:
-        info, _ = load_checkpoint(path)
-        key = weights_key(info.network, {"data": info.data})
-        if key in found:
-            raise InputError(f"two checkpoints are of {key}: {found[key]} and {path}")
-        found[key] = str(path.resolve())
-    return found
 
 
 def _torch_has_gpu(engines: Sequence[str]) -> bool:
@@ -271,7 +185,7 @@ def main(arguments: argparse.Namespace) -> int:
             seconds=arguments.seconds, quick=arguments.quick, command=_command(),
         )  # fmt: skip
     elif mode == "peers":
-        from glint.benchmarks.bench_peers import peers
+        from glint.benchmarks.bench_peers_run import peers
 
         report = peers(
             batch=(arguments.batch or [64])[0], threads=arguments.threads or 1, seconds=arguments.seconds,

@@ -24,7 +24,8 @@ from glint.cards import ModelCard, load_card
 from glint.datasets import LabelledImage, labelled_images
 from glint.metrics.matching import match_points
 from glint.optics import Psf
-from glint.runtime.engine import Arrays, Engine, OnnxRuntimeEngine
+from glint.runtime.engine import Arrays, Engine
+from glint.runtime.engines_onnxruntime import OnnxRuntimeEngine
 from glint.runtime.summary import MATCH_DISTANCE
 from glint.scenes import SceneConfig, simulate_scene
 

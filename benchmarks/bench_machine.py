@@ -16,7 +16,7 @@ from glint import __version__
 from glint.errors import GlintError
 from glint.runtime import cuda
 from glint.runtime.device_state import read_device_state
-from glint.runtime.engine import available_cores
+from glint.runtime.engines_onnxruntime import available_cores
 
 _LIBRARIES = (
     "numpy", "scipy", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx", "pycuda", "cuda-bindings", "onnx",

@@ -12,7 +12,7 @@ from glint.benchmarks.bench_case import PIPELINE, Case
 from glint.benchmarks.bench_run import BASELINE, QUICK, Bench, Effort, Measurement
 from glint.benchmarks.bench_stats import fit_growth
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
-from glint.runtime.engine import available_cores
+from glint.runtime.engines_onnxruntime import available_cores
 
 _BLOBS = (0, 1, 3, 10, 30, 100, 250, 500)
 _SIDES = ((256, 256), (384, 320), (512, 384), (512, 512), (640, 512), (768, 640), (1024, 768), (1280, 1024))
@@ -125,7 +125,7 @@ def scaling(
     Returns:
         A report like that of ``bench``, without rows.
     """
-    from glint.benchmarks.bench import Report
+    from glint.benchmarks.bench_report import Report
 
     effort = replace(QUICK, deadline=None) if quick else Effort()
     effort = effort if seconds is None else replace(effort, seconds=seconds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from glint.files import sha256
 from glint.optics import Psf
 from glint.patches import Patches, simulate_patches
 from glint.runtime.detector import Detector
-from glint.runtime.engine import Arrays, Engine, OnnxRuntimeEngine
+from glint.runtime.engine import Arrays, Engine
+from glint.runtime.engines_onnxruntime import OnnxRuntimeEngine
 from glint.runtime.pipeline import Pipeline
 from glint.runtime.refine import refine, refine_config
 from glint.runtime.sized_engine import open_tensorrt
@@ -236,22 +236,6 @@ def _around(clock: Stopwatch, start: float, end: float) -> Times:
 
 def _with_total(times: Times) -> Times:
     return {"total": sum(times.values()), **times}
-
-
-def open_subject(case: Case) -> Subject:
-    """Load what a case needs.
-
-    Raises:
-        GlintError: one of its subclasses, if it cannot be.
-    """
-    if case.task.startswith("peer"):
-        from glint.benchmarks.bench_peers import open_peer
-
-        return open_peer(case)
-    makers: dict[str, Callable[[Case], Subject]] = {
-        "unmix": UnmixerSubject, "detect": DetectorSubject, PIPELINE: PipelineSubject,
-    }  # fmt: skip
-    return makers[case.task](case)
 
 
 def open_model(case: Case, model: str) -> tuple[ModelCard, Engine]:

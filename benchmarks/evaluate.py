@@ -10,13 +10,8 @@ from typing import Any
 import numpy as np
 
 from glint.benchmarks.detection_scores import PROTOCOLS
-from glint.benchmarks.evaluate_detector import (
-    DetectionData,
-    detector_text,
-    evaluate_detector,
-    evaluate_predictions,
-)
-from glint.calibration.task_score import ALL_CONDITIONS, run_unmixer, score_targets, task_patches
+from glint.benchmarks.evaluate_detector import DetectionData, detector_text, evaluate_detector, evaluate_predictions
+from glint.calibration.task_score import ALL_CONDITIONS, score_targets, task_patches
 from glint.cards import ModelCard, load_card, require_task
 from glint.cli import positive_int, print_json, seed, talk
 from glint.csist import read_csist
@@ -25,10 +20,12 @@ from glint.metrics.unmixing import UnmixingScore
 from glint.patches import Patches
 from glint.progress import Progress
 from glint.runtime.detector import Detector
-from glint.runtime.engine import Engine, open_engine
+from glint.runtime.engine import Engine
+from glint.runtime.engines_choose import open_engine
 from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.refine import RadiancePrior, refine_config
 from glint.runtime.unmixer import Unmixer
+from glint.runtime.unmixing_unmix import run_unmixer
 
 
 def evaluate(

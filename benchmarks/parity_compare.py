@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from glint.benchmarks.parity_data import FrameSet, PatchSets, patches_of
 from glint.benchmarks.parity_sides import Side
 from glint.calibration.task_difference import Difference, compare_detection, compare_unmixing, from_reference
-from glint.calibration.task_score import STAGES, run_unmixer
 from glint.calibration.tensor_error import TensorError
 from glint.cards import ModelCard
 from glint.errors import InputError
@@ -22,6 +21,7 @@ from glint.patches import Patches
 from glint.runtime.detector import Detector
 from glint.runtime.engine import Arrays
 from glint.runtime.unmixer import Unmixer
+from glint.runtime.unmixing_unmix import STAGES, run_unmixer
 from glint.types import Frame, Targets
 
 _CHUNK = 256  # patches per batch; an unmixer runs that many in one call

@@ -16,8 +16,8 @@ from glint.csist import read_csist
 from glint.datasets import labelled_images, read_split
 from glint.errors import InputError
 from glint.patches import Patches
-from glint.runtime.sources import open_source
-from glint.runtime.unmix_command import read_patches
+from glint.runtime.sources_open import open_source
+from glint.runtime.unmixing_unmix import read_patches
 
 _SCENE = "synthetic://?size=320x256&frames={number}&clusters=4&singles=4&speed=6&noise=1&bits=14&seed={seed}"
 _FRAMES = 20  # of the simulated scene, unless said otherwise

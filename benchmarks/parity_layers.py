@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from glint.calibration.tensor_error import TensorError
 from glint.errors import InputError, ModelError
 from glint.export.lint import load_onnx
-from glint.runtime.engine import available_cores
+from glint.runtime.engines_onnxruntime import available_cores
 
 _GROUP = 48  # tensors fetched per run: bounds the memory
 _LOST = -10.0  # dB at which nothing is left to lose

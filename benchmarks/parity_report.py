@@ -11,19 +11,7 @@ from glint.benchmarks.parity_compare import Case, Comparison
 from glint.benchmarks.parity_layers import LayerError
 from glint.calibration.tensor_error import STEPS, TensorError, bin_edges
 from glint.plots import Axis, Series, histogram, line_plot, scatter
-from glint.report import (
-    Mark,
-    figures,
-    legend,
-    number_text,
-    page,
-    paragraph,
-    picture,
-    pictures,
-    section,
-    table,
-    verdict,
-)
+from glint.report import Mark, figures, legend, number_text, page, paragraph, picture, pictures, section, table, verdict
 
 _NAMED = 3  # layers that the plot names
 _BARS = STEPS // 4  # bins of an error per bar of a histogram: four per factor of two

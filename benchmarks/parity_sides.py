@@ -12,7 +12,9 @@ import numpy as np
 from glint.cards import PRECISIONS, ModelCard, TensorSpec, load_card
 from glint.errors import CheckFailedError, InputError, ModelError
 from glint.files import sha256
-from glint.runtime.engine import ENGINES, Arrays, Engine, OnnxRuntimeEngine, open_engine
+from glint.runtime.engine import Arrays, Engine
+from glint.runtime.engines_choose import ENGINES, open_engine
+from glint.runtime.engines_onnxruntime import OnnxRuntimeEngine
 
 
 class NotFiniteError(CheckFailedError):

@@ -33,8 +33,10 @@ from glint.runtime.detector import Detector
 from glint.runtime.interruption import Interruption
 from glint.runtime.pipeline import Pipeline, Result
 from glint.runtime.records import frame_record
-from glint.runtime.sinks import JsonLines, Sink
-from glint.runtime.sources import Source, open_source
+from glint.runtime.sinks import Sink
+from glint.runtime.sinks_json_lines import JsonLines
+from glint.runtime.sources import Source
+from glint.runtime.sources_open import open_source
 from glint.runtime.stream import DROPS, Drop, Stream
 from glint.runtime.summary import Summary
 from glint.runtime.tracker import Tracker

@@ -21,7 +21,7 @@ from glint.cards import ModelCard
 from glint.datasets import LabelledImage
 from glint.optics import Psf
 from glint.patches import Patches, simulate_patches
-from glint.runtime.engine import OnnxRuntimeEngine
+from glint.runtime.engines_onnxruntime import OnnxRuntimeEngine
 from glint.scenes import simulate_scene
 
 _LIT = 0.1  # share of a target's radiance that a pixel of its mask holds

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.calibration.task_score import STAGES
 from glint.metrics.detection import ImageCounts, score_detection
 from glint.metrics.unmixing import Ranking, rank_detections
 from glint.patches import Patches
+from glint.runtime.unmixing_unmix import STAGES
 from glint.types import Targets
 
 REPLICATES = 500

@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("glint.export.inspect", "say what a model, engine or network is and what TensorRT makes of it"),
     "build": ("glint.runtime.build_command", "make an engine for this machine's GPU from a model"),
     "export": ("glint.export.export", "turn a checkpoint into an ONNX file with its model card"),
-    "calibrate": ("glint.calibration.calibrate_command", "make an fp16 or int8 model that scores like its fp32 one"),
+    "calibrate": ("glint.calibration.calibrate", "make an fp16 or int8 model that scores like its fp32 one"),
 }
 
 _EXTRAS = {

@@ -7,7 +7,7 @@ import numpy as np
 
 from glint.metrics.unmixing import score_unmixing
 from glint.patches import CONDITIONS, simulate_patches
-from glint.runtime.unmix_command import unmix
+from glint.runtime.unmixing_unmix import unmix
 
 patches = simulate_patches(CONDITIONS["14bit"], 200, np.random.default_rng(1))
 

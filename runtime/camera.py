@@ -14,14 +14,7 @@ from numpy.typing import NDArray
 from glint.errors import InputError, SourceError, SourceLostError
 from glint.runtime import v4l2
 from glint.runtime.grey import packed_luma
-from glint.runtime.reconnect import (
-    RECONNECT_PARAMETERS,
-    Captured,
-    Connection,
-    LiveSource,
-    Reconnect,
-    reconnect_of,
-)
+from glint.runtime.reconnect import RECONNECT_PARAMETERS, Captured, Connection, LiveSource, Reconnect, reconnect_of
 from glint.runtime.source_uri import frame_size, full_scale_of_bits, one_of, parameters, positive
 from glint.runtime.waiting import Waker
 

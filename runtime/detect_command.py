@@ -16,9 +16,9 @@ from glint.errors import OutputError
 from glint.images import write_image
 from glint.progress import Progress
 from glint.runtime.detector import Detector
-from glint.runtime.engine import choose_engine
+from glint.runtime.engines_choose import choose_engine
 from glint.runtime.options import add_engine_arguments, engine_of
-from glint.runtime.sources import open_source
+from glint.runtime.sources_open import open_source
 
 
 def detect(

@@ -16,7 +16,8 @@ from glint.connected import number_connected, pixels_above
 from glint.crop import crop_windows
 from glint.extent import confine
 from glint.normalise import Normalised
-from glint.runtime.engine import Engine, open_engine
+from glint.runtime.engine import Engine
+from glint.runtime.engines_choose import open_engine
 from glint.runtime.tiling import Maps, in_tiles
 from glint.types import Blobs, Frame
 

@@ -22,7 +22,8 @@ from glint.cli import print_json
 from glint.errors import EXIT_ENVIRONMENT, EXIT_OK, EngineError, GlintError, MissingDependencyError
 from glint.files import cache_folder
 from glint.runtime import cuda
-from glint.runtime.engine import available_cores, choose_engine
+from glint.runtime.engines_choose import choose_engine
+from glint.runtime.engines_onnxruntime import available_cores
 from glint.runtime.tensorrt_api import FLAVOURS
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"

@@ -16,14 +16,7 @@ from contextlib import suppress
 
 from glint.errors import GlintError, InputError, SourceError, SourceLostError
 from glint.runtime.grey import grey_of
-from glint.runtime.reconnect import (
-    RECONNECT_PARAMETERS,
-    Captured,
-    Connection,
-    LiveSource,
-    Reconnect,
-    reconnect_of,
-)
+from glint.runtime.reconnect import RECONNECT_PARAMETERS, Captured, Connection, LiveSource, Reconnect, reconnect_of
 from glint.runtime.source_uri import one_of, parameters, safe_uri
 from glint.runtime.video import GREY_PARAMETERS, import_av, reason_of
 

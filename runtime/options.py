@@ -9,7 +9,7 @@ from pathlib import Path
 from glint.cards import PRECISIONS
 from glint.cli import positive_int
 from glint.errors import InputError
-from glint.runtime.engine import ENGINES
+from glint.runtime.engines_choose import ENGINES
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:

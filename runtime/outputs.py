@@ -9,21 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from glint.errors import OutputError
-from glint.files import refuse_existing, write_json
-from glint.images import write_image
 from glint.progress import Progress
 from glint.runtime.device_state import DeviceState
-from glint.runtime.overlay import draw_overlay
 from glint.runtime.pipeline import Result
-from glint.runtime.records import frame_record, gap_record
-from glint.runtime.sinks import JsonLines, Sink
+from glint.runtime.sinks import Sink
+from glint.runtime.sinks_json_lines import RunFiles
+from glint.runtime.sinks_overlay import Overlays
 from glint.runtime.sources import Source
 from glint.runtime.status import StreamStatus
 from glint.runtime.watchdog import systemd_watchdog
-from glint.types import Gap
 
 
 @dataclass(frozen=True)
@@ -44,73 +39,6 @@ class OutputOptions:
     mqtt: str | None = None
     udp: str | None = None
     overwrite: bool = False
-
-
-class RunFiles(Sink):
-    """The JSON lines, and beside a file the truth, if it is known, and at the end the manifest."""
-
-    def __init__(self, out: str | Path, *, overwrite: bool) -> None:
-        self.lines = JsonLines(out, overwrite=overwrite)
-        self._overwrite = overwrite
-        self._truth: JsonLines | None = None
-        path = self.lines.path
-        if path is not None and not path.name:
-            raise OutputError(f"--out {path} names no file")
-        # Nothing belongs beside standard output or a device such as /dev/null.
-        self._file = None if path is None or (path.exists() and not path.is_file()) else path
-        if self._file is not None:
-            for ending in ("manifest.json", "truth.jsonl"):
-                refuse_existing(_beside(self._file, ending), overwrite=overwrite)
-
-    def write(self, result: Result) -> None:
-        """See the base class."""
-        frame, record = result.frame, frame_record(result)
-        if result.late:
-            record["late"] = True
-        if result.dropped:
-            record["dropped"] = result.dropped
-        self.lines.write(record)
-        if self._file is not None and frame.truth is not None:
-            if self._truth is None:
-                self._truth = JsonLines(_beside(self._file, "truth.jsonl"), overwrite=self._overwrite)
-            self._truth.write({"frame": frame.index, "t_ns": frame.t_ns, "targets": frame.truth.records()})
-
-    def gap(self, gap: Gap) -> None:
-        """See the base class."""
-        self.lines.write(gap_record(gap))
-
-    def close(self) -> None:
-        """See the base class."""
-        self.lines.close()
-        if self._truth is not None:
-            self._truth.close()
-
-    def finish(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest, after ``close``; a run without a single frame still leaves an (empty) file."""
-        if self._file is not None:
-            self.lines.open()
-            self.lines.close()
-            if self._truth is None:  # that of an earlier run is not the truth of these frames
-                _beside(self._file, "truth.jsonl").unlink(missing_ok=True)
-            write_json(_beside(self._file, "manifest.json"), manifest)
-
-
-def _beside(out: Path, ending: str) -> Path:
-    return out.with_name(f"{out.stem}.{ending}")
-
-
-class Overlays(Sink):
-    """A picture of every frame in a folder."""
-
-    def __init__(self, folder: Path, *, overwrite: bool) -> None:
-        self.folder = folder
-        if not overwrite and folder.is_dir() and any(folder.iterdir()):
-            raise OutputError(f"overlay folder {folder} is not empty", hint="choose another or pass --overwrite")
-
-    def write(self, result: Result) -> None:
-        """See the base class."""
-        name = result.frame.name or f"{result.frame.index:06d}"
-        write_image(self.folder / f"{name}.png", draw_overlay(result, result.frame.truth))
 
 
 class Callback(Sink):
@@ -182,7 +110,7 @@ def _sinks(
             max_bytes=None if o.record_max_gb is None else int(1e9 * o.record_max_gb), source=uri,
         )  # fmt: skip
     if o.udp is not None:
-        from glint.runtime.publish import UdpSink
+        from glint.runtime.sinks_udp import UdpSink
         from glint.runtime.web import parse_address
 
         yield UdpSink(*parse_address(o.udp))

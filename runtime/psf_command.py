@@ -18,13 +18,13 @@ from glint.config import to_dict
 from glint.crop import crop_windows
 from glint.errors import InputError
 from glint.files import refuse_existing
+from glint.optics import PsfEstimate, save_psf
 from glint.progress import Progress
-from glint.psf_file import PsfEstimate, save_psf
 from glint.runtime.detector import Detector
 from glint.runtime.options import add_engine_arguments
 from glint.runtime.psf_fit import Spots, fit_psf
-from glint.runtime.sources import open_source
-from glint.runtime.unmix_command import read_patches
+from glint.runtime.sources_open import open_source
+from glint.runtime.unmixing_unmix import read_patches
 from glint.types import Blobs, Frame
 
 _WINDOW = 11  # px

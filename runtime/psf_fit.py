@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 from glint.errors import InputError
-from glint.psf_file import PsfEstimate
+from glint.optics import PsfEstimate
 
 REASONS = ("edge", "saturated", "crowded", "faint", "not a point", "wider")
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from datetime import datetime, timezone
 from pathlib import Path
 
 from glint.errors import InputError, OutputError
 from glint.runtime.pipeline import Result
-from glint.runtime.recording import SUFFIX, RecordingFile, encode_frame, encode_gap
+from glint.runtime.recording import SUFFIX, RecordingFile, encode_frame, encode_gap, recordings
 from glint.runtime.sinks import Sink
 from glint.types import Frame, Gap
 
 FILE_BYTES = 1 << 30  # of one file; a recording is cut into such pieces
 RING_BYTES = 512 << 20  # of the frames that wait for an event
-RECORDING = re.compile(r"(\d{8}T\d{6}\.\d{6}Z)-\d{6}\.tar")
 
 
 class Recorder(Sink):
@@ -166,8 +164,3 @@ class Recorder(Sink):
 
 def _size(item: Frame | Gap) -> int:
     return item.data.nbytes if isinstance(item, Frame) else 0
-
-
-def recordings(folder: Path) -> list[Path]:
-    """The files that a recorder has written into a folder, oldest first."""
-    return sorted(p for p in folder.iterdir() if RECORDING.fullmatch(p.name))

@@ -20,6 +20,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 import time
 import zlib
@@ -262,3 +263,11 @@ def _integer(record: dict[str, Any], name: str) -> int:
     if type(value) is not int or not 0 <= value <= _MOST_INTEGER:
         raise ValueError(f"its record is damaged: {name}")
     return value
+
+
+RECORDING = re.compile(r"(\d{8}T\d{6}\.\d{6}Z)-\d{6}\.tar")
+
+
+def recordings(folder: Path) -> list[Path]:
+    """The files that a recorder has written into a folder, oldest first."""
+    return sorted(p for p in folder.iterdir() if RECORDING.fullmatch(p.name))

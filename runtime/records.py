@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from glint.runtime.pipeline import Result
@@ -34,3 +35,8 @@ def frame_record(result: Result) -> dict[str, Any]:
 def gap_record(gap: Gap) -> dict[str, Any]:
     """The JSON line of a gap in a live source."""
     return {"event": "gap", "t_ns": gap.t_ns, "seconds": round(gap.seconds, 3), "reason": gap.reason}
+
+
+def encode_record(record: Any) -> bytes:
+    """A record as a message: JSON without blanks, UTF-8."""
+    return json.dumps(record, allow_nan=False, separators=(",", ":")).encode()

@@ -23,8 +23,7 @@ from glint.candidates import Candidates, present
 from glint.cards import UnmixerSpec
 from glint.compiled import compiled
 from glint.errors import InputError
-from glint.optics import Psf
-from glint.psf_file import PsfEstimate
+from glint.optics import Psf, PsfEstimate
 from glint.runtime.fit import (
     PLANE,
     SLOTS,

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from glint.errors import SourceError
-from glint.runtime.recorder import RECORDING, recordings
-from glint.runtime.recording import read_recording
+from glint.runtime.recording import RECORDING, read_recording, recordings
 from glint.runtime.source_uri import parameters, positive, split_path
 from glint.runtime.sources import Skipped, Source
 from glint.runtime.waiting import Closed, Pacer

@@ -16,21 +16,23 @@ from glint import __version__
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, ModelCard
 from glint.cli import print_json, talk
 from glint.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, OutputError, SourceLostError
-from glint.optics import Psf
+from glint.optics import Psf, load_psf
 from glint.progress import Progress
-from glint.psf_file import load_psf
 from glint.runtime.conditioning import Conditioner
 from glint.runtime.detector import Detector
 from glint.runtime.device_watch import DeviceWatch
-from glint.runtime.engine import choose_engine
+from glint.runtime.engines_choose import choose_engine
 from glint.runtime.interruption import Interruption
 from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
-from glint.runtime.outputs import Callback, OutputOptions, ProgressLine, RunFiles, open_outputs
+from glint.runtime.outputs import Callback, OutputOptions, ProgressLine, open_outputs
 from glint.runtime.pipeline import Pipeline, Result, Roi
 from glint.runtime.refine import RadiancePrior, refine_config
 from glint.runtime.run_options import add_input_arguments, add_output_arguments, add_stream_arguments
 from glint.runtime.sinks import Sink
-from glint.runtime.sources import ImageSource, Source, open_source
+from glint.runtime.sinks_json_lines import RunFiles
+from glint.runtime.sources import Source
+from glint.runtime.sources_images import ImageSource
+from glint.runtime.sources_open import open_source
 from glint.runtime.status import StreamStatus
 from glint.runtime.stream import Drop, Stream, Track
 from glint.runtime.summary import Summary

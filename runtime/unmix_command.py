@@ -5,108 +5,15 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_UNMIXER
 from glint.cli import positive_float, print_json, talk
-from glint.datasets import image_files
-from glint.errors import InputError, SourceError
-from glint.images import read_image
-from glint.optics import Psf
-from glint.progress import Progress
-from glint.psf_file import load_psf
-from glint.runtime.engine import choose_engine
+from glint.errors import InputError
+from glint.runtime.engines_choose import choose_engine
 from glint.runtime.options import add_engine_arguments, add_refine_arguments, engine_of
-from glint.runtime.refine import RadiancePrior, prepare_refinement, refine, refine_config
-from glint.runtime.sinks import JsonLines
-from glint.runtime.unmixer import Unmixer
-from glint.types import Targets
-
-_CHUNK = 256  # patches between two signs of life
-
-
-def read_patches(path: Path) -> NDArray[Any]:
-    """``[N, n, n]`` from an ``.npy`` file, or from a folder of images in the order of their names.
-
-    Raises:
-        SourceError: if it is missing or unreadable.
-        InputError: if the images differ in size, or the array is pickled.
-    """
-    if path.is_dir():
-        images = [read_image(p) for p in image_files(path)]
-        shapes = {image.shape for image in images}
-        if len(shapes) > 1:
-            raise InputError(f"{path}: expected patches of one size, got {', '.join(map(str, sorted(shapes)))}")
-        return np.stack(images)
-    if not path.is_file():
-        raise SourceError(f"{path}: no such file or folder")
-    try:
-        with path.open("rb") as stream:
-            archive = stream.read(2) == b"PK"
-        if not archive:
-            return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError) as error:
-        # NumPy's own message may advise to allow pickles, which run code: it is not passed on.
-        hint = "write it with numpy.save(path, array), or give a folder of images"
-        raise SourceError(f"{path} is not an .npy array of numbers", hint=hint) from error
-    raise InputError(f"{path}: expected one array (.npy), got an archive (.npz)")
-
-
-def unmix(
-    patches: NDArray[Any],
-    *,
-    unmixer: str | Path = DEFAULT_UNMIXER,
-    engine: str = "auto",
-    precision: str = "fp32",
-    threads: int | None = None,
-    refined: bool = True,
-    radiance_prior: RadiancePrior = "card",
-    full_scale: float | None = None,
-    psf: str | Path | None = None,
-) -> Targets:
-    """Take patches apart.
-
-    Args:
-        patches: ``[N, n, n]``, DN above the background.
-        unmixer: name in the zoo or path of a model card.
-        engine, precision, threads: what runs the network.
-        refined: fit the optical model to what the network found.
-        radiance_prior: mean and standard deviation of a target's radiance, DN; None if it is unknown;
-            "card": what the unmixer's card says.
-        full_scale: DN at which the sensor clips; None: 255 for ``uint8`` patches, else never.
-        psf: file of a measured PSF (see ``psf``) that the refinement takes instead of the model's.
-
-    Returns:
-        Targets in patch pixels; ``blob`` is the number of the patch.
-
-    Raises:
-        GlintError: one of its subclasses, for a bad model or bad patches.
-    """
-    measured = load_psf(Path(psf)) if psf is not None else None
-    model = Unmixer.open(unmixer, engine=engine, precision=precision, threads=threads)
-    values = model.check(patches)
-    if full_scale is None and patches.dtype == np.uint8:
-        full_scale = 255.0
-    optics = Psf(measured.sigma if measured else model.spec.sigma)
-    config = refine_config(model.spec, radiance=radiance_prior, measured=measured)
-    if refined:
-        prepare_refinement(optics)
-    parts: list[Targets] = []
-    with model.engine, Progress("unmix", len(values)) as line:
-        for start in range(0, len(values), _CHUNK):
-            chunk = values[start : start + _CHUNK]
-            unmixed = model(chunk, full_scale=full_scale)
-            if refined:
-                targets = refine(chunk, unmixed.candidates, optics, full_scale=full_scale, config=config)
-            else:
-                targets = unmixed.targets()
-            parts.append(Targets(**{**vars(targets), "blob": targets.blob + start}))
-            line.update(start + len(chunk))
-    return Targets.concatenate(parts)
+from glint.runtime.sinks_json_lines import JsonLines
+from glint.runtime.unmixing_unmix import read_patches, unmix
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,8 @@ from glint.candidates import SLOTS, Candidates, find_candidates
 from glint.cards import DEFAULT_UNMIXER, ModelCard, UnmixerSpec, load_card
 from glint.crop import recentre
 from glint.errors import InputError
-from glint.runtime.engine import Engine, open_engine
+from glint.runtime.engine import Engine
+from glint.runtime.engines_choose import open_engine
 from glint.types import TargetFlag, Targets
 
 _CHUNK = 512  # patches per call of the engine: bounds its memory

@@ -7,7 +7,7 @@ from glint.benchmarks.evaluate import evaluate
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, load_card, zoo_folder, zoo_names
 from glint.patches import CONDITIONS, simulate_patches
 from glint.runtime.run import run
-from glint.runtime.unmix_command import unmix
+from glint.runtime.unmixing_unmix import unmix
 
 
 @pytest.mark.parametrize("stem", zoo_names())

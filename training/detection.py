@@ -18,15 +18,7 @@ from glint.images import read_image
 from glint.leaks import refuse_shared_names
 from glint.metrics.detection import bootstrap_detection, count_image, score_detection
 from glint.scenes import generate_background
-from glint.training.augmentation import (
-    FRAME_ARRAY,
-    NORMALISER,
-    Augmentation,
-    Sample,
-    crop_sample,
-    paste_clusters,
-    veil,
-)
+from glint.training.augmentation import FRAME_ARRAY, NORMALISER, Augmentation, Sample, crop_sample, paste_clusters, veil
 from glint.training.lsnet import MULTIPLE, LSNet, LSNetConfig, Stage
 from glint.training.networks import build
 from glint.training.unet import UNet, UNetConfig

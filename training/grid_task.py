@@ -17,13 +17,7 @@ from glint.metrics.unmixing import score_unmixing
 from glint.normalise import Normaliser
 from glint.patches import CONDITIONS, simulate_patches
 from glint.training import networks
-from glint.training.unmixing import (
-    VALIDATION_PATCHES,
-    VALIDATION_SEED,
-    UnmixingTask,
-    decode_threshold,
-    grid_loss,
-)
+from glint.training.unmixing import VALIDATION_PATCHES, VALIDATION_SEED, UnmixingTask, decode_threshold, grid_loss
 
 _BATCH = 256  # patches at a time outside training: bounds the memory
 

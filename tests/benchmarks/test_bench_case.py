@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from glint.benchmarks.bench import weights_by_key
 from glint.benchmarks.bench_case import PIPELINE, Case, expand
+from glint.benchmarks.bench_report import weights_by_key
 from glint.benchmarks.bench_run import groups_of
 from glint.cards import zoo_folder
 from glint.errors import InputError, ModelError

@@ -10,7 +10,8 @@ import pytest
 from glint.benchmarks.bench_case import Case
 from glint.benchmarks.bench_judge import compare, judge, simulated_images
 from glint.benchmarks.bench_peers import DetectionPeer, UnmixingPeer
-from glint.benchmarks.bench_subject import Stopwatch, float_model, open_subject
+from glint.benchmarks.bench_session import open_subject
+from glint.benchmarks.bench_subject import Stopwatch, float_model
 from glint.cards import TensorSpec, load_card, save_card
 from glint.runtime.engine import Engine
 

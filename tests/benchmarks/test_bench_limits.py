@@ -7,15 +7,7 @@ import numpy as np
 import pytest
 
 from glint.benchmarks.bench_case import Case
-from glint.benchmarks.bench_limits import (
-    Work,
-    best_time,
-    count_macs,
-    limits,
-    precision_shares,
-    roofline,
-    work,
-)
+from glint.benchmarks.bench_limits import Work, best_time, count_macs, limits, precision_shares, roofline, work
 from glint.benchmarks.bench_subject import model_files
 from glint.cards import load_card
 

@@ -8,7 +8,7 @@ import pytest
 from glint.benchmarks import bench_machine, bench_run
 from glint.benchmarks.bench_case import Case
 from glint.benchmarks.bench_run import Bench, Effort, rows_of
-from glint.benchmarks.bench_worker import Session, _answer
+from glint.benchmarks.bench_session import Session, _answer
 from glint.config import to_dict
 from glint.errors import EngineError
 

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 from glint.benchmarks.sparse import CELLS, Ista, NnlsFit, tune_ista
-from glint.benchmarks.template_fit import (
-    TemplateFit,
-    TemplateFitConfig,
-    _best_rows,
-    base_windows,
-    border_deviation,
-)
+from glint.benchmarks.template_fit import TemplateFit, TemplateFitConfig, _best_rows, base_windows, border_deviation
 from glint.errors import InputError
 from glint.metrics.unmixing import score_unmixing
 from glint.optics import Psf

@@ -6,7 +6,7 @@ import pytest
 
 from glint.benchmarks.pipeline_overhead import pipeline_overhead
 from glint.benchmarks.soak import SCENE, Bounded, Look, growth, problems, soak
-from glint.runtime.sources import open_source
+from glint.runtime.sources_open import open_source
 
 MIB = 1 << 20
 

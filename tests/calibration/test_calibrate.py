@@ -16,7 +16,7 @@ from glint.cli import main
 from glint.errors import CheckFailedError, InputError, OutputError
 from glint.export.lint import lint
 from glint.patches import CONDITIONS, simulate_patches
-from glint.runtime.unmix_command import unmix
+from glint.runtime.unmixing_unmix import unmix
 
 QUICK = CalibrateOptions(samples=64, scored=120, budget=3.0)
 

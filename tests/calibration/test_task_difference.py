@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from glint.calibration.task_difference import compare_detection, compare_unmixing, from_reference
-from glint.calibration.task_score import STAGES, score_targets
+from glint.calibration.task_score import score_targets
 from glint.metrics.detection import ImageCounts, score_detection
 from glint.patches import CONDITIONS, simulate_patches
+from glint.runtime.unmixing_unmix import STAGES
 from glint.types import Targets
 
 

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from glint.calibration.task_score import STAGES, TASK_CONDITIONS, score_detector, score_unmixer, task_patches
+from glint.calibration.task_score import TASK_CONDITIONS, score_detector, score_unmixer, task_patches
 from glint.cards import DetectorSpec, ModelCard, TensorSpec, load_card
 from glint.datasets import LabelledImage
 from glint.errors import InputError
 from glint.metrics.unmixing import score_unmixing
 from glint.normalise import Normaliser
-from glint.runtime.engine import Engine, OnnxRuntimeEngine
-from glint.runtime.unmix_command import unmix
+from glint.runtime.engine import Engine
+from glint.runtime.engines_onnxruntime import OnnxRuntimeEngine
+from glint.runtime.unmixing_unmix import STAGES, unmix
 
 
 class Bright(Engine):

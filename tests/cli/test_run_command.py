@@ -32,7 +32,7 @@ from glint.errors import (
 )
 from glint.runtime import run as module
 from glint.runtime.run import run
-from glint.runtime.sources import SyntheticSource
+from glint.runtime.sources_synthetic import SyntheticSource
 from glint.scenes import SceneConfig
 from glint.types import Gap, TargetFlag
 

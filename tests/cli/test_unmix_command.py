@@ -12,7 +12,7 @@ import pytest
 from glint.cards import load_card
 from glint.images import write_image
 from glint.patches import PatchConfig, simulate_patches
-from glint.runtime import unmix_command as module
+from glint.runtime import unmixing_unmix as module
 from glint.types import TargetFlag
 
 Glint = Callable[..., Any]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from glint.errors import InputError
-from glint.psf_file import PsfEstimate, load_psf, save_psf
+from glint.optics import PsfEstimate, load_psf, save_psf
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -14,7 +14,8 @@ from glint.errors import EngineError, InputError
 from glint.runtime import cuda_graph
 from glint.runtime.build import BuildOptions, EnginePlan, build
 from glint.runtime.cuda import GpuInfo, gpu
-from glint.runtime.engine import Arrays, OnnxRuntimeEngine
+from glint.runtime.engine import Arrays
+from glint.runtime.engines_onnxruntime import OnnxRuntimeEngine
 from glint.runtime.run import run
 from glint.runtime.tensorrt_engine import TensorRTEngine
 

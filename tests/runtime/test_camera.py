@@ -15,7 +15,7 @@ from glint.errors import InputError, SourceError, SourceLostError
 from glint.runtime import v4l2
 from glint.runtime.camera import CameraConfig, CameraSource
 from glint.runtime.reconnect import Reconnect
-from glint.runtime.sources import open_source
+from glint.runtime.sources_open import open_source
 from glint.types import Frame, Gap
 
 SECOND = 1_000_000_000

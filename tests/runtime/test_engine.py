@@ -10,7 +10,9 @@ import pytest
 
 from glint.cards import TensorSpec, zoo_folder
 from glint.errors import EngineError, InputError, MissingDependencyError, ModelError
-from glint.runtime.engine import Engine, OnnxRuntimeEngine, available_cores, choose_engine, open_engine
+from glint.runtime.engine import Engine
+from glint.runtime.engines_choose import choose_engine, open_engine
+from glint.runtime.engines_onnxruntime import OnnxRuntimeEngine, available_cores
 
 onnx = pytest.importorskip("onnx")
 

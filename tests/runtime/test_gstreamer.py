@@ -14,7 +14,7 @@ from patience import within
 from glint.errors import InputError, MissingDependencyError, SourceError, SourceLostError
 from glint.runtime.gstreamer import LAUNCHER, GstSource
 from glint.runtime.reconnect import Reconnect
-from glint.runtime.sources import open_source
+from glint.runtime.sources_open import open_source
 from glint.types import Frame, Gap
 
 needs_gstreamer = pytest.mark.skipif(shutil.which(LAUNCHER) is None, reason=f"needs GStreamer ({LAUNCHER})")

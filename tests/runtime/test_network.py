@@ -14,7 +14,7 @@ from patience import within
 from glint.errors import GlintError, InputError, SourceError, SourceLostError
 from glint.runtime.network import NetworkSource
 from glint.runtime.reconnect import Reconnect
-from glint.runtime.sources import open_source
+from glint.runtime.sources_open import open_source
 from glint.types import Frame, Gap
 
 av = pytest.importorskip("av", reason="needs PyAV: pip install '.[video]'")

@@ -11,8 +11,10 @@ from stream_parts import frame, result_of
 
 from glint.errors import OutputError
 from glint.runtime.device_state import DeviceState
-from glint.runtime.outputs import OutputOptions, Overlays, RunFiles, open_outputs
+from glint.runtime.outputs import OutputOptions, open_outputs
 from glint.runtime.sinks import Sink
+from glint.runtime.sinks_json_lines import RunFiles
+from glint.runtime.sinks_overlay import Overlays
 from glint.runtime.status import StreamStatus
 from glint.types import Frame, Gap, Targets
 

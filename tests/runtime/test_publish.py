@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from made_results import made_result
 
 from glint.errors import InputError
-from glint.runtime.publish import DATAGRAM, MqttSink, UdpSink, split_record
+from glint.runtime.publish import MqttSink
 from glint.runtime.records import frame_record
+from glint.runtime.sinks_udp import DATAGRAM, UdpSink, split_record
 from glint.types import Gap
 
 MANY = [(i // 3, 10 + i, 12.5, 100 + i) for i in range(40)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from patience import within
 
 from glint.errors import InputError, SourceError, SourceLostError
-from glint.runtime.sources import open_source
+from glint.runtime.sources_open import open_source
 
 FRAMES = np.random.default_rng(0).integers(0, 65536, (3, 5, 7)).astype(np.uint16)
 URI = "raw:-?size=7x5&dtype=uint16"

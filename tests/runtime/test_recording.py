@@ -21,10 +21,11 @@ from glint.errors import GlintError, InputError, OutputError, SourceError
 from glint.runtime import recorder as recorder_module
 from glint.runtime.detector import Detection
 from glint.runtime.pipeline import Result
-from glint.runtime.recorder import Recorder, recordings
-from glint.runtime.recording import RecordingFile, encode_frame, encode_gap, read_recording
+from glint.runtime.recorder import Recorder
+from glint.runtime.recording import RecordingFile, encode_frame, encode_gap, read_recording, recordings
 from glint.runtime.replay import ReplaySource
-from glint.runtime.sources import Skipped, open_source
+from glint.runtime.sources import Skipped
+from glint.runtime.sources_open import open_source
 from glint.types import Blobs, Frame, Gap, Targets
 
 SECOND = 1_000_000_000

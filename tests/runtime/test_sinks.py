@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from glint.errors import OutputError
-from glint.runtime.sinks import JsonLines
+from glint.runtime.sinks_json_lines import JsonLines
 
 
 def test_the_file_appears_with_its_first_line(tmp_path: Path) -> None:
@@ -104,7 +104,8 @@ def test_a_full_disk_is_an_output_error() -> None:
 
 def test_a_line_that_does_not_fit_on_the_disk_is_taken_back(tmp_path: Path) -> None:
     code = (
-        "import resource, sys; from glint.runtime.sinks import JsonLines; from glint.errors import OutputError\n"
+        "import resource, sys; from glint.errors import OutputError\n"
+        "from glint.runtime.sinks_json_lines import JsonLines\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))\n"
         "sink = JsonLines(sys.argv[1]); sink.write({'text': 20 * 'a'})\n"
         "try: sink.write({'text': 40 * 'b'})\n"

@@ -19,7 +19,8 @@ from glint.runtime import tensorrt_plan
 from glint.runtime.build import BuildOptions, build
 from glint.runtime.detector import Detector
 from glint.runtime.doctor import doctor
-from glint.runtime.engine import OnnxRuntimeEngine, choose_engine, open_engine
+from glint.runtime.engines_choose import choose_engine, open_engine
+from glint.runtime.engines_onnxruntime import OnnxRuntimeEngine
 from glint.runtime.run import run
 from glint.runtime.unmixer import Unmixer
 from glint.types import Frame

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from glint.errors import GlintError, InputError, SourceError
 from glint.images import write_image
-from glint.runtime.sources import ImageSource, SyntheticSource, open_source
+from glint.runtime.sources_images import ImageSource
+from glint.runtime.sources_open import open_source
+from glint.runtime.sources_synthetic import SyntheticSource
 from glint.scenes import SceneConfig, parse_synthetic
 from glint.types import Frame
 
@@ -240,7 +242,7 @@ def test_a_rate_that_is_none_is_an_input_error(rate: str) -> None:
 
 def test_sources_import_no_library_before_they_are_asked() -> None:
     code = (
-        "import sys; from glint.runtime.sources import open_source\n"
+        "import sys; from glint.runtime.sources_open import open_source\n"
         "for uri in ('v4l2:///dev/video0', 'rtsp://camera/live', 'raw:-?size=5x5&dtype=uint8'): open_source(uri)\n"
         "print(sorted({'av', 'gi', 'cv2', 'torch'} & set(sys.modules)))"
     )

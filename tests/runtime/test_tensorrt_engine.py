@@ -19,8 +19,9 @@ from glint.errors import EngineError, InputError, MissingDependencyError, ModelE
 from glint.runtime import tensorrt_api, tensorrt_plan
 from glint.runtime.build import BuildOptions, build, machine
 from glint.runtime.builder import Order, build_plan
-from glint.runtime.engine import Arrays, OnnxRuntimeEngine
+from glint.runtime.engine import Arrays
 from glint.runtime.engine_cache import InputRange, PlanInfo, Profile, store
+from glint.runtime.engines_onnxruntime import OnnxRuntimeEngine
 from glint.runtime.tensorrt_engine import TensorRTEngine
 from glint.runtime.tensorrt_plan import round_up
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from glint.errors import GlintError, InputError, MissingDependencyError, SourceError, SourceLostError
 from glint.runtime.grey import grey_of
-from glint.runtime.sources import open_source
+from glint.runtime.sources_open import open_source
 
 av = pytest.importorskip("av", reason="needs PyAV: pip install '.[video]'")
 
