@@ -10,8 +10,8 @@ import torch
 
 from glint.cards import ModelCard, TensorSpec
 from glint.errors import InputError
-from glint.runtime.engine import Arrays, Engine
-from glint.training.networks import build, load_model
+from glint.runtime.engines.base import Arrays, Engine
+from glint.training.networks.registry import build, load_model
 
 
 class TorchEngine(Engine):

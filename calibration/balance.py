@@ -16,10 +16,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from glint.calibration.choice import Choice, choose_thresholds
-from glint.calibration.graph import Graph, Layer, constant, drop_unused, sort_nodes
-from glint.calibration.half import finish
-from glint.calibration.observe import Batches, observe, values
+from glint.calibration.fp16 import finish
+from glint.calibration.int8_layers import Graph, Layer, constant, drop_unused, sort_nodes
+from glint.calibration.tensor_ranges import Batches, observe, values
+from glint.calibration.threshold_choice import Choice, choose_thresholds
 
 _WORTH = 0.5  # of the error that must be left at most
 _TOP = 1 / 2000  # share of a channel's values that its range leaves out
@@ -88,7 +88,7 @@ def worth_balancing(
         layers: that may become INT8.
         choices: of the thresholds of their tensors as they are.
         factors: s_c of each layer.
-        fit, held, methods: as for :func:`glint.calibration.choice.choose_thresholds`.
+        fit, held, methods: as for :func:`glint.calibration.threshold_choice.choose_thresholds`.
     """
     uneven = [layer for layer in layers if factors[layer.name].max() > 2 * factors[layer.name].min()]
     if not uneven:

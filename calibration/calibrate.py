@@ -14,21 +14,21 @@ import onnxruntime
 
 from glint import __version__
 from glint.calibration.balance import balance, channel_factors, worth_balancing
-from glint.calibration.choice import Choice, choose_thresholds
-from glint.calibration.graph import MOVES, PRODUCTS, Graph, Layer, count_macs, float_tensors
-from glint.calibration.half import check_range, to_fp16
+from glint.calibration.fp16 import check_range, to_fp16
+from glint.calibration.int8_layers import MOVES, PRODUCTS, Graph, Layer, count_macs, float_tensors
 from glint.calibration.judge import Judge, frame_judge, image_judge, loss, patch_judge
-from glint.calibration.observe import Batches, observe, values
-from glint.calibration.plan import PrecisionPlan, full_plan, load_plan, save_plan
+from glint.calibration.plan_search import search
+from glint.calibration.precision_plan import PrecisionPlan, full_plan, load_plan, save_plan
 from glint.calibration.qdq import quantise
 from glint.calibration.rounding import round_like_fp16
 from glint.calibration.samples import Samples, load_samples, make_samples
-from glint.calibration.search import search
+from glint.calibration.tensor_ranges import Batches, observe, values
+from glint.calibration.threshold_choice import Choice, choose_thresholds
 from glint.calibration.thresholds import METHODS
 from glint.cards import ModelCard, load_card, save_card
 from glint.cli import positive_float, positive_int, print_json, seed, talk
 from glint.config import to_dict
-from glint.datasets import LabelledImage, labelled_images
+from glint.data.datasets import LabelledImage, labelled_images
 from glint.errors import CheckFailedError, InputError
 from glint.files import refuse_existing, sha256, write_bytes, write_json
 

@@ -18,11 +18,11 @@ import onnx
 from glint.calibration.samples import draw_scenes, scene_of
 from glint.calibration.task_score import score_detector, score_unmixer
 from glint.cards import ModelCard
-from glint.datasets import LabelledImage
+from glint.data.datasets import LabelledImage
 from glint.optics import Psf
-from glint.patches import Patches, simulate_patches
-from glint.runtime.engines_onnxruntime import OnnxRuntimeEngine
-from glint.scenes import simulate_scene
+from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from glint.simulation.patches import Patches, simulate_patches
+from glint.simulation.scenes import simulate_scene
 
 _LIT = 0.1  # share of a target's radiance that a pixel of its mask holds
 _ONE_SIDED = ("pd",)  # a score that may rise

@@ -15,8 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from glint.calibration.graph import Graph, Layer, constant, drop_unused, sort_nodes, tensor_types
-from glint.calibration.half import finish
+from glint.calibration.fp16 import finish
+from glint.calibration.int8_layers import Graph, Layer, constant, drop_unused, sort_nodes, tensor_types
 from glint.calibration.thresholds import CODES
 
 _LEAST_SCALE = 2.0**-24  # the smallest float16

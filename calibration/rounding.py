@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from glint.calibration.graph import MOVES, constant, replace_nodes, tensor_types
+from glint.calibration.int8_layers import MOVES, constant, replace_nodes, tensor_types
 
 _SPLIT = "float16/split"
 

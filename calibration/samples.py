@@ -1,6 +1,6 @@
 """Calibration sets: what a network is shown to learn the ranges of its tensors.
 
-Simulated patches or frames, and real ones if there are any, of which :mod:`glint.calibration.coverage`
+Simulated patches or frames, and real ones if there are any, of which :mod:`glint.calibration.sample_choice`
 takes an even share. They pass through the runtime's own code up to the network's input. A set is kept
 as a list of names and hashes with its seed, from which it can be made again.
 """
@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.calibration.coverage import choose, frame_figures, patch_figures
+from glint.calibration.sample_choice import choose, frame_figures, patch_figures
 from glint.cards import ModelCard
 from glint.cli import talk
 from glint.config import from_dict
-from glint.csist import read_csist
-from glint.datasets import image_files, read_split
+from glint.data.csist import read_csist
+from glint.data.datasets import image_files, read_split
 from glint.errors import InputError, SourceError
 from glint.files import read_json
 from glint.images import read_image
-from glint.patches import SENSOR_TRAINING, PatchConfig, Patches, simulate_patches
 from glint.progress import Progress
-from glint.runtime.detector import Detector
-from glint.runtime.engine import Arrays, Engine
-from glint.runtime.unmixer import Unmixer
-from glint.scenes import SceneConfig, simulate_scene
+from glint.runtime.engines.base import Arrays, Engine
+from glint.runtime.pipeline.detector import Detector
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.simulation.patches import SENSOR_TRAINING, PatchConfig, Patches, simulate_patches
+from glint.simulation.scenes import SceneConfig, simulate_scene
 from glint.types import Frame
 
 NUMBER = {"unmix": 512, "detect": 24}

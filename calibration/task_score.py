@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from glint.cards import ModelCard
-from glint.datasets import LabelledImage
+from glint.data.datasets import LabelledImage
 from glint.errors import InputError
 from glint.metrics.detection import DetectionScore, ImageCounts, count_image, score_detection
 from glint.metrics.unmixing import UnmixingScore, score_unmixing
-from glint.patches import CONDITIONS, SENSOR_TRAINING, PatchConfig, Patches, simulate_patches
-from glint.runtime.detector import Detector
-from glint.runtime.engine import Engine
-from glint.runtime.refine import RadiancePrior
-from glint.runtime.unmixer import Unmixer
-from glint.runtime.unmixing_unmix import STAGES, run_unmixer
+from glint.runtime.engines.base import Engine
+from glint.runtime.pipeline.detector import Detector
+from glint.runtime.unmixing.refine import RadiancePrior
+from glint.runtime.unmixing.unmix import STAGES, run_unmixer
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.simulation.patches import CONDITIONS, SENSOR_TRAINING, PatchConfig, Patches, simulate_patches
 from glint.types import Frame, Targets
 
 TASK_CONDITIONS = ("float", "14bit", "8bit", "8sat", "n1", "n2", "n5")
@@ -91,7 +91,7 @@ def count_detector(
 def score_detector(
     engine: Engine, card: ModelCard, samples: Iterable[LabelledImage], *, matching: str = "one-to-one"
 ) -> DetectionScore:
-    """IoU, nIoU, F1, Pd and Fa of a detector on labelled images (``glint.datasets.labelled_images``).
+    """IoU, nIoU, F1, Pd and Fa of a detector on labelled images (``glint.data.datasets.labelled_images``).
 
     Raises:
         EngineError: if the engine fails.

@@ -14,9 +14,9 @@ from typing import Any
 
 from glint.config import from_dict, to_dict
 from glint.errors import InputError, ModelError
-from glint.extent import Extent
 from glint.files import read_json, sha256, write_json
-from glint.normalise import Normaliser
+from glint.processing.extent import Extent
+from glint.processing.normalise import Normaliser
 
 PRECISIONS = ("fp32", "fp16", "int8")
 DEFAULT_DETECTOR = "lsnet-s"
@@ -43,7 +43,7 @@ class DetectorSpec:
         multiple: height and width of the input are padded to a multiple of this.
         threshold: target probability above which a pixel belongs to a blob, between 0 and 1. LSNet's is the sigmoid of
             an eighth of its logit: an order of spots, of which 0.5 is the middle, not a share of hits.
-        extent: where targets end (:mod:`glint.extent`); None: where the probability does.
+        extent: where targets end (:mod:`glint.processing.extent`); None: where the probability does.
     """
 
     multiple: int = 16

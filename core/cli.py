@@ -22,18 +22,21 @@ from glint import __version__
 from glint.errors import EXIT_INTERRUPTED, EXIT_OK, GlintError, MissingDependencyError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "doctor": ("glint.runtime.doctor", "say what works on this machine, what does not, and how to mend it"),
-    "run": ("glint.runtime.run", "detect and unmix the targets of a stream of frames"),
-    "detect": ("glint.runtime.detect_command", "write a target mask for every image of a folder"),
-    "unmix": ("glint.runtime.unmix_command", "take patches apart into targets"),
-    "psf": ("glint.runtime.psf_command", "measure the width of the PSF from isolated targets"),
+    "doctor": ("glint.runtime.commands.doctor", "say what works on this machine, what does not, and how to mend it"),
+    "run": ("glint.runtime.commands.run", "detect and unmix the targets of a stream of frames"),
+    "detect": ("glint.runtime.commands.detect", "write a target mask for every image of a folder"),
+    "unmix": ("glint.runtime.commands.unmix", "take patches apart into targets"),
+    "psf": ("glint.runtime.commands.psf", "measure the width of the PSF from isolated targets"),
     "simulate": ("glint.simulate", "write simulated patches or frames with their truth"),
     "train": ("glint.training.train", "train a network"),
-    "evaluate": ("glint.benchmarks.evaluate", "score a model on labelled data"),
-    "parity": ("glint.benchmarks.parity", "prove that an engine still is the model that it was made from"),
-    "bench": ("glint.benchmarks.bench", "measure speed, accuracy and limits on this machine; compare two reports"),
-    "inspect": ("glint.export.inspect", "say what a model, engine or network is and what TensorRT makes of it"),
-    "build": ("glint.runtime.build_command", "make an engine for this machine's GPU from a model"),
+    "evaluate": ("glint.benchmarks.evaluate.evaluate", "score a model on labelled data"),
+    "parity": ("glint.benchmarks.parity.parity", "prove that an engine still is the model that it was made from"),
+    "bench": (
+        "glint.benchmarks.bench.bench",
+        "measure speed, accuracy and limits on this machine; compare two reports",
+    ),
+    "inspect": ("glint.export.inspect.inspect", "say what a model, engine or network is and what TensorRT makes of it"),
+    "build": ("glint.runtime.commands.build", "make an engine for this machine's GPU from a model"),
     "export": ("glint.export.export", "turn a checkpoint into an ONNX file with its model card"),
     "calibrate": ("glint.calibration.calibrate", "make an fp16 or int8 model that scores like its fp32 one"),
 }

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from glint.cli import positive_int, talk
-from glint.csist import write_csist
+from glint.data.csist import write_csist
 from glint.errors import InputError, OutputError
 from glint.files import refuse_existing, write_bytes
 from glint.images import write_image
-from glint.patches import CONDITIONS, SENSOR_TRAINING, Patches, simulate_patches
 from glint.progress import Progress
-from glint.scenes import SceneConfig, parse_synthetic, simulate_scene
+from glint.simulation.patches import CONDITIONS, SENSOR_TRAINING, Patches, simulate_patches
+from glint.simulation.scenes import SceneConfig, parse_synthetic, simulate_scene
 
 _CONDITIONS = {**CONDITIONS, "sensor": SENSOR_TRAINING}
 

@@ -6,8 +6,8 @@ The same three steps work on patches of your own: ``[N, 11, 11]``, DN above the 
 import numpy as np
 
 from glint.metrics.unmixing import score_unmixing
-from glint.patches import CONDITIONS, simulate_patches
-from glint.runtime.unmixing_unmix import unmix
+from glint.runtime.unmixing.unmix import unmix
+from glint.simulation.patches import CONDITIONS, simulate_patches
 
 patches = simulate_patches(CONDITIONS["14bit"], 200, np.random.default_rng(1))
 

@@ -1,7 +1,7 @@
 """Follow a stream in Python: print what each frame holds. Replace the source by a folder of your own."""
 
-from glint.runtime.pipeline import Result
-from glint.runtime.run import run
+from glint.runtime.commands.run import run
+from glint.runtime.pipeline.pipeline import Result
 
 
 def show(result: Result) -> None:

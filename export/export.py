@@ -19,13 +19,13 @@ from glint import __version__
 from glint.cards import ModelCard, save_card
 from glint.cli import talk
 from glint.errors import CheckFailedError, GlintError, InputError, ModelError
-from glint.export.findings import REFUSED
-from glint.export.graph import OPSET, island_prefixes, to_onnx
-from glint.export.lint import lint
-from glint.export.plan import Plan, make_plan, run, size
+from glint.export.export_spec import Plan, make_plan, run, size
+from glint.export.lint.findings import REFUSED
+from glint.export.lint.lint import lint
+from glint.export.to_onnx import OPSET, island_prefixes, to_onnx
 from glint.files import atomic_path, refuse_existing, sha256
 from glint.training.checkpoint import CheckpointInfo, keep_weights
-from glint.training.networks import load_model, task_of
+from glint.training.networks.registry import load_model, task_of
 
 PARITY_LIMIT = 1e-3  # largest error of a sound export, relative to the largest value of an output
 

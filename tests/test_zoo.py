@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from glint.benchmarks.evaluate import evaluate
+from glint.benchmarks.evaluate.evaluate import evaluate
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, load_card, zoo_folder, zoo_names
-from glint.patches import CONDITIONS, simulate_patches
-from glint.runtime.run import run
-from glint.runtime.unmixing_unmix import unmix
+from glint.runtime.commands.run import run
+from glint.runtime.unmixing.unmix import unmix
+from glint.simulation.patches import CONDITIONS, simulate_patches
 
 
 @pytest.mark.parametrize("stem", zoo_names())

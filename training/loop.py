@@ -29,7 +29,7 @@ from glint.errors import InputError, ModelError
 from glint.progress import Progress
 from glint.training.checkpoint import CheckpointInfo, load_checkpoint, part, save_checkpoint
 from glint.training.distributed import Ranks
-from glint.training.dscsnet import DSCSNet
+from glint.training.networks.dscsnet import DSCSNet
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 

@@ -58,7 +58,7 @@ def train(
     from glint.training.checkpoint import load_checkpoint
     from glint.training.distributed import join
     from glint.training.loop import Recipe, Trainer
-    from glint.training.networks import load_model
+    from glint.training.networks.registry import load_model
 
     last = out / "last.safetensors"
     if last.exists() and not resume:
@@ -98,18 +98,18 @@ def train(
 
 
 def _task(network: str, data: Path | None, domain: str, base: Any) -> tuple[Any, Any]:
-    from glint.training.networks import PRESETS
+    from glint.training.networks.registry import PRESETS
 
     if network in _UNMIX:
-        from glint.training.unmixing import LEARNING_RATE, UnmixingTask
+        from glint.training.tasks.unmixing import LEARNING_RATE, UnmixingTask
 
         return UnmixingTask(network, PRESETS[network], domain), replace(base, lr=LEARNING_RATE[network])
     if network in _COMPARED:
-        from glint.training.grid_task import GridTask
+        from glint.training.tasks.grid import GridTask
 
         return GridTask(network, PRESETS[network], domain), replace(base, lr=1.5e-3)
     if network in _DETECT:
-        from glint.training.detection import DetectionTask
+        from glint.training.tasks.detection import DetectionTask
 
         if data is None:
             raise InputError(f"training {network} needs labelled images", hint="--data FOLDER with images/ and masks/")

@@ -1,6 +1,6 @@
 """How well a frame D is taken apart into background B and targets T.
 
-Truth: B* is D continued over its targets (:func:`glint.inpaint.background_under`), T* = D - B*. "On
+Truth: B* is D continued over its targets (:func:`glint.processing.inpaint.background_under`), T* = D - B*. "On
 target" are the pixels where D was continued, "off target" all others. Every frame counts in units of
 its own standard deviation, so that a bright one does not outweigh the rest.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.inpaint import background_under, reach_of
+from glint.processing.inpaint import background_under, reach_of
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """Rows of TensorRT, on a fake GPU: variants, stages and what the engine tells of itself."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from glint.benchmarks import bench_machine, bench_run
-from glint.benchmarks.bench_case import Case
-from glint.benchmarks.bench_run import Bench, Effort, rows_of
-from glint.benchmarks.bench_session import Session, _answer
+from glint.benchmarks.bench import machine as bench_machine
+from glint.benchmarks.bench import turns as bench_run
+from glint.benchmarks.bench.cases import Case
+from glint.benchmarks.bench.session import Session, _answer
+from glint.benchmarks.bench.turns import Bench, Effort, rows_of
 from glint.config import to_dict
 from glint.errors import EngineError
 
@@ -20,11 +20,10 @@ UNMIX = Case("dscsnet-s-csist", "unmix", engine="tensorrt", batch=2, buffers="pi
 def gpu(monkeypatch, tmp_path):
     """A machine with a fake GPU and TensorRT 10.3; workers run in this process."""
     pytest.importorskip("onnx")
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "runtime")
     import tensorrt_standin as standin
     from fake_cuda import FakeCuda
 
-    from glint.runtime import tensorrt_plan
+    from glint.runtime.engines.tensorrt import loaded_plan as tensorrt_plan
 
     tensorrt_plan._messages.cache_clear()
     monkeypatch.setenv("GLINT_CACHE", str(tmp_path))

@@ -4,12 +4,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-from glint.benchmarks import evaluate as module
-from glint.benchmarks import simulation
-from glint.benchmarks.evaluate import evaluate
-from glint.training.dscsnet import DSCSNetConfig
+from glint.benchmarks.evaluate import evaluate as module
+from glint.benchmarks.evaluate.evaluate import evaluate
+from glint.benchmarks.streams import simulation_speed as simulation
 from glint.training.loop import Recipe, Trainer
-from glint.training.unmixing import UnmixingTask
+from glint.training.networks.dscsnet import DSCSNetConfig
+from glint.training.tasks.unmixing import UnmixingTask
 
 
 def test_simulation_rates_are_given_for_every_condition(monkeypatch):

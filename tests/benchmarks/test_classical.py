@@ -5,12 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from glint.benchmarks.sparse import CELLS, Ista, NnlsFit, tune_ista
-from glint.benchmarks.template_fit import TemplateFit, TemplateFitConfig, _best_rows, base_windows, border_deviation
+from glint.benchmarks.peers.sparse import CELLS, Ista, NnlsFit, tune_ista
+from glint.benchmarks.peers.template_fit import (
+    TemplateFit,
+    TemplateFitConfig,
+    _best_rows,
+    base_windows,
+    border_deviation,
+)
 from glint.errors import InputError
 from glint.metrics.unmixing import score_unmixing
 from glint.optics import Psf
-from glint.patches import CONDITIONS, simulate_patches
+from glint.simulation.patches import CONDITIONS, simulate_patches
 
 INFINITE = np.array([np.inf])
 

@@ -7,12 +7,12 @@ import tiny_net
 from onnx import numpy_helper
 
 from glint.calibration.balance import balance, channel_factors, worth_balancing
-from glint.calibration.choice import choose_thresholds
-from glint.calibration.graph import Graph
-from glint.calibration.half import to_fp16
-from glint.calibration.observe import observe
+from glint.calibration.fp16 import to_fp16
+from glint.calibration.int8_layers import Graph
 from glint.calibration.qdq import quantise
-from glint.export.lint import lint
+from glint.calibration.tensor_ranges import observe
+from glint.calibration.threshold_choice import choose_thresholds
+from glint.export.lint.lint import lint
 
 FRAMES = tiny_net.frames(4)
 METHODS = ("minmax", "mse")

@@ -9,14 +9,14 @@ import pytest
 import tiny_net
 
 from glint.calibration.calibrate import CalibrateOptions, calibrate
-from glint.calibration.graph import Graph
-from glint.calibration.plan import load_plan
+from glint.calibration.int8_layers import Graph
+from glint.calibration.precision_plan import load_plan
 from glint.cards import load_card
 from glint.cli import main
 from glint.errors import CheckFailedError, InputError, OutputError
-from glint.export.lint import lint
-from glint.patches import CONDITIONS, simulate_patches
-from glint.runtime.unmixing_unmix import unmix
+from glint.export.lint.lint import lint
+from glint.runtime.unmixing.unmix import unmix
+from glint.simulation.patches import CONDITIONS, simulate_patches
 
 QUICK = CalibrateOptions(samples=64, scored=120, budget=3.0)
 

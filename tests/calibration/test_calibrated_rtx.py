@@ -4,7 +4,7 @@ import pytest
 import tiny_net
 
 from glint.calibration.calibrate import CalibrateOptions, calibrate
-from glint.runtime.build import BuildOptions, build
+from glint.runtime.engines.tensorrt.build import BuildOptions, build
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (x86-64 Linux and Windows only)")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from glint.calibration.graph import Graph, count_macs, drop_unused, sort_nodes
+from glint.calibration.int8_layers import Graph, count_macs, drop_unused, sort_nodes
 from glint.cards import in_island, load_card, zoo_names
 
 FP32 = [name.removesuffix(".fp32") for name in zoo_names() if name.endswith(".fp32")]

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
 
-from glint.calibration.choice import rounded
-from glint.calibration.graph import Graph, Layer, tensor_types
-from glint.calibration.half import to_fp16
-from glint.calibration.observe import session
+from glint.calibration.fp16 import to_fp16
+from glint.calibration.int8_layers import Graph, Layer, tensor_types
 from glint.calibration.qdq import activation_scale, quantise, weight_codes
-from glint.export.lint import lint
+from glint.calibration.tensor_ranges import session
+from glint.calibration.threshold_choice import rounded
+from glint.export.lint.lint import lint
 
 THRESHOLDS = {"start/Mul": 3.0, "block.middle/Mul": 2.5, "block/Add_1": 4.0}
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from glint.calibration.graph import tensor_types
-from glint.calibration.half import to_fp16
-from glint.calibration.observe import session
+from glint.calibration.fp16 import to_fp16
+from glint.calibration.int8_layers import tensor_types
 from glint.calibration.rounding import round_like_fp16
+from glint.calibration.tensor_ranges import session
 
 
 def chain(*operators):

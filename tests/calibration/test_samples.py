@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glint.calibration.coverage import cells, choose, frame_figures, patch_figures
+from glint.calibration.sample_choice import cells, choose, frame_figures, patch_figures
 from glint.calibration.samples import check_images, load_samples, make_samples, network_inputs, scene_of
 from glint.cards import TensorSpec, load_card
-from glint.csist import write_csist
+from glint.data.csist import write_csist
 from glint.errors import InputError, SourceError
 from glint.images import write_image
-from glint.patches import CONDITIONS, SENSOR_TRAINING, simulate_patches
-from glint.runtime.detector import Detector
-from glint.runtime.unmixer import Unmixer
+from glint.runtime.pipeline.detector import Detector
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.simulation.patches import CONDITIONS, SENSOR_TRAINING, simulate_patches
 from glint.types import Frame
 
 UNMIXER = load_card("dscsnet-s-csist")[0]

@@ -5,13 +5,13 @@ import pytest
 
 from glint.calibration.task_score import TASK_CONDITIONS, score_detector, score_unmixer, task_patches
 from glint.cards import DetectorSpec, ModelCard, TensorSpec, load_card
-from glint.datasets import LabelledImage
+from glint.data.datasets import LabelledImage
 from glint.errors import InputError
 from glint.metrics.unmixing import score_unmixing
-from glint.normalise import Normaliser
-from glint.runtime.engine import Engine
-from glint.runtime.engines_onnxruntime import OnnxRuntimeEngine
-from glint.runtime.unmixing_unmix import STAGES, unmix
+from glint.processing.normalise import Normaliser
+from glint.runtime.engines.base import Engine
+from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from glint.runtime.unmixing.unmix import STAGES, unmix
 
 
 class Bright(Engine):

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from glint.cards import load_card, save_card
 from glint.files import sha256
 from glint.images import write_image
-from glint.patches import CONDITIONS, simulate_patches
+from glint.simulation.patches import CONDITIONS, simulate_patches
 
 Glint = Callable[..., Any]
 FEW = ("--number", 30, "--condition", "8sat", "--threads", 1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glint.patches import PatchConfig, Patches, simulate_patches
+from glint.simulation.patches import PatchConfig, Patches, simulate_patches
 
 Glint = Callable[..., Any]
 SCENE = "synthetic://?size=320x256&frames=2&clusters=0&singles=20&radiance=150-220&noise=0.5&sigma=0.55&bits=14&seed=3"

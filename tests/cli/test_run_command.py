@@ -30,10 +30,10 @@ from glint.errors import (
     SourceError,
     SourceLostError,
 )
-from glint.runtime import run as module
-from glint.runtime.run import run
-from glint.runtime.sources_synthetic import SyntheticSource
-from glint.scenes import SceneConfig
+from glint.runtime.commands import run as module
+from glint.runtime.commands.run import run
+from glint.runtime.sources.synthetic import SyntheticSource
+from glint.simulation.scenes import SceneConfig
 from glint.types import Gap, TargetFlag
 
 Glint = Callable[..., Any]

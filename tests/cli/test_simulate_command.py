@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from glint.csist import read_csist
+from glint.data.csist import read_csist
 from glint.images import read_image
 
 Glint = Callable[..., Any]

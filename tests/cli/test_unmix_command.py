@@ -11,8 +11,8 @@ import pytest
 
 from glint.cards import load_card
 from glint.images import write_image
-from glint.patches import PatchConfig, simulate_patches
-from glint.runtime import unmixing_unmix as module
+from glint.runtime.unmixing import unmix as module
+from glint.simulation.patches import PatchConfig, simulate_patches
 from glint.types import TargetFlag
 
 Glint = Callable[..., Any]

@@ -9,7 +9,7 @@ import pytest
 from glint import cards
 from glint.cards import DetectorSpec, ModelCard, TensorSpec, UnmixerSpec, load_card, save_card, zoo_folder, zoo_names
 from glint.errors import InputError, ModelError
-from glint.normalise import Normaliser
+from glint.processing.normalise import Normaliser
 
 CONTENT = b"not really ONNX"
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from glint.compiled import compiled
-from glint.runtime.fit import Patch, Start, fit_targets, pixel_profile, targets_of
-from glint.runtime.search import count_costs
+from glint.runtime.unmixing.count_search import count_costs
+from glint.runtime.unmixing.fit import Patch, Start, fit_targets, pixel_profile, targets_of
 
 
 def ratio(a: float, b: float) -> float:

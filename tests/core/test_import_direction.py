@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,37 @@ LIBRARIES = {
 }
 PACKAGES = {"training", "runtime", "export", "calibration", "benchmarks"}
 
+# Rooms inside a package, from the top to the bottom: a room imports only rooms of the lines below its own.
+# "." is the files of the package itself; in core, the few that know rooms have a line of their own.
+ROOMS = {
+    "core": [
+        ["simulate"],
+        ["data", "metrics", "cards"],
+        ["simulation", "processing"],
+        ["optics", "images", "compiled"],
+        ["."],
+    ],
+    "training": [["train"], ["loop"], ["tasks"], ["networks"], ["."]],
+    "export": [["inspect"], ["."], ["lint"]],
+    "calibration": [["."]],
+    "runtime": [
+        ["commands"],
+        ["stream", "view"],
+        ["sinks"],
+        ["pipeline"],
+        ["unmixing"],
+        ["sources", "engines", "device"],
+    ],
+    "benchmarks": [
+        ["bench"],
+        ["tables"],
+        ["evaluate", "parity"],
+        ["peers", "reporting", "torch_engine", "streams"],
+    ],
+}
+DOORS = {"glint.runtime.engines.choose", "glint.runtime.sources.open"}  # what stands beside a door never imports it
+MOST_FILES = 20  # in a folder
+
 
 def folder(package):
     """Where a package is installed; found without importing it, so that torch is not needed."""
@@ -34,11 +66,42 @@ def folder(package):
 
 
 def sources(package):
-    # In a wheel the other packages lie inside core's folder: take core's own files and metrics only.
     root = folder(package)
-    files = [*root.glob("*.py"), *root.glob("metrics/**/*.py")] if package == "core" else list(root.rglob("*.py"))
+    # In a wheel the other packages lie inside core's folder.
+    others = {root / name for name in (*PACKAGES, "zoo")} if package == "core" else set()
+    files = [p for p in sorted(root.rglob("*.py")) if not others.intersection(p.parents)]
     assert files
     return files
+
+
+def module_name(package, path):
+    inside = path.relative_to(folder(package)).with_suffix("").parts
+    names = ("glint",) if package == "core" else ("glint", package)
+    return ".".join((*names, *inside)).removesuffix(".__init__")
+
+
+def room(package, dotted):
+    """The room of a module: its line's word in ``ROOMS``."""
+    rest = dotted.split(".")[1:] if package == "core" else dotted.split(".")[2:]
+    known = {word for line in ROOMS[package] for word in line}
+    return rest[0] if rest and rest[0] in known else "."
+
+
+def modules():
+    """Every module of the project, by its dotted name, with its package and its file."""
+    return {module_name(p, path): (p, path) for p in (*ALLOWED, "benchmarks") for path in sources(p)}
+
+
+def graph():
+    """Which modules each module imports, lazily or not."""
+    known = modules()
+    edges = {}
+    for name, (_, path) in known.items():
+        found = imports(path.read_text(encoding="utf-8"), name)
+        # "from glint.a.b import c" names glint.a.b.c, which is a module or a name in glint.a.b.
+        targets = {dotted if dotted in known else dotted.rpartition(".")[0] for dotted in found}
+        edges[name] = {t for t in targets if t in known and t != name and known[t][1].name != "__init__.py"}
+    return edges
 
 
 def imports(text, module):
@@ -55,11 +118,8 @@ def imports(text, module):
 
 
 def imported(package):
-    root = folder(package)
     for path in sources(package):
-        inside = ".".join(path.relative_to(root).with_suffix("").parts)
-        name = f"glint.{inside}" if package == "core" else f"glint.{package}.{inside}"
-        for dotted in sorted(imports(path.read_text(encoding="utf-8"), name)):
+        for dotted in sorted(imports(path.read_text(encoding="utf-8"), module_name(package, path))):
             yield path, dotted
 
 
@@ -71,7 +131,7 @@ def owner(dotted):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("import glint.runtime.engine as e", {"glint.runtime.engine"}),
+        ("import glint.runtime.engines.base as e", {"glint.runtime.engines.base"}),
         ("from glint import runtime, types", {"glint.runtime", "glint.types"}),
         ("def f():\n    from glint.training.loop import Recipe", {"glint.training.loop.Recipe"}),
         ("from . import files", {"glint.files"}),
@@ -90,6 +150,70 @@ def test_packages_import_only_what_stands_below_them(package):
         if dotted.split(".")[0] == "glint" and owner(dotted) not in ALLOWED[package]
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_import_only_what_stands_below_them(package):
+    height = {word: -line for line, words in enumerate(ROOMS[package]) for word in words}
+    wrong = []
+    for name, targets in graph().items():
+        if owner(name) != package:
+            continue
+        mine = room(package, name)
+        for target in sorted(t for t in targets if owner(t) == package):
+            theirs = room(package, target)
+            if theirs != mine and height[theirs] >= height[mine]:
+                wrong.append(f"{name} imports {target}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_room_stands_in_the_list(package):
+    rooms = {word for line in ROOMS[package] for word in line} | {"__pycache__"}
+    folders = {p.parent.name for p in folder(package).glob("*/__init__.py")} - {*PACKAGES, "zoo"}
+    assert folders <= rooms
+
+
+def test_no_two_files_import_each_other_in_a_circle():
+    edges = graph()
+    done, way = set(), []
+
+    def walk(name):
+        assert name not in way, "a circle: " + " > ".join([*way[way.index(name) :], name])
+        if name in done:
+            return
+        way.append(name)
+        for target in sorted(edges[name]):
+            walk(target)
+        way.pop()
+        done.add(name)
+
+    for name in sorted(edges):
+        walk(name)
+
+
+def test_what_stands_beside_a_door_never_imports_it():
+    wrong = [
+        f"{name} imports {door}"
+        for name, targets in graph().items()
+        for door in DOORS & targets
+        if name.startswith(door.rpartition(".")[0] + ".")
+    ]
+    assert wrong == []
+
+
+def test_no_folder_holds_more_files_than_can_be_seen_at_once():
+    held = Counter(path.parent for _, path in modules().values() if path.name != "__init__.py")
+    assert {str(where): n for where, n in held.items() if n > MOST_FILES} == {}
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_each_folder_says_in_one_line_what_it_is_for(package):
+    for path in sources(package):
+        if path.name == "__init__.py" and path.parent != folder("core"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            assert len(tree.body) == 1, path
+            assert len((ast.get_docstring(tree) or "").splitlines()) == 1, path
 
 
 @pytest.mark.parametrize("package", LIBRARIES)
@@ -112,8 +236,7 @@ def test_packages_are_imported_by_their_installed_name(package):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_a_module_with_arguments_and_a_main(command):
-    name = COMMANDS[command][0]
-    package, _, module = name.removeprefix("glint.").rpartition(".")
-    tree = ast.parse((folder(package or "core") / f"{module}.py").read_text(encoding="utf-8"))
+    _, path = modules()[COMMANDS[command][0]]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert {"add_arguments", "main"} <= functions

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glint.errors import InputError
-from glint.grid import decode, encode
 from glint.metrics.unmixing import THRESHOLDS, average_precision, rank_detections, score_unmixing
-from glint.patches import CONDITIONS, simulate_patches
+from glint.processing.grid import decode, encode
+from glint.simulation.patches import CONDITIONS, simulate_patches
 
 
 def score(detections, truths):

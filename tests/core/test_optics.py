@@ -1,5 +1,6 @@
 """The optical model against quadrature, finite differences and closed forms."""
 
+import json
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.integrate import dblquad
 from scipy.special import ndtr
 
 from glint.errors import InputError
-from glint.optics import Psf, cell_centre, cell_index, pixel_profiles
+from glint.optics import Psf, PsfEstimate, cell_centre, cell_index, load_psf, pixel_profiles, save_psf
 
 quick = settings(deadline=None, max_examples=40, derandomize=True)
 position = st.floats(0.0, 8.0)
@@ -280,3 +281,33 @@ def test_fisher_refuses_noise_that_is_not_positive(noise):
 def test_sigma_must_be_finite_and_positive(value):
     with pytest.raises(InputError, match=r"Psf\.sigma"):
         Psf(value)
+
+
+def test_the_file_of_a_measured_psf_is_read_as_it_was_written(tmp_path):
+    estimate = PsfEstimate(0.512, 0.003, 0.001, 40, {"edge": 2, "faint": 1}, "frames", "0.1.0")
+    save_psf(estimate, tmp_path / "psf.json")
+    assert load_psf(tmp_path / "psf.json") == estimate
+    assert json.loads((tmp_path / "psf.json").read_text())["sigma"] == 0.512
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("{", "not JSON"),
+        ('{"sigma": 0.5}', "sigma_error"),
+        ('{"sigma": -0.5, "sigma_error": 0.1}', "positive"),
+        ('{"sigma": 0.5, "sigma_error": -0.1}', "negative"),
+        ('{"sigma": 0.5, "sigma_error": 0.1, "format": 2}', "format 2"),
+        ('{"sigma": 0.5, "sigma_error": 0.1, "sigmas": 3}', "sigmas"),
+        ("[]", "object"),
+    ],
+)
+def test_another_file_than_a_psf_is_refused(tmp_path, text, word):
+    (tmp_path / "psf.json").write_text(text)
+    with pytest.raises(InputError, match=word):
+        load_psf(tmp_path / "psf.json")
+
+
+def test_a_missing_psf_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.json"):
+        load_psf(tmp_path / "nowhere.json")

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from glint.csist import read_csist
+from glint.data.csist import read_csist
 from glint.errors import InputError, OutputError
 from glint.images import read_image, write_image
 from glint.optics import Psf
-from glint.scenes import SceneConfig, simulate_scene
 from glint.simulate import simulate, simulate_frames
+from glint.simulation.scenes import SceneConfig, simulate_scene
 
 
 def lines(path):

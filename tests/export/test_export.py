@@ -10,27 +10,27 @@ import torch
 from torch import nn
 
 from glint import cli
-from glint.candidates import find_candidates
 from glint.cards import load_card
-from glint.crop import recentre
 from glint.errors import CheckFailedError, InputError, ModelError, OutputError
 from glint.export.export import export, measure_parity
-from glint.export.lint import lint
-from glint.export.plan import make_plan
-from glint.extent import Extent
+from glint.export.export_spec import make_plan
+from glint.export.lint.lint import lint
 from glint.images import write_image
-from glint.patches import CONDITIONS, simulate_patches
-from glint.runtime.detector import Detector
-from glint.runtime.unmixer import Unmixer
-from glint.training.augmentation import NORMALISER
+from glint.processing.candidates import find_candidates
+from glint.processing.crop import recentre
+from glint.processing.extent import Extent
+from glint.runtime.pipeline.detector import Detector
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.simulation.patches import CONDITIONS, simulate_patches
 from glint.training.checkpoint import keep_weights
-from glint.training.detection import DetectionTask, predict
-from glint.training.dscsnet import DSCSNetConfig
 from glint.training.loop import Recipe, Trainer
-from glint.training.lsnet import LSNetConfig
-from glint.training.networks import load_model
-from glint.training.unet import UNet, UNetConfig
-from glint.training.unmixing import UnmixingTask
+from glint.training.networks.dscsnet import DSCSNetConfig
+from glint.training.networks.lsnet import LSNetConfig
+from glint.training.networks.registry import load_model
+from glint.training.networks.unet import UNet, UNetConfig
+from glint.training.tasks.augmentation import NORMALISER
+from glint.training.tasks.detection import DetectionTask, predict
+from glint.training.tasks.unmixing import UnmixingTask
 from glint.types import Frame
 
 # Enough to differ from the start, where the presence is the same everywhere and so any order of candidates.
@@ -297,7 +297,7 @@ def test_an_operator_that_tensorrt_refuses_is_named_with_its_place(unmixing, tmp
 
 def test_a_network_must_name_all_its_outputs(unmixing, tmp_path, monkeypatch):
     folder, _ = unmixing
-    monkeypatch.setattr("glint.training.dscsnet.DSCSNet.OUTPUTS", ("grid", "presence"))
+    monkeypatch.setattr("glint.training.networks.dscsnet.DSCSNet.OUTPUTS", ("grid", "presence"))
     with pytest.raises(InputError, match="gives 5 outputs"):
         export(folder / "last.safetensors", tmp_path)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from glint.errors import GlintError
-from glint.runtime.build import BuildOptions, EnginePlan, build
-from glint.runtime.cuda import GpuInfo, gpu
-from glint.runtime.engines_choose import choose_engine
+from glint.runtime.engines.choose import choose_engine
+from glint.runtime.engines.tensorrt.build import BuildOptions, EnginePlan, build
+from glint.runtime.engines.tensorrt.cuda import GpuInfo, gpu
 
 SIZE = (256, 320)  # of the detector's frames: height, width
 

@@ -11,13 +11,13 @@ import pytest
 
 from glint.cards import load_card
 from glint.errors import EngineError, InputError
-from glint.runtime import cuda_graph
-from glint.runtime.build import BuildOptions, EnginePlan, build
-from glint.runtime.cuda import GpuInfo, gpu
-from glint.runtime.engine import Arrays
-from glint.runtime.engines_onnxruntime import OnnxRuntimeEngine
-from glint.runtime.run import run
-from glint.runtime.tensorrt_engine import TensorRTEngine
+from glint.runtime.commands.run import run
+from glint.runtime.engines.base import Arrays
+from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from glint.runtime.engines.tensorrt import cuda_graph
+from glint.runtime.engines.tensorrt.build import BuildOptions, EnginePlan, build
+from glint.runtime.engines.tensorrt.cuda import GpuInfo, gpu
+from glint.runtime.engines.tensorrt.engine import TensorRTEngine
 
 pytestmark = pytest.mark.gpu
 MIB = 1 << 20

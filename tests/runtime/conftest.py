@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from glint.candidates import SLOTS, Candidates
 from glint.cards import DetectorSpec, ModelCard, TensorSpec, UnmixerSpec
-from glint.normalise import Normaliser
-from glint.runtime.detector import Detector
-from glint.runtime.engine import Arrays, Engine
-from glint.runtime.unmixer import Unmixer
+from glint.processing.candidates import SLOTS, Candidates
+from glint.processing.normalise import Normaliser
+from glint.runtime.engines.base import Arrays, Engine
+from glint.runtime.pipeline.detector import Detector
+from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import Targets
 
 CHANNELS = {"grid": 1, "presence": 1, "offset": 2, "radiance": 1, "spread": 3}

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glint.candidates import SLOTS, Candidates
 from glint.cli import COMMANDS
 from glint.compiled import Compiled, compiled
 from glint.errors import OutputError
 from glint.optics import Psf
+from glint.processing.candidates import SLOTS, Candidates
 from glint.progress import told_if_slow
-from glint.runtime.refine import RefineConfig, _refine_all, prepare_refinement, refine
+from glint.runtime.unmixing.refine import RefineConfig, _refine_all, prepare_refinement, refine
 from glint.types import Targets
 
 PSF = Psf(0.5)
@@ -222,7 +222,7 @@ REHEARSED = """
 import gc, sys
 from glint.cli import main
 from glint.compiled import Compiled
-from glint.runtime.rehearsal import rehearse
+from glint.runtime.pipeline.rehearsal import rehearse
 
 def compiled():
     functions = [one for one in gc.get_objects() if isinstance(one, Compiled)]
@@ -234,7 +234,7 @@ for options in ("size=70x50", "size=64x64&bits=14"):
     source = f"synthetic://?{options}&frames=4&clusters=1&singles=1&noise=1&seed=3"
     assert main(["run", source, "--track", "--engine", "onnxruntime", "--out", sys.argv[1], "--overwrite"]) == 0
 after = compiled()
-print(len(open(sys.argv[1]).read()), before["glint.extent._confine"], sorted(after.items() - before.items()))
+print(len(open(sys.argv[1]).read()), before["glint.processing.extent._confine"], sorted(after.items() - before.items()))
 """
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from made_results import made_result
 
-from glint.runtime.device_state import DeviceState
-from glint.runtime.live_view import LiveView
-from glint.runtime.status import StreamStatus
+from glint.runtime.device.state import DeviceState
+from glint.runtime.view.live_view import LiveView
+from glint.runtime.view.status import StreamStatus
 from glint.types import Gap
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")

@@ -9,10 +9,10 @@ import pytest
 import tensorrt_standin as standin
 from fake_cuda import FakeCuda
 
-from glint.benchmarks.parity import parity
+from glint.benchmarks.parity.parity import parity
 from glint.errors import InputError
-from glint.runtime import tensorrt_plan
-from glint.runtime.build import BuildOptions, build
+from glint.runtime.engines.tensorrt import loaded_plan as tensorrt_plan
+from glint.runtime.engines.tensorrt.build import BuildOptions, build
 
 MODEL = "dscsnet-s-csist"
 

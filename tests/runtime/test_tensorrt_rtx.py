@@ -21,8 +21,8 @@ from glint.cards import UnmixerSpec, load_card, save_card, zoo_folder, zoo_names
 from glint.cli import main
 from glint.errors import CheckFailedError, ModelError
 from glint.files import sha256
-from glint.runtime.build import BuildOptions, build
-from glint.runtime.engine_cache import read_info
+from glint.runtime.engines.tensorrt.build import BuildOptions, build
+from glint.runtime.engines.tensorrt.cache import read_info
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (x86-64 Linux and Windows only)")
 

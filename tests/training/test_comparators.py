@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from glint import grid
 from glint.cli import main
 from glint.config import to_dict
 from glint.errors import InputError
 from glint.optics import Psf
-from glint.patches import CONDITIONS, simulate_patches
-from glint.training import dista_net, focus
-from glint.training.dista_net import DistaNet, DistaNetConfig, GeneratedConv
-from glint.training.focus import Focus, FocusConfig
-from glint.training.grid_task import GridTask, decode_patches
-from glint.training.networks import PRESETS, build, load_model, task_of
+from glint.processing import grid
+from glint.simulation.patches import CONDITIONS, simulate_patches
+from glint.training.networks import dista_net, focus
+from glint.training.networks.dista_net import DistaNet, DistaNetConfig, GeneratedConv
+from glint.training.networks.focus import Focus, FocusConfig
+from glint.training.networks.registry import PRESETS, build, load_model, task_of
+from glint.training.tasks.grid import GridTask, decode_patches
 
 TINY = {
     "dista-net": DistaNetConfig(size=5, channels=4, hidden=8, stages=2),
@@ -126,7 +126,7 @@ def test_a_perfect_grid_is_decoded_to_the_cells_of_the_truth():
 @pytest.mark.parametrize("name", TINY)
 def test_they_train_from_the_command_line_and_load_again(tmp_path, capsys, monkeypatch, name):
     monkeypatch.setitem(PRESETS, name, TINY[name])
-    monkeypatch.setattr("glint.training.grid_task.VALIDATION_PATCHES", 20)
+    monkeypatch.setattr("glint.training.tasks.grid.VALIDATION_PATCHES", 20)
     out = tmp_path / name
     words = ["train", name, "--domain", "csist", "--batch", "4", "--steps", "3", "--out", str(out), "--json"]
     assert main(words) == 0

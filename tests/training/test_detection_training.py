@@ -6,11 +6,11 @@ import torch
 from scipy import ndimage
 
 from glint.images import write_image
-from glint.training import detection
-from glint.training.augmentation import Augmentation, Sample, crop_sample, veil
-from glint.training.detection import DetectionTask, predict
 from glint.training.loop import Recipe, Trainer
-from glint.training.lsnet import LSNetConfig
+from glint.training.networks.lsnet import LSNetConfig
+from glint.training.tasks import detection
+from glint.training.tasks.augmentation import Augmentation, Sample, crop_sample, veil
+from glint.training.tasks.detection import DetectionTask, predict
 
 TINY = LSNetConfig(stages=2, background=(8, 12), heads=1, head_dim=4, state=2, sparse=(4, 6, 8), unshuffle=2)
 

@@ -83,7 +83,7 @@ class Joined(worker.UnmixingTask):
 
 
 def test_two_processes_do_what_one_does_on_their_joined_batches(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("glint.training.unmixing.VALIDATION_PATCHES", worker.VALIDATION_PATCHES)
+    monkeypatch.setattr("glint.training.tasks.unmixing.VALIDATION_PATCHES", worker.VALIDATION_PATCHES)
     alone = Trainer(Joined(), worker.RECIPE, tmp_path)
     start = {k: v.clone() for k, v in alone.model.state_dict().items()}
     alone.fit()
@@ -122,7 +122,7 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_both_with_the_reason(run)
 
 
 def test_a_run_of_two_processes_is_not_resumed_by_one(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("glint.training.unmixing.VALIDATION_PATCHES", worker.VALIDATION_PATCHES)
+    monkeypatch.setattr("glint.training.tasks.unmixing.VALIDATION_PATCHES", worker.VALIDATION_PATCHES)
     trainer = Trainer(worker.unmixing_task(), worker.RECIPE, tmp_path)
     with pytest.raises(ModelError, match="of 2 processes, this run has 1") as error:
         trainer.resume(run / "whole" / "last.safetensors")

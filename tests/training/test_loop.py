@@ -12,10 +12,10 @@ import torch
 
 from glint.errors import InputError, ModelError
 from glint.training.checkpoint import keep_weights, load_checkpoint
-from glint.training.dscsnet import DSCSNetConfig
 from glint.training.loop import Recipe, Trainer
-from glint.training.networks import load_model
-from glint.training.unmixing import UnmixingTask
+from glint.training.networks.dscsnet import DSCSNetConfig
+from glint.training.networks.registry import load_model
+from glint.training.tasks.unmixing import UnmixingTask
 
 TINY = DSCSNetConfig(size=5, channels=4, hidden=8, stages=2, memory=1)
 RECIPE = Recipe(steps=6, batch=8, warmup=2, validate_every=3, amp="off")
@@ -23,7 +23,7 @@ RECIPE = Recipe(steps=6, batch=8, warmup=2, validate_every=3, amp="off")
 
 @pytest.fixture(autouse=True)
 def few_validation_patches(monkeypatch):
-    monkeypatch.setattr("glint.training.unmixing.VALIDATION_PATCHES", 20)
+    monkeypatch.setattr("glint.training.tasks.unmixing.VALIDATION_PATCHES", 20)
 
 
 def task() -> UnmixingTask:

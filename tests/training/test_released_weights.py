@@ -7,9 +7,9 @@ import pytest
 
 from glint.benchmarks.torch_engine import open_checkpoint
 from glint.metrics.unmixing import score_unmixing
-from glint.patches import CONDITIONS, simulate_patches
-from glint.runtime.unmixer import Unmixer
-from glint.training.networks import load_model
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.simulation.patches import CONDITIONS, simulate_patches
+from glint.training.networks.registry import load_model
 
 FOLDER = Path(__file__).parents[2] / "training" / "weights"
 

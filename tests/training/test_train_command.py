@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-import glint.training.networks
+import glint.training.networks.registry
 from glint.cli import main
-from glint.training.dscsnet import PRESETS, DSCSNetConfig
-from glint.training.networks import load_model
+from glint.training.networks.dscsnet import PRESETS, DSCSNetConfig
+from glint.training.networks.registry import load_model
 
 TINY = DSCSNetConfig(size=5, channels=4, hidden=8, stages=2, memory=1)
 
@@ -17,8 +17,8 @@ TINY = DSCSNetConfig(size=5, channels=4, hidden=8, stages=2, memory=1)
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setitem(PRESETS, "dscsnet-s", TINY)
-    monkeypatch.setattr("glint.training.networks.PRESETS", {"dscsnet-s": TINY})
-    monkeypatch.setattr("glint.training.unmixing.VALIDATION_PATCHES", 20)
+    monkeypatch.setattr("glint.training.networks.registry.PRESETS", {"dscsnet-s": TINY})
+    monkeypatch.setattr("glint.training.tasks.unmixing.VALIDATION_PATCHES", 20)
 
 
 def train(*words: str, network: str = "dscsnet-s") -> int:
@@ -56,7 +56,7 @@ def test_a_new_run_can_start_from_other_weights_and_says_so(tmp_path):
 
 def test_the_large_network_can_start_from_the_small_ones_head(tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "dscsnet", replace(TINY, stages=3, memory=2))
-    monkeypatch.setitem(glint.training.networks.PRESETS, "dscsnet", PRESETS["dscsnet"])
+    monkeypatch.setitem(glint.training.networks.registry.PRESETS, "dscsnet", PRESETS["dscsnet"])
     small = tmp_path / "a" / "last.safetensors"
     more = ("--out", str(tmp_path / "b"), "--steps", "2", "--init", str(small), "--lr", "1e-12")
     assert train("--out", str(tmp_path / "a"), "--steps", "2") == 0

@@ -1,0 +1,161 @@
+"""Other methods made ready to be called by the bench."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.benchmarks.bench.cases import Case
+from glint.benchmarks.bench.subjects import Subject, Times, bench_frames, bench_patches
+from glint.cards import load_card
+from glint.runtime.pipeline.detector import Detector
+from glint.simulation.patches import CONDITIONS, Patches
+from glint.types import Frame, Targets
+
+UNMIXER = "dscsnet-s-csist"  # made for the benchmark's protocol, as its peers are
+DETECTOR = "lsnet-s"
+UNET = "unet-s"  # of as many multiply-accumulates
+CLASSICAL = ("template", "nnls-fit", "fista", "ista")
+NETWORKS = ("dista-net", "focus")
+_WEIGHTS = {"fista": 5.0, "ista": 8.0}  # of the l1 norm, DN; what glint.benchmarks.tables.unmixing tunes them to
+_VARIETY = 64
+# Function of glint.benchmarks.peers.saliency and settings; those that tuning on SIRST tends to choose.
+SALIENCY: dict[str, tuple[str, dict[str, Any]]] = {
+    "top-hat": ("top_hat", {"size": 9}),
+    "mpcm": ("patch_contrast", {"scales": (3, 5, 7, 9)}),
+    "ipi": ("patch_image", {"weight": 1.0}),
+}
+
+Solve = Callable[[NDArray[Any], NDArray[Any]], Targets]
+
+
+class UnmixingPeer(Subject):
+    """Another method that takes patches apart.
+
+    Attributes:
+        solve: patches ``[N, n, n]`` and full scale ``[N]`` -> targets.
+    """
+
+    unit = "patches"
+
+    def __init__(self, case: Case) -> None:
+        self.amount = case.batch
+        self.solve, self._facts = _solver(case)
+        number = case.batch * max(1, _VARIETY // case.batch)
+        self.patches = bench_patches(load_card(UNMIXER)[0], number)
+        self.turn = 0
+
+    def call(self) -> Times:
+        """See :class:`Subject`."""
+        start = self.turn * self.amount % len(self.patches)
+        rows = slice(start, start + self.amount)
+        self.turn += 1
+        began = time.perf_counter()
+        self.solve(self.patches.image[rows], self.patches.full_scale[rows])
+        return {"total": 1e3 * (time.perf_counter() - began)}
+
+    def facts(self) -> dict[str, Any]:
+        """See :class:`Subject`."""
+        return self._facts
+
+    def targets(self, patches: Patches) -> Targets:
+        """What it makes of patches."""
+        return self.solve(patches.image, patches.full_scale)
+
+
+def open_peer(case: Case) -> Subject:
+    """Make a peer ready."""
+    return DetectionPeer(case) if case.task == "peer detect" else UnmixingPeer(case)
+
+
+class DetectionPeer(Subject):
+    """Another method that finds targets in a frame: only its map of where they may be is timed."""
+
+    def __init__(self, case: Case) -> None:
+        self.frames = bench_frames(case)
+        self.turn = 0
+        self.find, self._facts = _unet(case) if case.subject == UNET else _saliency(case)
+
+    def call(self) -> Times:
+        """See :class:`Subject`."""
+        frame = self.frames[self.turn % len(self.frames)]
+        self.turn += 1
+        began = time.perf_counter()
+        self.find(frame)
+        return {"total": 1e3 * (time.perf_counter() - began)}
+
+    def facts(self) -> dict[str, Any]:
+        """See :class:`Subject`."""
+        return self._facts
+
+
+def _saliency(case: Case) -> tuple[Callable[[Frame], Any], dict[str, Any]]:
+    name, settings = SALIENCY[case.subject]
+    function = getattr(importlib.import_module("glint.benchmarks.peers.saliency"), name)
+    return lambda frame: function(frame.data, **settings), {"name": "numpy", "settings": {**settings}}
+
+
+def _unet(case: Case) -> tuple[Callable[[Frame], Any], dict[str, Any]]:
+    import torch
+
+    from glint.benchmarks.torch_engine import TorchEngine
+    from glint.config import to_dict
+    from glint.training.networks.registry import PRESETS, build
+
+    torch.set_num_threads(case.threads)
+    card, _ = load_card(DETECTOR)
+    network = build(UNET, to_dict(PRESETS[UNET])).eval()
+    engine = TorchEngine(network, card.inputs, card.outputs)
+    detector = Detector(engine, card)
+    return detector, engine.details()
+
+
+def _solver(case: Case) -> tuple[Solve, dict[str, Any]]:
+    if case.subject in NETWORKS:
+        return _grid_network(case)
+    from glint.benchmarks.tables.unmixing import classical_method
+
+    ((_, stage),) = classical_method(case.subject, _WEIGHTS).make(CONDITIONS["8sat"].radiance)
+    return lambda patches, limit: stage(patches, limit, Targets()), {"name": "numpy"}
+
+
+def _grid_network(case: Case) -> tuple[Solve, dict[str, Any]]:
+    """A network that answers on the grid, in PyTorch; without a checkpoint its answers are noise."""
+    import torch
+
+    from glint.config import from_dict, to_dict
+    from glint.processing.normalise import Normaliser
+    from glint.training.networks.registry import PRESETS, build, load_model
+    from glint.training.tasks.grid import decode_patches
+    from glint.training.tasks.unmixing import DOMAINS
+
+    torch.set_num_threads(case.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if case.checkpoint is None:
+        config, domain, normaliser = PRESETS[case.subject], "csist", DOMAINS["csist"][1]
+        model = build(case.subject, to_dict(config)).eval()
+    else:
+        info, model = load_model(Path(case.checkpoint))
+        config = from_dict(type(PRESETS[info.network]), info.config, where=case.checkpoint)
+        domain = info.data["domain"]
+        normaliser = from_dict(Normaliser, info.data["normaliser"], where=case.checkpoint)
+
+    model.to(device)
+
+    def solve(patches: NDArray[Any], limit: NDArray[Any]) -> Targets:
+        patch, x, y, radiance = decode_patches(model, config, domain, normaliser, patches)
+        unknown = np.full(len(x), np.nan)
+        return Targets(
+            x=x, y=y, radiance=radiance, sigma_x=unknown, sigma_y=unknown, sigma_radiance=unknown, blob=patch,
+            score=radiance / (radiance + 1), flags=np.zeros(len(x), dtype=np.int64),
+        )  # fmt: skip
+
+    facts = {"name": "torch", "torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}
+    return solve, facts

@@ -1,0 +1,300 @@
+"""A case made ready to be called: one call is one measurement, split into stages."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.benchmarks.bench.cases import PIPELINE, Case
+from glint.calibration.task_score import ALL_CONDITIONS
+from glint.cards import ModelCard, load_card
+from glint.files import sha256
+from glint.optics import Psf
+from glint.runtime.engines.base import Arrays, Engine
+from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from glint.runtime.engines.tensorrt.open import open_tensorrt
+from glint.runtime.pipeline.detector import Detector
+from glint.runtime.pipeline.pipeline import Pipeline
+from glint.runtime.unmixing.refine import refine, refine_config
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.simulation.patches import Patches, simulate_patches
+from glint.simulation.scenes import SceneConfig, simulate_scene
+from glint.types import Frame
+
+SEED = 5  # of what is measured on
+BITS = 14
+_VARIETY = 64  # different patches at least that calls go through, so that one is not taken for all
+_FRAMES = 4
+
+Times = dict[str, float]
+
+
+class Stopwatch(Engine):
+    """An engine with a clock around it.
+
+    Attributes:
+        seconds: spent in it since :meth:`reset`.
+        last: inputs of the last call.
+        began, ended: first call's start and last call's end, seconds of the performance counter; None before.
+    """
+
+    def __init__(self, inner: Engine) -> None:
+        self.inner = inner
+        self.name, self.inputs, self.outputs = inner.name, inner.inputs, inner.outputs
+        self.last: Arrays = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the calls so far."""
+        self.seconds = 0.0
+        self.began: float | None = None
+        self.ended: float | None = None
+
+    def infer(self, **arrays: NDArray[Any]) -> Arrays:
+        """See :class:`Engine`."""
+        start = time.perf_counter()
+        self.began = start if self.began is None else self.began
+        self.last = arrays
+        try:
+            return self.inner.infer(**arrays)
+        finally:
+            self.ended = time.perf_counter()
+            self.seconds += self.ended - start
+
+    def _infer(self, arrays: Arrays) -> Arrays:
+        return self.inner.infer(**arrays)
+
+    def details(self) -> dict[str, Any]:
+        """Those of the engine."""
+        return self.inner.details()
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.inner.close()
+
+
+class Subject(ABC):
+    """Something that can be timed.
+
+    Attributes:
+        amount: what one call works through: patches or frames.
+        unit: ``patches`` or ``frames``.
+    """
+
+    amount: int = 1
+    unit: str = "frames"
+
+    @abstractmethod
+    def call(self) -> Times:
+        """Run once; milliseconds of ``total`` and of the stages that it is the sum of."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What runs it, JSON-ready."""
+
+    def models(self) -> list[tuple[ModelCard, Engine]]:
+        """The models in it, with their engines."""
+        return []
+
+    def gpu_stages(self, runs: int) -> dict[str, list[float]]:
+        """Milliseconds of a TensorRT engine's stages, on what was last put into it; see its ``stage_times``."""
+        (_, clock) = self.models()[0]
+        assert isinstance(clock, Stopwatch)  # noqa: S101  (all models here are timed)
+        times: dict[str, list[float]] = clock.inner.stage_times(runs, **clock.last)  # type: ignore[attr-defined]
+        return times
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        for _, engine in self.models():
+            engine.close()
+
+
+class UnmixerSubject(Subject):
+    """``glint unmix``: patches in, targets out."""
+
+    unit = "patches"
+
+    def __init__(self, case: Case) -> None:
+        card, engine = open_model(case, case.subject)
+        self.clock = Stopwatch(engine)
+        self.unmixer = Unmixer(self.clock, card)
+        self.amount, self.refined = case.batch, case.refined
+        self.config, self.psf = refine_config(card.unmixer), Psf(self.unmixer.spec.sigma)  # type: ignore[arg-type]
+        number = case.batch * max(1, _VARIETY // case.batch)
+        patches = bench_patches(card, number)
+        self.inputs = [
+            (patches.image[i : i + case.batch], patches.full_scale[i : i + case.batch, None, None])
+            for i in range(0, number, case.batch)
+        ]
+        self.turn = 0
+
+    def call(self) -> Times:
+        """See :class:`Subject`."""
+        image, limit = self.inputs[self.turn % len(self.inputs)]
+        self.turn += 1
+        self.clock.reset()
+        start = time.perf_counter()
+        unmixed = self.unmixer(image, full_scale=limit)
+        middle = time.perf_counter()
+        times = _around(self.clock, start, middle)
+        if self.refined:
+            refine(image, unmixed.candidates, self.psf, full_scale=limit, config=self.config)
+            times["refine"] = 1e3 * (time.perf_counter() - middle)
+        return _with_total(times)
+
+    def facts(self) -> dict[str, Any]:
+        """See :class:`Subject`."""
+        return self.clock.details()
+
+    def models(self) -> list[tuple[ModelCard, Engine]]:
+        """See :class:`Subject`."""
+        return [(self.unmixer.card, self.clock)]
+
+
+class DetectorSubject(Subject):
+    """``glint detect``: a frame in, blobs out."""
+
+    def __init__(self, case: Case) -> None:
+        card, engine = open_model(case, case.subject)
+        self.clock = Stopwatch(engine)
+        self.detector = Detector(self.clock, card)
+        self.frames = bench_frames(case)
+        self.turn = 0
+
+    def call(self) -> Times:
+        """See :class:`Subject`."""
+        frame = self.frames[self.turn % len(self.frames)]
+        self.turn += 1
+        self.clock.reset()
+        start = time.perf_counter()
+        self.detector(frame)
+        return _with_total(_around(self.clock, start, time.perf_counter()))
+
+    def facts(self) -> dict[str, Any]:
+        """See :class:`Subject`."""
+        return self.clock.details()
+
+    def models(self) -> list[tuple[ModelCard, Engine]]:
+        """See :class:`Subject`."""
+        return [(self.detector.card, self.clock)]
+
+
+class PipelineSubject(Subject):
+    """``glint run``: a frame in, refined targets out."""
+
+    def __init__(self, case: Case) -> None:
+        engines = [open_model(case, model) for model in (case.detector, case.unmixer)]
+        (first, detector), (second, unmixer) = ((card, Stopwatch(engine)) for card, engine in engines)
+        self.clocks = (detector, unmixer)
+        self.pipeline = Pipeline(Detector(detector, first), Unmixer(unmixer, second), refined=case.refined)
+        self.frames = bench_frames(case)
+        self.turn = self.blobs = 0
+
+    def call(self) -> Times:
+        """See :class:`Subject`."""
+        frame = self.frames[self.turn % len(self.frames)]
+        self.turn += 1
+        for clock in self.clocks:
+            clock.reset()
+        start = time.perf_counter()
+        result = self.pipeline(frame)
+        total = 1e3 * (time.perf_counter() - start)
+        self.blobs = len(result.detection.blobs)
+        detector, unmixer = (1e3 * clock.seconds for clock in self.clocks)
+        spent = result.latency_ms
+        return {
+            "total": total, "network": detector + unmixer, "detector": detector,
+            "around detector": spent["detect"] - detector, "unmixer": unmixer,
+            "around unmixer": spent["unmix"] - unmixer, "refine": spent["refine"],
+        }  # fmt: skip
+
+    def facts(self) -> dict[str, Any]:
+        """What runs both networks, and the blobs of the last frame."""
+        detector, unmixer = (clock.details() for clock in self.clocks)
+        return {"name": detector["name"], "detector": detector, "unmixer": unmixer, "blobs": self.blobs}
+
+    def models(self) -> list[tuple[ModelCard, Engine]]:
+        """See :class:`Subject`."""
+        return list(zip((self.pipeline.detector.card, self.pipeline.unmixer.card), self.clocks))
+
+
+def _around(clock: Stopwatch, start: float, end: float) -> Times:
+    """Before the network, in it, and after it; between the calls of a cut batch counts as after."""
+    began, ended = clock.began or start, clock.ended or start
+    return {
+        "pre": 1e3 * (began - start),
+        "network": 1e3 * clock.seconds,
+        "post": 1e3 * (end - ended + ended - began - clock.seconds),
+    }
+
+
+def _with_total(times: Times) -> Times:
+    return {"total": sum(times.values()), **times}
+
+
+def open_model(case: Case, model: str) -> tuple[ModelCard, Engine]:
+    """A model's card and the engine that a case asks for.
+
+    Args:
+        case: says which engine.
+        model: name or card.
+    """
+    if case.engine.startswith("torch"):
+        from glint.benchmarks.torch_engine import open_network
+
+        card, _ = load_card(model, precision="fp32")
+        checkpoint = Path(case.checkpoint) if case.checkpoint else None
+        engine = open_network(
+            card, checkpoint=checkpoint, threads=case.threads, precision=case.precision,
+            compiled=case.engine == "torch-compile",
+        )  # fmt: skip
+        return replace(card, precision=case.precision), engine
+    card, path = load_card(model, precision=case.precision)
+    if case.engine == "tensorrt":
+        return card, open_tensorrt(path, graph=case.graph, buffers=case.buffers)
+    return card, OnnxRuntimeEngine(path, threads=case.threads)
+
+
+def bench_condition(card: ModelCard) -> str:
+    """The simulated condition that an unmixer is measured on: the one nearest to what it was made for."""
+    return "8sat" if card.unmixer is not None and card.unmixer.radiance_prior else "sensor"
+
+
+def bench_patches(card: ModelCard, number: int, *, seed: int = SEED) -> Patches:
+    """Patches for an unmixer."""
+    return simulate_patches(ALL_CONDITIONS[bench_condition(card)], number, np.random.default_rng(seed))
+
+
+def bench_frames(case: Case) -> list[Frame]:
+    """Frames of a scene with the case's clusters."""
+    width, height = case.size
+    scene = SceneConfig(
+        width=width, height=height, frames=_FRAMES, clusters=case.blobs, singles=0, bits=BITS, seed=SEED
+    )
+    return [frame for frame, _ in simulate_scene(scene)]
+
+
+def model_files(case: Case) -> list[Path]:
+    """The files that a case runs: models, not engines made of them."""
+    models = [case.detector, case.unmixer] if case.task == PIPELINE else [case.subject]
+    return [load_card(model, precision=case.precision)[1] for model in models]
+
+
+def float_model(model: str) -> tuple[ModelCard, Path] | None:
+    """The fp32 model that a name or a card of any precision belongs to; None if it is not there."""
+    path = Path(model)
+    if path.suffix in (".json", ".onnx"):
+        path = path.with_name(f"{load_card(model)[0].name}.fp32.json")
+        return load_card(path) if path.is_file() else None
+    return load_card(model, precision="fp32")
+
+
+def file_facts(paths: list[Path]) -> list[dict[str, Any]]:
+    """Name, size and hash of files."""
+    return [{"file": p.name, "bytes": p.stat().st_size, "sha256": sha256(p)} for p in paths]

@@ -1,0 +1,1 @@
+"""``glint evaluate``: scores of a model, or of masks, on labelled data."""

@@ -1,0 +1,200 @@
+"""``glint evaluate``: score a model on labelled data, through the code that runs on the device."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glint.benchmarks.evaluate.detection_scores import PROTOCOLS
+from glint.benchmarks.evaluate.detector import DetectionData, detector_text, evaluate_detector, evaluate_predictions
+from glint.calibration.task_score import ALL_CONDITIONS, score_targets, task_patches
+from glint.cards import ModelCard, load_card, require_task
+from glint.cli import positive_int, print_json, seed, talk
+from glint.data.csist import read_csist
+from glint.errors import InputError
+from glint.metrics.unmixing import UnmixingScore
+from glint.progress import Progress
+from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
+from glint.runtime.engines.base import Engine
+from glint.runtime.engines.choose import open_engine
+from glint.runtime.pipeline.detector import Detector
+from glint.runtime.unmixing.refine import RadiancePrior, refine_config
+from glint.runtime.unmixing.unmix import run_unmixer
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.simulation.patches import Patches
+
+
+def evaluate(
+    model: str | Path | None = None,
+    *,
+    data: Path | None = None,
+    split: str = "val",
+    protocol: str = "native",
+    pred: Path | None = None,
+    legacy: bool = False,
+    against: str | None = None,
+    backgrounds: Path | str | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    condition: str = "8sat",
+    number: int = 2000,
+    seed: int = 1,
+    radiance_prior: RadiancePrior = "card",
+    engine: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Score a model, or predictions that anything else made.
+
+    A detector is scored on a SIRST-style folder; an unmixer on a CSIST-100K folder or on fresh
+    simulated patches: on its grid, off it, and refined.
+
+    Args:
+        model: name in the zoo, path of a model card, or a checkpoint (needs PyTorch); None with ``pred``.
+        data: folder; needed for a detector.
+        split, protocol: for a detector; protocols are those of ``detection_scores``.
+        pred: folder of masks or probability maps to be scored instead of a model.
+        legacy: report Pd and Fa of the greedy matching too.
+        against: training split that must share no image; None: the one beside ``split``, if any; "none".
+        backgrounds: folder of frames without targets, or "generated": also measures false alarms, Pd against
+            signal-to-clutter ratio, and the flux of planted clusters.
+        out: folder for ``report.html``, ``scores.json`` and pictures of the worst images.
+        overwrite: replace what ``out`` holds.
+        condition, number: of the simulated patches for an unmixer without ``data``.
+        seed: of what is simulated.
+        radiance_prior: mean and standard deviation for the refinement, DN; None if unknown; "card": what
+            the model's card says.
+        engine, precision, threads: what runs the network.
+
+    Returns:
+        Scores and what they were measured on.
+
+    Raises:
+        GlintError: one of its subclasses, for a bad model, data or argument.
+    """
+    if (model is None) == (pred is None):
+        raise InputError("evaluate takes a model or predictions", hint="glint evaluate MODEL, or --pred FOLDER")
+    images = DetectionData(data, split, protocol, legacy, against)
+    if pred is not None:
+        if backgrounds is not None:
+            raise InputError("--backgrounds needs a model: stored predictions cannot see planted targets")
+        return evaluate_predictions(pred, images, out=out, overwrite=overwrite)
+    card, loaded = open_model(str(model), engine=engine, precision=precision, threads=threads)
+    with loaded:
+        common = {"model": card.name, "precision": card.precision, "engine": loaded.name}
+        if card.task == "detect":
+            detector = Detector(loaded, card)
+            return evaluate_detector(detector, images, backgrounds=backgrounds, seed=seed, out=out, overwrite=overwrite)
+        if out is not None or backgrounds is not None:
+            raise InputError(f"{card.name} unmixes: --out and --backgrounds are for detectors")
+        if data is not None:
+            patches, source = read_csist(data), {"data": data.name}
+        else:
+            patches = task_patches([condition], number=number, seed=seed)[condition]
+            source = {"condition": condition, "number": number, "seed": seed}  # type: ignore[dict-item]
+        return {**common, **source, **_score_unmixer(Unmixer(loaded, card), patches, radiance_prior)}
+
+
+def open_model(
+    model: str | Path,
+    *,
+    engine: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+    task: str | None = None,
+) -> tuple[ModelCard, Engine]:
+    """Card and engine of a name in the zoo, a card, or a checkpoint (needs PyTorch).
+
+    Raises:
+        ModelError: if the model is missing, corrupt or made for another task.
+        EngineError: if the engine cannot be used.
+    """
+    if Path(model).suffix == ".safetensors":
+        from glint.benchmarks.torch_engine import open_checkpoint
+
+        card, opened = open_checkpoint(Path(model), threads=threads)
+        require_task(card, task)
+        return card, opened
+    card, path = load_card(model, precision=precision, task=task)
+    return card, open_engine(path, engine=engine, threads=threads)
+
+
+def _score_unmixer(unmixer: Unmixer, patches: Patches, radiance_prior: RadiancePrior) -> dict[str, Any]:
+    with Progress("evaluate", len(patches)) as line:
+        done = run_unmixer(unmixer, patches, radiance_prior=radiance_prior, progress=line.update)
+    ms = np.round(1e3 * np.array(done.seconds) / max(len(patches), 1), 4).tolist()
+    return {
+        "patches": len(patches),
+        "radiance_prior": refine_config(unmixer.spec, radiance=radiance_prior).radiance,
+        **{stage: _rounded(score_targets(targets, patches)) for stage, targets in done.targets.items()},
+        "ms_per_patch": dict(zip(("unmix", "refine"), ms)),
+    }
+
+
+def _rounded(score: UnmixingScore) -> dict[str, Any]:
+    values = {k: np.round(v, 4).tolist() for k, v in asdict(score).items() if k != "patches"}
+    return {k: None if v != v else v for k, v in values.items()}
+
+
+def _text(result: dict[str, Any]) -> str:
+    if "iou" in result:
+        return detector_text(result)
+    where = result.get("data") or f"{result['condition']}, seed {result['seed']}"
+    lines = [f"{result['model']} on {result['patches']} patches ({where})"]
+    lines.append("           CSO-mAP   AP05   AP10   AP15   AP20   AP25  count %  RMSE px  ms/patch")
+    for name, stage in (("grid", "unmix"), ("network", "unmix"), ("refined", "refine")):
+        row = result[name]
+        aps = "".join(f"{v:7.2f}" for v in row["ap"])
+        rmse = f"{row['position_rmse']:9.3f}" if row["position_rmse"] is not None else "        -"
+        cost = f"{result['ms_per_patch'][stage]:10.3f}"
+        lines.append(f"{name:<10} {row['cso_map']:7.2f}{aps}{row['count_accuracy']:9.1f}{rmse}{cost}")
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``glint evaluate``."""
+    parser.add_argument("model", nargs="?", help="name in the zoo, model card, or checkpoint (*.safetensors)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="SIRST-style (detector) or CSIST-100K (unmixer)")
+    group = parser.add_argument_group("detector")
+    group.add_argument("--split", default="val", help="list of images, e.g. test or 50_50/test (default: %(default)s)")
+    group.add_argument("--protocol", choices=PROTOCOLS, default="native", help="size of the images (default: native)")
+    group.add_argument("--pred", type=Path, metavar="FOLDER", help="score these masks or probability maps, not a model")
+    group.add_argument("--legacy", action="store_true", help="also Pd and Fa of the widely copied greedy matching")
+    group.add_argument(
+        "--against", metavar="SPLIT", help="training split to look for leaks in, or none (default: the one beside)"
+    )
+    group.add_argument(
+        "--backgrounds", metavar="FOLDER|generated", help="frames without targets: false alarms, planted targets"
+    )
+    group.add_argument("--out", type=Path, metavar="FOLDER", help="write a report with pictures of the worst images")
+    group.add_argument("--overwrite", action="store_true", help="replace the report that is there")
+    parser.add_argument(
+        "--condition", choices=ALL_CONDITIONS, default="8sat", help="of simulated patches (default: 8sat)"
+    )
+    parser.add_argument("--number", type=positive_int, default=2000, help="simulated patches (default: %(default)s)")
+    parser.add_argument("--seed", type=seed, default=1, help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON")
+    add_engine_arguments(parser)
+    add_refine_arguments(parser, switch=False)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run ``glint evaluate``."""
+    result = evaluate(
+        arguments.model, data=arguments.data, split=arguments.split, protocol=arguments.protocol, pred=arguments.pred,
+        legacy=arguments.legacy, against=arguments.against, backgrounds=arguments.backgrounds, out=arguments.out,
+        overwrite=arguments.overwrite, condition=arguments.condition, number=arguments.number, seed=arguments.seed,
+        radiance_prior=arguments.radiance_prior, engine=engine_of(arguments), precision=arguments.precision,
+        threads=arguments.threads,
+    )  # fmt: skip
+    if arguments.json:
+        print_json(result)
+    else:
+        print(_text(result))
+    if arguments.out is not None:
+        talk(f"wrote {arguments.out / 'report.html'}")
+    return 0

@@ -1,0 +1,157 @@
+"""Two ONNX graphs layer by layer: where a candidate leaves its reference.
+
+Layers are matched by the names of their nodes, which exporters, converters to float16 and
+quantizers keep. What only one of the graphs has (casts, quantizers) belongs to the layer behind it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from glint.benchmarks.parity.tensor_error import TensorError
+from glint.errors import InputError, ModelError
+from glint.export.lint.lint import load_onnx
+from glint.runtime.engines.onnxruntime import available_cores
+
+_GROUP = 48  # tensors fetched per run: bounds the memory
+_LOST = -10.0  # dB at which nothing is left to lose
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """How far the first output of one node is from the reference.
+
+    Attributes:
+        name, operator: of the node.
+        sqnr: signal to noise, dB; infinite if nothing differs.
+        before: the lowest of what goes into it, dB; infinite at the start.
+        needed: largest difference over the largest magnitude.
+        not_finite: numbers that are NaN or infinite in the candidate only.
+    """
+
+    name: str
+    operator: str
+    sqnr: float
+    before: float
+    needed: float
+    not_finite: int
+
+    def lost(self, clean: float) -> float:
+        """dB lost in this layer; signals better than ``clean`` dB count as that good."""
+        return max(min(self.before, clean) - max(self.sqnr, _LOST), 0.0)
+
+
+def compare_layers(
+    reference: Path,
+    candidate: Path,
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[LayerError]:
+    """Run two graphs on the same inputs in ONNX Runtime and compare every layer that both have.
+
+    Args:
+        reference, candidate: ONNX files.
+        inputs: of the graph, by name.
+        threads: CPU threads; default: all cores that this process may use.
+        progress: called with the number of layers done and of all.
+
+    Returns:
+        One entry per floating-point layer, in the order of the reference graph.
+
+    Raises:
+        ModelError: if a file is no ONNX model or does not run.
+        InputError: if the graphs have no layer in common.
+    """
+    first, second = load_onnx(reference), load_onnx(candidate)
+    other = {node.name: node for node in second.graph.node if node.name}
+    pairs = [
+        (node, other[node.name])
+        for node in first.graph.node
+        if node.name in other
+        and other[node.name].op_type == node.op_type
+        and node.output[0]
+        and other[node.name].output[0]
+    ]
+    if not pairs:
+        raise InputError(
+            f"{reference.name} and {candidate.name} have no layer of the same name and kind in common",
+            hint="compare files that were made of one export",
+        )
+    sessions = [
+        _session(model, [pair[i].output[0] for pair in pairs], path, threads)
+        for i, (model, path) in enumerate([(first, reference), (second, candidate)])
+    ]
+    sqnr: dict[str, float] = {}  # of the reference's tensors
+    layers = []
+    for start in range(0, len(pairs), _GROUP):
+        group = pairs[start : start + _GROUP]
+        expected, actual = (
+            _run(session, [pair[i].output[0] for pair in group], inputs) for i, session in enumerate(sessions)
+        )
+        for (node, _), one, two in zip(group, expected, actual):
+            before = min((sqnr[name] for name in node.input if name in sqnr), default=math.inf)
+            layer = _compare(node, one, two, before)
+            sqnr.update(dict.fromkeys(node.output, before if layer is None else layer.sqnr))
+            layers += [] if layer is None else [layer]
+        if progress is not None:
+            progress(start + len(group), len(pairs))
+    return layers
+
+
+def first_below(layers: Sequence[LayerError], limit: float) -> LayerError | None:
+    """The first layer whose signal to noise is below a limit in dB, or that computes NaN or infinity."""
+    return next((layer for layer in layers if layer.not_finite or layer.sqnr < limit), None)
+
+
+def largest_losses(layers: Sequence[LayerError], clean: float, number: int = 10) -> list[LayerError]:
+    """The layers that lose most dB (:meth:`LayerError.lost`), the worst first."""
+    losers = [layer for layer in layers if layer.lost(clean) > 0]
+    return sorted(losers, key=lambda layer: -layer.lost(clean))[:number]
+
+
+def _compare(node: onnx.NodeProto, one: NDArray[Any], two: NDArray[Any], before: float) -> LayerError | None:
+    """None if there is nothing to compare: no floating-point numbers, other shapes, or a reference of zeros."""
+    if one.dtype.kind != "f" or two.dtype.kind != "f" or one.shape != two.shape:
+        return None
+    error = TensorError()
+    error.add(one, two)
+    bad = int((np.isfinite(one) & ~np.isfinite(two)).sum())
+    if error.peak == 0 and not bad:
+        return None
+    return LayerError(node.name, node.op_type, error.sqnr, before, error.needed, bad)
+
+
+def _session(model: onnx.ModelProto, tensors: list[str], path: Path, threads: int | None) -> Any:
+    """A session that can deliver these tensors, without the optimisations that would merge them away."""
+    present = {value.name for value in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in present)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or available_cores()
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions share no base but this
+        raise ModelError(f"ONNX Runtime cannot load {path} with all its tensors: {_first_line(error)}") from error
+
+
+def _run(session: Any, tensors: list[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    try:
+        return list(session.run(tensors, dict(inputs)))
+    except Exception as error:  # as above
+        raise ModelError(f"ONNX Runtime failed: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

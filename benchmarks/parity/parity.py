@@ -1,0 +1,330 @@
+"""``glint parity``: is the candidate still the reference? Tensors, scores, layers and a verdict."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.benchmarks.parity.compare import Comparison, compare_detectors, compare_unmixers
+from glint.benchmarks.parity.data import frame_set, patch_sets
+from glint.benchmarks.parity.layers import LayerError, compare_layers, first_below, largest_losses
+from glint.benchmarks.parity.report import report_html, report_text
+from glint.benchmarks.parity.score_difference import Difference
+from glint.benchmarks.parity.sides import NotFiniteError, Side, open_pair
+from glint.calibration.task_score import ALL_CONDITIONS
+from glint.cards import ModelCard
+from glint.cli import positive_int, print_json, seed, talk
+from glint.errors import EXIT_CHECK_FAILED, EXIT_OK, GlintError
+from glint.files import refuse_existing, write_bytes
+from glint.progress import Progress
+from glint.runtime.engines.base import Arrays
+
+_CLOSE = ("CSO-mAP grid", "CSO-mAP refined", "IoU")  # must stay within the budget, up and down
+_CLEAN = 30.0  # dB above the limit of a bad layer at which a signal counts as clean
+_VIEW = 256  # px; largest side of the frame in which layers are compared
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a candidate may lose.
+
+    Attributes:
+        points: largest difference of CSO-mAP (grid and refined) and of IoU, percent, either way.
+        tolerance: largest error of an output over its largest magnitude; None: any.
+        pd_may_rise: Pd must not fall; unless this is set it must not rise either.
+        layers: dB of signal to noise below which a layer is called bad.
+    """
+
+    points: float
+    tolerance: float | None
+    pd_may_rise: bool
+    layers: float
+
+
+BUDGETS = {
+    "fp32": Budget(points=0.05, tolerance=1e-3, pd_may_rise=False, layers=60.0),
+    "fp16": Budget(points=0.1, tolerance=None, pd_may_rise=False, layers=20.0),
+    "int8": Budget(points=0.3, tolerance=None, pd_may_rise=True, layers=10.0),
+}
+"""By the precision of the candidate."""
+
+
+def parity(
+    reference: str,
+    candidate: str,
+    *,
+    data: str | None = None,
+    split: str = "val",
+    conditions: Sequence[str] = (),
+    number: int | None = None,
+    seed: int = 1,
+    budget: float | None = None,
+    tolerance: float | None = None,
+    layers: bool = False,
+    threads: int | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Compare two forms of one network.
+
+    Args:
+        reference, candidate: each a checkpoint (``*.safetensors``), an ONNX file, a model card, a released
+            model ``NAME`` or ``NAME:PRECISION``, or a TensorRT plan; ``@tensorrt`` behind a model runs it there.
+        data: an ``.npy`` array or folder of patches, a CSIST-100K folder; a SIRST-style folder or a source of
+            frames; None: simulated. Without labels, what the reference finds is taken for the truth.
+        split: of a SIRST-style folder.
+        conditions, number, seed: of simulated patches: which (default: all), how many of each (default 1000);
+            of simulated frames: how many (default 20). ``number`` also limits what is taken of ``data``.
+        budget: largest difference of a score, points; default by the candidate's precision (:data:`BUDGETS`).
+        tolerance: largest error of an output over its largest magnitude; likewise.
+        layers: compare layer by layer even if the verdict is good; both must be ONNX files.
+        threads: CPU threads.
+        out: HTML report.
+        overwrite: replace ``out``.
+
+    Returns:
+        JSON-ready: ``passed``, ``reasons`` why not, ``notes``, ``reference``, ``candidate``, ``data``, ``budget``,
+        ``scores`` (see :class:`glint.benchmarks.parity.score_difference.Difference`), ``outputs`` (see
+        :meth:`glint.benchmarks.parity.tensor_error.TensorError.summary`), ``moved`` (by data: how many patches have
+        another number of refined targets, and quantiles of how far those of the others moved, px), ``layers``
+        (None if not compared).
+
+    Raises:
+        CheckFailedError: if one of them computes NaN or infinity.
+        GlintError: another one of its subclasses, for things that cannot be loaded or compared.
+    """
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
+    with ExitStack() as stack:
+        first, second, card = open_pair(reference, candidate, stack, threads=threads)
+        allowed = _allowed(second.precision, budget, tolerance)
+        try:
+            compared, facts, labelled = _compare(
+                (first, second), card, data=data, split=split, conditions=conditions, number=number, seed=seed
+            )
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{error}{_where_not_finite(first, second, threads)}", hint=error.hint) from error
+        reasons, notes = _reasons(compared, allowed), _notes(compared, allowed, labelled)
+        try:
+            steps = _layers(first, second, compared.inputs, threads) if layers or reasons else None
+        except GlintError as error:
+            if layers:
+                raise
+            steps = None  # nobody asked for them: the verdict stands without
+            notes.append(f"layers were not compared: {error}")
+        if layers and steps is None:
+            notes.append("layers were not compared: both must be ONNX files")
+        result = {
+            "passed": not reasons, "reasons": reasons, "notes": notes,
+            "reference": first.facts(), "candidate": second.facts(), "data": {**facts, "labelled": labelled},
+            "budget": asdict(allowed), "scores": [_score(d, allowed) for d in compared.differences],
+            "outputs": {name: error.summary() for name, error in compared.errors.items()},
+            "moved": {name: _moved(distance) for name, distance in compared.moved.items()},
+            "layers": None if steps is None else _layer_facts(steps, allowed),
+        }  # fmt: skip
+    if out is not None:
+        write_bytes(out, report_html(result, compared, steps).encode())
+        talk(f"wrote {out}")
+    return result
+
+
+def _allowed(precision: str, points: float | None, tolerance: float | None) -> Budget:
+    usual = BUDGETS[precision]
+    return Budget(
+        points=usual.points if points is None else points,
+        tolerance=usual.tolerance if tolerance is None else tolerance,
+        pd_may_rise=usual.pd_may_rise,
+        layers=usual.layers,
+    )
+
+
+def _compare(
+    pair: tuple[Side, Side],
+    card: ModelCard,
+    *,
+    data: str | None,
+    split: str,
+    conditions: Sequence[str],
+    number: int | None,
+    seed: int,
+) -> tuple[Comparison, dict[str, Any], bool]:
+    if card.task == "unmix":
+        patches = patch_sets(data, card, conditions=conditions, number=number, seed=seed)
+        with Progress("parity", sum(map(len, patches.sets.values()))) as line:
+            return compare_unmixers(pair, card, patches, progress=line.update), patches.facts, patches.labelled
+    frames = frame_set(data, split=split, number=number, seed=seed)
+    with Progress("parity", frames.total) as line:
+        return compare_detectors(pair, card, frames, progress=line.update), frames.facts, frames.labelled
+
+
+def _within(one: Difference, allowed: Budget) -> bool | None:
+    """Whether a score keeps to the budget; None if there is none for it or nothing was to be scored."""
+    change = one.difference
+    if change != change:
+        return None
+    if one.score in _CLOSE:
+        return abs(change) <= allowed.points + 1e-9
+    if one.score == "Pd":
+        return change >= -1e-9 if allowed.pd_may_rise else abs(change) <= 1e-9
+    return None
+
+
+def _reasons(compared: Comparison, allowed: Budget) -> list[str]:
+    """Why the verdict is bad."""
+    reasons = [
+        f"{d.score} on {d.data} went from {d.reference:.2f} to {d.candidate:.2f} ({d.difference:+.2f}), allowed: "
+        + (f"±{allowed.points:g}" if d.score in _CLOSE else "no loss" if allowed.pd_may_rise else "no change")
+        for d in compared.differences
+        if _within(d, allowed) is False
+    ]
+    for name, error in compared.errors.items():
+        if allowed.tolerance is not None and error.needed > allowed.tolerance:
+            reasons.append(
+                f"output {name!r} needs a tolerance of {error.needed:.1e} of its largest magnitude, "
+                f"allowed: {allowed.tolerance:.0e}"
+            )
+    return reasons
+
+
+def _notes(compared: Comparison, allowed: Budget, labelled: bool) -> list[str]:
+    """What a reader of the verdict should know."""
+    notes = []
+    if not labelled:
+        notes.append("the data have no labels: what the reference finds is taken for the truth")
+    unsure = [
+        f"{d.score} on {d.data}" for d in compared.differences
+        if d.score in _CLOSE and _within(d, allowed) and max(-d.low, d.high) > allowed.points
+    ]  # fmt: skip
+    if unsure:
+        notes.append(
+            f"the 95 % interval of {', '.join(unsure[:3])}{' and others' if len(unsure) > 3 else ''} reaches beyond "
+            "the budget: more data would make the verdict surer"
+        )
+    return notes
+
+
+def _score(one: Difference, allowed: Budget) -> dict[str, Any]:
+    values = {**asdict(one), "difference": one.difference}
+    rounded = {k: round(v, 4) + 0.0 if isinstance(v, float) and v == v else v for k, v in values.items()}  # no -0.0
+    return {**{k: None if v != v else v for k, v in rounded.items()}, "within": _within(one, allowed)}
+
+
+def _moved(distance: NDArray[np.float64]) -> dict[str, Any]:
+    same = distance[np.isfinite(distance)]
+    quantiles = {"median": 0.5, "q99": 0.99, "max": 1.0}
+    moved = {name: float(np.quantile(same, q)) if len(same) else None for name, q in quantiles.items()}
+    return {"patches": len(distance), "other_number": len(distance) - len(same), **moved}
+
+
+def _layers(first: Side, second: Side, inputs: Arrays, threads: int | None) -> list[LayerError] | None:
+    """Layer by layer, or None if one of the two is no ONNX file."""
+    if first.onnx is None or second.onnx is None:
+        return None
+    free = {spec.name: spec.shape for spec in first.engine.inputs}
+    with Progress("layers") as line:
+
+        def progress(done: int, total: int) -> None:
+            line.total = total
+            line.update(done)
+
+        views = {name: _view(array, free[name]) for name, array in inputs.items()}
+        return compare_layers(first.onnx, second.onnx, views, threads=threads, progress=progress)
+
+
+def _view(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """The middle of a frame if the network takes any size: the tensors of all layers of a large one are gigabytes."""
+    index = [slice(None)] * array.ndim
+    for axis in range(2, array.ndim):
+        size = array.shape[axis]
+        if shape[axis] == -1 and size > _VIEW:
+            index[axis] = slice((size - _VIEW) // 2, (size - _VIEW) // 2 + _VIEW)
+    return np.ascontiguousarray(array[tuple(index)])
+
+
+def _where_not_finite(first: Side, second: Side, threads: int | None) -> str:
+    """The first layer that computes NaN, in words, for the end of a message."""
+    try:
+        layers = _layers(first, second, second.engine.given, threads) or []
+    except GlintError:  # the message stands without it
+        return ""
+    found = next((layer for layer in layers if layer.not_finite), None)
+    return f"; the first layer with such numbers is {found.name} ({found.operator})" if found else ""
+
+
+def _layer_facts(steps: list[LayerError], allowed: Budget) -> dict[str, Any]:
+    bad, clean = first_below(steps, allowed.layers), allowed.layers + _CLEAN
+    return {
+        "compared": len(steps),
+        "limit_db": allowed.layers,
+        "first_bad": None if bad is None else _layer(bad, clean),
+        "largest_losses": [_layer(step, clean) for step in largest_losses(steps, clean)],
+    }
+
+
+def _layer(one: LayerError, clean: float) -> dict[str, Any]:
+    values = {**asdict(one), "lost": one.lost(clean)}
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``glint parity``."""
+    kinds = "*.safetensors, *.onnx, *.json (card), *.plan, or a released NAME[:PRECISION][@tensorrt]"
+    parser.add_argument("reference", help=kinds)
+    parser.add_argument("candidate", help="likewise")
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data", metavar="PATH|URI",
+        help="patches (.npy, folder), CSIST-100K or SIRST-style folder, frames or synthetic://... (default: simulated)",
+    )  # fmt: skip
+    data.add_argument("--split", default="val", help="of a SIRST-style folder (default: %(default)s)")
+    data.add_argument(
+        "--condition", nargs="+", choices=ALL_CONDITIONS, default=[], metavar="NAME",
+        help=f"of simulated patches, out of {', '.join(ALL_CONDITIONS)} (default: those of the benchmark)",
+    )  # fmt: skip
+    data.add_argument(
+        "--number", type=positive_int, help="patches per condition (default: 1000), or frames (default: 20 or all)"
+    )
+    data.add_argument("--seed", type=seed, default=1, help="of the simulation (default: 1)")
+    verdict = parser.add_argument_group("verdict")
+    verdict.add_argument(
+        "--budget", type=_not_negative, metavar="POINTS",
+        help="largest difference of CSO-mAP or IoU in percent (default: 0.05 for fp32, 0.1 for fp16, 0.3 for int8)",
+    )  # fmt: skip
+    verdict.add_argument(
+        "--tolerance", type=_not_negative, metavar="SHARE",
+        help="largest error of an output over its largest magnitude (default: 1e-3 for fp32, any for the others)",
+    )  # fmt: skip
+    verdict.add_argument("--layers", action="store_true", help="compare layers even if all is well (ONNX files)")
+    parser.add_argument("--threads", type=positive_int, help="CPU threads (default: all cores)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="HTML report")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < np.inf:
+        raise argparse.ArgumentTypeError(f"expected a number >= 0, got {text}")
+    return value
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run ``glint parity``."""
+    result = parity(
+        arguments.reference, arguments.candidate, data=arguments.data, split=arguments.split,
+        conditions=arguments.condition, number=arguments.number, seed=arguments.seed, budget=arguments.budget,
+        tolerance=arguments.tolerance, layers=arguments.layers, threads=arguments.threads, out=arguments.out,
+        overwrite=arguments.overwrite,
+    )  # fmt: skip
+    if arguments.json:
+        print_json(result)
+    else:
+        print(report_text(result))
+    return EXIT_OK if result["passed"] else EXIT_CHECK_FAILED

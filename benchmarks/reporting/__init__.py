@@ -1,0 +1,1 @@
+"""HTML pages and SVG plots of the benchmarks."""

@@ -1,0 +1,1 @@
+"""What a stream costs, how long it lasts, how good its targets are."""

@@ -1,0 +1,250 @@
+"""From the first frame to the last track: how well the stream finds, places and follows simulated clusters.
+
+::
+
+    python -m glint.benchmarks.streams.accuracy --backgrounds data/sirst --out results/stream.json
+
+Clusters and single targets with known truth move over moving backgrounds (see ``moving_scene``); every frame goes
+through the stream as in ``glint run --track``. Scores, in frame coordinates:
+
+- **Pd**: true targets with a found one within 0.5 px, one to one; **groups**: clusters and singles with at least
+  one found target within 1.5 px of their middle.
+- **False alarms per frame**: found targets farther than 3 px from every true one. **Surplus**: found targets
+  nearer than that without a partner, which are wrong counts or positions in a cluster.
+- **CSO-mAP** (see ``glint.metrics.unmixing``) with a frame in place of a patch.
+- **Tracks**: IDF1, with every true target matched to at most one track over the whole scene, so that it counts how
+  long a target kept one number; **switches**: changes of a true target's number from one frame with a number to
+  the next, per 1000 matched targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from glint.benchmarks.streams.moving_scene import MovingConfig, MovingScene, scenes
+from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
+from glint.cli import positive_float, positive_int, print_json, seed, standalone, talk
+from glint.files import refuse_existing, write_json
+from glint.metrics.matching import match_points
+from glint.metrics.unmixing import score_unmixing
+from glint.progress import Progress
+from glint.runtime.pipeline.detector import Detector
+from glint.runtime.pipeline.pipeline import Pipeline, Result
+from glint.runtime.pipeline.tracker import Tracker
+from glint.runtime.sinks.base import Sink
+from glint.runtime.stream.stream import Stream
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.types import Targets
+
+MATCH = 0.5  # px
+GROUP = 1.5  # px from the middle of a cluster whose members lie within 0.7 px of it
+NEAR = 3.0  # px
+
+
+@dataclass
+class SceneScore(Sink):
+    """Counts over the frames of one scene; a sink that knows the truth from the frames.
+
+    Attributes:
+        frames, truths, found: so far; ``matched`` pairs of them.
+        groups, groups_found, false, surplus: see the module.
+        switches: of a true target's track.
+        pairs: frames in which a true target (its row) was matched to a track.
+        tracked: found targets with a track.
+    """
+
+    frames: int = 0
+    truths: int = 0
+    found: int = 0
+    matched: int = 0
+    groups: int = 0
+    groups_found: int = 0
+    false: int = 0
+    surplus: int = 0
+    switches: int = 0
+    tracked: int = 0
+    pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
+    last: dict[int, int] = field(default_factory=dict)
+    kept: list[tuple[Targets, Targets]] = field(default_factory=list)
+
+    def write(self, result: Result) -> None:
+        """See the base class."""
+        truth, found = result.frame.truth, result.targets
+        if truth is None or result.track is None:
+            raise ValueError("expected frames with truth and results with tracks")
+        distance = np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y)
+        rows, columns = match_points(distance, MATCH)
+        self.kept.append((truth, found))
+        self.frames += 1
+        self.truths += len(truth)
+        self.found += len(found)
+        self.matched += len(rows)
+        alone = np.ones(len(found), dtype=bool)
+        alone[columns] = False
+        near = distance.min(axis=0, initial=np.inf) < NEAR
+        self.false += int((alone & ~near).sum())
+        self.surplus += int((alone & near).sum())
+        self._count_groups(truth, found)
+        self.tracked += int((result.track >= 0).sum())
+        for row, track in zip(rows.tolist(), result.track[columns].tolist()):
+            if track >= 0:
+                self.pairs[row, track] += 1
+                self.switches += self.last.get(row, track) != track
+                self.last[row] = track
+
+    def _count_groups(self, truth: Targets, found: Targets) -> None:
+        for group in np.unique(truth.blob):
+            members = truth.select(truth.blob == group)
+            gap = np.hypot(found.x - members.x.mean(), found.y - members.y.mean())
+            self.groups += 1
+            self.groups_found += bool((gap < GROUP).any())
+
+    def kept_as_one(self) -> int:
+        """Frames in which a true target had the track that is its own by the best assignment for the scene."""
+        if not self.pairs:
+            return 0
+        truths, tracks = (sorted({pair[i] for pair in self.pairs}) for i in (0, 1))
+        table = np.array([[self.pairs[truth, track] for track in tracks] for truth in truths])
+        rows, columns = linear_sum_assignment(-table)
+        return int(table[rows, columns].sum())
+
+
+def score(parts: Iterable[SceneScore]) -> dict[str, Any]:
+    """Scores of scenes together; percent, but for what is per frame or per 1000."""
+    scenes_ = list(parts)
+
+    def total(name: str) -> int:
+        return int(sum(getattr(part, name) for part in scenes_))
+
+    frames, truths, matched = total("frames"), total("truths"), total("matched")
+    pairs = [pair for part in scenes_ for pair in part.kept]
+    unmixing = _unmixing(pairs)
+    kept = sum(part.kept_as_one() for part in scenes_)
+    return {
+        "frames": frames,
+        "targets": truths,
+        "pd": _percent(matched, truths),
+        "pd_groups": _percent(total("groups_found"), total("groups")),
+        "false_per_frame": round(total("false") / max(frames, 1), 3),
+        "surplus_per_frame": round(total("surplus") / max(frames, 1), 3),
+        "cso_map": round(unmixing.cso_map, 2),
+        "ap": [round(value, 2) for value in unmixing.ap],
+        "position_rmse_px": round(unmixing.position_rmse, 4) if matched else None,
+        "radiance_error_percent": round(unmixing.radiance_error, 2) if matched else None,
+        "idf1": _percent(2 * kept, truths + total("tracked")),
+        "switches_per_1000": round(1000 * total("switches") / max(matched, 1), 2),
+    }
+
+
+def _unmixing(pairs: list[tuple[Targets, Targets]]) -> Any:
+    slots = max((len(truth) for truth, _ in pairs), default=0)
+    table: dict[str, NDArray[np.float64]] = {n: np.zeros((len(pairs), slots)) for n in ("x", "y", "radiance")}
+    for i, (truth, _) in enumerate(pairs):
+        for name, values in table.items():
+            values[i, : len(truth)] = getattr(truth, name)
+    found = Targets.concatenate([targets for _, targets in pairs])
+    frame = np.repeat(np.arange(len(pairs)), [len(targets) for _, targets in pairs])
+    return score_unmixing(
+        frame, found.x, found.y, found.radiance, found.score,
+        truth_x=table["x"], truth_y=table["y"], truth_radiance=table["radiance"],
+    )  # fmt: skip
+
+
+def _percent(part: int, whole: int) -> float:
+    return round(100 * part / whole, 2) if whole else 0.0
+
+
+def stream_accuracy(
+    *,
+    backgrounds: Path | None = None,
+    number: int = 10,
+    config: MovingConfig | None = None,
+    seed: int = 1,
+    detector: str = DEFAULT_DETECTOR,
+    unmixer: str = DEFAULT_UNMIXER,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Score the stream.
+
+    Args:
+        backgrounds: folder of images, or a labelled data set; None: generated skies.
+        number: of backgrounds.
+        config: what moves.
+        seed: of everything simulated.
+        detector, unmixer: names in the zoo or paths of cards.
+        threads: CPU threads of the networks.
+
+    Returns:
+        ``all`` and ``scenes`` with their scores, and the settings.
+
+    Raises:
+        GlintError: one of its subclasses, for bad backgrounds or models.
+    """
+    config = config or MovingConfig()
+    first, second = Detector.open(detector, threads=threads), Unmixer.open(unmixer, threads=threads)
+    pipeline = Pipeline(first, second)
+    parts: dict[str, SceneScore] = {}
+    with Progress("stream_accuracy", number) as line:
+        for scene in scenes(config, number, seed, backgrounds):
+            parts[scene.name] = _score_scene(scene, pipeline)
+            line.update(len(parts), scene.name)
+    return {
+        "backgrounds": "generated" if backgrounds is None else backgrounds.name,
+        "config": vars(config),
+        "seed": seed,
+        "detector": first.card.name,
+        "unmixer": second.card.name,
+        "all": score(parts.values()),
+        "scenes": {name: score([part]) for name, part in parts.items()},
+    }
+
+
+def _score_scene(scene: MovingScene, pipeline: Pipeline) -> SceneScore:
+    tracker, counts = Tracker(), SceneScore()
+    Stream(scene, pipeline, [counts], track=lambda result: tracker.update(result.frame.t_ns, result.targets)).run()
+    return counts
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the module."""
+    parser.add_argument("--backgrounds", type=Path, metavar="DIR", help="folder of images (default: generated skies)")
+    parser.add_argument("--number", type=positive_int, default=10, help="of backgrounds (default: %(default)s)")
+    parser.add_argument("--frames", type=positive_int, default=60, help="per background (default: %(default)s)")
+    parser.add_argument("--noise", type=positive_float, default=1.0, help="DN of an 8-bit image (default: %(default)s)")
+    parser.add_argument("--seed", type=seed, default=1, help="of everything simulated (default: %(default)s)")
+    parser.add_argument("--detector", default=DEFAULT_DETECTOR, metavar="NAME|CARD", help="default: %(default)s")
+    parser.add_argument("--unmixer", default=DEFAULT_UNMIXER, metavar="NAME|CARD", help="default: %(default)s")
+    parser.add_argument("--threads", type=positive_int, help="CPU threads of the networks (default: all cores)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the module."""
+    if arguments.out is not None:
+        refuse_existing(arguments.out, overwrite=arguments.overwrite)
+    report = stream_accuracy(
+        backgrounds=arguments.backgrounds, number=arguments.number, seed=arguments.seed, threads=arguments.threads,
+        config=replace(MovingConfig(), frames=arguments.frames, noise=arguments.noise),
+        detector=arguments.detector, unmixer=arguments.unmixer,
+    )  # fmt: skip
+    if arguments.out is not None:
+        write_json(arguments.out, report)
+    print_json(report)
+    overall = report["all"]
+    talk(f"Pd {overall['pd']} %, {overall['false_per_frame']} false alarms per frame, CSO-mAP {overall['cso_map']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(standalone("Score the stream on simulated clusters over moving backgrounds.", add_arguments, main))

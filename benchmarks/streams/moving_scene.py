@@ -1,0 +1,179 @@
+"""A source for measuring: known clusters that move over a background that moves too.
+
+The camera pans over a still background (a real image or a generated sky), sampled at sub-pixel positions with
+cubic splines; clusters and single targets move on straight lines through the picture and turn round at its edges.
+Levels are DN of an 8-bit image, as in ``glint.simulation.scenes``; the truth is in DN of the frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from glint.data.datasets import image_files
+from glint.errors import InputError, SourceError
+from glint.images import read_image
+from glint.optics import Psf
+from glint.runtime.sources.base import Source
+from glint.simulation.patches import draw_offsets
+from glint.simulation.scenes import FRAME_PERIOD_NS, generate_background
+from glint.types import Frame, Targets
+
+_MARGIN = 12.0  # px that the middle of a group keeps from the edge
+_ROOM = 8  # px by which a background is larger than the picture, at least
+_AROUND = 5  # px around a real target from which the background under it is taken
+
+
+@dataclass(frozen=True)
+class MovingConfig:
+    """What moves.
+
+    Attributes:
+        width, height: of the picture, pixels.
+        frames: per background.
+        clusters: groups of 2 to 5 targets within one pixel.
+        singles: targets on their own.
+        radiance: lowest and highest, DN.
+        noise: standard deviation of white noise, DN.
+        bits: of the frames, 8 to 16.
+        sigma: of the PSF, pixels.
+        speed: largest speed of a group, pixels per frame.
+        pan: speed of the background, pixels per frame.
+    """
+
+    width: int = 256
+    height: int = 224
+    frames: int = 60
+    clusters: int = 4
+    singles: int = 4
+    radiance: tuple[float, float] = (80.0, 120.0)
+    noise: float = 1.0
+    bits: int = 14
+    sigma: float = 0.5
+    speed: float = 0.7
+    pan: float = 0.4
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height) < 4 * _MARGIN or not 8 <= self.bits <= 16:
+            raise InputError(f"MovingConfig: expected at least {4 * _MARGIN:.0f} pixels per side and 8 to 16 bits")
+        if min(self.frames, self.clusters, self.singles, self.noise, self.speed, self.pan) < 0:
+            raise InputError("MovingConfig: frames, clusters, singles, noise, speed and pan must not be negative")
+
+
+class MovingScene(Source):
+    """One background with its own targets.
+
+    Args:
+        name: of the background.
+        background: DN of an 8-bit image, ``[H, W]``; mirrored at its edges if it is smaller than the picture.
+        config: what moves.
+        seed: of the targets, their paths and the noise.
+    """
+
+    def __init__(self, name: str, background: NDArray[np.floating], config: MovingConfig, seed: int) -> None:
+        super().__init__(f"moving scene over {name}")
+        self.name, self.total, self.config, self.seed = name, config.frames, config, seed
+        lack = [max(0, need + _ROOM - has) for need, has in zip((config.height, config.width), background.shape)]
+        self.background = np.pad(background.astype(np.float64), [(n // 2, n - n // 2) for n in lack], mode="symmetric")
+
+    def __iter__(self) -> Iterator[Frame]:
+        config, rng = self.config, np.random.default_rng(self.seed)
+        count = np.concatenate([rng.integers(2, 6, config.clusters), np.ones(config.singles, dtype=np.int64)])
+        number = len(count)
+        group, slot = np.nonzero(np.arange(5) < count[:, None])
+        member = draw_offsets(count, 0.5, rng)[group, slot] - 0.5
+        radiance = rng.uniform(*config.radiance, len(group))
+        high = np.array([config.width, config.height]) - 1 - _MARGIN
+        start = rng.uniform(_MARGIN, high, (number, 2))
+        velocity = config.speed * np.sqrt(rng.random((number, 1))) * _direction(rng, number)
+        room = np.array(self.background.shape[::-1]) - np.array([config.width, config.height])
+        corner, drift = rng.uniform(0, room), config.pan * _direction(rng, 1)[0]
+        spline = ndimage.spline_filter(self.background, order=3, mode="nearest")
+        gain, psf = 2.0 ** (config.bits - 8), Psf(config.sigma)
+        full_scale = 2.0**config.bits - 1
+        for index in range(config.frames):
+            x, y = (_turned(start + index * velocity, _MARGIN, high)[group] + member).T
+            behind = _sample(spline, _turned(corner + index * drift, 0.0, room), config)
+            level = behind + psf.render(x, y, radiance, behind.shape) + config.noise * rng.standard_normal(behind.shape)
+            data = np.clip(np.round(gain * level), 0, full_scale).astype(np.uint8 if config.bits == 8 else np.uint16)
+            none, sure = np.zeros(len(x)), np.ones(len(x))
+            truth = Targets(x, y, gain * radiance, none, none, none, group, sure, np.zeros(len(x), dtype=np.int64))
+            yield Frame(index, index * FRAME_PERIOD_NS, data, f"{index:06d}", full_scale, truth)
+
+
+def _direction(rng: np.random.Generator, number: int) -> NDArray[np.float64]:
+    angle = rng.uniform(0, 2 * np.pi, number)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _turned(place: NDArray[np.float64], low: float, high: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Straight paths folded back at the walls."""
+    span = high - low
+    return low + span - np.abs(np.mod(place - low, 2 * span) - span)
+
+
+def _sample(spline: NDArray[np.float64], corner: NDArray[np.float64], config: MovingConfig) -> NDArray[np.float64]:
+    """The part of the background that the camera sees; ``corner`` is its x and y."""
+    shape = (config.height, config.width)
+    seen: NDArray[np.float64] = ndimage.affine_transform(
+        spline, np.ones(2), offset=corner[::-1], output_shape=shape, order=3, mode="nearest", prefilter=False
+    )
+    return np.maximum(seen, 0.0)
+
+
+def read_backgrounds(folder: Path, number: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Real backgrounds, evenly chosen from a folder of images, DN of an 8-bit image.
+
+    A folder with ``images/`` and ``masks/`` is a labelled data set: the targets in it are painted over with the
+    median of their surroundings, so that they are not taken for false alarms.
+
+    Raises:
+        SourceError: if there are no images or one cannot be read.
+    """
+    labelled = (folder / "images").is_dir() and (folder / "masks").is_dir()
+    files = image_files(folder / "images" if labelled else folder)
+    for place in np.unique(np.linspace(0, len(files) - 1, number).round().astype(int)):
+        path = files[place]
+        image = read_image(path).astype(np.float64)
+        if image.max() > 255:
+            image *= 255 / image.max()
+        if labelled:
+            mask = read_image(folder / "masks" / path.name) > 0
+            if mask.shape != image.shape:
+                raise SourceError(f"{path.name}: the mask is of {mask.shape}, the image of {image.shape}")
+            image = without_targets(image, mask)
+        yield path.stem, image
+
+
+def without_targets(image: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """An image whose marked spots are as bright as the median of what is around them."""
+    wide = ndimage.binary_dilation(mask, np.ones((3, 3), dtype=bool), iterations=2)
+    clean = image.copy()
+    labels, _ = ndimage.label(wide, structure=np.ones((3, 3)))
+    for i, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        around = np.s_[max(0, rows.start - _AROUND) : rows.stop + _AROUND,
+                       max(0, columns.start - _AROUND) : columns.stop + _AROUND]  # fmt: skip
+        rest = image[around][~wide[around]]
+        clean[labels == i] = np.median(rest if rest.size else image)
+    return clean
+
+
+def scenes(config: MovingConfig, number: int, seed: int, folder: Path | None) -> Iterator[MovingScene]:
+    """``number`` scenes over the backgrounds of a folder, or over generated skies.
+
+    Raises:
+        SourceError: as :func:`read_backgrounds`.
+    """
+    if folder is not None:
+        for i, (name, background) in enumerate(read_backgrounds(folder, number)):
+            yield MovingScene(name, background, config, seed + i)
+        return
+    shape = (config.height + 4 * _ROOM, config.width + 4 * _ROOM)
+    for i in range(number):
+        sky = generate_background(shape, np.random.default_rng(seed + i))
+        yield MovingScene(f"sky {i}", sky, config, seed + i)

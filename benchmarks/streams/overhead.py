@@ -1,0 +1,188 @@
+"""What the pipeline takes beside its networks: CPU time of one core per frame, by stage.
+
+::
+
+    OMP_NUM_THREADS=1 python -m glint.benchmarks.streams.overhead
+
+The networks run once per frame; after that their answers are replayed, so that nothing but glint's own work is
+measured, in CPU time of the thread (what else runs on the machine does not count, but for the caches). ``total`` is
+all of it, ``unrefined`` what ``--no-refine`` leaves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
+from glint.cli import positive_float, positive_int, print_json, standalone
+from glint.errors import CheckFailedError
+from glint.files import refuse_existing, write_json
+from glint.progress import Progress
+from glint.runtime.engines.base import Arrays, Engine
+from glint.runtime.pipeline.detector import Detector
+from glint.runtime.pipeline.pipeline import Pipeline, Result, refine_spots, to_frame
+from glint.runtime.pipeline.spots import cut_spots
+from glint.runtime.pipeline.tracker import Tracker
+from glint.runtime.sinks.records import frame_record
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.simulation.scenes import parse_synthetic, simulate_scene
+from glint.types import Frame, Targets
+
+SCENE = "synthetic://?size=640x512&frames=12&clusters=6&singles=4&bits=14&noise=1&seed=7"
+STAGES = ("detect", "cut", "unmix", "refine", "track", "line", "total", "unrefined")
+_SHARES = (50, 95, 99)
+T = TypeVar("T")
+
+
+class Replayed(Engine):
+    """Answers as the engine within did when it was asked first for the present frame."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
+        self._engine = engine
+        self._answers: dict[int, Arrays] = {}
+        self.frame = 0
+
+    def _infer(self, arrays: Arrays) -> Arrays:
+        if self.frame not in self._answers:
+            self._answers[self.frame] = self._engine.infer(**arrays)
+        return self._answers[self.frame]
+
+
+class _Clock:
+    """CPU time of this thread by stage, milliseconds."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+
+    def __call__(self, stage: str, work: Callable[[], T]) -> T:
+        started = time.thread_time()
+        result = work()
+        self.spent[stage] = 1e3 * (time.thread_time() - started)
+        return result
+
+
+def measure(pipeline: Pipeline, frame: Frame, tracker: Tracker, *, refined: bool) -> tuple[dict[str, float], int, int]:
+    """CPU time of each stage for one frame, milliseconds, and how many blobs and targets it has.
+
+    ``detect`` is all of the detector but the network: normalising, residual, blobs; ``unmix`` all of the unmixer
+    but the network; ``read`` stands for ``refine`` where that is left out.
+    """
+    clock = _Clock()
+    detection = clock("detect", lambda: pipeline.detector(frame))
+    spots = clock("cut", lambda: cut_spots(frame, detection, pipeline.unmixer.spec.patch, frame.full_scale))
+    unmixed = clock("unmix", lambda: pipeline.unmixer(spots.patches, full_scale=spots.full_scale))
+
+    def local() -> Targets:
+        if not refined:
+            return unmixed.targets()
+        return refine_spots(frame, detection.blobs, spots, unmixed.candidates, pipeline.psf, pipeline.config)
+
+    targets = to_frame(clock("refine" if refined else "read", local), frame, spots)
+    result = Result(frame, detection, targets, spots, clock.spent)
+    clock("track", lambda: tracker.update(frame.t_ns, targets))
+    clock("line", lambda: json.dumps(frame_record(result)))
+    return clock.spent, len(detection.blobs), len(targets)
+
+
+def pipeline_overhead(
+    *,
+    scene: str = SCENE,
+    repeats: int = 30,
+    detector: str = DEFAULT_DETECTOR,
+    unmixer: str = DEFAULT_UNMIXER,
+) -> dict[str, Any]:
+    """Measure the frames of a scene ``repeats`` times each, after one uncounted round, without and with refinement.
+
+    Returns:
+        Percentiles by stage in milliseconds, and what they are of.
+    """
+    first, second = Detector.open(detector, threads=1), Unmixer.open(unmixer, threads=1)
+    engines = [Replayed(model.engine) for model in (first, second)]
+    first.engine, second.engine = engines
+    pipeline = Pipeline(first, second)
+    frames = [frame for frame, _ in simulate_scene(parse_synthetic(scene))]
+    rows: list[dict[str, float]] = []
+    unrefined: list[dict[str, float]] = []
+    blobs = targets = 0
+    with Progress("pipeline_overhead", 2 * (repeats + 1) * len(frames)) as line:
+        for refined in (False, True):
+            tracker = Tracker()
+            for turn in range(repeats + 1):
+                for number, frame in enumerate(frames):
+                    for engine in engines:
+                        engine.frame = number
+                    spent, b, t = measure(pipeline, frame, tracker, refined=refined)
+                    line.update(line.done + 1)
+                    if turn and refined:
+                        rows.append({**spent, "total": sum(spent.values())})
+                        blobs, targets = blobs + b, targets + t
+                    elif turn:
+                        unrefined.append({"unrefined": sum(spent.values())})
+    rows = [{**row, **other} for row, other in zip(rows, unrefined)]
+    figures = {s: dict(zip(_SHARES, np.percentile([r[s] for r in rows], _SHARES).tolist())) for s in STAGES}
+    return {
+        "scene": scene,
+        "frames": len(rows),
+        "blobs_per_frame": blobs / len(rows),
+        "targets_per_frame": targets / len(rows),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "cpu_ms": {stage: {f"p{p}": round(v, 3) for p, v in values.items()} for stage, values in figures.items()},
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The table of a report."""
+    text = ["| CPU ms per frame | p50 | p95 | p99 |", "| --- | ---: | ---: | ---: |"]
+    for stage, values in report["cpu_ms"].items():
+        text.append(f"| {stage} | " + " | ".join(f"{v:.2f}" for v in values.values()) + " |")
+    text += ["", f"{report['blobs_per_frame']:.1f} blobs, {report['targets_per_frame']:.1f} targets per frame"]
+    return "\n".join(text) + "\n"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the module."""
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
+    parser.add_argument("--scene", default=SCENE, metavar="URI", help="default: %(default)s")
+    parser.add_argument("--repeats", type=positive_int, default=30, help="of every frame (default: %(default)s)")
+    parser.add_argument("--detector", default=DEFAULT_DETECTOR, metavar="NAME|CARD", help="default: %(default)s")
+    parser.add_argument("--unmixer", default=DEFAULT_UNMIXER, metavar="NAME|CARD", help="default: %(default)s")
+    parser.add_argument("--budget-ms", type=positive_float, metavar="MS", help="fail if the median total exceeds it")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON instead of Markdown")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the module."""
+    if arguments.out is not None:
+        refuse_existing(arguments.out, overwrite=arguments.overwrite)
+    report = pipeline_overhead(
+        scene=arguments.scene, repeats=arguments.repeats, detector=arguments.detector, unmixer=arguments.unmixer
+    )
+    if arguments.out is not None:
+        write_json(arguments.out, report)
+    if arguments.json:
+        print_json(report)
+    else:
+        print(markdown(report), end="")
+    median, budget = report["cpu_ms"]["total"]["p50"], arguments.budget_ms
+    if budget is not None and median > budget:
+        raise CheckFailedError(
+            f"the pipeline takes {median:.2f} ms per frame beside its networks, more than {budget:g}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(standalone("Measure what the pipeline takes beside its networks.", add_arguments, main))

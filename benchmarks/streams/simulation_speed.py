@@ -1,0 +1,37 @@
+"""How fast patches are simulated on one core: ``python -m glint.benchmarks.streams.simulation_speed``.
+
+Training on the fly needs more than the network consumes: 20,000 patches per second is the bar.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from glint.simulation.patches import CONDITIONS, SENSOR_TRAINING, simulate_patches
+
+_BATCH = 4096
+_REPEATS = 15
+
+
+def measure() -> dict[str, tuple[float, float, float]]:
+    """Patches per second for each condition: 10th, 50th and 90th percentile over repeats."""
+    rng = np.random.default_rng(0)
+    rates = {}
+    for name, config in {**CONDITIONS, "sensor": SENSOR_TRAINING}.items():
+        simulate_patches(config, _BATCH, rng)
+        spans = []
+        for _ in range(_REPEATS):
+            started = time.perf_counter()
+            simulate_patches(config, _BATCH, rng)
+            spans.append(time.perf_counter() - started)
+        p10, p50, p90 = np.percentile(_BATCH / np.array(spans), (10, 50, 90))
+        rates[name] = (float(p10), float(p50), float(p90))
+    return rates
+
+
+if __name__ == "__main__":
+    print(f"patches per second, batches of {_BATCH}, one core: p10, p50, p90")
+    for name, rate in measure().items():
+        print(f"{name:<8}" + "".join(f"{r:12,.0f}" for r in rate))

@@ -1,0 +1,226 @@
+"""Hours in minutes: frames as fast as this machine takes them, and whether anything grows or gets lost.
+
+::
+
+    python -m glint.benchmarks.streams.soak --minutes 30 --out results/soak.json
+
+Small simulated frames go through the whole stream, tracks and JSON lines included. Once a second memory, threads
+and open files are read. It fails if memory grows by 1 % or more between the second and the last tenth of the
+time, if there are more threads or files at the end, or if a frame is neither processed nor counted as dropped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
+from glint.cli import positive_float, print_json, standalone
+from glint.errors import CheckFailedError, EngineError
+from glint.files import refuse_existing, write_json
+from glint.progress import Progress
+from glint.runtime.pipeline.detector import Detector
+from glint.runtime.pipeline.pipeline import Pipeline, Result
+from glint.runtime.pipeline.tracker import Tracker
+from glint.runtime.sinks.base import Sink
+from glint.runtime.sinks.json_lines import JsonLines
+from glint.runtime.sinks.records import frame_record
+from glint.runtime.sinks.summary import Summary
+from glint.runtime.sources.base import Source
+from glint.runtime.sources.open import open_source
+from glint.runtime.stream.interruption import Interruption
+from glint.runtime.stream.stream import DROPS, Drop, Stream
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.types import Frame, Gap
+
+SCENE = "synthetic://?size=160x128&frames=1000000000&clusters=2&singles=2&bits=14&seed=1"
+MOST_GROWTH = 1.0  # percent
+_PERIOD = 1.0  # s between two looks
+_LEAST_LOOKS = 20
+
+
+@dataclass(frozen=True)
+class Look:
+    """The process at one moment: resident memory in bytes, threads, open file descriptors."""
+
+    seconds: float
+    memory: int
+    threads: int
+    files: int
+
+
+def look(seconds: float) -> Look:
+    """The process now.
+
+    Raises:
+        EngineError: on a system without ``/proc``.
+    """
+    try:
+        memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        files = len(list(Path("/proc/self/fd").iterdir()))
+    except OSError as error:
+        raise EngineError(f"the soak reads /proc/self: {error}", hint="run it on Linux") from error
+    return Look(seconds, memory, threading.active_count(), files)
+
+
+class Nowhere(Sink):
+    """JSON lines that nobody keeps."""
+
+    def __init__(self) -> None:
+        self._lines = JsonLines(os.devnull, overwrite=True)
+
+    def write(self, result: Result) -> None:
+        """See the base class."""
+        self._lines.write(frame_record(result))
+
+    def close(self) -> None:
+        """See the base class."""
+        self._lines.close()
+
+
+class Watch(Sink):
+    """Looks at the process about once a second, from the thread of the outputs."""
+
+    def __init__(self, line: Progress) -> None:
+        self.looks: list[Look] = []
+        self._line, self._started = line, time.monotonic()
+        self.frames = 0
+
+    def write(self, result: Result) -> None:
+        """See the base class."""
+        self.frames += 1
+        seconds = time.monotonic() - self._started
+        if seconds >= len(self.looks) * _PERIOD:
+            self.looks.append(look(seconds))
+        self._line.update(int(seconds), f"{self.frames} frames")
+
+
+class Bounded(Source):
+    """Another source, for so many seconds."""
+
+    def __init__(self, source: Source, seconds: float) -> None:
+        super().__init__(source.uri)
+        self.source, self.seconds, self.live = source, seconds, source.live
+
+    def __iter__(self) -> Iterator[Frame | Gap]:
+        ends = time.monotonic() + self.seconds
+        for item in self.source:
+            yield item
+            if time.monotonic() >= ends:
+                return
+
+    def close(self) -> None:
+        """See the base class."""
+        self.source.close()
+
+
+def growth(looks: list[Look]) -> dict[str, float]:
+    """Median of the last tenth against that of the second tenth: memory in percent, threads and files by number."""
+    tenth = len(looks) // 10
+    early, late = looks[tenth : 2 * tenth], looks[-tenth:]
+
+    def medians(name: str) -> tuple[float, float]:
+        before, after = (float(np.median([getattr(entry, name) for entry in part])) for part in (early, late))
+        return before, after
+
+    before, after = medians("memory")
+    steps = {name: after - before for name in ("threads", "files") for before, after in [medians(name)]}
+    return {"memory_percent": round(100 * (after / before - 1), 3), **steps}
+
+
+def soak(
+    *,
+    minutes: float = 30.0,
+    scene: str = SCENE,
+    drop: Drop = "none",
+    detector: str = DEFAULT_DETECTOR,
+    unmixer: str = DEFAULT_UNMIXER,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Run the stream for so many minutes.
+
+    Returns:
+        Rate, latencies, account of the frames, growth and ``problems``: what should not be, empty if all is well.
+    """
+    first, second = Detector.open(detector, threads=threads), Unmixer.open(unmixer, threads=threads)
+    tracker, summary = Tracker(), Summary()
+    with Progress("soak", int(60 * minutes)) as line, Interruption() as signals:
+        watch = Watch(line)
+        stream = Stream(
+            Bounded(open_source(scene), 60 * minutes), Pipeline(first, second), [Nowhere(), summary, watch], drop=drop,
+            track=lambda result: tracker.update(result.frame.t_ns, result.targets),
+        )  # fmt: skip
+        started = time.monotonic()
+        stream.run(signals)
+        seconds = time.monotonic() - started
+    lost = sum(stream.dropped.values())
+    grown = growth(watch.looks) if len(watch.looks) >= _LEAST_LOOKS else None
+    return {
+        "scene": scene,
+        "drop": stream.drop,
+        "minutes": round(seconds / 60, 2),
+        "interrupted": stream.interrupted,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "captured": stream.captured,
+        "frames": summary.frames,
+        "dropped": stream.dropped,
+        "fps": round(summary.frames / seconds, 2),
+        "latency_ms": summary.as_dict()["latency_ms"],
+        "tracks": tracker.confirmed,
+        "growth": grown,
+        "first": asdict(watch.looks[0]) if watch.looks else None,
+        "last": asdict(watch.looks[-1]) if watch.looks else None,
+        "problems": problems(stream.captured - summary.frames - lost, grown),
+    }
+
+
+def problems(missing: int, grown: dict[str, float] | None) -> list[str]:
+    """What should not be."""
+    if grown is None:
+        return [f"too short: expected at least {_LEAST_LOOKS} seconds with frames"]
+    found = [f"{missing} frames neither processed nor counted as dropped"] if missing else []
+    if grown["memory_percent"] >= MOST_GROWTH:
+        found.append(f"memory grew by {grown['memory_percent']:.2f} %")
+    return found + [f"{grown[name]:.0f} {name} more than before" for name in ("threads", "files") if grown[name] > 0]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the module."""
+    parser.add_argument("--minutes", type=positive_float, default=30.0, help="default: %(default)s")
+    parser.add_argument("--scene", default=SCENE, metavar="URI", help="default: %(default)s")
+    parser.add_argument("--drop", choices=list(DROPS), default="none", help="default: %(default)s")
+    parser.add_argument("--detector", default=DEFAULT_DETECTOR, metavar="NAME|CARD", help="default: %(default)s")
+    parser.add_argument("--unmixer", default=DEFAULT_UNMIXER, metavar="NAME|CARD", help="default: %(default)s")
+    parser.add_argument("--threads", type=int, help="CPU threads of the networks (default: all cores)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the report as JSON")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the module."""
+    if arguments.out is not None:
+        refuse_existing(arguments.out, overwrite=arguments.overwrite)
+    report = soak(
+        minutes=arguments.minutes, scene=arguments.scene, drop=arguments.drop, detector=arguments.detector,
+        unmixer=arguments.unmixer, threads=arguments.threads,
+    )  # fmt: skip
+    if arguments.out is not None:
+        write_json(arguments.out, report)
+    print_json(report)
+    if report["problems"]:
+        raise CheckFailedError("; ".join(report["problems"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(standalone("Run the stream for long, and see whether anything grows or gets lost.", add_arguments, main))

@@ -1,0 +1,1 @@
+"""Tables of the documentation, each a ``python -m`` command."""

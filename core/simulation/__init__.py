@@ -1,0 +1,1 @@
+"""Patches and frames with their truth."""

@@ -1,0 +1,1 @@
+"""``glint inspect``: what a model, engine or network is."""

@@ -1,0 +1,115 @@
+"""What is inside an ONNX file: operators, precision and work per layer, and what TensorRT makes of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto
+from onnxscript import optimizer
+
+from glint.cards import TensorSpec, in_island
+from glint.export.lint.findings import VERSIONS, View, input_name
+from glint.export.lint.lint import lint, load_onnx
+from glint.export.lint.quantisation import dequantise
+
+WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+FREE_SIZE = 512  # what a free height or width is taken for when work is counted; a free batch is 1
+_QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def inspect_onnx(path: Path) -> dict[str, Any]:
+    """Describe an ONNX file.
+
+    Returns:
+        ``inputs``, ``outputs``: name, dtype and shape, -1 for any size; ``opset``; ``numbers``: stored
+        in it; ``operators``: how many of each type; ``layers``: name, operator, precision, whether it
+        is in a float32 island, and multiply-accumulates (None where it does none or its shape is not
+        known), free axes being 1 (batch) and 512; ``macs``: their sum; ``findings`` and ``versions``:
+        the TensorRT check.
+
+    Raises:
+        ModelError: if the file cannot be read or is no ONNX model.
+    """
+    model = load_onnx(path)
+    found = lint(model, folder=path.parent)
+    view = View(onnx.shape_inference.infer_shapes(model))
+    macs = _count_macs(model)
+    layers = [
+        {
+            "name": node.name, "operator": node.op_type, "precision": _precision(view, node),
+            "island": in_island(node.name), "macs": macs.get(node.name),
+        }
+        for node in view.model.graph.node
+        if node.op_type not in _QUANTISERS
+    ]  # fmt: skip
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return {
+        "inputs": [asdict(_spec(value)) for value in model.graph.input if value.name not in stored],
+        "outputs": [asdict(_spec(value)) for value in model.graph.output],
+        "opset": max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0),
+        "numbers": sum(math.prod(tensor.dims) for tensor in model.graph.initializer),
+        "operators": dict(Counter(node.op_type for node in model.graph.node).most_common()),
+        "layers": layers,
+        "macs": sum(macs.values()),
+        "findings": [asdict(finding) for finding in found],
+        "versions": {v: "clean" if all(v not in f.versions for f in found) else "see findings" for v in VERSIONS},
+    }
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
+    return TensorSpec(value.name, _type_name(kind.elem_type), shape)
+
+
+def _type_name(kind: int) -> str:
+    name = str(TensorProto.DataType.Name(kind)).lower()
+    return {"float": "float32", "double": "float64", "undefined": "unknown"}.get(name, name)
+
+
+def _precision(view: View, node: onnx.NodeProto) -> str:
+    """``int8`` if all that a weighted operator multiplies is quantised, else the type that comes out."""
+    if node.op_type in WEIGHTED and all(dequantise(view, input_name(node, index)) for index in (0, 1)):
+        return "int8"
+    return _type_name(view.types.get(node.output[0], TensorProto.UNDEFINED))
+
+
+def _count_macs(model: onnx.ModelProto) -> dict[str, int]:
+    """Multiply-accumulates of the weighted nodes whose shapes are known once the inputs' are."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for value in fixed.graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if not dim.HasField("dim_value"):
+                dim.dim_value = 1 if axis == 0 else FREE_SIZE
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del fixed.graph.value_info[:]
+    # Folding turns what computes shapes into constants.
+    fixed = onnx.shape_inference.infer_shapes(optimizer.optimize(fixed), data_prop=True)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in fixed.graph.initializer}
+    for value in (*fixed.graph.input, *fixed.graph.value_info, *fixed.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
+            shapes[value.name] = tuple(d.dim_value for d in dims)
+    counts = {}
+    for node in fixed.graph.node:
+        if node.op_type in WEIGHTED and all(name in shapes for name in (*node.input[:2], node.output[0])):
+            first, second = (shapes[name] for name in node.input[:2])
+            counts[node.name] = _macs(node, first, second, shapes[node.output[0]])
+    return counts
+
+
+def _macs(node: onnx.NodeProto, first: tuple[int, ...], second: tuple[int, ...], out: tuple[int, ...]) -> int:
+    if node.op_type == "Conv":
+        return math.prod(out) * math.prod(second[1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(first) * math.prod(second[1:])
+    if node.op_type == "Gemm":
+        return math.prod(first) * out[-1]
+    return math.prod(out) * (first[-1] if first else 1)

@@ -1,0 +1,1 @@
+"""What TensorRT will refuse in an ONNX file."""

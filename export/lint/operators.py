@@ -1,0 +1,198 @@
+"""What TensorRT's ONNX parser takes: operators, their options, types of tensors, opsets.
+
+Sources: the operator tables and the change log of NVIDIA's ONNX parser for 10.x, and what TensorRT-RTX
+does with small graphs (the tests build each of them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+from onnx import TensorProto
+
+from glint.export.lint.findings import REFUSED, VERSIONS, WARNING, Finding, View, attribute, input_name
+
+_NAMES = """
+    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization BlackmanWindow
+    Cast CastLike CausalConvWithState Ceil Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum
+    DeformConv DepthToSpace DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor GRU
+    Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual
+    GridSample GroupNormalization HammingWindow HannWindow HardSigmoid HardSwish Hardmax Identity If
+    InstanceNormalization IsInf IsNaN LRN LSTM LayerNormalization LeakyRelu Less LessOrEqual LinearAttention Log
+    LogSoftmax Loop LpNormalization LpPool MatMul Max MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg
+    NonMaxSuppression NonZero Not OneHot Or PRelu Pad Pow QuantizeLinear RMSNormalization RNN RandomNormal
+    RandomNormalLike RandomUniform RandomUniformLike Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
+    ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign
+    RotaryEmbedding Round STFT Scan Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice
+    Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh TensorScatter ThresholdedRelu Tile
+    TopK Transpose Trilu Unsqueeze Upsample Where Xor
+"""
+_OPERATORS = frozenset(_NAMES.split())
+_MISSING = {  # of the operators above, in some versions
+    **dict.fromkeys(("BlackmanWindow", "HammingWindow", "HannWindow", "STFT"), ("10.3",)),
+    **dict.fromkeys(("Attention", "RMSNormalization", "RotaryEmbedding", "TensorScatter"), ("10.3", "10.13")),
+    **dict.fromkeys(("Swish", "CausalConvWithState", "LinearAttention"), ("10.3", "10.13", "10.16", "11.4")),
+    **dict.fromkeys(("DeformConv", "NonZero"), ("rtx",)),
+}
+_INTEGER = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
+_HINTS = {
+    **dict.fromkeys(_INTEGER, "quantise with QuantizeLinear and DequantizeLinear around float operators (Q/DQ format)"),
+    "Col2Im": "put overlapping patches together with shifted slices or one dense matrix product",
+    "NonZero": "keep fixed shapes: mask with Where, or leave the search to the runtime",
+}
+_NEWEST_OPSET = {"10.3": 20, "10.13": 22, "10.16": 24, "11.4": 24, "rtx": 24}
+_OLDEST_OPSET = 9
+_TYPES = {
+    TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.FLOAT8E4M3FN,
+    TensorProto.INT4, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL,
+    TensorProto.UNDEFINED,
+}  # fmt: skip
+_TAKES_UINT8 = {"Cast", "CastLike", "Identity", "QuantizeLinear", "DequantizeLinear"}
+_MOST_K = 3840
+
+
+def operators(view: View) -> Iterator[Finding]:
+    """``operator``, ``plugin``: nodes that the parser does not know."""
+    own = {(function.domain, function.name) for function in view.model.functions}
+    for node in view.nodes:
+        if (node.domain, node.op_type) in own:
+            continue
+        if node.domain not in ("", "ai.onnx"):
+            yield Finding(
+                "plugin", REFUSED, VERSIONS, node.name, f"{node.op_type} of the domain {node.domain!r} needs a plugin",
+                "replace it by plain ONNX operators",
+            )  # fmt: skip
+            continue
+        versions = _MISSING.get(node.op_type, ()) if node.op_type in _OPERATORS else VERSIONS
+        if versions:
+            hint = _HINTS.get(node.op_type, "replace it by operators of the parser's list")
+            yield Finding("operator", REFUSED, versions, node.name, f"no operator {node.op_type}", hint)
+
+
+def serial(view: View) -> Iterator[Finding]:
+    """``cumsum-loop``, ``loop``, ``data-dependent``: what runs, but not as one would like."""
+    for node in view.of_type("CumSum"):
+        yield Finding(
+            "cumsum-loop", WARNING, ("10.3",), node.name, "CumSum runs as a serial loop",
+            "multiply by a lower triangular matrix of ones",
+        )  # fmt: skip
+    for node in view.of_type("Loop", "Scan"):
+        yield Finding(
+            "loop", WARNING, VERSIONS, node.name, f"{node.op_type} starts every kernel once per iteration",
+            "write it as matrix products, or unroll it if it is short",
+        )  # fmt: skip
+    for node in view.of_type("NonZero", "NonMaxSuppression"):
+        versions = tuple(v for v in VERSIONS if v not in _MISSING.get(node.op_type, ()))
+        yield Finding(
+            "data-dependent", WARNING, versions, node.name,
+            f"the shape of what {node.op_type} gives depends on the data: no CUDA graph", _HINTS["NonZero"],
+        )  # fmt: skip
+
+
+def options(view: View) -> Iterator[Finding]:
+    """``top-k``, ``resize``, ``dilation``, ``second-output``, ``reduction``: known operators, unknown options."""
+    for node in view.of_type("TopK"):
+        k = view.value(input_name(node, 1))
+        if k is not None and k.size and int(k.max()) > _MOST_K:
+            yield Finding(
+                "top-k", REFUSED, VERSIONS, node.name, f"TopK takes at most k = {_MOST_K}, got {int(k.max())}",
+                "take the maxima of tiles first",
+            )  # fmt: skip
+    for node in view.of_type("Resize"):
+        if attribute(node, "antialias", 0) or attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch":
+            yield Finding(
+                "resize", REFUSED, VERSIONS, node.name, "Resize with antialias or an aspect ratio policy",
+                "average-pool before a plain Resize",
+            )  # fmt: skip
+    for node in view.of_type("MaxPool", "AveragePool", "LpPool"):
+        if any(step != 1 for step in attribute(node, "dilations", [])):
+            yield Finding(
+                "dilation", REFUSED, VERSIONS, node.name, f"{node.op_type} with dilations", "pool without them"
+            )
+    for node in view.of_type("MaxPool", "LayerNormalization"):
+        if any(node.output[1:]):
+            yield Finding(
+                "second-output", REFUSED, VERSIONS, node.name, f"only the first output of {node.op_type} exists",
+                "compute the other from plain operators",
+            )  # fmt: skip
+    for node in view.of_type("ScatterND"):
+        if attribute(node, "reduction", b"none") != b"none":
+            yield Finding(
+                "reduction",
+                REFUSED,
+                VERSIONS,
+                node.name,
+                "ScatterND with a reduction",
+                "use ScatterElements or a matmul",
+            )
+
+
+def types(view: View) -> Iterator[Finding]:
+    """``tensor-type``, ``uint8``, ``double``, ``int64-binding``: types that TensorRT lacks or treats in its way."""
+    name = TensorProto.DataType.Name
+    for tensor, kind in view.types.items():
+        if kind not in _TYPES:
+            yield Finding(
+                "tensor-type",
+                REFUSED,
+                VERSIONS,
+                tensor,
+                f"there is no type {name(kind).lower()}",
+                "cast outside the model",
+            )
+    for node in view.nodes:
+        if node.op_type not in _TAKES_UINT8 and any(view.types.get(i) == TensorProto.UINT8 for i in node.input):
+            yield Finding(
+                "uint8", REFUSED, VERSIONS, node.name, f"{node.op_type} of uint8: only inputs and outputs may be uint8",
+                "cast to float first",
+            )  # fmt: skip
+    doubles = [tensor for tensor, kind in view.types.items() if kind == TensorProto.DOUBLE]
+    if doubles:
+        yield Finding(
+            "double", WARNING, VERSIONS, doubles[0], f"{len(doubles)} tensors of double become float32",
+            "export in float32, so that every engine computes the same",
+        )  # fmt: skip
+    inputs = {value.name for value in view.model.graph.input} - set(view.tensors)
+    for tensor in sorted(inputs | {value.name for value in view.model.graph.output}):
+        if view.types.get(tensor) == TensorProto.INT64:
+            yield Finding(
+                "int64-binding",
+                WARNING,
+                VERSIONS,
+                tensor,
+                "an input or output of int64",
+                "cast to int32 inside the model",
+            )
+
+
+def files(view: View) -> Iterator[Finding]:
+    """``opset``, ``external-data``: what concerns the file as a whole."""
+    opset = max((o.version for o in view.model.opset_import if o.domain in ("", "ai.onnx")), default=_OLDEST_OPSET)
+    versions = tuple(v for v in VERSIONS if not _OLDEST_OPSET <= opset <= _NEWEST_OPSET[v])
+    if versions:
+        yield Finding(
+            "opset",
+            WARNING,
+            versions,
+            "",
+            f"opset {opset} is outside of what the parser documents",
+            "export with opset 19",
+        )
+    missing = sorted({location for tensor in view.tensors.values() if (location := _missing(tensor, view))})
+    for location in missing:
+        yield Finding(
+            "external-data", REFUSED, VERSIONS, location, "the weights are in another file, which is not there",
+            "copy it beside the model, or save the model in one file",
+        )  # fmt: skip
+
+
+def _missing(tensor: onnx.TensorProto, view: View) -> str:
+    """The file that a tensor's data should be in and are not."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return ""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "?")
+    path = view.folder / location if view.folder else None
+    end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+    return "" if path is not None and path.is_file() and path.stat().st_size >= end else location

@@ -1,0 +1,1 @@
+"""``glint run``, ``detect``, ``unmix``, ``psf``, ``build`` and ``doctor``."""

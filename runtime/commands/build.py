@@ -1,0 +1,164 @@
+"""``glint build``: an engine for this machine."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from glint.cards import PRECISIONS
+from glint.cli import positive_int, print_json, talk
+from glint.config import from_dict, to_dict
+from glint.errors import InputError
+from glint.files import atomic_path, refuse_existing
+from glint.runtime.engines.tensorrt.api import FLAVOURS, load
+from glint.runtime.engines.tensorrt.audit import Audit
+from glint.runtime.engines.tensorrt.build import BuildOptions, BuildPlan, EnginePlan, build, describe, plan_build
+from glint.runtime.engines.tensorrt.cache import Profile, sidecar_path
+
+_MIB = 1 << 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``glint build``."""
+    parser.add_argument("model", metavar="NAME|CARD", help="released model, or path of a model card or ONNX file")
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: the card's; fp32 for a released model")
+    parser.add_argument(
+        "--size", type=_size, nargs="+", action="extend", default=[], metavar="WIDTHxHEIGHT",
+        help="frame size of a detector; several give one engine for all of them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch", type=_batch, metavar="MIN,OPT,MAX", help="patches per call of an unmixer (default: 1,64,256)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="copy the engine and its sidecar FILE.json there")
+    parser.add_argument("--overwrite", action="store_true", help="build again if it is cached; replace --out")
+    parser.add_argument("--no-build", action="store_true", help="take it from the cache or refuse")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+    group = parser.add_argument_group("TensorRT")
+    group.add_argument("--workspace", type=positive_int, metavar="MIB", help="scratch memory (default: half the free)")
+    group.add_argument("--dla", type=int, metavar="CORE", help="build for a deep learning accelerator of Orin")
+    group.add_argument("--weak", action="store_true", help="let the builder choose precisions (TensorRT 10.x)")
+    group.add_argument("--flavour", choices=FLAVOURS, help="default: the first that is installed")
+    group.add_argument(
+        "--compute-capability", metavar="M.N", help="build for a GPU that is not here (tensorrt_rtx), e.g. 8.6"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run ``glint build``."""
+    options = BuildOptions(
+        precision=arguments.precision,
+        sizes=tuple(arguments.size),
+        batch=arguments.batch,
+        workspace=arguments.workspace * _MIB if arguments.workspace else None,
+        dla=arguments.dla,
+        weak=arguments.weak,
+    )
+    if arguments.out is not None:
+        if str(arguments.out) == "-":
+            raise InputError("an engine is two files and cannot go to standard output", hint="give --out a file name")
+        for path in (arguments.out, sidecar_path(arguments.out)):
+            refuse_existing(path, overwrite=arguments.overwrite)
+    if arguments.dry_run:
+        plan = plan_build(
+            arguments.model, options, trt=load(arguments.flavour), compute_capability=arguments.compute_capability
+        )
+        if arguments.json:
+            print_json(_plan_json(plan))
+        else:
+            print(_plan_text(plan))
+        return 0
+    engine = build(
+        arguments.model,
+        options,
+        flavour=arguments.flavour,
+        compute_capability=arguments.compute_capability,
+        no_build=arguments.no_build,
+        overwrite=arguments.overwrite,
+    )
+    path = engine.path
+    if arguments.out is not None:
+        path = _copy(engine, arguments.out)
+    _tell(engine, path)
+    if arguments.compute_capability is None:
+        from glint.runtime.pipeline.rehearsal import rehearse  # what the first run on this machine would wait for
+
+        rehearse()
+    if arguments.json:
+        print_json({"path": str(path), "cached": engine.cached, "sidecar": to_dict(engine.info)})
+    return 0
+
+
+def _copy(engine: EnginePlan, out: Path) -> Path:
+    """The plan and then its sidecar, as they are in the cache."""
+    for source, copy in ((engine.path, out), (sidecar_path(engine.path), sidecar_path(out))):
+        with atomic_path(copy) as temporary:
+            shutil.copyfile(source, temporary)
+    return out
+
+
+def _tell(engine: EnginePlan, path: Path) -> None:
+    info = engine.info
+    result = from_dict(Audit, info.audit, where="audit")
+    if engine.cached:
+        talk(f"cache hit: {path}")
+    else:
+        talk(f"built in {info.seconds:.1f} s: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    talk(result.text())
+    for line in result.missed[:5]:
+        talk(f"  {line}")
+    if len(result.missed) > 5:
+        talk(f"  and {len(result.missed) - 5} more, see {sidecar_path(path).name}")
+
+
+def _plan_json(plan: BuildPlan) -> dict[str, Any]:
+    return {
+        "model": plan.card.name,
+        "precision": plan.precision,
+        "onnx": str(plan.onnx),
+        "target": to_dict(plan.target),
+        "options": plan.options,
+        "profiles": [[to_dict(entry) for entry in profile] for profile in plan.profiles],
+        "workspace": plan.workspace,
+        "path": str(plan.path),
+        "cached": plan.reason is None,
+        "reason": plan.reason,
+    }
+
+
+def _plan_text(plan: BuildPlan) -> str:
+    workspace = "TensorRT's default" if plan.workspace is None else f"{plan.workspace // _MIB} MiB"
+    lines = [
+        f"model:     {plan.card.name} ({plan.precision}), {plan.onnx}",
+        f"for:       {describe(plan.target)}",
+        *(f"profile {i}: {_profile_text(profile)}" for i, profile in enumerate(plan.profiles)),
+        f"workspace: {workspace}",
+        f"engine:    {plan.path}",
+        f"would:     {'take it from the cache' if plan.reason is None else f'build it: {plan.reason}'}",
+    ]
+    return "\n".join(lines)
+
+
+def _profile_text(profile: Profile) -> str:
+    return "; ".join(
+        f"{r.name} {' to '.join('x'.join(map(str, shape)) for shape in dict.fromkeys((r.min, r.opt, r.max)))}"
+        for r in profile
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    """``WIDTHxHEIGHT`` as (height, width)."""
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text!r}")
+    return int(match[2]), int(match[1])
+
+
+def _batch(text: str) -> tuple[int, int, int]:
+    match = re.fullmatch(r"([0-9]{1,6}),([0-9]{1,6}),([0-9]{1,6})", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected MIN,OPT,MAX, got {text!r}")
+    return int(match[1]), int(match[2]), int(match[3])

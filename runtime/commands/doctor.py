@@ -1,0 +1,241 @@
+"""``glint doctor``: what is installed, what would run, and one line to mend each thing that is missing.
+
+It looks with ``importlib`` and imports no heavy library, except to ask the GPU: pycuda, where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from glint import __version__
+from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, load_card, zoo_folder, zoo_names
+from glint.cli import print_json
+from glint.errors import EXIT_ENVIRONMENT, EXIT_OK, EngineError, GlintError, MissingDependencyError
+from glint.files import cache_folder
+from glint.runtime.engines.choose import choose_engine
+from glint.runtime.engines.onnxruntime import available_cores
+from glint.runtime.engines.tensorrt import cuda
+from glint.runtime.engines.tensorrt.api import FLAVOURS
+
+OK, MISSING, BROKEN = "ok", "missing", "broken"
+
+# module, distribution, what it is for, how to get it, whether `glint run` needs it
+_LIBRARIES = (
+    ("numpy", "numpy", "arrays", "pip install numpy", True),
+    ("scipy", "scipy", "optics and image labels", "pip install scipy", True),
+    ("numba", "numba", "compiled refinement", "pip install numba", True),
+    ("PIL", "pillow", "image files", "pip install pillow", True),
+    ("onnxruntime", "onnxruntime", "engine on the CPU", "pip install onnxruntime", True),
+    ("torch", "torch", "glint train, export", "pip install '.[train]' (in the checkout)", False),
+    ("safetensors", "safetensors", "glint train, export", "pip install '.[train]' (in the checkout)", False),
+    ("onnx", "onnx", "glint export", "pip install '.[export]' (in the checkout)", False),
+    ("onnxscript", "onnxscript", "glint export", "pip install '.[export]' (in the checkout)", False),
+    ("pycuda", "pycuda", "GPU memory for the TensorRT engine", "pip install pycuda (needs nvcc on PATH)", False),
+    ("cuda.bindings", "cuda-bindings", "CUDA graphs of the TensorRT engine", "pip install cuda-bindings", False),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    Attributes:
+        name: what was looked at.
+        state: ``ok``, ``missing`` or ``broken``.
+        detail: version, path or reason.
+        needed: whether ``glint run`` cannot do without it.
+        fix: one line that mends it, or "".
+    """
+
+    name: str
+    state: str
+    detail: str
+    needed: bool
+    fix: str = ""
+
+
+def doctor() -> dict[str, Any]:
+    """The report: machine, checks, models, and the engine that ``auto`` takes."""
+    checks = [_library(*entry) for entry in _LIBRARIES]
+    checks += [_machine_code(), _tensorrt(), _gpu(), _python(), _opencv(), *_models()]
+    engine, why = choose_engine("auto")
+    usable = all(c.state == OK for c in checks if c.name == engine)
+    return {
+        "glint": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": available_cores(),
+        "jetson": _jetson(),
+        "gpu_driver": _driver(),
+        "engine": {"auto": engine if usable else None, "why": why if usable else f"{engine} is missing"},
+        "checks": [asdict(c) for c in checks],
+        "ready": usable and all(c.state == OK for c in checks if c.needed),
+    }
+
+
+def _library(module: str, distribution: str, purpose: str, fix: str, needed: bool) -> Check:
+    if not _found(module):
+        return Check(distribution, MISSING, purpose, needed, fix)
+    return Check(distribution, OK, f"{_version(distribution)}, {purpose}", needed)
+
+
+def _found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it would be in
+        return False
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "version unknown"
+
+
+def _machine_code() -> Check:
+    """Whether compiled functions outlive the process."""
+    name, fix = "machine code", "set GLINT_CACHE to a folder that can be written"
+    try:
+        folder = cache_folder("compiled")
+    except RuntimeError:
+        return Check(name, BROKEN, "no home folder to keep it in: each start compiles for up to minutes", False, fix)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        return Check(name, BROKEN, f"{there} cannot be written: each start compiles for up to minutes", False, fix)
+    if not any(folder.rglob("*.nbc")):
+        fix = "nothing to do: the first glint run or build compiles, which takes up to minutes"
+        return Check(name, MISSING, f"none yet in {folder}", False, fix)
+    return Check(name, OK, f"kept in {folder}", False)
+
+
+def _tensorrt() -> Check:
+    purpose = "engine on NVIDIA GPUs"
+    for flavour in FLAVOURS:
+        if _found(flavour):
+            return Check("tensorrt", OK, f"{flavour} {_version(flavour)}, {purpose}", False)
+    fix = (
+        "on a Jetson sudo apt install python3-libnvinfer, and python3 -m venv --system-site-packages; "
+        "with an RTX GPU pip install tensorrt_rtx"
+    )
+    return Check("tensorrt", MISSING, purpose, False, fix)
+
+
+def _gpu() -> Check:
+    try:
+        gpu = cuda.gpu()
+    except MissingDependencyError as error:
+        return Check("gpu", MISSING, f"cannot be asked: {error}", False, error.hint or "")
+    except EngineError as error:
+        return Check("gpu", MISSING, str(error), False, "on a machine with an NVIDIA GPU, install its driver")
+    memory = f"{gpu.free / 1e9:.1f} of {gpu.total / 1e9:.1f} GB free"
+    shared = ", shared with the CPU" if gpu.integrated else ""
+    detail = f"{gpu.name}, compute capability {gpu.sm}, {memory}{shared}, driver {gpu.driver}, CUDA {gpu.cuda}"
+    return Check("gpu", OK, detail, False)
+
+
+def _python() -> Check:
+    good = sys.version_info >= (3, 10)
+    detail = platform.python_version()
+    return Check("python", OK if good else BROKEN, detail, True, "" if good else "install Python 3.10 or newer")
+
+
+def _opencv() -> Check:
+    """Two OpenCV wheels in one environment overwrite each other and JetPack's build."""
+    names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python")
+    found = [n for n in names if _installed(n)]
+    if len(found) > 1:
+        return Check("opencv", BROKEN, f"several builds: {', '.join(found)}", False, f"pip uninstall {found[0]}")
+    return Check("opencv", OK, f"{found[0]} (not used by glint)" if found else "not installed, not needed", False)
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _models() -> list[Check]:
+    names = zoo_names()
+    if not names:
+        fix = "reinstall glint: the wheel carries its models"
+        return [Check("models", MISSING, f"no model in {zoo_folder()}", True, fix)]
+    checks = []
+    for stem in names:
+        try:
+            card, path = load_card(zoo_folder() / f"{stem}.json")
+            detail = f"{card.task}, {card.parameters / 1e6:.2f} M parameters, {path.stat().st_size / 1e6:.1f} MB"
+            checks.append(Check(f"model {stem}", OK, detail, True))
+        except GlintError as error:
+            checks.append(
+                Check(
+                    f"model {stem}",
+                    BROKEN,
+                    str(error),
+                    True,
+                    "pip install --force-reinstall .",
+                )
+            )
+    for stem in (f"{DEFAULT_DETECTOR}.fp32", f"{DEFAULT_UNMIXER}.fp32"):
+        if stem not in names:
+            fix = "pip install --force-reinstall ."
+            checks.append(Check(f"model {stem}", MISSING, "glint run takes it by default", True, fix))
+    return checks
+
+
+def _jetson() -> str | None:
+    """L4T release of a Jetson, or None elsewhere."""
+    release = Path("/etc/nv_tegra_release")
+    try:
+        return release.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") if release.is_file() else None
+    except (OSError, IndexError):
+        return "unknown release"
+
+
+def _driver() -> str | None:
+    """Version of the NVIDIA kernel driver, or None."""
+    return cuda.driver_version() or ("nvidia-smi present" if shutil.which("nvidia-smi") else None)
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """The report for the terminal."""
+    lines = [
+        f"glint {report['glint']}, Python {report['python']}, {report['machine']}, {report['cores']} cores",
+        f"Jetson: {report['jetson'] or 'no'}; NVIDIA driver: {report['gpu_driver'] or 'none'}",
+        f"engine: {report['engine']['auto'] or 'none'} ({report['engine']['why']})",
+        "",
+    ]
+    for check in report["checks"]:
+        mark = {OK: "ok     ", MISSING: "missing" if check["needed"] else "-      ", BROKEN: "BROKEN "}[check["state"]]
+        lines.append(f"{mark}  {check['name']:<28} {check['detail']}")
+        if check["fix"] and check["state"] != OK:
+            lines.append(f"{'':9}fix: {check['fix']}")
+    lines += ["", "ready: glint run works here" if report["ready"] else "not ready: mend what is missing or BROKEN"]
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``glint doctor``."""
+    parser.add_argument("--json", action="store_true", help="print the report as JSON on standard output")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run ``glint doctor``; exit code 3 if ``glint run`` cannot work."""
+    report = doctor()
+    if arguments.json:
+        print_json(report)
+    else:
+        print(report_text(report))
+    return EXIT_OK if report["ready"] else EXIT_ENVIRONMENT

@@ -1,0 +1,152 @@
+"""``glint psf``: measure the width of the PSF from isolated targets."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from glint import __version__
+from glint.cards import DEFAULT_DETECTOR
+from glint.cli import positive_float, positive_int, print_json, talk
+from glint.config import to_dict
+from glint.errors import InputError
+from glint.files import refuse_existing
+from glint.optics import PsfEstimate, save_psf
+from glint.processing.crop import crop_windows
+from glint.progress import Progress
+from glint.runtime.commands.options import add_engine_arguments
+from glint.runtime.pipeline.detector import Detector
+from glint.runtime.sources.open import open_source
+from glint.runtime.unmixing.psf_fit import Spots, fit_psf
+from glint.runtime.unmixing.unmix import read_patches
+from glint.types import Blobs, Frame
+
+_WINDOW = 11  # px
+_LEAST_WINDOW = 9
+_HALO = 2  # px around another spot's mask that its light still reaches
+_EIGHT = np.ones((1, 3, 3), dtype=bool)  # neighbours within each window, not across
+
+
+def psf(
+    source: str | Path,
+    *,
+    detector: str | Path = DEFAULT_DETECTOR,
+    engine: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+    full_scale: float | None = None,
+    least: int = 5,
+) -> PsfEstimate:
+    """Measure the width of the PSF.
+
+    Args:
+        source: what ``run`` takes, or an ``.npy`` file of patches ``[N, n, n]`` with n >= 9, each
+            with a spot in its middle.
+        detector: finds the spots in frames; name in the zoo or path of a model card.
+        engine, precision, threads: what runs it.
+        full_scale: DN at which the sensor clips; None: what the source says (255 for ``uint8``).
+        least: fewest isolated spots to rest the figure on.
+
+    Raises:
+        InputError: if there are too few isolated single targets.
+        GlintError: one of its subclasses, for a bad source or model.
+    """
+    if str(source).endswith(".npy"):
+        spots = spots_of_patches(read_patches(Path(source)), full_scale)
+    else:
+        spots = _spots_of_frames(str(source), detector, engine, precision, threads, full_scale)
+    return replace(fit_psf(spots, least=least), source=str(source), glint=__version__)
+
+
+def spots_of_patches(patches: NDArray[Any], full_scale: float | None) -> Spots:
+    """Patches ``[N, n, n]`` as spots; ``full_scale`` None is 255 for ``uint8`` and no limit otherwise.
+
+    Raises:
+        InputError: if they are no patches.
+    """
+    shape = patches.shape
+    if patches.ndim != 3 or shape[1] != shape[2] or shape[1] < _LEAST_WINDOW or patches.dtype.kind not in "uif":
+        raise InputError(f"patches: expected numbers [N, n, n] with n >= {_LEAST_WINDOW}, got {patches.dtype} {shape}")
+    data = patches.astype(np.float64)
+    if not np.isfinite(data).all():
+        raise InputError("patches: expected finite values, got NaN or infinity")
+    limit = full_scale if full_scale is not None else 255.0 if patches.dtype == np.uint8 else np.inf
+    whole = bool((data == np.round(data)).all())
+    return Spots(data, np.ones(shape, dtype=bool), data >= limit, np.zeros(len(data), dtype=bool), whole)
+
+
+def spots_of_frame(frame: Frame, blobs: Blobs, full_scale: float | None = None) -> Spots:
+    """Windows of the frame around each blob; pixels that another blob's light reaches do not count."""
+    limit = full_scale if full_scale is not None else frame.full_scale
+    left, top = (np.round(v).astype(np.int64) - _WINDOW // 2 for v in (blobs.x, blobs.y))
+    data = crop_windows(frame.data, left, top, _WINDOW).astype(np.float64)
+    valid = np.ones(data.shape, dtype=bool)
+    if blobs.label_map is not None:
+        label = crop_windows(blobs.label_map, left, top, _WINDOW)
+        foreign = (label != 0) & (label != np.arange(1, len(blobs) + 1)[:, None, None])
+        valid &= ~ndimage.binary_dilation(foreign, _EIGHT, iterations=_HALO)
+    height, width = frame.shape
+    edge = (left < 0) | (top < 0) | (left + _WINDOW > width) | (top + _WINDOW > height)
+    return Spots(data, valid, data >= (np.inf if limit is None else limit), edge, frame.data.dtype != np.float32)
+
+
+def _spots_of_frames(
+    source: str, detector: str | Path, engine: str, precision: str, threads: int | None, full_scale: float | None
+) -> Spots:
+    frames = open_source(source)
+    model = Detector.open(detector, engine=engine, precision=precision, threads=threads)
+    parts: list[Spots] = []
+    with model.engine, Progress("psf", frames.total) as line:
+        for frame in frames.frames():
+            parts.append(spots_of_frame(frame, model(frame).blobs, full_scale))
+            line.update(len(parts), f"{sum(len(p.data) for p in parts)} spots")
+    if not parts:
+        raise InputError(f"{source}: it has no frames")
+    return Spots.concatenate(parts)
+
+
+def psf_text(estimate: PsfEstimate) -> str:
+    """The result for the terminal."""
+    lines = [f"sigma     {estimate.sigma:.4f} +- {estimate.sigma_error:.4f} px, from {estimate.used} isolated targets"]
+    if estimate.scatter > 0:
+        lines.append(f"scatter   {estimate.scatter:.4f} px from spot to spot beyond their noise")
+    left_out = {name: number for name, number in estimate.rejected.items() if number}
+    lines += [f"left out  {number} spots: {name}" for name, number in left_out.items()]
+    if 2 * estimate.rejected.get("wider", 0) > estimate.used:
+        lines.append("caution   many spots are wider: clusters that pass for points make sigma too large; give more")
+        lines.append("          frames with single targets")
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``glint psf``."""
+    parser.add_argument("source", help="folder, glob, image or synthetic://? as for run, or patches [N, 11, 11] (.npy)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file that run and unmix take with --psf")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--detector", default=DEFAULT_DETECTOR, metavar="NAME|CARD", help="default: %(default)s")
+    parser.add_argument("--full-scale", type=positive_float, metavar="DN", help="saturation level (default: 8-bit 255)")
+    parser.add_argument("--least", type=positive_int, default=5, help="fewest isolated targets (default: %(default)s)")
+    add_engine_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run ``glint psf``."""
+    if arguments.out is not None:
+        refuse_existing(arguments.out, overwrite=arguments.overwrite)
+    estimate = psf(
+        arguments.source, detector=arguments.detector, engine=arguments.engine, precision=arguments.precision,
+        threads=arguments.threads, full_scale=arguments.full_scale, least=arguments.least,
+    )  # fmt: skip
+    if arguments.out is not None:
+        save_psf(estimate, arguments.out)
+    talk(psf_text(estimate))
+    if arguments.json:
+        print_json(to_dict(estimate))
+    return 0

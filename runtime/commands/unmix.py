@@ -1,0 +1,58 @@
+"""``glint unmix``: patches in, targets out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from glint.cards import DEFAULT_UNMIXER
+from glint.cli import positive_float, print_json, talk
+from glint.errors import InputError
+from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
+from glint.runtime.engines.choose import choose_engine
+from glint.runtime.sinks.json_lines import JsonLines
+from glint.runtime.unmixing.unmix import read_patches, unmix
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``glint unmix``."""
+    parser.add_argument("patches", type=Path, help="array [N, 11, 11] (.npy) or folder of 11x11 images, DN")
+    parser.add_argument("--out", default="-", metavar="FILE", help="JSON lines, one object per patch (default: -)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of JSON lines")
+    parser.add_argument("--unmixer", default=DEFAULT_UNMIXER, metavar="NAME|CARD", help="default: %(default)s")
+    parser.add_argument(
+        "--full-scale", type=positive_float, metavar="DN", help="saturation level (default: 255 for uint8)"
+    )
+    add_engine_arguments(parser)
+    add_refine_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run ``glint unmix``."""
+    if arguments.json and arguments.out != "-":
+        raise InputError("--json prints on standard output: leave --out away")
+    with JsonLines(arguments.out, overwrite=arguments.overwrite) as sink:
+        patches = read_patches(arguments.patches)
+        started = time.perf_counter()
+        targets = unmix(
+            patches, unmixer=arguments.unmixer, engine=engine_of(arguments), precision=arguments.precision,
+            threads=arguments.threads, refined=not arguments.no_refine, radiance_prior=arguments.radiance_prior,
+            full_scale=arguments.full_scale, psf=arguments.psf,
+        )  # fmt: skip
+        seconds = time.perf_counter() - started
+        engine = choose_engine(engine_of(arguments))[0]
+        talk(f"{len(targets)} targets in {len(patches)} patches, {seconds:.1f} s ({engine}, {arguments.unmixer})")
+        records: list[list[dict[str, Any]]] = [[] for _ in patches]
+        for number, record in zip(targets.blob.tolist(), targets.records()):
+            del record["blob"]
+            records[number].append(record)
+        lines = [{"patch": number, "targets": rows} for number, rows in enumerate(records)]
+        if arguments.json:
+            print_json(lines)
+        else:
+            for value in lines:
+                sink.write(value)
+    return 0

@@ -1,0 +1,1 @@
+"""How warm and hungry the board is."""

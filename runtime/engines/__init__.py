@@ -1,0 +1,1 @@
+"""Networks run: one interface, ONNX Runtime and TensorRT."""

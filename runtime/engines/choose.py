@@ -1,0 +1,72 @@
+"""``auto``, ``tensorrt`` or ``onnxruntime``: the one door to engines."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from glint.errors import EngineError, GlintError, InputError, MissingDependencyError
+from glint.runtime.engines.base import Engine
+from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
+
+ENGINES = ("auto", "tensorrt", "onnxruntime")
+
+
+def choose_engine(wanted: str) -> tuple[str, str]:
+    """Which engine ``auto`` (or a name) means here, and why.
+
+    Raises:
+        InputError: if there is no such engine.
+        EngineError: if it cannot be used.
+    """
+    if wanted not in ENGINES:
+        raise InputError(f"engine: expected one of {', '.join(ENGINES)}, got {wanted!r}")
+    if wanted == "onnxruntime":
+        return wanted, "asked for"
+    try:
+        return "tensorrt", _tensorrt()
+    except GlintError as error:
+        if wanted == "auto":
+            return "onnxruntime", f"on the CPU, because {error}"
+        hint = "--engine onnxruntime runs everywhere"
+        raise EngineError(
+            f"TensorRT cannot be used here: {error}", hint=f"{error.hint}; {hint}" if error.hint else hint
+        ) from error
+
+
+def _tensorrt() -> str:
+    """TensorRT and the GPU that it would run on.
+
+    Raises:
+        MissingDependencyError: if TensorRT or pycuda cannot be imported.
+        EngineError: if there is no GPU.
+    """
+    from glint.runtime.engines.tensorrt import api as tensorrt_api
+    from glint.runtime.engines.tensorrt import cuda
+
+    # The GPU first: importing TensorRT takes a second.
+    if not any(importlib.util.find_spec(flavour) for flavour in tensorrt_api.FLAVOURS):
+        raise MissingDependencyError("TensorRT is not installed", hint="glint doctor says how to get it")
+    gpu = cuda.gpu()
+    trt = tensorrt_api.load()
+    return f"{trt.flavour} {trt.version} on {gpu.name}"
+
+
+def open_engine(path: Path, *, engine: str = "auto", threads: int | None = None) -> Engine:
+    """Load an ONNX file with the engine that ``engine`` means here (see :func:`choose_engine`).
+
+    Args:
+        path: the ONNX file. For TensorRT its model card stands beside it, and an engine is built if
+            there is none yet.
+        engine: one of :data:`ENGINES`.
+        threads: CPU threads of ONNX Runtime.
+
+    Raises:
+        GlintError: one of its subclasses, if the engine cannot be used, built or loaded.
+    """
+    name, _ = choose_engine(engine)
+    if name == "tensorrt":
+        from glint.runtime.engines.tensorrt.open import open_tensorrt
+
+        return open_tensorrt(path)
+    return OnnxRuntimeEngine(path, threads=threads)

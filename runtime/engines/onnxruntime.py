@@ -1,0 +1,81 @@
+"""ONNX Runtime on the CPU: the engine of every machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from glint.cards import TensorSpec
+from glint.errors import EngineError, MissingDependencyError, ModelError
+from glint.runtime.engines.base import Arrays, Engine
+
+
+class OnnxRuntimeEngine(Engine):
+    """ONNX Runtime on the CPU: runs on any machine.
+
+    Args:
+        path: the ONNX file.
+        threads: CPU threads; default: all cores that this process may use.
+
+    Raises:
+        ModelError: if the file is no ONNX model that this ONNX Runtime can load.
+        MissingDependencyError: if ONNX Runtime is not installed.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"ONNX Runtime cannot be imported: {error}", hint="pip install onnxruntime"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or available_cores()
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), sess_options=options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's own exceptions share no base but this
+            raise ModelError(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
+        self._facts = {"onnxruntime": onnxruntime.__version__, "threads": options.intra_op_num_threads}
+        self.inputs = tuple(_spec(tensor) for tensor in self._session.get_inputs())
+        self.outputs = tuple(_spec(tensor) for tensor in self._session.get_outputs())
+
+    def details(self) -> dict[str, Any]:
+        """ONNX Runtime's version and its threads."""
+        return {**super().details(), **self._facts}
+
+    def _infer(self, arrays: Arrays) -> Arrays:
+        try:
+            results = self._session.run(None, arrays)
+        except Exception as error:  # as above
+            raise EngineError(f"ONNX Runtime failed: {_first_line(error)}") from error
+        return {spec.name: result for spec, result in zip(self.outputs, results)}
+
+
+_ELEMENT_TYPES = {
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64",
+    "tensor(uint8)": "uint8", "tensor(int8)": "int8", "tensor(uint16)": "uint16",
+    "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool",
+}  # fmt: skip
+
+
+def _spec(tensor: Any) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
+    return TensorSpec(tensor.name, _ELEMENT_TYPES.get(tensor.type, tensor.type), shape)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

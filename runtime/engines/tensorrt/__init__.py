@@ -1,0 +1,1 @@
+"""Build, keep and run TensorRT engines."""

@@ -1,0 +1,129 @@
+"""Which TensorRT engine runs a model here: the newest one that was built and fits, else one that is built now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from glint.cards import ModelCard, load_card
+from glint.cli import talk
+from glint.runtime.engines.base import Arrays, Engine
+from glint.runtime.engines.tensorrt.api import TensorRT, load
+from glint.runtime.engines.tensorrt.build import BuildOptions, BuildPlan, build, plan_build
+from glint.runtime.engines.tensorrt.cache import PlanInfo, difference, entries, verify
+from glint.runtime.engines.tensorrt.engine import TensorRTEngine
+
+Size = tuple[int, int]  # height, width
+_MANY = 4
+
+
+def open_tensorrt(onnx: Path, *, graph: bool = True, buffers: str | None = None) -> Engine:
+    """A TensorRT engine of a model.
+
+    An engine takes frames of one size; for a model that takes any, it is found or built when the
+    first frame of a size arrives.
+
+    Args:
+        onnx: the ONNX file; its card stands beside it.
+        graph, buffers: as of :class:`TensorRTEngine`.
+
+    Raises:
+        GlintError: one of its subclasses, as ``build`` and :class:`TensorRTEngine` do.
+    """
+    card, _ = load_card(onnx)
+    if any(-1 in spec.shape[1:] for spec in card.inputs):
+        return SizedEngine(card, lambda size: _open(onnx, size, graph, buffers))
+    return _open(onnx, None, graph, buffers)
+
+
+def _open(onnx: Path, size: Size | None, graph: bool, buffers: str | None) -> TensorRTEngine:
+    options, trt = BuildOptions(sizes=() if size is None else (size,)), load()
+    wanted = plan_build(onnx, options, trt=trt)
+    path = _built_by_hand(wanted) or _weakly_typed(wanted, options, trt) or build(onnx, options).path
+    engine = TensorRTEngine(path, graph=graph, buffers=buffers)
+    facts = engine.details()
+    recorded = "CUDA graph" if facts["cuda_graph"] else f"no CUDA graph ({facts['cuda_graph_problem']})"
+    frames = "" if size is None else f" for frames of {size[1]}x{size[0]}"
+    talk(
+        f"engine of {wanted.card.name}{frames}: {facts['tensorrt']} on {facts['gpu']}, {facts['precision']}, "
+        f"{facts['buffers']} buffers, {recorded}"
+    )
+    return engine
+
+
+def _built_by_hand(wanted: BuildPlan) -> Path | None:
+    """The newest engine of the cache that would do, whatever its batch, further sizes and other options."""
+
+    def fits(info: PlanInfo) -> bool:
+        return (
+            info.precision == wanted.precision
+            and difference(info, wanted.target, onnx_sha256=wanted.onnx_sha256) is None
+            and any(all(_within(w.opt, has.min, has.max) for w, has in zip(asked, p)) for p in info.profiles)
+        )
+
+    (asked,) = wanted.profiles
+    for path, info in entries():
+        if fits(info) and verify(path, wanted.target) is None:
+            return path
+    return None
+
+
+def _weakly_typed(wanted: BuildPlan, options: BuildOptions, trt: TensorRT) -> Path | None:
+    """The newest fp16 engine that was built from the fp32 model, by a TensorRT that chose the precisions."""
+    original = wanted.onnx.with_name(f"{wanted.card.name}.fp32.onnx")
+    if wanted.precision != "fp16" or not trt.can_be_weak or not original.is_file():
+        return None
+    return _built_by_hand(plan_build(original, replace(options, precision="fp16", weak=True), trt=trt))
+
+
+def _within(shape: tuple[int, ...], smallest: tuple[int, ...], largest: tuple[int, ...]) -> bool:
+    """Whether a profile takes a shape; any batch will do, because batches are cut to size."""
+    return all(low <= n <= high for n, low, high in zip(shape[1:], smallest[1:], largest[1:]))
+
+
+class SizedEngine(Engine):
+    """A network that takes frames of any size, by one engine per size, opened when its first frame arrives.
+
+    Args:
+        card: of the network.
+        open_size: opens the engine for frames of (height, width).
+    """
+
+    name = "tensorrt"
+
+    def __init__(self, card: ModelCard, open_size: Callable[[Size], TensorRTEngine]) -> None:
+        self.inputs, self.outputs = card.inputs, card.outputs
+        self._card, self._open = card, open_size
+        self._engines: dict[Size, TensorRTEngine] = {}
+        self._facts: dict[str, dict[str, Any]] = {}
+
+    def _infer(self, arrays: Arrays) -> Arrays:
+        height, width = next(iter(arrays.values())).shape[-2:]
+        size = (height, width)
+        if size not in self._engines:
+            engine = self._engines[size] = self._open(size)
+            self._facts[f"{width}x{height}"] = engine.details()
+            if len(self._engines) == _MANY:
+                talk(
+                    f"{self._card.name}: frames of {_MANY} sizes so far; --engine onnxruntime takes any without a build"
+                )
+        return self._engines[size].infer(**arrays)
+
+    def stage_times(self, runs: int, **arrays: NDArray[Any]) -> dict[str, list[float]]:
+        """See :meth:`TensorRTEngine.stage_times`; of the engine for frames of this size, once it is open."""
+        height, width = next(iter(arrays.values())).shape[-2:]
+        return self._engines[(height, width)].stage_times(runs, **arrays)
+
+    def details(self) -> dict[str, Any]:
+        """What runs the frames of each size so far."""
+        return {**super().details(), "sizes": self._facts}
+
+    def close(self) -> None:
+        """Close the engines of all sizes; they would be opened again if need be."""
+        for engine in self._engines.values():
+            engine.close()
+        self._engines = {}

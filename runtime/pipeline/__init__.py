@@ -1,0 +1,1 @@
+"""One frame all the way: correct, detect, cut, unmix, refine, track."""

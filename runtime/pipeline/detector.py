@@ -1,0 +1,183 @@
+"""LSNet on the device: a frame in, blobs and the background under them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard, load_card
+from glint.processing.connected import number_connected, pixels_above
+from glint.processing.crop import crop_windows
+from glint.processing.extent import confine
+from glint.processing.normalise import Normalised
+from glint.runtime.engines.base import Engine
+from glint.runtime.engines.choose import open_engine
+from glint.runtime.pipeline.tiling import Maps, in_tiles
+from glint.types import Blobs, Frame
+
+Map = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """What LSNet says of one frame.
+
+    Attributes:
+        blobs: connected spots, with their label map.
+        probability: of a target, ``float32 [H, W]``; where that is not above the threshold, it may be 0.
+        level: the frame, ``float32 [H, W]``, in the units of the network.
+        background: the same of what is behind the targets; None: 0.
+        scale: DN per unit.
+    """
+
+    blobs: Blobs
+    probability: NDArray[np.float32]
+    level: NDArray[np.float32]
+    background: NDArray[np.float32] | None = None
+    scale: float = 1.0
+
+    @cached_property
+    def residual(self) -> NDArray[np.float32]:
+        """Frame minus background, DN, ``float32 [H, W]``; made when it is asked for: few ask for all of it."""
+        return self._difference(self.level, self.background)
+
+    def residual_windows(self, left: NDArray[np.int64], top: NDArray[np.int64], size: int) -> NDArray[np.float32]:
+        """The residual in some windows (see ``crop.crop_windows``), ``float32 [N, size, size]``."""
+        cut = [None if m is None else crop_windows(m, left, top, size) for m in (self.level, self.background)]
+        return self._difference(*cut)
+
+    def _difference(self, level: Any, background: Any) -> NDArray[np.float32]:
+        return (level if background is None else level - background) * np.float32(self.scale)
+
+    def placed(self, left: int, top: int, shape: tuple[int, int]) -> Detection:
+        """What was found in a part of a frame, in the pixels of the whole frame of ``shape``; 0 elsewhere."""
+
+        def whole(part: NDArray[Any]) -> NDArray[Any]:
+            full = np.zeros(shape, dtype=part.dtype)
+            full[top : top + part.shape[0], left : left + part.shape[1]] = part
+            return full
+
+        blobs = self.blobs
+        labels = None if blobs.label_map is None else whole(blobs.label_map)
+        blobs = replace(blobs, x=blobs.x + left, y=blobs.y + top, label_map=labels)
+        background = None if self.background is None else whole(self.background)
+        return Detection(blobs, whole(self.probability), whole(self.level), background, self.scale)
+
+
+class Detector:
+    """A detection model and its card.
+
+    Args:
+        engine: runs the model. Where it takes one size only, smaller frames are padded and larger ones tiled.
+        card: says how frames go in and what a target is.
+        tile: height and width above which a frame is tiled (rounded up to what the network takes), or None.
+    """
+
+    def __init__(self, engine: Engine, card: ModelCard, *, tile: tuple[int, int] | None = None) -> None:
+        self.engine, self.card, self.tile = engine, card, tile
+        self.spec: DetectorSpec = card.detector or DetectorSpec()
+
+    @staticmethod
+    def open(
+        model: str | Path = DEFAULT_DETECTOR,
+        *,
+        engine: str = "auto",
+        precision: str = "fp32",
+        threads: int | None = None,
+        tile: tuple[int, int] | None = None,
+    ) -> Detector:
+        """Load a detector by name or card.
+
+        Raises:
+            ModelError: if the model is missing, corrupt or no detector.
+            EngineError: if the engine cannot be used.
+        """
+        card, path = load_card(model, precision=precision, task="detect")
+        return Detector(open_engine(path, engine=engine, threads=threads), card, tile=tile)
+
+    def __call__(self, frame: Frame) -> Detection:
+        """Detect the targets of one frame of any size."""
+        normalised = self.card.normaliser.apply(frame.data)
+        probability, background = self._maps(normalised.value, "probability", "background")
+        scale = normalised.scale[0, 0]
+        probability = self._confined(probability, frame, normalised, background, self.spec.threshold)
+
+        def residual_at(pixels: Any) -> NDArray[np.float32]:
+            return (normalised.value[pixels] - background[pixels]) * scale
+
+        blobs = find_blobs(probability, residual_at, self.spec.threshold)
+        return Detection(blobs, probability, normalised.value, background, float(scale))
+
+    def decompose(self, frame: Frame) -> Maps:
+        """Target probability, background and targets of one frame, the last two in DN: ``float32 [H, W]``."""
+        normalised = self.card.normaliser.apply(frame.data)
+        probability, background, target = self._maps(normalised.value, "probability", "background", "target")
+        probability = self._confined(probability, frame, normalised, background, 0.0)
+        return probability, background * normalised.scale + normalised.offset, target * normalised.scale
+
+    def _confined(self, probability: Map, frame: Frame, normalised: Normalised, background: Map, least: float) -> Map:
+        extent = self.spec.extent
+        if extent is None:
+            return probability
+        scale = normalised.scale.item()
+        return confine(probability, normalised.value, background, scale, extent, eight_bit=frame.eight_bit, least=least)
+
+    def _maps(self, value: NDArray[np.float32], *names: str) -> Maps:
+        """Outputs of the network for a normalised frame ``[H, W]``."""
+        height, width = value.shape
+        size = [self._size(axis, length) for axis, length in enumerate((height, width))]
+        below = [max(0, tile - length) for tile, length in zip(size, (height, width))]
+        if any(below):
+            value = np.pad(value, ((0, below[0]), (0, below[1])), mode="edge")
+
+        def infer(tile: NDArray[np.float32]) -> Maps:
+            outputs = self.engine.infer(frame=tile[None, None])
+            return tuple(outputs[name][0, 0] for name in names)
+
+        maps = infer(value) if value.shape == tuple(size) else in_tiles(value, (size[0], size[1]), infer)
+        return tuple(np.ascontiguousarray(m[:height, :width]) for m in maps)
+
+    def _size(self, axis: int, length: int) -> int:
+        """How many pixels the network is given at once along an axis of so many."""
+        fixed = self.engine.inputs[0].shape[2 + axis]
+        if fixed > 0:
+            return fixed
+        multiple = self.spec.multiple
+        if self.tile is not None:
+            length = min(length, self.tile[axis])
+        # At least two tiles of the coarsest level per side: its smallest line to scan.
+        return max(2, -(-length // multiple)) * multiple
+
+
+def find_blobs(
+    probability: NDArray[np.float32], residual_at: Callable[[Any], NDArray[np.float32]], threshold: float
+) -> Blobs:
+    """8-connected spots above a probability, with their flux-weighted centres.
+
+    Args:
+        probability: ``float32 [H, W]``.
+        residual_at: gives the residual of some pixels by their rows and columns.
+        threshold: a pixel belongs to a spot if its probability exceeds this.
+    """
+    labels = np.zeros(probability.shape, dtype=np.int32)
+    rows, columns = pixels_above(probability, threshold)
+    number = number_connected(rows, columns, labels)
+    which = labels[rows, columns] - 1
+    # A small floor keeps the centre defined where the residual is nowhere positive.
+    weight = np.maximum(residual_at((rows, columns)).astype(np.float64), 0) + 1e-3
+    total = np.bincount(which, weight, number)
+    score = np.zeros(number)
+    np.maximum.at(score, which, probability[rows, columns])
+    return Blobs(
+        x=np.bincount(which, weight * columns, number) / total,
+        y=np.bincount(which, weight * rows, number) / total,
+        area=np.bincount(which, minlength=number),
+        score=np.minimum(score, 1.0),
+        label_map=labels,
+    )

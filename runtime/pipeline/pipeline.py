@@ -1,0 +1,180 @@
+"""The whole way of one frame: detect, cut patches, unmix, refine, back to frame coordinates."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.errors import InputError
+from glint.optics import Psf
+from glint.processing.candidates import Candidates
+from glint.runtime.pipeline.detector import Detection, Detector
+from glint.runtime.pipeline.sensor_correction import Conditioner
+from glint.runtime.pipeline.spots import Spots, cut_spots, local_noise
+from glint.runtime.unmixing.refine import RefineConfig, prepare_refinement, refine, refine_config
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.types import Blobs, Frame, TargetFlag, Targets
+
+STAGES = ("capture", "queue", "detect", "unmix", "refine", "total")
+Roi = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What the pipeline says of one frame.
+
+    Attributes:
+        frame: as it came.
+        detection: blobs, probability and residual.
+        targets: in frame pixels; ``blob`` is the row of ``detection.blobs``.
+        spots: what was unmixed.
+        latency_ms: by stage. ``capture`` is the time to read the frame, for a live source what passed between
+            its ``t_ns`` and its arrival; ``queue`` the wait of a live frame for the detector (files are read
+            ahead: 0); ``total`` the sum of all: of a live frame, its age.
+        track: number of the track that each target belongs to, ``int64 [N]``, -1 while a track is not
+            confirmed; None if they are not tracked.
+        late: it came after its deadline.
+        dropped: frames dropped since the result before, by place.
+    """
+
+    frame: Frame
+    detection: Detection
+    targets: Targets
+    spots: Spots
+    latency_ms: dict[str, float]
+    track: NDArray[np.int64] | None = None
+    late: bool = False
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+class Pipeline:
+    """Detector, unmixer and refinement as one callable.
+
+    Args:
+        detector, unmixer: loaded models.
+        refined: False takes the network's word for its targets.
+        config: priors and limits of the refinement.
+        psf: what the refinement fits; None: the PSF that the unmixer was trained for.
+        conditioner: corrects frames first; results go on carrying them as they came.
+        roi: x, y, width and height of the only part of a frame in which targets are looked for, pixels.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        unmixer: Unmixer,
+        *,
+        refined: bool = True,
+        config: RefineConfig | None = None,
+        psf: Psf | None = None,
+        conditioner: Conditioner | None = None,
+        roi: Roi | None = None,
+    ) -> None:
+        self.detector, self.unmixer = detector, unmixer
+        self.refined, self.config = refined, config or refine_config(unmixer.spec)
+        self.psf = psf or Psf(unmixer.spec.sigma)
+        if refined:
+            prepare_refinement(self.psf)
+        if roi is not None and (len(roi) != 4 or min(roi[:2]) < 0 or min(roi[2:]) < 1):
+            raise InputError(f"roi: expected x, y >= 0 and width, height >= 1, got {roi}")
+        self.conditioner, self.roi = conditioner or Conditioner(), roi
+
+    def __call__(
+        self, frame: Frame, *, capture_ms: float = 0.0, queue_ms: float = 0.0, deadline_ns: int | None = None
+    ) -> Result:
+        """Process one frame.
+
+        Args:
+            frame: as the source gave it.
+            capture_ms, queue_ms: what it took to get it, and how long it waited.
+            deadline_ns: ``time.monotonic_ns`` after which the refinement is left out and targets are ``UNREFINED``.
+        """
+        started = time.perf_counter()
+        seen = self.conditioner(frame)
+        detection = self._detect(seen.frame)
+        detected = time.perf_counter()
+        spots = cut_spots(seen.frame, detection, self.unmixer.spec.patch, seen.ceiling)
+        unmixed = self.unmixer(spots.patches, full_scale=spots.full_scale)
+        taken_apart = time.perf_counter()
+        late = deadline_ns is not None and time.monotonic_ns() > deadline_ns
+        if self.refined and len(spots.patches) and not late:
+            targets = refine_spots(seen.frame, detection.blobs, spots, unmixed.candidates, self.psf, self.config)
+        else:
+            targets = unmixed.targets()
+        flags = int(TargetFlag.UNREFINED) if self.refined and late else 0
+        targets = to_frame(targets, frame, spots, flags)
+        done = time.perf_counter()
+        spans = (detected - started, taken_apart - detected, done - taken_apart)
+        stages = [capture_ms, queue_ms, *(1e3 * s for s in spans)]
+        latency = dict(zip(STAGES, [*stages, sum(stages)]))
+        return Result(frame, detection, targets, spots, latency)
+
+    def _detect(self, frame: Frame) -> Detection:
+        if self.roi is None:
+            return self.detector(frame)
+        x, y, width, height = self.roi
+        if x + width > frame.shape[1] or y + height > frame.shape[0]:
+            raise InputError(
+                f"the region of {width}x{height} pixels at ({x}, {y}) does not fit into a frame of "
+                f"{frame.shape[1]}x{frame.shape[0]}"
+            )
+        part = replace(frame, data=frame.data[y : y + height, x : x + width])
+        return self.detector(part).placed(x, y, frame.shape)
+
+
+def refine_spots(
+    frame: Frame, blobs: Blobs, spots: Spots, candidates: Candidates, psf: Psf, config: RefineConfig
+) -> Targets:
+    """Refined targets in patch pixels.
+
+    A spot that no set of point targets explains becomes one target at its centre, flagged
+    ``EXTENDED``; so does one in which the network found nothing. A spot that is explained by noise
+    alone holds no target.
+    """
+    # Clouds under a blob look like targets to a fit that expects the sensor's noise only.
+    noise = np.maximum(local_noise(frame.data, blobs.x, blobs.y), spots.structure)
+    refined = refine(
+        spots.patches, candidates, psf, noise=noise, full_scale=spots.full_scale, valid=spots.valid, config=config
+    )
+    extended, nothing = (refined.flags & TargetFlag.EXTENDED) != 0, candidates.count() == 0
+    if not (extended.any() or nothing.any()):
+        return refined
+    whole = np.union1d(refined.blob[extended], np.flatnonzero(nothing))
+    kept = refined.select(~np.isin(refined.blob, whole))
+    saturated = np.any(spots.valid & (spots.patches >= spots.full_scale), axis=(1, 2))
+    joined = Targets.concatenate([kept, _centroids(blobs, spots, whole, noise, saturated)])
+    return joined.select(np.argsort(joined.blob, kind="stable"))
+
+
+def _centroids(
+    blobs: Blobs,
+    spots: Spots,
+    which: NDArray[np.int64],
+    noise: NDArray[np.float64],
+    saturated: NDArray[np.bool_],
+) -> Targets:
+    """One target per blob: the detector's flux-weighted centre and the flux that its light's pixels hold."""
+    valid = spots.valid[which]
+    flux = np.where(valid, spots.patches[which], 0).sum(axis=(1, 2), dtype=np.float64)
+    pixels = np.maximum(valid.sum(axis=(1, 2)), 1)
+    sigma_flux = noise[which] * np.sqrt(pixels)
+    # Centroid of A pixels under white noise: each axis errs by noise * sqrt(A) * spread / flux.
+    sigma = sigma_flux * np.sqrt(pixels / 12) / np.maximum(flux, sigma_flux)
+    flags = int(TargetFlag.EXTENDED) | np.where(saturated[which], int(TargetFlag.SATURATED), 0)
+    return Targets(
+        x=blobs.x[which] - spots.left[which], y=blobs.y[which] - spots.top[which], radiance=np.maximum(flux, 0),
+        sigma_x=sigma, sigma_y=sigma, sigma_radiance=sigma_flux, blob=which, score=blobs.score[which], flags=flags,
+    )  # fmt: skip
+
+
+def to_frame(targets: Targets, frame: Frame, spots: Spots, further: int = 0) -> Targets:
+    """Targets in patch pixels as targets in frame pixels, with ``EDGE`` and ``further`` flags."""
+    (height, width), size = frame.shape, spots.patches.shape[-1]
+    left, top = spots.left, spots.top
+    edge = (left < 0) | (top < 0) | (left + size > width) | (top + size > height)
+    flags = targets.flags | np.where(edge[targets.blob], int(TargetFlag.EDGE), 0) | further
+    moved = {"x": targets.x + left[targets.blob], "y": targets.y + top[targets.blob], "flags": flags}
+    return Targets(**{**vars(targets), **moved})

@@ -1,0 +1,128 @@
+"""Results as JSON lines, and beside their file the truth and the manifest."""
+
+from __future__ import annotations
+
+import json
+import sys
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from glint.errors import OutputError
+from glint.files import append_whole, refuse_existing, write_json
+from glint.runtime.pipeline.pipeline import Result
+from glint.runtime.sinks.base import Sink
+from glint.runtime.sinks.records import frame_record, gap_record
+from glint.types import Gap
+
+
+class RunFiles(Sink):
+    """The JSON lines, and beside a file the truth, if it is known, and at the end the manifest."""
+
+    def __init__(self, out: str | Path, *, overwrite: bool) -> None:
+        self.lines = JsonLines(out, overwrite=overwrite)
+        self._overwrite = overwrite
+        self._truth: JsonLines | None = None
+        path = self.lines.path
+        if path is not None and not path.name:
+            raise OutputError(f"--out {path} names no file")
+        # Nothing belongs beside standard output or a device such as /dev/null.
+        self._file = None if path is None or (path.exists() and not path.is_file()) else path
+        if self._file is not None:
+            for ending in ("manifest.json", "truth.jsonl"):
+                refuse_existing(_beside(self._file, ending), overwrite=overwrite)
+
+    def write(self, result: Result) -> None:
+        """See the base class."""
+        frame, record = result.frame, frame_record(result)
+        if result.late:
+            record["late"] = True
+        if result.dropped:
+            record["dropped"] = result.dropped
+        self.lines.write(record)
+        if self._file is not None and frame.truth is not None:
+            if self._truth is None:
+                self._truth = JsonLines(_beside(self._file, "truth.jsonl"), overwrite=self._overwrite)
+            self._truth.write({"frame": frame.index, "t_ns": frame.t_ns, "targets": frame.truth.records()})
+
+    def gap(self, gap: Gap) -> None:
+        """See the base class."""
+        self.lines.write(gap_record(gap))
+
+    def close(self) -> None:
+        """See the base class."""
+        self.lines.close()
+        if self._truth is not None:
+            self._truth.close()
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest, after ``close``; a run without a single frame still leaves an (empty) file."""
+        if self._file is not None:
+            self.lines.open()
+            self.lines.close()
+            if self._truth is None:  # that of an earlier run is not the truth of these frames
+                _beside(self._file, "truth.jsonl").unlink(missing_ok=True)
+            write_json(_beside(self._file, "manifest.json"), manifest)
+
+
+def _beside(out: Path, ending: str) -> Path:
+    return out.with_name(f"{out.stem}.{ending}")
+
+
+class JsonLines:
+    """One JSON object per line; ``-`` is standard output.
+
+    The file appears with its first line, so that a run that fails before has left nothing. Every line is handed
+    to the system at once, so that a killed run has lost at most its last one; one that does not fit on the disk
+    is taken back.
+
+    Raises:
+        OutputError: if the file exists and ``overwrite`` is not set, or cannot be written.
+    """
+
+    def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
+        self.path = None if str(path) == "-" else Path(path)
+        self._file: FileIO | None = None
+        self._size = 0
+        if self.path is not None:
+            refuse_existing(self.path, overwrite=overwrite)
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.open()  # a run without a single frame still leaves an (empty) file
+        self.close()
+
+    def open(self) -> None:
+        """Create the file, if there is to be one and it is not there yet."""
+        if self._file is None and self.path is not None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = FileIO(self.path, "w")
+            except OSError as error:
+                raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def write(self, value: dict[str, Any]) -> None:
+        """Append one object."""
+        self.open()
+        text = json.dumps(value, allow_nan=False) + "\n"
+        try:
+            if self._file is None:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            else:
+                self._size = append_whole(self._file, text.encode(), self._size)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path or 'standard output'}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Close the file; standard output stays open."""
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,135 @@
+"""A video of results for people: every frame with its markers, tracks and magnified clusters."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glint.errors import InputError, MissingDependencyError, OutputError
+from glint.files import refuse_existing
+from glint.runtime.pipeline.pipeline import Result
+from glint.runtime.sinks.base import Sink
+from glint.runtime.sinks.overlay import draw_overlay
+from glint.runtime.sinks.track_tails import Tails
+
+# By preference: small, then playable everywhere, then exact, then plain.
+ENCODERS = (
+    ("libx264", "yuv420p"), ("libopenh264", "yuv420p"), ("mpeg4", "yuv420p"), ("ffv1", "bgr0"), ("mjpeg", "yuvj420p"),
+)  # fmt: skip
+_SHARP = {"qmin": "2", "qmax": "5"}
+_OPTIONS = {"libx264": {"crf": "20", "preset": "veryfast", "bf": "0"}, "mpeg4": _SHARP, "mjpeg": _SHARP}
+_CONTAINERS = {".mp4": {"movflags": "frag_keyframe+empty_moov+default_base_moof"}, ".mkv": {}}
+_TICKS = 1000  # per second, of the times of frames
+
+
+class OverlayVideo(Sink):
+    """An H.264 video (or, if the encoder is missing, MPEG-4, FFV1 or MJPEG), of the pace of the capture.
+
+    ``.mp4`` or ``.mkv``; FFV1 goes into ``.mkv`` only. Both are written so that a killed run leaves what it had
+    shown up to a second before. The file appears with the first result.
+
+    Args:
+        path: the file.
+        fps: show frames at this steady rate instead, frames per second.
+        overwrite: replace an existing one.
+
+    Raises:
+        InputError: if the name has another ending.
+        OutputError: if the file exists and ``overwrite`` is not set.
+        MissingDependencyError: if PyAV is not installed, or brings none of the encoders.
+    """
+
+    def __init__(self, path: str | Path, *, fps: float | None = None, overwrite: bool = False) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() not in _CONTAINERS:
+            raise InputError(f"video {self.path}: expected a name that ends in {' or '.join(_CONTAINERS)}")
+        if fps is not None and not 0 < fps <= _TICKS:
+            raise InputError(f"fps: expected a number above 0 and up to {_TICKS}, got {fps}")
+        refuse_existing(self.path, overwrite=overwrite)
+        self.encoder, self._format = _encoder(self.path.suffix.lower())
+        self._fps = fps
+        self._tails = Tails()
+        self._container: Any = None
+        self._stream: Any = None
+        self._first_ns = self._count = 0
+        self._time = -1
+
+    def write(self, result: Result) -> None:
+        """Append one picture."""
+        import av
+
+        self._tails.add(result)
+        picture = draw_overlay(result, result.frame.truth, self._tails.points())
+        height, width = (side + side % 2 for side in picture.shape[:2])  # what most encoders ask for
+        picture = np.pad(picture, ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)), mode="edge")
+        try:
+            if self._container is None:
+                self._open(width, height, result.frame.t_ns)
+            if (self._stream.width, self._stream.height) != (width, height):
+                raise InputError(f"video {self.path}: the size of the frames changed to {result.frame.shape[::-1]}")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.time_base, frame.pts = Fraction(1, _TICKS), self._next_time(result.frame.t_ns)
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+        except (av.FFmpegError, OSError) as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Finish the file."""
+        import av
+
+        container, self._container = self._container, None
+        if container is None:
+            return
+        try:
+            for packet in self._stream.encode(None):
+                container.mux(packet)
+            container.close()
+        except (av.FFmpegError, OSError) as error:
+            raise OutputError(f"cannot finish {self.path}: {error.strerror or error}") from error
+
+    def _open(self, width: int, height: int, t_ns: int) -> None:
+        import av
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._container = av.open(str(self.path), "w", options=_CONTAINERS[self.path.suffix.lower()])
+        self._stream = self._container.add_stream(self.encoder, rate=30, options=_OPTIONS.get(self.encoder, {}))
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, self._format
+        self._stream.codec_context.time_base = Fraction(1, _TICKS)
+        self._stream.codec_context.gop_size = 30
+        self._first_ns = t_ns
+
+    def _next_time(self, t_ns: int) -> int:
+        """In ticks since the first frame; always later than the one before."""
+        wanted = round(_TICKS * self._count / self._fps) if self._fps else (t_ns - self._first_ns) * _TICKS // 10**9
+        self._count += 1
+        self._time = max(self._time + 1, wanted)
+        return self._time
+
+    def _give_up(self, error: Exception) -> None:
+        import av
+
+        container, self._container = self._container, None
+        with suppress(av.FFmpegError, OSError):  # it would say the same again
+            if container is not None:
+                container.close()
+        raise OutputError(f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _encoder(suffix: str) -> tuple[str, str]:
+    try:
+        import av
+    except ImportError as error:
+        hint = "pip install '.[video]' in the checkout of glint"
+        raise MissingDependencyError("a video needs PyAV, which is not installed", hint=hint) from error
+    for name, pixels in ENCODERS:
+        if name in av.codecs_available and not (name == "ffv1" and suffix == ".mp4"):
+            with suppress(av.FFmpegError, ValueError):
+                av.codec.Codec(name, "w")
+                return name, pixels
+    tried = ", ".join(name for name, _ in ENCODERS)
+    raise MissingDependencyError(f"this PyAV has no encoder for a video; tried {tried}", hint="pip install av")

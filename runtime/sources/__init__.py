@@ -1,0 +1,1 @@
+"""Frames in: images, videos, cameras, network streams, recordings, simulated scenes."""

@@ -1,0 +1,62 @@
+"""Image files as a source of frames."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from glint.errors import InputError, SourceError
+from glint.images import read_image
+from glint.runtime.sources.base import Skipped, Source
+from glint.types import Frame
+
+
+class ImageSource(Source):
+    """Image files, in the order of their names.
+
+    An unreadable file among others is skipped and counted; a file asked for by name must be good.
+
+    Raises:
+        SourceError: on iteration, if none of the files can be read.
+    """
+
+    def __init__(self, uri: str, files: list[Path]) -> None:
+        super().__init__(uri)
+        self.files = files
+        self.total = len(files)
+
+    def refuse_collisions(self, folder: Path | None) -> None:
+        """See the base class."""
+        if folder is None:
+            return
+        twice = [stem for stem, n in Counter(p.stem for p in self.files).items() if n > 1]
+        if twice:
+            raise InputError(f"{self.uri}: {len(twice)} names occur more than once, e.g. {twice[0]}: one picture each")
+        if any(p.parent.resolve() == folder.resolve() for p in self.files):
+            raise InputError(f"{folder} holds the source: the pictures would replace the images")
+
+    def __iter__(self) -> Iterator[Frame]:
+        delivered = 0
+        self.skipped.clear()
+        for index, path in enumerate(self.files):
+            try:
+                data = read_image(path)
+            except SourceError as error:
+                if len(self.files) == 1:
+                    raise
+                self.skipped.append(Skipped(path.name, str(error)))
+                continue
+            delivered += 1
+            yield Frame(index, time.monotonic_ns(), data, name=path.stem, full_scale=_full_scale(data))
+        if not delivered:
+            raise SourceError(
+                f"{self.uri}: none of its {len(self.files)} files can be read; the first: {self.skipped[0].reason}"
+            )
+
+
+def _full_scale(data: np.ndarray[tuple[int, int], np.dtype[np.generic]]) -> float | None:
+    return 255.0 if data.dtype == np.uint8 else None  # 16-bit files hold 10 to 16 bits: not known

@@ -1,0 +1,97 @@
+"""A URI becomes a source: the one door."""
+
+from __future__ import annotations
+
+import glob
+import importlib
+from pathlib import Path
+from urllib.parse import unquote
+
+from glint.data.datasets import image_files
+from glint.errors import InputError, SourceError
+from glint.images import SUFFIXES
+from glint.runtime.sources.base import Source
+from glint.runtime.sources.images import ImageSource
+from glint.runtime.sources.synthetic import open_synthetic
+from glint.runtime.sources.uri import split_path
+
+VIDEO_SUFFIXES = (
+    ".mkv", ".avi", ".mp4", ".mov", ".nut", ".m4v", ".webm", ".ts", ".m2ts", ".mts", ".mpg", ".wmv", ".y4m",
+)  # fmt: skip
+
+
+# Each in a module of its own, imported when it is asked for: (module, function of the URI).
+_SCHEMES = {
+    "v4l2": ("v4l2", "open_camera"),
+    "rtsp": ("rtsp", "open_network"),
+    "rtsps": ("rtsp", "open_network"),
+    "udp": ("rtsp", "open_network"),
+    "tcp": ("rtsp", "open_network"),
+    "gst": ("gstreamer", "GstSource"),
+    "raw": ("raw", "open_raw"),
+    "replay": ("replay", "open_replay"),
+}
+
+
+_BARE = ("gst", "raw", "replay")  # no // behind them
+
+
+_KNOWN = (
+    "a folder, a glob, an image or video file, v4l2:///dev/video0, rtsp://, udp://, tcp://, gst:PIPELINE, "
+    "raw:-?size=..., replay:FOLDER, synthetic://"
+)
+
+
+def open_source(uri: str) -> Source:
+    """Find out what a URI means.
+
+    Args:
+        uri: a folder, a glob pattern (``night/*.png``), an image or video file, each optionally with
+            ``file://`` before it; ``v4l2://``, ``rtsp://``, ``udp://``, ``tcp://``, ``gst:``, ``raw:``,
+            ``replay:``, or ``synthetic://?size=640x512&frames=100&...``.
+
+    Raises:
+        SourceError: if it does not exist or holds no images.
+        InputError: if a parameter is unknown or malformed.
+        MissingDependencyError: if GStreamer is asked for and not installed.
+    """
+    if uri.startswith("synthetic:"):
+        return open_synthetic(uri)
+    scheme, separator, _ = uri.partition("://")
+    bare = uri.partition(":")[0]
+    if bare in _BARE or (separator and scheme.lower() in _SCHEMES):
+        module, name = _SCHEMES[bare.lower()]
+        source: Source = getattr(importlib.import_module(f"glint.runtime.sources.{module}"), name)(uri)
+        return source
+    if separator and scheme != "file":
+        raise SourceError(f"source {scheme}:// is not known", hint=f"known: {_KNOWN}")
+    path = unquote(uri.removeprefix("file://")) if separator else uri
+    if not path:
+        raise InputError("the source is empty", hint=f"known: {_KNOWN}")
+    try:
+        return _open_path(uri, path)
+    except SourceError:
+        raise
+    except OSError as error:
+        raise SourceError(f"{uri}: {error.strerror or error}") from error
+
+
+def _open_path(uri: str, path: str) -> Source:
+    if Path(path).is_dir():
+        return ImageSource(uri, image_files(Path(path)))
+    file, query = split_path(path)
+    if Path(file).suffix.lower() in VIDEO_SUFFIXES and Path(file).is_file():
+        from glint.runtime.sources.video import open_video
+
+        return open_video(uri, file, query)
+    if Path(path).is_file():
+        return ImageSource(uri, [Path(path)])
+    if any(c in path for c in "*?["):
+        matches = sorted(glob.glob(path))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+        files = [Path(p) for p in matches if Path(p).suffix.lower() in SUFFIXES]
+        if files:
+            return ImageSource(uri, files)
+        raise SourceError(f"{uri}: no image matches this pattern")
+    if Path(path).is_char_device():
+        raise SourceError(f"{uri} is a device", hint=f"a camera is v4l2://{path}?fmt=y16")
+    raise SourceError(f"{uri}: no such file or folder")

@@ -1,0 +1,1 @@
+"""Many frames at once: threads, queues, the end of a run."""

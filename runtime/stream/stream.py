@@ -1,0 +1,276 @@
+"""Frames in, results out, while the three parts of the work overlap.
+
+::
+
+    capture thread ──frames──▶ caller's thread ──results──▶ output thread
+    owns the source's           owns the engines             owns the sinks,
+    iteration                   and the tracker              to their close
+
+Both queues are bounded. A slow sink makes the caller's thread wait for room among the results, and that
+makes frames pile up before the detector: there, and only there, they are dropped (``latest``, ``oldest``)
+or the capture thread waits (``none``). Results and gaps are never dropped, and everything keeps its order.
+
+The end comes in the same order whatever the reason. The capture thread ends the queue of frames: at the
+source's end, at its error, or because ``stop`` is set. The caller's thread works off what is left of it, or
+gives it up after a ``stop``, and ends the queue of results. The output thread writes what is left and closes
+the sinks. An error in the output or the caller's thread, and a signal, set ``stop``; a source's error does
+not, so that the frames before it are not lost. The first error is raised when all three have ended.
+
+No thread waits for another without looking at ``stop`` every :data:`TICK` seconds; a source that waits for
+its camera is woken by ``Source.close``. What does not end all the same within :data:`PATIENCE`, or before a
+second signal, is left behind, as a daemon.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.errors import InputError
+from glint.runtime.pipeline.pipeline import Pipeline, Result
+from glint.runtime.sinks.base import Sink
+from glint.runtime.sources.base import Source
+from glint.runtime.stream.bounded_queue import Handover
+from glint.runtime.stream.interruption import Interruption
+from glint.runtime.stream.warm_up import WarmUp, warm_up
+from glint.types import Frame, Gap
+
+Drop = Literal["latest", "none", "oldest"]
+DROPS: dict[str, int] = {"latest": 1, "none": 2, "oldest": 8}
+"""How many frames wait for the detector, by what happens when one too many comes."""
+
+TICK = 0.1  # s
+PATIENCE = 3.0  # s after a stop: for the outputs to take what is left, for the source to come back
+_RESULTS = 2  # that wait for the outputs
+
+Track = Callable[[Result], NDArray[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Captured:
+    """A frame, when it was there (``time.monotonic_ns``), and how long the source took, milliseconds."""
+
+    frame: Frame
+    arrived_ns: int
+    capture_ms: float
+
+
+class Stream:
+    """One pass over a source.
+
+    Args:
+        source: of frames and gaps.
+        pipeline: what makes a result of a frame; called in the thread that calls :meth:`run`.
+        sinks: get every result and gap in order; closed at the end.
+        drop: what happens to frames that come faster than they are processed: ``latest`` keeps the newest one
+            only, ``oldest`` loses the oldest of eight, ``none`` makes the source wait. None: ``latest`` for live
+            sources, ``none`` for others.
+        deadline_ms: age at which a frame is late. Late before the detector: dropped, unless ``drop`` is ``none``.
+            Late before the refinement: not refined. Late at the end: marked.
+        warm: whether to wait, on the first frame, for the latency to settle. None: for live sources.
+        track: says which track each target of a result belongs to.
+
+    Attributes:
+        captured: frames that the source delivered; each gives a result or counts as dropped.
+        interrupted: whether a signal ended it.
+        warm_up: how the latency settled, or None.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        pipeline: Pipeline,
+        sinks: Sequence[Sink],
+        *,
+        drop: Drop | None = None,
+        deadline_ms: float | None = None,
+        warm: bool | None = None,
+        track: Track | None = None,
+    ) -> None:
+        if drop is not None and drop not in DROPS:
+            raise InputError(f"drop: expected one of {', '.join(DROPS)}, got {drop!r}")
+        if deadline_ms is not None and not 0 < deadline_ms < np.inf:
+            raise InputError(f"deadline_ms: expected a positive number of milliseconds, got {deadline_ms}")
+        self.source, self.pipeline, self.sinks, self.track = source, pipeline, sinks, track
+        self.drop: Drop = drop or ("latest" if source.live else "none")
+        self.deadline_ms = deadline_ms
+        self.captured = 0
+        self.interrupted = False
+        self.warm_up: WarmUp | None = None
+        self._warm = source.live if warm is None else warm
+        self._frames: Handover[_Captured | Gap] = Handover(DROPS[self.drop], drop=self.drop != "none")
+        self._results: Handover[Result | Gap] = Handover(_RESULTS)
+        self._lost: Counter[str] = Counter()  # counted by the caller's thread alone
+        self._told: dict[str, int] = {}  # drops that a result has spoken of already
+        self._stop = threading.Event()
+        self._errors: list[BaseException] = []
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Frames without a result, by place.
+
+        ``queue``: replaced by newer ones before the detector; ``late`` there; ``warm-up``: the frame that it
+        took; ``stopped``: waiting or in work when the run was stopped.
+        """
+        counts = {"queue": self._frames.dropped, **self._lost}
+        return {place: number for place, number in counts.items() if number}
+
+    @property
+    def queued(self) -> dict[str, int]:
+        """Frames that wait for the detector and results that wait for the outputs."""
+        return {"frames": len(self._frames), "results": len(self._results)}
+
+    @property
+    def waited_s(self) -> dict[str, float]:
+        """Seconds for which the source waited for the detector, and the detector for the outputs."""
+        waits = {"source": self._frames.waited_s, "detector": self._results.waited_s}
+        return {who: round(seconds, 3) for who, seconds in waits.items()}
+
+    def run(self, signals: Interruption | None = None) -> None:
+        """Process the source to its end, to the first error or to a signal.
+
+        Args:
+            signals: entered by the caller; None: a signal does what it does anyway.
+
+        Raises:
+            GlintError: what the source, the pipeline or a sink raised; also BrokenPipeError of standard output.
+        """
+        signals = signals or Interruption()
+        capture, output = _start("glint-capture", self._capture), _start("glint-output", self._output)
+        try:
+            self._infer(signals)
+        except BaseException as error:  # raised below, when the threads have ended
+            if not signals.requested:
+                self._errors.append(error)
+            self._stop.set()
+        with suppress(KeyboardInterrupt):  # a further signal: wait no longer
+            self._end(capture, output, signals)
+        self.interrupted = signals.requested
+        for queue in (self._frames, self._results):
+            self._lost["stopped"] += sum(not isinstance(item, Gap) for item in queue.rest())
+        if self._errors:
+            raise self._errors[0]
+
+    def _infer(self, signals: Interruption) -> None:
+        """The caller's part: results of frames, until there are none or it is told to stop."""
+        while not (self._stop.is_set() or signals.requested):
+            item = self._frames.take(TICK)
+            if item is None:
+                if self._frames.over:
+                    return
+            elif isinstance(item, Gap):
+                self._give(item, signals)
+            else:
+                try:
+                    with signals.at_once():  # the first frame of a size may build an engine for minutes
+                        result = self._process(item)
+                    if result is not None and not self._give(result, signals):
+                        self._lost["stopped"] += 1
+                except BaseException:
+                    self._lost["stopped"] += 1
+                    raise
+
+    def _process(self, item: _Captured) -> Result | None:
+        frame, live, dropped = item.frame, self.source.live, self.dropped
+        if self._warm:
+            self._warm = False
+            self.warm_up = warm_up(lambda: self.pipeline(frame))
+            if self.drop != "none":  # it is old by now
+                self._lost["warm-up"] += 1
+                return None
+        now = time.monotonic_ns()
+        # The age of a frame counts from its capture; files are read ahead, so theirs counts from here.
+        captured = item.arrived_ns - int(1e6 * item.capture_ms) if live else now
+        until = None if self.deadline_ms is None else captured + int(1e6 * self.deadline_ms)
+        if until is not None and now > until and self.drop != "none":
+            self._lost["late"] += 1
+            return None
+        waited = (now - item.arrived_ns) / 1e6 if live else 0.0
+        result = self.pipeline(frame, capture_ms=item.capture_ms, queue_ms=waited, deadline_ns=until)
+        late = until is not None and time.monotonic_ns() > until
+        track = self.track(result) if self.track is not None else None
+        news = {place: number - self._told.get(place, 0) for place, number in dropped.items()}
+        self._told = dropped
+        return replace(result, late=late, dropped={place: n for place, n in news.items() if n}, track=track)
+
+    def _give(self, item: Result | Gap, signals: Interruption) -> bool:
+        while not self._results.put(item, TICK):
+            if self._stop.is_set():
+                return False
+            if signals.requested:
+                return self._results.put(item, PATIENCE)
+        return True
+
+    def _end(self, capture: threading.Thread, output: threading.Thread, signals: Interruption) -> None:
+        self._results.end()
+        if signals.requested:  # before the source is closed, which may complain of it
+            self._stop.set()
+        self.source.close()
+        while output.is_alive() and not (self._stop.is_set() or signals.requested):
+            output.join(TICK)  # it may take all the time that it needs
+        if signals.requested:
+            self._stop.set()
+        output.join(PATIENCE)
+        capture.join(PATIENCE)
+
+    def _fail(self, error: BaseException) -> None:
+        self._errors.append(error)
+        self._stop.set()
+
+    def _capture(self) -> None:
+        try:
+            ready = time.monotonic_ns()
+            for item in self.source:
+                arrived = time.monotonic_ns()
+                if isinstance(item, Gap):
+                    taken = self._hand_over(item)
+                else:
+                    since = min(item.t_ns, arrived) if self.source.live else ready
+                    taken = self._hand_over(_Captured(item, arrived, (arrived - since) / 1e6))
+                    self.captured += taken
+                if not taken:
+                    return
+                ready = time.monotonic_ns()
+        except BaseException as error:  # raised by run
+            if not self._stop.is_set():  # a source that is being closed may complain of it
+                self._errors.append(error)
+        finally:
+            self._frames.end()
+
+    def _hand_over(self, item: _Captured | Gap) -> bool:
+        while not self._stop.is_set():
+            if self._frames.put(item, TICK, keep=isinstance(item, Gap)):
+                return True
+        return False
+
+    def _output(self) -> None:
+        try:
+            while not self._results.over:
+                item = self._results.take(TICK)
+                for sink in self.sinks if item is not None else ():
+                    if isinstance(item, Gap):
+                        sink.gap(item)
+                    elif item is not None:
+                        sink.write(item)
+        except BaseException as error:  # raised by run
+            self._fail(error)
+        finally:
+            for sink in self.sinks:
+                try:
+                    sink.close()
+                except BaseException as error:  # raised by run
+                    self._fail(error)
+
+
+def _start(name: str, work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,1 @@
+"""A patch becomes targets: the network, and the fit to the optics."""

@@ -1,0 +1,422 @@
+"""Off the grid: the network's candidates refined on the optical model, with their uncertainties.
+
+For each patch the positions and radiances of its targets and a background plane (and, where the
+optics are known to vary, the width of the PSF) are fitted by Levenberg-Marquardt to the
+pixel-integrated PSF (``optics.Psf``). Saturated pixels are censored: where data and model reach full
+scale there is no residual. What the network says of a target enters twice: as the start, and as a
+heavy-tailed prior of the width that the network itself predicts, which leads where the noise is
+strong and says nothing where the data are sharp (``runtime.search``). No weights, no training: this
+is physics, and it knows its errors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from glint.cards import UnmixerSpec
+from glint.compiled import compiled
+from glint.errors import InputError
+from glint.optics import Psf, PsfEstimate
+from glint.processing.candidates import SLOTS as LISTED
+from glint.processing.candidates import Candidates, present
+from glint.runtime.unmixing.arrangements import Bank, arrangements
+from glint.runtime.unmixing.count_search import (
+    Case,
+    Rules,
+    Told,
+    best_fit,
+    count_costs,
+    network_priors,
+    told_axes,
+    variance_of,
+)
+from glint.runtime.unmixing.fit import (
+    PLANE,
+    SLOTS,
+    Array,
+    BoolArray,
+    Fit,
+    Patch,
+    diagonal_of_inverse,
+    factorise,
+    pixel_profile,
+    substitute,
+    targets_of,
+)
+from glint.types import TargetFlag, Targets
+
+_WINDOW = 7  # px; what a cluster within about a pixel lights
+_REACH = 2.0  # px; a candidate farther from the window's middle needs the whole patch
+_LIGHT = 5.0  # sigma of the PSF beyond which a target's light is nothing
+_MUCH_BETTER = 0.5  # share of the matrix's variance below which the network's spread replaces it
+_RIVAL = 2.0  # log likelihood ratio below which a count is ambiguous
+_SURE = 0.98  # probability of a count beyond which no other is tried
+_WELL_KNOWN = 0.05  # relative deviation of the radiance that tells 5 targets from 6
+_COLUMNS = 7  # x, y, radiance, their standard deviations, score
+
+_SATURATED, _NOT_CONVERGED = int(TargetFlag.SATURATED), int(TargetFlag.NOT_CONVERGED)
+_COUNT_AMBIGUOUS, _EXTENDED = int(TargetFlag.COUNT_AMBIGUOUS), int(TargetFlag.EXTENDED)
+
+RadiancePrior = tuple[float, float] | Literal["card"] | None
+"""Mean and standard deviation in DN, or those of the model's card, or nothing known."""
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """What is known beforehand, and how long to try.
+
+    Attributes:
+        radiance: mean and standard deviation of a target's radiance, DN, or None if unknown.
+        max_targets: most targets in a patch.
+        separation: two targets nearer than this are one, pixels; two thirds of it where the radiance
+            is known, because noise moves true pairs together and the radiance tells them from one.
+        noise_floor: least noise to assume, DN (quantisation to whole numbers alone is 0.29); a tenth of
+            it for patches of other numbers whose noise is not given.
+        background_share: standard deviation of the residual background over the patch's peak; of
+            its slope per pixel, a fifth of that.
+        sigma_sd: standard deviation of the PSF's sigma from patch to patch, pixels; 0 holds it fixed.
+        trust: width of the prior over the spread that the network predicts; infinity for no prior.
+        iterations: Levenberg-Marquardt steps of a fit, at most.
+        rounds: times that the number of targets may change by one.
+        restarts: starts per number of targets from rendered arrangements where the fit is poor.
+        misfit: share of the patch's energy that the model may leave unexplained; beyond it the
+            spot is not made of point targets. A quarter of it must do where all ``max_targets``
+            are used: many points can imitate anything.
+    """
+
+    radiance: tuple[float, float] | None = None
+    max_targets: int = SLOTS
+    separation: float = 0.45
+    noise_floor: float = 0.3
+    background_share: float = 0.01
+    sigma_sd: float = 0.0
+    trust: float = 1.2
+    iterations: int = 15
+    rounds: int = 2
+    restarts: int = 8
+    misfit: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_targets <= SLOTS:
+            raise InputError(f"RefineConfig.max_targets: expected 1 to {SLOTS}, got {self.max_targets}")
+        if not 0 <= self.restarts <= 100 or self.rounds < 0 or self.iterations < 1:
+            raise InputError("RefineConfig: expected restarts 0 to 100, rounds >= 0 and iterations >= 1")
+        if not (self.trust > 0 and self.sigma_sd >= 0 and self.background_share > 0):
+            raise InputError("RefineConfig: expected trust and background_share > 0 and sigma_sd >= 0")
+        if self.radiance is not None and not (self.radiance[0] > 0 and self.radiance[1] > 0):
+            raise InputError(f"RefineConfig.radiance: expected positive mean and deviation, got {self.radiance}")
+
+
+def refine_config(
+    spec: UnmixerSpec, *, radiance: RadiancePrior = "card", measured: PsfEstimate | None = None
+) -> RefineConfig:
+    """What a model's card knows beforehand; the user's own radiance and PSF come first."""
+    sigma_sd = spec.sigma_sd if measured is None else float(np.hypot(measured.sigma_error, measured.scatter))
+    return RefineConfig(radiance=spec.radiance_prior if radiance == "card" else radiance, sigma_sd=sigma_sd)
+
+
+def refine(
+    patches: NDArray[np.floating],
+    candidates: Candidates,
+    psf: Psf,
+    *,
+    noise: ArrayLike | None = None,
+    full_scale: ArrayLike | None = None,
+    valid: BoolArray | None = None,
+    config: RefineConfig | None = None,
+) -> Targets:
+    """Refine the candidates of a batch of patches.
+
+    Args:
+        patches: ``[N, n, n]``, DN above the background.
+        candidates: of the network, in pixels of the patch and DN. A patch without any stays without.
+        psf: the optics.
+        noise: standard deviation of each patch's noise, DN, ``[N]``; estimated from the pixels around
+            the spot if None.
+        full_scale: level at which a pixel of the patch is saturated, DN; one number or ``[N, n, n]``
+            (full scale less the background there); None if it never is.
+        valid: ``bool [N, n, n]``: pixels that belong to the spot; None: all. The others are not
+            fitted, and candidates there are no targets.
+        config: priors and limits.
+
+    Returns:
+        Targets in patch pixels, ordered by patch and x (none where a single one explains no more than
+        noise would), with calibrated uncertainties, score exp(-(v_x + v_y) / 0.01) with the variances
+        of the posterior, and flags.
+
+    Raises:
+        InputError: if the shapes do not fit together.
+    """
+    config = config or RefineConfig()
+    shape = np.shape(patches)
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise InputError(f"refine: expected patches [N, n, n], got {list(shape)}")
+    if candidates.presence.shape != (len(patches), LISTED):
+        raise InputError(f"refine: expected candidates [{len(patches)}, {LISTED}], got {candidates.presence.shape}")
+    image = _writable("patches", patches, shape, np.float64)
+    limit = _writable("full_scale", np.inf if full_scale is None else full_scale, shape, np.float64)
+    mask = _writable("valid", True if valid is None else valid, shape, np.bool_)
+    noises = _writable("noise", np.nan if noise is None else noise, shape[:1], np.float64)
+    told = np.stack([getattr(candidates, name) for name in Told._fields]).astype(np.float64)
+    limits = (float(config.noise_floor), float(config.background_share), float(config.misfit))
+    number, values, flags = _refine_all(
+        image, noises, limit, mask, told, _rules(psf, config), limits, arrangements(psf.sigma)
+    )
+    blob, slot = np.nonzero(np.arange(SLOTS) < number[:, None])
+    x, y, radiance, sigma_x, sigma_y, sigma_radiance, score = values[blob, slot].T
+    return Targets(x, y, radiance, sigma_x, sigma_y, sigma_radiance, blob, score, flags[blob])
+
+
+def prepare_refinement(psf: Psf) -> None:
+    """Compile it, render the arrangements, and whatever else the first patch would wait for."""
+    patch = psf.render([[3.0, 3.4]], [[3.0, 3.5]], 100.0, (9, 9))
+    columns = [np.full((1, SLOTS + 1), v, dtype=np.float32) for v in (0.0, 3.0, 3.0, 100.0, 0.1, 0.1, 10.0)]
+    columns[0][0, 0] = 1.0
+    refine(patch, Candidates(*columns), psf, noise=1.0)
+
+
+def _writable(name: str, values: ArrayLike, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+    """A copy of that shape: arrays that are read-only, or laid out in another way, would be compiled for anew."""
+    try:
+        return np.array(np.broadcast_to(np.asarray(values, dtype=dtype), shape), order="C")
+    except ValueError:
+        raise InputError(f"refine: expected {name} of shape {list(shape)}, got {list(np.shape(values))}") from None
+
+
+def _rules(psf: Psf, config: RefineConfig) -> Rules:
+    mean, sd = config.radiance or (0.0, np.inf)
+    known = math.isfinite(sd)
+    # A radiance that is known well strains where the count is wrong: then only poor fits need another one.
+    sure = 0.5 if known and sd < _WELL_KNOWN * mean else _SURE
+    return Rules(
+        sigma=float(psf.sigma), sigma_information=float(config.sigma_sd**-2.0 if config.sigma_sd else np.inf),
+        radiance=float(mean), radiance_information=float(sd**-2.0),
+        separation=float(config.separation * (2 / 3 if known else 1.0)), doubt=-math.log(sure),
+        trust=float(config.trust), max_targets=int(config.max_targets), iterations=int(config.iterations),
+        rounds=int(config.rounds), restarts=int(config.restarts),
+    )  # fmt: skip
+
+
+@compiled
+def _refine_all(
+    images: Array,
+    noises: Array,
+    full_scale: Array,
+    valid: BoolArray,
+    told: Array,
+    rules: Rules,
+    limits: tuple[float, float, float],
+    bank: Bank,
+) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
+    """Number of targets ``[N]``, their values ``[N, SLOTS, 7]`` in order of x, and flags ``[N]`` of all patches."""
+    number, flags = np.zeros(len(images), dtype=np.int64), np.zeros(len(images), dtype=np.int64)
+    values = np.zeros((len(images), SLOTS, _COLUMNS))
+    for i in range(len(images)):
+        word = np.ascontiguousarray(told[:, i])
+        _drop_outside(word, valid[i])
+        count = min(present(word[0]), rules.max_targets)
+        if count > 0:
+            candidates = Told(word[0], word[1], word[2], word[3], word[4], word[5], word[6])
+            whole = Patch(images[i], noises[i], full_scale[i], valid[i])
+            number[i], flags[i] = _refine_one(whole, candidates, count, rules, limits, bank, values[i])
+    return number, values, flags
+
+
+@compiled
+def _drop_outside(told: Array, valid: BoolArray) -> None:
+    """Candidates ``[7, slots]`` on pixels that do not count are none; the others move up."""
+    last = len(valid) - 1
+    for i in range(told.shape[1]):
+        column = min(max(int(np.round(told[1, i])), 0), last)
+        row = min(max(int(np.round(told[2, i])), 0), last)
+        if not valid[row, column]:
+            told[0, i] = 0.0
+    told[:] = told[:, np.argsort(-told[0], kind="mergesort")]
+
+
+@compiled
+def _refine_one(
+    whole: Patch,
+    told: Told,
+    count: int,
+    rules: Rules,
+    limits: tuple[float, float, float],
+    bank: Bank,
+    values: Array,
+) -> tuple[int, int]:
+    """Number of targets and flags of one patch; fills in their values ``[SLOTS, 7]``."""
+    noise_floor, background_share, misfit = limits
+    noise, plane, plane_sd = _surroundings(whole, told, count, rules.sigma, noise_floor, background_share)
+    n = whole.image.shape[0]
+    left, top, size = _window(told, count, n)
+    if size < n:
+        told.x[:] -= left
+        told.y[:] -= top
+        # The plane is about the middle of the patch; this is its level at the middle of the window.
+        plane[0] += plane[1] * (left + (size - n) / 2) + plane[2] * (top + (size - n) / 2)
+    part = (slice(top, top + size), slice(left, left + size))
+    patch = Patch(whole.image[part].copy(), noise, whole.full_scale[part].copy(), whole.valid[part].copy())
+    middle, unused = np.empty(size), np.empty(size)
+    pixel_profile(float(size // 2), rules.sigma, middle, unused, unused)
+    faint = noise / (middle**2).sum()
+    case = Case(patch, told, plane, plane_sd**-2.0, count_costs(told.presence), faint, rules)
+    fit, margin = best_fit(case, count, bank)
+    number, flags = _judged(case, fit, margin, misfit)
+    _fill_in(case, fit, number, left, top, values)
+    return number, flags
+
+
+@compiled
+def _surroundings(
+    patch: Patch, told: Told, count: int, sigma: float, noise_floor: float, background_share: float
+) -> tuple[float, Array, Array]:
+    """Noise, background plane and the plane's uncertainty from the pixels that no candidate lights.
+
+    Returns:
+        noise; level and slopes about the middle of the patch ``[3]``; their standard deviations.
+    """
+    n = patch.image.shape[0]
+    dark = np.empty((n, n), dtype=np.bool_)
+    numbers = not np.isnan(patch.noise)
+    whole = True
+    for row in range(n):
+        for column in range(n):
+            value = patch.image[row, column]
+            whole = whole and value == np.round(value)
+            lit = False
+            for k in range(count):
+                lit |= (told.x[k] - column) ** 2 + (told.y[k] - row) ** 2 < (_LIGHT * sigma) ** 2
+            dark[row, column] = patch.valid[row, column] and value < patch.full_scale[row, column] and not lit
+    used = dark.copy()
+    plane, variance, spread, pixels = _plane(patch.image, used)
+    for row in range(n):  # once more without what sticks out: the light of something else
+        for column in range(n):
+            x, y = column - (n - 1) / 2, row - (n - 1) / 2
+            rest = patch.image[row, column] - plane[0] - plane[1] * x - plane[2] * y
+            used[row, column] = dark[row, column] and abs(rest) <= 3 * spread + 1e-6
+    plane, variance, spread, pixels = _plane(patch.image, used)
+    floor = noise_floor if whole or numbers else 0.1 * noise_floor
+    known = pixels >= 4 * PLANE
+    noise = max(patch.noise if numbers else (spread if known else 0.0), floor)
+    slack = background_share * max(patch.image.max(), 10 * noise)
+    plane_sd = np.array([slack, 0.2 * slack, 0.2 * slack])
+    if not known:
+        return noise, np.zeros(PLANE), 3 * plane_sd
+    for i in range(PLANE):
+        plane_sd[i] = math.hypot(plane_sd[i], noise * math.sqrt(variance[i]))
+    return noise, plane, plane_sd
+
+
+@compiled
+def _plane(image: Array, used: BoolArray) -> tuple[Array, Array, float, int]:
+    """Plane about the middle through the used pixels, its variances for a noise of 1, what it leaves, their number."""
+    n = image.shape[0]
+    matrix, right, term = np.diag(np.full(PLANE, 1e-9)), np.zeros(PLANE), np.ones(PLANE)
+    square, pixels = 0.0, 0
+    for row in range(n):
+        for column in range(n):
+            if used[row, column]:
+                term[1], term[2] = column - (n - 1) / 2, row - (n - 1) / 2
+                for i in range(PLANE):
+                    right[i] += term[i] * image[row, column]
+                    for j in range(PLANE):
+                        matrix[i, j] += term[i] * term[j]
+                square += image[row, column] ** 2
+                pixels += 1
+    variance = diagonal_of_inverse(matrix)
+    plane = right.copy()
+    factorise(matrix)
+    substitute(matrix, plane)
+    left = max(square - (plane * right).sum(), 0.0)
+    return plane, variance, math.sqrt(left / max(pixels - PLANE, 1)), pixels
+
+
+@compiled
+def _window(told: Told, count: int, n: int) -> tuple[int, int, int]:
+    """First column, first row and size of a window about the candidates; the whole patch if they do not fit into it."""
+    size = min(_WINDOW, n)
+    left, column_fits = _side(told.x[:count], size, n)
+    top, row_fits = _side(told.y[:count], size, n)
+    return (left, top, size) if column_fits and row_fits else (0, 0, n)
+
+
+@compiled
+def _side(position: Array, size: int, n: int) -> tuple[int, bool]:
+    low, high = position.min(), position.max()
+    start = min(max(int(np.round((low + high) / 2 - (size - 1) / 2)), 0), n - size)
+    fits = low >= start + 0.5 and high <= start + size - 1.5 and high - low <= 2 * _REACH
+    return start, fits
+
+
+@compiled
+def _judged(case: Case, fit: Fit, margin: float, misfit: float) -> tuple[int, int]:
+    """Number of targets, 0 where a patch without any explains it as well, and flags."""
+    patch, number, theta = case.patch, targets_of(fit.theta), fit.theta
+    size = patch.image.shape[0]
+    without, energy, saturated = 0.0, 0.0, False
+    for row in range(size):
+        for column in range(size):
+            if patch.valid[row, column]:
+                value = patch.image[row, column]
+                energy += value**2
+                if value >= patch.full_scale[row, column]:
+                    saturated = True
+                else:
+                    x, y = column - (size - 1) / 2, row - (size - 1) / 2
+                    plane = theta[3 * number] + theta[3 * number + 1] * x + theta[3 * number + 2] * y
+                    without += ((value - plane) / patch.noise) ** 2
+    allowed = misfit * (0.25 if number == case.rules.max_targets else 1.0) * energy
+    flags = 0
+    if saturated:
+        flags |= _SATURATED
+    if not fit.converged:
+        flags |= _NOT_CONVERGED
+    if margin < _RIVAL:
+        flags |= _COUNT_AMBIGUOUS
+    if (fit.misfit - fit.counted) * patch.noise**2 > allowed:
+        flags |= _EXTENDED
+    nothing = number == 1 and not saturated and without - fit.misfit < 3 * math.log(fit.counted + 1)
+    return (0 if nothing else number), flags
+
+
+@compiled
+def _fill_in(case: Case, fit: Fit, number: int, left: int, top: int, values: Array) -> None:
+    """The targets of a fit as rows in order of x, in patch pixels."""
+    if number == 0:
+        return
+    variance = _uncertainty(fit, case.rules)
+    # The order of the targets is best by the whole posterior, double counting and all.
+    posterior = variance_of(fit, np.zeros(len(fit.information)))
+    order = np.argsort(fit.theta[:number])
+    for row in range(number):
+        k = order[row]
+        values[row, 0], values[row, 1] = fit.theta[k] + left, fit.theta[number + k] + top
+        values[row, 2] = fit.theta[2 * number + k]
+        for axis in range(3):
+            values[row, 3 + axis] = math.sqrt(variance[axis * number + k])
+        values[row, 6] = math.exp(-(posterior[k] + posterior[number + k]) / 0.01)
+
+
+@compiled
+def _uncertainty(fit: Fit, rules: Rules) -> Array:
+    """Variances of the parameters of the targets, ``[3 K]``.
+
+    The network and the fit look at the same data: their information does not add up. What counts is
+    the better one: the normal matrix without the network's priors, or what the network predicts. Of a
+    lone target no network can know more than the matrix.
+    """
+    axes = told_axes(rules)
+    number = targets_of(fit.theta)
+    variance = variance_of(fit, network_priors(fit, axes))
+    for i in range(axes * number if number > 1 else 0):
+        if fit.start.information[i] > 0:
+            predicted = 1 / (fit.start.information[i] * rules.trust**2)
+            # Where both are about as good, the network's word is only its guess of what the matrix knows.
+            if predicted < _MUCH_BETTER * variance[i]:
+                variance[i] = predicted
+    return variance[: 3 * number]

@@ -1,0 +1,166 @@
+"""Patches in, targets out: the network and the refinement, in chunks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.cards import DEFAULT_UNMIXER
+from glint.data.datasets import image_files
+from glint.errors import InputError, SourceError
+from glint.images import read_image
+from glint.optics import Psf, load_psf
+from glint.progress import Progress
+from glint.runtime.unmixing.refine import RadiancePrior, prepare_refinement, refine, refine_config
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.simulation.patches import Patches
+from glint.types import Targets
+
+STAGES = ("grid", "network", "refined")  # of an unmixer's answer: on its grid, off it, fitted to the optics
+
+
+_CHUNK = 256  # patches between two signs of life
+
+
+@dataclass(frozen=True, eq=False)
+class UnmixerRun:
+    """What an unmixer says of patches.
+
+    Attributes:
+        targets: for each of :data:`STAGES`, in patch pixels; ``blob`` is the number of the patch.
+        seconds: spent on the network and on the refinement.
+    """
+
+    targets: dict[str, Targets]
+    seconds: tuple[float, float]
+
+
+def run_unmixer(
+    unmixer: Unmixer,
+    patches: Patches,
+    *,
+    radiance_prior: RadiancePrior = "card",
+    stages: Sequence[str] = STAGES,
+    progress: Callable[[int], None] | None = None,
+) -> UnmixerRun:
+    """Unmix and refine.
+
+    Args:
+        unmixer: the network and its card.
+        patches: with the level at which each is saturated.
+        radiance_prior: for the refinement.
+        stages: what is wanted; without ``refined`` nothing is fitted, which takes half of the time.
+        progress: called with the number of patches done so far.
+
+    Raises:
+        InputError: if the patches are malformed.
+    """
+    config, psf = refine_config(unmixer.spec, radiance=radiance_prior), Psf(unmixer.spec.sigma)
+    values = unmixer.check(patches.image)
+    if "refined" in stages:
+        prepare_refinement(psf)
+    parts: dict[str, list[Targets]] = {stage: [] for stage in stages}
+    seconds = np.zeros(2)
+    for start in range(0, len(values), _CHUNK):
+        chunk = values[start : start + _CHUNK]
+        limit = patches.full_scale[start : start + _CHUNK, None, None]
+        began = time.perf_counter()
+        unmixed = unmixer(chunk, full_scale=limit)
+        middle = time.perf_counter()
+        found = {}
+        if "refined" in parts:
+            found["refined"] = refine(chunk, unmixed.candidates, psf, full_scale=limit, config=config)
+        seconds += (middle - began, time.perf_counter() - middle)
+        found.update(grid=unmixed.on_grid(), network=unmixed.targets())
+        for stage, rows in parts.items():
+            rows.append(Targets(**{**vars(found[stage]), "blob": found[stage].blob + start}))
+        if progress is not None:
+            progress(start + len(chunk))
+    return UnmixerRun({stage: Targets.concatenate(rows) for stage, rows in parts.items()}, (seconds[0], seconds[1]))
+
+
+def read_patches(path: Path) -> NDArray[Any]:
+    """``[N, n, n]`` from an ``.npy`` file, or from a folder of images in the order of their names.
+
+    Raises:
+        SourceError: if it is missing or unreadable.
+        InputError: if the images differ in size, or the array is pickled.
+    """
+    if path.is_dir():
+        images = [read_image(p) for p in image_files(path)]
+        shapes = {image.shape for image in images}
+        if len(shapes) > 1:
+            raise InputError(f"{path}: expected patches of one size, got {', '.join(map(str, sorted(shapes)))}")
+        return np.stack(images)
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file or folder")
+    try:
+        with path.open("rb") as stream:
+            archive = stream.read(2) == b"PK"
+        if not archive:
+            return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError) as error:
+        # NumPy's own message may advise to allow pickles, which run code: it is not passed on.
+        hint = "write it with numpy.save(path, array), or give a folder of images"
+        raise SourceError(f"{path} is not an .npy array of numbers", hint=hint) from error
+    raise InputError(f"{path}: expected one array (.npy), got an archive (.npz)")
+
+
+def unmix(
+    patches: NDArray[Any],
+    *,
+    unmixer: str | Path = DEFAULT_UNMIXER,
+    engine: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+    refined: bool = True,
+    radiance_prior: RadiancePrior = "card",
+    full_scale: float | None = None,
+    psf: str | Path | None = None,
+) -> Targets:
+    """Take patches apart.
+
+    Args:
+        patches: ``[N, n, n]``, DN above the background.
+        unmixer: name in the zoo or path of a model card.
+        engine, precision, threads: what runs the network.
+        refined: fit the optical model to what the network found.
+        radiance_prior: mean and standard deviation of a target's radiance, DN; None if it is unknown;
+            "card": what the unmixer's card says.
+        full_scale: DN at which the sensor clips; None: 255 for ``uint8`` patches, else never.
+        psf: file of a measured PSF (see ``psf``) that the refinement takes instead of the model's.
+
+    Returns:
+        Targets in patch pixels; ``blob`` is the number of the patch.
+
+    Raises:
+        GlintError: one of its subclasses, for a bad model or bad patches.
+    """
+    measured = load_psf(Path(psf)) if psf is not None else None
+    model = Unmixer.open(unmixer, engine=engine, precision=precision, threads=threads)
+    values = model.check(patches)
+    if full_scale is None and patches.dtype == np.uint8:
+        full_scale = 255.0
+    optics = Psf(measured.sigma if measured else model.spec.sigma)
+    config = refine_config(model.spec, radiance=radiance_prior, measured=measured)
+    if refined:
+        prepare_refinement(optics)
+    parts: list[Targets] = []
+    with model.engine, Progress("unmix", len(values)) as line:
+        for start in range(0, len(values), _CHUNK):
+            chunk = values[start : start + _CHUNK]
+            unmixed = model(chunk, full_scale=full_scale)
+            if refined:
+                targets = refine(chunk, unmixed.candidates, optics, full_scale=full_scale, config=config)
+            else:
+                targets = unmixed.targets()
+            parts.append(Targets(**{**vars(targets), "blob": targets.blob + start}))
+            line.update(start + len(chunk))
+    return Targets.concatenate(parts)

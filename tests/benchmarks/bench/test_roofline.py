@@ -1,0 +1,84 @@
+"""Work and limits: counted against another reader of the same models, measured rates plausible."""
+
+import importlib.util
+import math
+
+import numpy as np
+import pytest
+
+from glint.benchmarks.bench.cases import Case
+from glint.benchmarks.bench.roofline import Work, best_time, count_macs, limits, precision_shares, roofline, work
+from glint.benchmarks.bench.subjects import model_files
+from glint.cards import load_card
+
+
+def needs_onnx():
+    return pytest.mark.skipif(importlib.util.find_spec("onnxscript") is None, reason="reading ONNX files needs onnx")
+
+
+@pytest.mark.parametrize(
+    ("case", "share"),
+    [(Case("dscsnet-s-csist", "unmix", batch=1), 1.0), (Case("lsnet-s", "detect", size=(512, 512)), 1.033)],
+)
+def test_work_agrees_with_what_the_card_counted_by_pytorch(case, share):
+    card, _ = load_card(case.subject)
+    found = work(case)
+    # Narrow convolutions are exported as wider ones, which is more work ("glint.training.networks.lsnet.narrow_conv").
+    assert found.macs == pytest.approx(share * card.macs, rel=0.005)
+    assert found.weight_numbers == card.parameters
+    assert found.activation_numbers > found.macs / 5000
+
+
+def test_work_grows_with_the_batch_and_with_the_padded_frame():
+    one, eight = (work(Case("dscsnet-s-csist", "unmix", batch=b)) for b in (1, 8))
+    assert eight.macs == 8 * one.macs
+    assert 7 * one.activation_numbers < eight.activation_numbers <= 8 * one.activation_numbers
+    odd, even = (work(Case("lsnet-s", "detect", size=size, blobs=1)) for size in ((150, 120), (160, 128)))
+    assert odd == even
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs", "out", "expected"),
+    [
+        ("Conv", [(1, 4, 9, 9), (8, 4, 3, 3), (8,)], (1, 8, 7, 7), 8 * 7 * 7 * 4 * 9),
+        ("Conv", [(1, 8, 5, 5), (8, 1, 3, 3)], (1, 8, 5, 5), 8 * 25 * 9),  # one group per channel
+        ("ConvTranspose", [(1, 8, 5, 5), (8, 4, 2, 2)], (1, 4, 10, 10), 8 * 25 * 4 * 4),
+        ("MatMul", [(3, 2, 5), (5, 7)], (3, 2, 7), 3 * 2 * 5 * 7),
+        ("Gemm", [(4, 6), (6, 3), (3,)], (4, 3), 4 * 6 * 3),
+    ],
+)
+def test_multiply_accumulates_of_a_layer(operator, inputs, out, expected):
+    assert count_macs(operator, inputs, out) == expected
+
+
+@needs_onnx()
+def test_shares_of_a_float_model():
+    (path,) = model_files(Case("dscsnet-s-csist", "unmix"))
+    assert precision_shares(path) == {"fp32": 1.0}
+
+
+def test_the_limit_is_the_longer_of_computing_and_moving():
+    peak = {"macs_per_s": {"fp32": 1e9, "fp16": 4e9}, "bytes_per_s": 1e9}
+    heavy = roofline(Work(10**9, 1000, 10**6), "fp32", peak)
+    assert (heavy["compute_ms"], heavy["limit_ms"]) == (1000, 1000)
+    assert heavy["memory_ms"] == pytest.approx(4.004)
+    assert roofline(Work(10**9, 0, 0), "fp16", peak)["limit_ms"] == 250
+    assert roofline(Work(10**9, 0, 0), "int8", peak)["limit_ms"] == 1000  # its rate is not known: fp32's
+    thirsty = roofline(Work(10, 0, 10**9), "int8", peak)
+    assert (thirsty["bytes"], thirsty["limit_ms"]) == (10**9, 1000)
+    assert roofline(Work(10, 0, 10), "fp32", {"macs_per_s": {}, "bytes_per_s": 1e9})["compute_ms"] is None
+    assert roofline(Work(10, 0, 10), "fp32", None)["limit_ms"] is None
+
+
+def test_this_machine_has_limits():
+    found = limits(1, 0.05)["cpu"]
+    assert 1e7 < found["macs_per_s"]["fp32"] < 1e14
+    assert 1e7 < found["bytes_per_s"] < 1e13
+    assert "1 thread" in found["how"]
+
+
+def test_the_best_time_is_the_shortest_of_three_calls_at_least():
+    calls = []
+    spent = best_time(lambda: calls.append(None), 0.0)
+    assert len(calls) == 4  # one does not count
+    assert 0 <= spent < math.inf and np.isfinite(spent)

@@ -1,0 +1,145 @@
+"""Precision plans: files, and the search that makes them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import tiny_net
+
+from glint.calibration.int8_layers import Graph
+from glint.calibration.judge import Judge, frame_judge, loss, patch_judge
+from glint.calibration.plan_search import Sensitivity, Unit, rank, search
+from glint.calibration.precision_plan import full_plan, load_plan, save_plan
+from glint.cards import load_card
+from glint.errors import InputError
+
+LAYERS = Graph(tiny_net.tiny()).layers()
+THRESHOLDS = {"start/Mul": 3.0, "block.middle/Mul": 2.5, "block/Add_1": 4.0}
+SHARES = dict(zip(tiny_net.CANDIDATES, (0.4, 0.4, 0.1)))
+
+
+def test_a_plan_survives_its_file_and_can_be_edited(tmp_path):
+    plan = full_plan("tiny", "0" * 64, LAYERS)
+    save_plan(plan, tmp_path / "plan.json")
+    assert load_plan(tmp_path / "plan.json") == plan
+    assert plan.select(LAYERS) == (LAYERS, LAYERS[1:2])
+    text = (tmp_path / "plan.json").read_text()
+    (tmp_path / "plan.json").write_text(text.replace('"block.inner/Conv": "int8"', '"block.inner/Conv": "fp16"'))
+    assert load_plan(tmp_path / "plan.json").select(LAYERS) == (LAYERS[1:], LAYERS[1:2])
+
+
+def test_a_skip_stays_float_with_its_layer():
+    plan = full_plan("tiny", "", LAYERS)
+    plan = replace(plan, layers={**plan.layers, "block.second/Conv": "fp16"})
+    assert plan.select(LAYERS)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"layers": {"first/Conv": "int8"}}, "first/Conv cannot run in int8"),
+        ({"layers": {"wide/Conv": "int4"}}, "expected int8 or fp16, got 'int4'"),
+        ({"layer": {}}, "unknown key 'layer'"),
+        ({"format": 2}, "format 2, this glint reads 1"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(tmp_path, change, reason):
+    path = tmp_path / "plan.json"
+    save_plan(full_plan("tiny", "", LAYERS), path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=reason):
+        load_plan(path).select(LAYERS)
+
+
+class Costly:
+    """A judge to whom a few things in INT8 are a calamity."""
+
+    what = "imagination"
+
+    def __init__(self, *names):
+        self.names, self.asked = names, 0
+
+    def score(self, model):
+        self.asked += 1
+        present = {node.name for node in model.graph.node}
+        return {"map": 90.0 - 5 * sum(f"{name}/DequantizeLinear_0" in present for name in self.names)}
+
+
+def find(judge, budget=0.3):
+    held = tiny_net.frames(2)
+    return search(
+        tiny_net.tiny(), LAYERS, THRESHOLDS, SHARES, (judge, judge), held, budget=budget, name="tiny", onnx_sha256=""
+    )  # fmt: skip
+
+
+def test_everything_is_in_int8_if_that_costs_nothing():
+    plan = find(Costly())
+    assert set(plan.layers.values()) == set(plan.skips.values()) == {"int8"}
+    assert [point["share"] for point in plan.pareto] == [0.9]
+
+
+def test_what_costs_accuracy_stays_float_and_the_rest_does_not(capsys):
+    plan = find(Costly("block.inner/Conv"))
+    assert plan.layers["block.inner/Conv"] == "fp16"
+    assert plan.measured["block.inner/Conv"]["loss"] == 5 and plan.measured["wide/Conv"]["loss"] == 0
+    assert sum(choice == "int8" for choice in plan.layers.values()) >= 1
+    assert plan.pareto[0]["loss"] == 5 and plan.pareto[-1]["loss"] == 0
+    assert [p["share"] for p in plan.pareto] == sorted((p["share"] for p in plan.pareto), reverse=True)
+    assert "of the MACs in int8" in capsys.readouterr().err
+
+
+def test_a_skip_can_stay_float_alone():
+    plan = find(Costly(tiny_net.SKIP), budget=1.0)
+    named = f"{tiny_net.SKIP}"
+    assert plan.measured[named]["loss"] in (0, 5)
+    assert plan.skips[named] == "fp16" or plan.measured[named]["loss"] == 0
+
+
+def test_a_budget_that_nothing_meets_leaves_everything_float():
+    class Never(Costly):
+        def score(self, model):
+            quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+            return {"map": 50.0 if quantised else 90.0}
+
+    plan = find(Never())
+    assert set(plan.layers.values()) == {"fp16"} and plan.pareto[-1]["share"] == 0
+
+
+def test_what_costs_more_than_the_budget_alone_comes_first_the_rest_by_noise():
+    units = [Unit(layer, False) for layer in LAYERS]
+    found = dict(zip(units, [Sensitivity(0.2, 1e-4, 0.4), Sensitivity(2.0, 1e-5, 0.4), Sensitivity(0.0, 1e-3, 0.1)]))
+    assert rank(found, budget=0.3) == [units[1], units[2], units[0]]
+    assert rank(found, budget=3.0) == [units[2], units[0], units[1]]
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ({"iou": 70.0, "pd": 95.0}, 0.0), ({"iou": 70.5, "pd": 95.0}, 0.5), ({"iou": 69.0, "pd": 97.0}, 1.0),
+        ({"iou": 70.1, "pd": 94.0}, 1.0),
+    ],
+)  # fmt: skip
+def test_a_loss_is_the_largest_change_and_a_pd_may_rise(scores, expected):
+    assert loss({"iou": 70.0, "pd": 95.0}, scores) == pytest.approx(expected)
+
+
+def test_a_score_that_is_no_number_is_no_success():
+    assert not loss({"iou": 70.0}, {"iou": float("nan")}) <= 1e9
+
+
+def test_the_truth_of_simulated_frames_is_where_targets_are():
+    judge = frame_judge(load_card("lsnet-s")[0], 6, seed=1)
+    assert len(judge.images) == 6
+    lit = [image for image in judge.images if image.mask.any()]
+    assert len(lit) >= 4
+    assert all(image.mask.mean() < 0.01 and image.mask.shape == image.image.shape for image in judge.images)
+    brighter = [i.image[i.mask].mean() > i.image[~i.mask].mean() for i in lit]
+    assert sum(brighter) >= len(lit) - 1
+
+
+def test_an_unmixer_is_judged_by_its_own_scene():
+    card = load_card("dscsnet-s-csist")[0]
+    judge = patch_judge(card, 50, seed=1)
+    assert isinstance(judge, Judge) and len(judge.patches) == 50
+    assert judge.patches.radiance[judge.patches.radiance > 0].min() >= 220
+    assert judge.patches.noise.max() > 1

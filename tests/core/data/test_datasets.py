@@ -1,0 +1,177 @@
+"""Folders laid out like SIRST."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glint.data.datasets import background_images, image_files, labelled_images, read_split, split_file, split_images
+from glint.errors import GlintError, InputError, SourceError
+
+
+def save(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(data)).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for i, name in enumerate(["b", "a", "c"]):
+        save(tmp_path / "images" / f"{name}.png", np.full((4, 5), 10 * i, dtype=np.uint8))
+        mask = np.zeros((4, 5), dtype=np.uint8)
+        mask[i, 2] = [1, 128, 255][i]
+        save(tmp_path / "masks" / f"{name}.png", mask)
+    (tmp_path / "train.txt").write_text("c\n\n  b \n")
+    return tmp_path
+
+
+def test_images_are_listed_by_name_and_nothing_else(tmp_path):
+    for name in ["b.png", "a.TIF", "c.txt", ".hidden.png"]:
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in image_files(tmp_path)] == ["a.TIF", "b.png"]
+
+
+def test_a_missing_folder_and_one_without_images_are_source_errors(tmp_path):
+    with pytest.raises(SourceError, match="no such folder"):
+        image_files(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match="no images"):
+        image_files(tmp_path)
+
+
+def test_a_split_is_read_in_its_order_without_blank_lines(root):
+    assert read_split(root, "train") == ["c", "b"]
+
+
+def test_a_missing_split_names_those_that_exist(root):
+    (root / "val.txt").write_text("a\n")
+    with pytest.raises(SourceError, match=r"test\.txt") as caught:
+        read_split(root, "test")
+    assert "train, val" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "a\nb\na\n"], ids=["empty", "blank", "twice"])
+def test_empty_splits_and_repeated_names_are_refused(root, text):
+    (root / "bad.txt").write_text(text)
+    with pytest.raises(InputError, match="distinct names"):
+        read_split(root, "bad")
+
+
+def test_a_split_that_is_not_text_is_refused(root):
+    (root / "bad.txt").write_bytes(b"\xff\xfe\xd8")
+    with pytest.raises(GlintError, match=r"bad\.txt"):
+        read_split(root, "bad")
+
+
+def test_samples_come_with_their_image_and_every_nonzero_mask_pixel(root):
+    samples = list(labelled_images(root, "train"))
+    assert [sample.name for sample in samples] == ["c", "b"]
+    assert [np.unique(sample.image).tolist() for sample in samples] == [[20], [0]]
+    assert [np.argwhere(sample.mask).tolist() for sample in samples] == [[[2, 2]], [[0, 2]]]
+    assert all(sample.mask.dtype == bool for sample in samples)
+
+
+def test_image_and_mask_may_differ_in_format(root):
+    save(root / "images" / "d.tif", np.full((3, 3), 40000, dtype=np.uint16))
+    save(root / "masks" / "d.png", np.eye(3, dtype=bool))
+    (root / "test.txt").write_text("d\n")
+    (sample,) = labelled_images(root, "test")
+    assert sample.image.dtype == np.uint16
+    assert sample.mask.tolist() == np.eye(3, dtype=bool).tolist()
+
+
+@pytest.mark.parametrize("folder", ["images", "masks"])
+def test_a_named_sample_without_image_or_mask_is_a_source_error(root, folder):
+    (root / folder / "b.png").unlink()
+    with pytest.raises(SourceError, match="'b'"):
+        list(labelled_images(root, "train"))
+
+
+def test_a_mask_of_another_shape_is_refused(root):
+    save(root / "masks" / "b.png", np.zeros((5, 4), dtype=np.uint8))
+    with pytest.raises(InputError, match=r"\(5, 4\).*\(4, 5\)"):
+        list(labelled_images(root, "train"))
+
+
+# The layouts that data sets are published in
+
+
+def dataset(root, *, images, masks, ending="", lists, dtype=np.uint8):
+    """A data set of images "1", "2", "3"; the pixel (0, i) of image i is its target."""
+    for i in (1, 2, 3):
+        mask = np.zeros((4, 6), dtype=np.uint8)
+        mask[0, i] = 255
+        save(root / images / f"{i}.png", np.full((4, 6), 50 * i, dtype=dtype))
+        save(root / masks / f"{i}{ending}.png", mask)
+    for name, text in lists.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+LAYOUTS = {
+    "sirst": {"images": "images", "masks": "masks", "ending": "_pixels0", "lists": {"idx_427/test.txt": "3\n1\n"}},
+    "nudt": {"images": "images", "masks": "masks", "lists": {"50_50/test.txt": "3\n1\n"}},
+    "basic": {"images": "images", "masks": "masks", "lists": {"img_idx/test_NUDT-SIRST.txt": "3\n1\n"}},
+    "flat": {"images": "images", "masks": "masks", "lists": {"test_IRSTD-1K.txt": "3.png\n1.png\n"}},
+    "irstd": {"images": "IRSTD1k_Img", "masks": "IRSTD1k_Label", "lists": {"test.txt": "3\n1"}},
+    "windows": {"images": "images", "masks": "masks", "lists": {"test.txt": "\ufeff3.PNG\r\n1.bmp\r\n"}},
+}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_published_layouts_are_read(tmp_path, layout, dtype):
+    dataset(tmp_path, **LAYOUTS[layout], dtype=dtype)
+    samples = list(labelled_images(tmp_path, "test"))
+    assert [sample.name for sample in samples] == ["3", "1"]
+    assert [sample.image.dtype for sample in samples] == [dtype, dtype]
+    assert [int(sample.image[0, 0]) for sample in samples] == [150, 50]
+    assert [np.argwhere(sample.mask).tolist() for sample in samples] == [[[0, 3]], [[0, 1]]]
+    assert [name for name, _ in split_images(tmp_path, "test")] == ["3", "1"]
+
+
+def test_of_several_lists_one_must_be_named(tmp_path):
+    dataset(tmp_path, **LAYOUTS["nudt"])
+    (tmp_path / "80_20").mkdir()
+    (tmp_path / "80_20" / "test.txt").write_text("2\n")
+    with pytest.raises(InputError, match="2 lists for the split 'test'") as caught:
+        read_split(tmp_path, "test")
+    assert caught.value.hint == "name 50_50/test or 80_20/test"
+    assert read_split(tmp_path, "80_20/test") == ["2"]
+    (tmp_path / "test.txt").write_text("1\n2\n")  # the folder's own goes first
+    assert read_split(tmp_path, "test") == ["1", "2"]
+
+
+def test_an_exact_name_goes_before_one_with_the_data_sets_behind_it(tmp_path):
+    dataset(tmp_path, **LAYOUTS["nudt"])
+    (tmp_path / "test_other.txt").write_text("2\n")
+    assert split_file(tmp_path, "test") == tmp_path / "50_50" / "test.txt"
+    assert read_split(tmp_path, "test_other") == ["2"]
+
+
+def test_a_name_with_a_dot_that_is_no_suffix_stays_whole(tmp_path):
+    (tmp_path / "test.txt").write_text("frame.0012\n")
+    assert read_split(tmp_path, "test") == ["frame.0012"]
+
+
+def test_missing_folders_say_what_was_looked_for(tmp_path):
+    with pytest.raises(SourceError, match="no such folder"):
+        read_split(tmp_path / "nowhere", "test")
+    (tmp_path / "test.txt").write_text("1\n")
+    with pytest.raises(SourceError, match="images or IRSTD1k_Img"):
+        list(split_images(tmp_path, "test"))
+    save(tmp_path / "images" / "1.png", np.zeros((4, 4), dtype=np.uint8))
+    with pytest.raises(SourceError, match="masks or IRSTD1k_Label"):
+        list(labelled_images(tmp_path, "test"))
+    save(tmp_path / "masks" / "other.png", np.zeros((4, 4), dtype=np.uint8))
+    with pytest.raises(SourceError, match="mask is missing") as caught:
+        list(labelled_images(tmp_path, "test"))
+    assert "1 or 1_pixels0" in caught.value.hint
+
+
+def test_backgrounds_come_by_name(tmp_path):
+    for name, value in (("b", 1), ("a", 2)):
+        save(tmp_path / f"{name}.png", np.full((3, 3), value, dtype=np.uint16))
+    frames = list(background_images(tmp_path))
+    assert [(name, int(image[0, 0])) for name, image in frames] == [("a", 2), ("b", 1)]
+    with pytest.raises(SourceError, match="no such folder"):
+        list(background_images(tmp_path / "nowhere"))

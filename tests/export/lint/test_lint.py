@@ -1,0 +1,418 @@
+"""The TensorRT check, rule by rule, against the real TensorRT-RTX, and on anything at all."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import small_graphs as small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto as T
+from onnx import helper, numpy_helper
+
+from glint.cards import zoo_folder
+from glint.errors import ModelError
+from glint.export.lint import operators as rules_operators
+from glint.export.lint.findings import FLOAT, REFUSED, VERSIONS, WARNING
+from glint.export.lint.lint import lint, load_onnx
+
+SHAPE = (1, 8, 16, 16)
+
+
+def cast(kind):
+    return small.model([small.node("Cast", ["x"], to=T.FLOAT)], inputs={"x": (kind, SHAPE)})
+
+
+def opset(number):
+    return small.model([small.node("Relu", ["x"])], opset=number)
+
+
+def top_k(k):
+    outputs = {"y": (T.FLOAT, (1, k)), "i": (T.INT32, (1, k))}
+    nodes = [small.node("TopK", ["x", "k"], ["y", "long"]), small.node("Cast", ["long"], ["i"], to=T.INT32)]
+    return small.model(nodes, inputs={"x": (T.FLOAT, (1, 5000))}, outputs=outputs, weights={"k": np.array([k])})
+
+
+def resize(**attributes):
+    nodes = [small.node("Resize", ["x", "", "scales"], **attributes)]
+    scales = np.array([1, 1, 0.5, 0.5], np.float32)
+    return small.model(nodes, outputs={"y": (T.FLOAT, (1, 8, 8, 8))}, weights={"scales": scales})
+
+
+def second_output():
+    nodes = [
+        small.node("MaxPool", ["x"], ["y", "long"], kernel_shape=[2, 2]),
+        small.node("Cast", ["long"], ["i"], to=T.INT32),
+    ]
+    return small.model(nodes, outputs={n: (t, (1, 8, 15, 15)) for n, t in (("y", T.FLOAT), ("i", T.INT32))})
+
+
+def plugin():
+    model = small.model([small.node("Mine", ["x"], domain="my.own")])
+    model.opset_import.append(helper.make_opsetid("my.own", 1))
+    return model
+
+
+def branches(operator):
+    def graph(name, inner):
+        value = helper.make_tensor_value_info(name, T.FLOAT, SHAPE)
+        return helper.make_graph([helper.make_node(inner, ["x"], [name], name=f"the/{inner}")], name, [], [value])
+
+    node = small.node("If", ["c"], then_branch=graph("t", "Relu"), else_branch=graph("e", operator))
+    return small.model([node], inputs={"x": (T.FLOAT, SHAPE), "c": (T.BOOL, ())})
+
+
+def loop():
+    values = [
+        helper.make_tensor_value_info(*spec)
+        for spec in (
+            ("i", T.INT64, ()),
+            ("go", T.BOOL, ()),
+            ("v", T.FLOAT, SHAPE),
+            ("on", T.BOOL, ()),
+            ("w", T.FLOAT, SHAPE),
+        )
+    ]
+    nodes = [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Relu", ["v"], ["w"])]
+    body = helper.make_graph(nodes, "body", values[:3], values[3:])
+    return small.model(
+        [small.node("Loop", ["n", "yes", "x"], body=body)], weights={"n": np.array(3), "yes": np.array(True)}
+    )
+
+
+def half_quantised(part):
+    """A quantised convolution of which the activation or the weights stay float."""
+    model = small.quantised_conv()
+    if part == "weight":
+        drop, of, to = ("the/QuantizeLinear", "the/DequantizeLinear"), "x_dq", "x"
+    else:
+        drop, of, to = ("the/weight/DequantizeLinear",), "w_dq", "float_w"
+        model.graph.initializer.append(numpy_helper.from_array(small.kernel(32, 32, 3, 3), "float_w"))
+    nodes = [n for n in model.graph.node if n.name not in drop]
+    nodes[-1].input[:] = [to if name == of else name for name in nodes[-1].input]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def without_zero_point():
+    model = small.quantised_conv(activation=np.uint8)
+    for node in model.graph.node[:2]:
+        del node.input[2]
+    return model
+
+
+def dynamic_quantisation():
+    outputs = {"y": (T.UINT8, SHAPE), "s": (T.FLOAT, ()), "z": (T.UINT8, ())}
+    return small.model([small.node("DynamicQuantizeLinear", ["x"], list(outputs))], outputs=outputs)
+
+
+def qlinear_conv():
+    nodes = [
+        small.node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        small.node("QLinearConv", ["q", "s", "z", "w", "s", "z", "s", "z"], ["r"], pads=[1, 1, 1, 1]),
+        small.node("DequantizeLinear", ["r", "s", "z"]),
+    ]
+    return small.model(
+        nodes, weights={"s": np.float32(0.1), "z": np.int8(0), "w": small.kernel(8, 8, 3, 3, dtype=np.int8)}
+    )
+
+
+def col2im():
+    return small.model(
+        [small.node("Col2Im", ["x", "s", "b"])], inputs={"x": (T.FLOAT, (1, 9, 4))},
+        outputs={"y": (T.FLOAT, (1, 1, 4, 4))}, weights={"s": np.array([4, 4]), "b": np.array([3, 3])},
+    )  # fmt: skip
+
+
+def scatter():
+    weights = {"i": np.array([[0, 1]]), "u": np.ones((1, 16, 16), np.float32)}
+    return small.model([small.node("ScatterND", ["x", "i", "u"], reduction="add")], weights=weights)
+
+
+def nonzero():
+    nodes = [small.node("NonZero", ["x"], ["long"]), small.node("Cast", ["long"], to=T.INT32)]
+    return small.model(nodes, outputs={"y": (T.INT32, (4, "n"))})
+
+
+def uint8_sum():
+    kinds = dict.fromkeys("xy", (T.UINT8, SHAPE))
+    return small.model([small.node("Add", ["x", "x"])], inputs={"x": kinds["x"]}, outputs={"y": kinds["y"]})
+
+
+def int64_input():
+    kinds = dict.fromkeys("xy", (T.INT64, SHAPE))
+    return small.model([small.node("Neg", ["x"])], inputs={"x": kinds["x"]}, outputs={"y": kinds["y"]})
+
+
+def rms_normalisation():
+    nodes = [small.node("RMSNormalization", ["x", "w"], axis=-1)]
+    return small.model(nodes, weights={"w": small.kernel(16)}, opset=23)
+
+
+OLD = ("10.3", "10.13")
+# name: graph, what is found (code, severity, versions), what TensorRT-RTX does with it
+CASES = {
+    "plain": (opset(19), [], "built"),
+    "int8": (small.quantised_conv(), [], "int8"),
+    "int8 with bias": (small.quantised_conv(bias="float32"), [], "int8"),
+    "int8 with one scale": (small.quantised_conv(weight_axis=-1), [], "int8"),
+    "int8 matmul": (small.quantised_matmul(), [], "int8"),
+    "int8 matmul with one scale": (small.quantised_matmul(weight_axis=-1), [], "int8"),
+    "int8 gemm": (small.quantised_matmul(operator="Gemm"), [], "int8"),
+    "zero point": (
+        small.quantised_conv(zero=3), [("zero-point", REFUSED, VERSIONS), ("zero-point", REFUSED, VERSIONS)], "refused"
+    ),
+    "uint8 zero point": (
+        small.quantised_conv(activation=np.uint8, zero=128),
+        [("zero-point", REFUSED, VERSIONS), ("zero-point", REFUSED, VERSIONS), ("uint8-activation", WARNING, VERSIONS)],
+        "refused",
+    ),
+    "uint8 activation": (small.quantised_conv(activation=np.uint8), [("uint8-activation", WARNING, VERSIONS)], "int8"),
+    "no zero point": (without_zero_point(), [("uint8-activation", WARNING, VERSIONS)], "int8"),
+    "weight axis": (small.quantised_conv(weight_axis=1), [("weight-axis", FLOAT, VERSIONS)], "built"),
+    "matmul axis": (small.quantised_matmul(weight_axis=0), [("weight-axis", FLOAT, VERSIONS)], "built"),
+    "gemm axis": (small.quantised_matmul(weight_axis=0, operator="Gemm"), [("weight-axis", FLOAT, VERSIONS)], "built"),
+    "channel activation": (
+        small.quantised_conv(per_channel_activation=True), [("channel-activation", FLOAT, VERSIONS)], "built"
+    ),
+    "int32 bias": (small.quantised_conv(bias="int32"), [("int32-bias", REFUSED, VERSIONS)], "refused"),
+    "deconvolution": (
+        small.quantised_conv(operator="ConvTranspose", weight_axis=1), [("deconvolution", FLOAT, ("rtx",))], "built"
+    ),
+    "float weights": (half_quantised("activation"), [("half-quantised", FLOAT, VERSIONS)], "built"),
+    "float activation": (half_quantised("weight"), [("half-quantised", FLOAT, VERSIONS)], "built"),
+    "dynamic quantisation": (dynamic_quantisation(), [("operator", REFUSED, VERSIONS)], "refused"),
+    "qlinear": (qlinear_conv(), [("operator", REFUSED, VERSIONS)], "refused"),
+    "col2im": (col2im(), [("operator", REFUSED, VERSIONS)], "refused"),
+    "inside a branch": (branches("Bernoulli"), [("operator", REFUSED, VERSIONS)], "refused"),
+    "branch": (branches("Neg"), [], "built"),
+    "plugin": (plugin(), [("plugin", REFUSED, VERSIONS)], "refused"),
+    "nonzero": (nonzero(), [("operator", REFUSED, ("rtx",)), ("data-dependent", WARNING, VERSIONS[:-1])], "refused"),
+    "new operator": (rms_normalisation(), [("operator", REFUSED, OLD), ("opset", WARNING, OLD)], "built"),
+    "top k": (top_k(3840), [], "built"),
+    "top k too large": (top_k(3841), [("top-k", REFUSED, VERSIONS)], "refused"),
+    "resize": (resize(mode="linear"), [], "built"),
+    "antialias": (resize(mode="linear", antialias=1), [("resize", REFUSED, VERSIONS)], "refused"),
+    "dilated pool": (
+        small.model(
+            [small.node("MaxPool", ["x"], kernel_shape=[2, 2], dilations=[2, 2])],
+            outputs={"y": (T.FLOAT, (1, 8, 14, 14))},
+        ),
+        [("dilation", REFUSED, VERSIONS)],
+        "refused",
+    ),
+    "second output": (second_output(), [("second-output", REFUSED, VERSIONS)], "refused"),
+    "reduction": (scatter(), [("reduction", REFUSED, VERSIONS)], "refused"),
+    "uint16": (cast(T.UINT16), [("tensor-type", REFUSED, VERSIONS)], "refused"),
+    "uint8 input": (cast(T.UINT8), [], "built"),
+    "uint8 sum": (uint8_sum(), [("uint8", REFUSED, VERSIONS)], "refused"),
+    "double": (cast(T.DOUBLE), [("double", WARNING, VERSIONS)], "built"),
+    "int64": (int64_input(), [("int64-binding", WARNING, VERSIONS)] * 2, "built"),
+    "cumsum": (
+        small.model([small.node("CumSum", ["x", "a"])], weights={"a": np.array(1)}),
+        [("cumsum-loop", WARNING, ("10.3",))],
+        "built",
+    ),
+    "loop": (loop(), [("loop", WARNING, VERSIONS)], "built"),
+    "opset 8": (opset(8), [("opset", WARNING, VERSIONS)], "built"),
+    "opset 20": (opset(20), [], "built"),
+    "opset 21": (opset(21), [("opset", WARNING, ("10.3",))], "built"),
+    "opset 24": (opset(24), [("opset", WARNING, OLD)], "built"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_rule_finds_what_it_is_for_and_nothing_else(case):
+    model, expected, _ = CASES[case]
+    found = lint(model)
+    assert [(f.code, f.severity, f.versions) for f in found] == expected
+    names = (
+        {n.name for n in model.graph.node} | {i.name for i in model.graph.input} | {o.name for o in model.graph.output}
+    )
+    for finding in found:
+        assert finding.code in finding.text() and finding.hint
+        assert finding.node in names | {"the/Bernoulli", ""}
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """What TensorRT-RTX does with every case, and with the released models."""
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("tensorrt_rtx is not installed")
+    folder = tmp_path_factory.mktemp("cases")
+    for name, (model, _, _) in CASES.items():
+        onnx.save(model, folder / f"{name}.onnx")
+    probe = Path(__file__).parents[1] / "rtx_probe.py"
+    done = subprocess.run([sys.executable, probe, folder], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_real_tensorrt_agrees(real, case):
+    model, _, outcome = CASES[case]
+    assert real[case].split(":")[0] == outcome, real[case]
+    # The same from the side of the rules: what they say of rtx is what it does.
+    severities = {f.severity for f in lint(model) if "rtx" in f.versions}
+    assert (REFUSED in severities) == (outcome == "refused")
+    assert not (FLOAT in severities and outcome == "int8")
+
+
+def test_the_real_parser_knows_the_same_operators():
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        pytest.skip("tensorrt_rtx is not installed")
+    code = (
+        "import json, sys, onnx, tensorrt_rtx as trt\n"
+        "logger = trt.Logger(trt.Logger.ERROR); network = trt.Builder(logger).create_network(0)\n"
+        "parser = trt.OnnxParser(network, logger)\n"
+        "names = {s.name for s in onnx.defs.get_all_schemas() if s.domain == ''}\n"
+        "print(json.dumps({name: parser.supports_operator(name) for name in names}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    for name, supported in json.loads(done.stdout).items():
+        if name != "NonZero":  # listed, but it needs a plugin that TensorRT-RTX does not have
+            ours = name in rules_operators._OPERATORS and "rtx" not in rules_operators._MISSING.get(name, ())
+            assert ours == supported, name
+
+
+@pytest.mark.parametrize("path", sorted(zoo_folder().glob("*.onnx")), ids=lambda path: path.stem)
+def test_released_models_are_clean_on_every_version(path):
+    assert lint(load_onnx(path), folder=path.parent) == []
+
+
+# Files
+
+
+def external(folder):
+    model = small.model([small.node("Add", ["x", "w"])], weights={"w": small.kernel(1, 8, 16, 16)})
+    path = folder / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="model.data", size_threshold=0)
+    return path
+
+
+def test_external_data_are_found_beside_the_model(tmp_path):
+    model = load_onnx(external(tmp_path))
+    assert lint(model, folder=tmp_path) == []
+    assert numpy_helper.to_array(model.graph.initializer[0]).shape == (1, 8, 16, 16)
+
+
+@pytest.mark.parametrize("how", ["missing", "short"])
+def test_missing_external_data_are_refused(tmp_path, how):
+    path = external(tmp_path)
+    data = tmp_path / "model.data"
+    if how == "missing":
+        data.unlink()
+    else:
+        data.write_bytes(data.read_bytes()[:100])
+    ((finding,)) = lint(load_onnx(path), folder=tmp_path)
+    assert (finding.code, finding.severity, finding.node) == ("external-data", REFUSED, "model.data")
+
+
+@pytest.mark.parametrize("content", [b"", b"no model" * 50, None])
+def test_what_is_no_model_is_said_to_be_none(tmp_path, content):
+    path = tmp_path / "bad.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"bad\.onnx"):
+        load_onnx(path)
+
+
+def test_a_truncated_model_is_said_to_be_none(tmp_path):
+    whole = (zoo_folder() / "dscsnet-s-csist.fp32.onnx").read_bytes()
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match=r"cut\.onnx"):
+        load_onnx(path)
+
+
+def test_a_node_without_a_name_is_found_by_its_output():
+    model = col2im()
+    model.graph.node[0].name = ""
+    assert [f.node for f in lint(model)] == ["y"]
+    assert model.graph.node[0].name == ""
+
+
+def test_weights_that_are_quantised_on_the_fly_are_weights():
+    """Float weights behind QuantizeLinear and DequantizeLinear, and transposed, as some exporters write them."""
+    model = small.quantised_matmul()
+    for tensor in list(model.graph.initializer):
+        if tensor.name == "w":
+            model.graph.initializer.remove(tensor)
+    model.graph.initializer.append(numpy_helper.from_array(small.kernel(64, 32), "float_w"))
+    quantise = helper.make_node(
+        "QuantizeLinear", ["float_w", "w_scale", "w_zero"], ["w"], name="the/w/QuantizeLinear", axis=1
+    )
+    model.graph.node.insert(0, quantise)
+    onnx.checker.check_model(model, full_check=True)
+    assert lint(model) == []
+
+
+# Anything at all
+
+UNARY = ("Relu", "Neg", "Exp", "Softplus", "CumSum", "NonZero", "Bernoulli", "Identity", "Shape", "IsNaN")
+KINDS = (T.FLOAT, T.FLOAT16, T.DOUBLE, T.INT8, T.UINT8, T.UINT16, T.INT32, T.INT64, T.BOOL, T.STRING, T.COMPLEX64)
+
+
+@st.composite
+def graphs(draw):
+    """Small graphs, valid or not: any operators, types, shapes, missing inputs, names, domains and opsets."""
+    tensors = [f"t{i}" for i in range(draw(st.integers(1, 3)))]
+    shapes = st.one_of(st.none(), st.lists(st.one_of(st.integers(0, 5), st.sampled_from(["n", "m"])), max_size=4))
+    values = [helper.make_tensor_value_info(n, draw(st.sampled_from(KINDS)), draw(shapes)) for n in tensors]
+    weights = []
+    for kind in draw(
+        st.lists(st.sampled_from([np.float32, np.int8, np.uint8, np.int32, np.int64, np.float64]), max_size=3)
+    ):
+        shape = draw(st.lists(st.integers(0, 3), max_size=3))
+        weights.append(numpy_helper.from_array(np.full(shape, draw(st.integers(0, 3)), kind), f"w{len(weights)}"))
+    nodes = []
+    weighted = (
+        "Conv",
+        "ConvTranspose",
+        "MatMul",
+        "Gemm",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "TopK",
+        "Resize",
+        "MaxPool",
+    )
+    for number in range(draw(st.integers(0, 6))):
+        operator = draw(st.sampled_from((*UNARY, *weighted, "Constant", "NoSuchOperator")))
+        names = [*tensors, *(w.name for w in weights), ""]
+        inputs = draw(st.lists(st.sampled_from(names), max_size=4))
+        outputs = [f"n{number}_{i}" for i in range(draw(st.integers(1, 2)))]
+        attributes = draw(
+            st.dictionaries(
+                st.sampled_from(["axis", "antialias", "transB", "output_dtype"]), st.integers(-3, 3), max_size=2
+            )
+        )
+        if draw(st.booleans()):
+            attributes["dilations"] = [1, 2]
+        node = helper.make_node(
+            operator, inputs, outputs, **attributes, domain=draw(st.sampled_from(["", "", "other"]))
+        )
+        nodes.append(node)
+        tensors += outputs
+    outputs = [helper.make_empty_tensor_value_info(draw(st.sampled_from(tensors)))]
+    graph = helper.make_graph(nodes, "any", values, outputs, initializer=weights)
+    opsets = [helper.make_opsetid("", draw(st.integers(1, 30)))] if draw(st.booleans()) else []
+    model = helper.make_model(graph, opset_imports=opsets)
+    if not opsets:
+        del model.opset_import[:]
+    return model
+
+
+@settings(max_examples=300, deadline=None)
+@given(graphs())
+def test_no_graph_whatever_crashes_the_check(model):
+    before = model.SerializeToString(deterministic=True)
+    for finding in lint(model):
+        assert set(finding.versions) <= set(VERSIONS) and finding.versions and finding.text() and finding.hint
+    assert model.SerializeToString(deterministic=True) == before

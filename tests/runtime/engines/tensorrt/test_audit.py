@@ -1,0 +1,145 @@
+"""The audit of precisions: what the two witnesses say, and what is made of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glint.errors import CheckFailedError, EngineError
+from glint.runtime.engines.tensorrt.audit import Audit, Layer, audit, layers_of_inspector, layers_of_log, require
+
+# Lines of a real build of an int8 network by tensorrt_rtx 1.7.1.
+LOG = (Path(__file__).parents[3] / "data" / "tensorrt-rtx-layers.txt").read_text(encoding="utf-8")
+
+
+def test_the_builders_log():
+    layers = layers_of_log(["Parsing", LOG, "done"])
+    assert [(layer.kind, layer.precision) for layer in layers] == [
+        ("shape_call", "other"),
+        ("signal", "other"),
+        ("wait", "other"),
+        ("kgen", "int8"),
+        ("kgen", "fp32"),
+        ("runtime_fusion", "fp32"),  # reads INT8 data and float weights, and multiplies in float
+        ("gemm", "int8"),
+        ("correlation", "int8"),
+    ]
+    assert layers[6].nodes[0] == "node_matmul_1"
+
+
+def test_the_audit_of_the_builders_log():
+    asked = {"node_matmul_1": "int8", "node_conv2d_20": "int8", "node_matmul_4": "int8", "folded_away": "int8"}
+    found = audit(layers_of_log([LOG]), asked)
+    assert found.layers == {"int8": 3, "fp32": 2}  # what only orders kernels does not count
+    assert (found.asked, found.obtained) == ({"int8": 3}, {"int8": 2})
+    assert found.missed == ("node_matmul_4: asked for int8, runs in fp32",)
+    assert found.share("int8") == 0.6
+
+
+def test_a_node_must_have_its_precision_in_every_profile():
+    kernels = [Layer(f"k{i}", "gemm", (reads, reads), ("node",)) for i, reads in enumerate(["int8", "fp16"])]
+    found = audit([*kernels, Layer("after", "kgen", ("fp32",), ("node",))], {"node": "int8"})
+    assert found.obtained == {}
+    assert found.missed == ("node: asked for int8, runs in fp16+int8",)
+
+
+def test_a_log_without_layers_is_an_error():
+    with pytest.raises(EngineError, match="lists no layers"):
+        layers_of_log(["nothing", "here"])
+
+
+def ten(name, kind, inputs, **more):
+    tensors = [{"Name": f"t{i}", "Location": "Device", "Dimensions": [1], "Format/Datatype": t} for i, t in inputs]
+    return {"Name": name, "LayerType": kind, "Inputs": tensors, "Outputs": [], **more}
+
+
+INSPECTOR_10 = {
+    "Layers": [
+        ten("reformat", "Reformat", enumerate(["Row major linear FP32"])),
+        ten(
+            "a", "CaskConvolution", enumerate(["Thirty-two wide channel vectorized row major Int8 format."]),
+            Weights={"Type": "Int8", "Count": 9}, Metadata="[ONNX Layer: conv_a]\x1e[ONNX Layer: relu_a]",
+        ),
+        ten(
+            "b", "CaskConvolution", enumerate(["Channel major FP16 format where channel % 8 == 0"]),
+            Weights={"Type": "Half", "Count": 9}, Metadata="[ONNX Layer: conv_b]",
+        ),
+        ten("c", "gemm", enumerate(["Int8", "Int8", "Float"]), Metadata="[ONNX Layer: matmul_c]"),
+        ten("d", "kgen", enumerate(["Float"]), Metadata="[ONNX Layer: exp_d]\x1f[ONNX Layer: matmul_c]"),
+        ten("e", "kgen", enumerate(["Row major linear INT32"])),
+    ],
+    "Bindings": ["in", "out"],
+}  # fmt: skip
+
+
+def eleven(name, kind, inputs, **more):
+    tensors = [{"Name": "t", "Dimensions": [1], "Format": "Row major linear format", "DataType": t} for t in inputs]
+    return {"Name": name, "LayerType": kind, "Inputs": tensors, "Outputs": [], **more}
+
+
+INSPECTOR_11 = {
+    "Layers": [
+        eleven("a", "CaskConvolution", ["Int8"], Weights={"Type": "Int8"}, Metadata="[ONNX Layer: conv_a]"),
+        eleven("b", "CaskConvolution", ["Half"], Weights={"Type": "Half"}, Metadata="[ONNX Layer: conv_b]"),
+        eleven("c", "gemm", ["Int8", "Int8", "Float"], Metadata="[ONNX Layer: matmul_c]"),
+        eleven("d", "kgen", ["Float"], Metadata="[ONNX Layer: exp_d][ONNX Layer: matmul_c]"),
+        eleven("e", "kgen", ["Int32"]),
+    ],
+    "I/O Tensors": [{"Name": "in", "IOMode": "Input", "DataType": "Float"}],
+}
+
+
+@pytest.mark.parametrize("document", [INSPECTOR_10, INSPECTOR_11], ids=["10.x", "11.x"])
+def test_the_engine_inspector(document):
+    # json.dumps escapes the control character between two nodes, some releases do not.
+    for text in (json.dumps(document), json.dumps(document).replace("\\u001f", "\x1f")):
+        found = audit(
+            layers_of_inspector(text), {"conv_a": "int8", "conv_b": "fp16", "matmul_c": "int8", "elsewhere": "int8"}
+        )
+        assert found.layers == {"int8": 2, "fp16": 1, "fp32": 1, "other": 1}
+        assert found.asked == found.obtained == {"int8": 2, "fp16": 1}
+        assert found.missed == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "3", '{"Layers": 3}', '{"Layers": ["only", "names"]}', '{"Layers": [1]}']
+)
+def test_an_inspector_that_says_nothing_is_an_error(text):
+    with pytest.raises(EngineError, match="inspector gave no"):
+        layers_of_inspector(text)
+
+
+def test_shares_need_no_layers():
+    assert Audit({}, {}, {}).share("int8") == 0
+    assert "INT8 0%" in Audit({}, {}, {}).text()
+
+
+WIDTHS = ["int8", "fp16", "fp32"]
+
+
+@given(st.lists(st.sampled_from(WIDTHS), min_size=2))
+def test_a_product_computes_in_the_wider_of_its_operands(reads):
+    layer = Layer("k", "gemm", tuple(reads), ())
+    assert layer.precision == sorted(reads, key=WIDTHS.index)[1]
+
+
+@pytest.mark.parametrize(
+    ("audited", "precision", "good"),
+    [
+        (Audit({"fp32": 5}, {}, {}), "fp32", True),
+        (Audit({"fp32": 5}, {"int8": 4}, {"int8": 2}), "int8", True),
+        (Audit({"int8": 5}, {"int8": 4}, {"int8": 1}), "int8", False),
+        (Audit({"fp32": 5}, {"int8": 4}, {}), "int8", False),
+        (Audit({"fp32": 5, "fp16": 1}, {}, {}), "fp16", True),  # no nodes are named
+        (Audit({"fp32": 5}, {}, {}), "fp16", False),
+        (Audit({"fp16": 5}, {"fp16": 5}, {"fp16": 5}), "int8", False),
+    ],
+)
+def test_what_is_required(audited, precision, good):
+    if good:
+        require(audited, precision)
+        return
+    with pytest.raises(CheckFailedError, match=f"{precision} was asked for"):
+        require(audited, precision)

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorrt_standin as standin
+from fake_cuda import FakeCuda
+
+from glint import cli
+from glint.cards import load_card, save_card
+from glint.errors import EngineError, InputError
+from glint.files import sha256
+from glint.runtime.commands.doctor import doctor
+from glint.runtime.commands.run import run
+from glint.runtime.engines.choose import choose_engine, open_engine
+from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from glint.runtime.engines.tensorrt import loaded_plan as tensorrt_plan
+from glint.runtime.engines.tensorrt.build import BuildOptions, build
+from glint.runtime.pipeline.detector import Detector
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.types import Frame
+
+SCENE = "synthetic://?size=96x64&frames=2&clusters=1&noise=2&bits=14&seed=1"
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCuda:
+    """A GPU with TensorRT 10.3 and an empty cache of engines."""
+    tensorrt_plan._messages.cache_clear()
+    monkeypatch.setenv("GLINT_CACHE", str(tmp_path / "cache"))
+    cuda = FakeCuda()
+    cuda.install(monkeypatch)
+    tensorrt = standin.install(monkeypatch, "tensorrt-10.3", standin.Machine(enqueue=cuda.enqueue))
+    tensorrt.__spec__ = ModuleSpec("tensorrt", None)
+    return cuda
+
+
+def plans() -> list[str]:
+    from glint.runtime.engines.tensorrt.cache import cache_folder
+
+    return sorted(path.name for path in cache_folder().glob("*.plan"))
+
+
+def frame(width: int, height: int, seed: int = 0) -> Frame:
+    data = np.random.default_rng(seed).integers(0, 4000, (height, width)).astype(np.uint16)
+    return Frame(index=0, t_ns=0, data=data)
+
+
+def test_auto_takes_tensorrt_where_it_can_be_used(gpu: FakeCuda) -> None:
+    assert choose_engine("auto") == ("tensorrt", "tensorrt 10.3.0 on Fake GPU")
+    assert choose_engine("onnxruntime")[0] == "onnxruntime"
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ("tensorrt", "TensorRT is not installed"),
+        ("pycuda", "pycuda cannot be imported"),
+        ("gpu", "no CUDA-capable device"),
+    ],
+)
+def test_auto_falls_back_and_says_why_and_tensorrt_does_not(
+    gpu: FakeCuda, broken: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if broken == "gpu":
+        gpu.broken = "cuInit failed: no CUDA-capable device is detected"
+    else:
+        monkeypatch.setitem(sys.modules, broken, None)
+    name, why = choose_engine("auto")
+    assert name == "onnxruntime"
+    assert told in why
+    with pytest.raises(EngineError, match=told) as caught:
+        choose_engine("tensorrt")
+    assert "--engine onnxruntime" in (caught.value.hint or "")
+
+
+def test_each_frame_size_gets_an_engine_once(gpu: FakeCuda, capsys: pytest.CaptureFixture[str]) -> None:
+    detector = Detector.open("lsnet-s", engine="tensorrt")
+    reference = Detector.open("lsnet-s", engine="onnxruntime", threads=1)
+    assert plans() == []  # no frame, no size
+    for width, height in ((96, 64), (90, 50), (64, 64)):
+        ours, theirs = detector(frame(width, height)), reference(frame(width, height))
+        np.testing.assert_allclose(ours.probability, theirs.probability, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(ours.residual, theirs.residual, rtol=1e-3, atol=0.1)
+    assert len(plans()) == 2  # 90x50 is padded to 96x64
+    facts = detector.engine.details()
+    assert facts["name"] == "tensorrt"
+    assert facts["sizes"].keys() == {"96x64", "64x64"}
+    told = capsys.readouterr().err
+    assert told.count("frames of 96x64") == 1
+    detector.engine.close()
+    detector.engine.close()
+    assert not gpu.live
+
+
+def test_many_sizes_are_remarked_on(gpu: FakeCuda, capsys: pytest.CaptureFixture[str]) -> None:
+    detector = Detector.open("lsnet-s", engine="tensorrt")
+    for number in range(2, 7):
+        detector(frame(32, 16 * number))
+    detector.engine.close()
+    assert capsys.readouterr().err.count("--engine onnxruntime") == 1
+
+
+def test_an_engine_that_was_built_before_is_used_whatever_its_options(gpu: FakeCuda) -> None:
+    build("dscsnet-s-sensor", BuildOptions(batch=(1, 3, 5), workspace=1 << 20))
+    build("lsnet-s", BuildOptions(sizes=((64, 64), (64, 96))))
+    before = plans()
+    with Unmixer.open(engine="tensorrt").engine, Detector.open("lsnet-s", engine="tensorrt").engine as detect:
+        detect.infer(frame=np.zeros((1, 1, 64, 96), np.float32))
+        assert plans() == before
+        detect.infer(frame=np.zeros((1, 1, 32, 32), np.float32))
+    assert len(plans()) == len(before) + 1
+
+
+def test_an_fp16_engine_of_weak_typing_serves_the_fp16_model(gpu: FakeCuda, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    card, original = load_card("dscsnet-s-sensor")
+    for precision in ("fp32", "fp16"):
+        model = onnx.load(original)
+        model.doc_string = precision  # another file
+        path = tmp_path / f"{card.name}.{precision}.onnx"
+        onnx.save(model, path)
+        save_card(replace(card, precision=precision, file=path.name, sha256=sha256(path)), tmp_path)
+    build(tmp_path / f"{card.name}.fp32.onnx", BuildOptions(precision="fp16", weak=True))
+    before = plans()
+    with open_engine(tmp_path / f"{card.name}.fp16.onnx", engine="tensorrt") as engine:
+        assert engine.details()["precision"] == "fp16"
+    assert plans() == before
+    with open_engine(tmp_path / f"{card.name}.fp32.onnx", engine="tensorrt") as engine:
+        assert engine.details()["precision"] == "fp32"
+    assert len(plans()) == len(before) + 1
+
+
+def test_a_damaged_engine_is_not_used_but_built_again(gpu: FakeCuda) -> None:
+    path = build("dscsnet-s-sensor").path
+    path.write_bytes(b"nonsense")
+    with open_engine(load_card("dscsnet-s-sensor")[1], engine="tensorrt") as engine:
+        assert engine.name == "tensorrt"
+    assert path.read_bytes() != b"nonsense"
+
+
+def test_unmixing_agrees_with_onnxruntime(gpu: FakeCuda) -> None:
+    unmixer = Unmixer.open(engine="auto")
+    reference = Unmixer.open(engine="onnxruntime", threads=1)
+    patches = np.random.default_rng(0).uniform(0, 200, (30, 11, 11)).astype(np.float32)
+    ours, theirs = unmixer(patches), reference(patches)
+    unmixer.engine.close()
+    np.testing.assert_allclose(ours.grids, theirs.grids, rtol=1e-3, atol=1e-3)
+    for name, expected in vars(theirs.candidates).items():
+        np.testing.assert_allclose(getattr(ours.candidates, name), expected, rtol=1e-3, atol=1e-4, err_msg=name)
+    assert len(ours.targets()) == len(theirs.targets()) > 0
+
+
+def test_a_run_says_what_ran(gpu: FakeCuda, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = run(SCENE)
+    assert json.loads(json.dumps(manifest))["engine"] == "tensorrt"
+    assert manifest["engines"]["unmix"]["gpu"] == "Fake GPU"
+    assert manifest["engines"]["detect"]["sizes"]["96x64"]["tensorrt"] == "tensorrt 10.3.0"
+    assert "engine: tensorrt (tensorrt 10.3.0 on Fake GPU)" in capsys.readouterr().err
+    assert not gpu.live
+
+
+def test_a_run_of_onnxruntime_says_so_too() -> None:
+    manifest = run(SCENE, engine="onnxruntime", threads=1)
+    assert manifest["engines"]["unmix"]["name"] == "onnxruntime"
+    assert manifest["engines"]["unmix"]["threads"] == 1
+
+
+def test_require_forbids_the_fallback(
+    gpu: FakeCuda, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    assert cli.main(["run", SCENE, "--require", "tensorrt"]) == 3
+    assert "pycuda" in capsys.readouterr().err
+    assert cli.main(["run", SCENE, "--engine", "auto", "--threads", "1"]) == 0
+    assert cli.main(["run", SCENE, "--engine", "onnxruntime", "--require", "tensorrt"]) == 2
+    assert "contradict" in capsys.readouterr().err
+
+
+def test_an_unknown_engine_is_still_refused() -> None:
+    with pytest.raises(InputError):
+        choose_engine("abacus")
+
+
+def test_the_doctor_finds_the_gpu(gpu: FakeCuda) -> None:
+    gpu.integrated = True
+    report = doctor()
+    assert report["engine"] == {"auto": "tensorrt", "why": "tensorrt 10.3.0 on Fake GPU"}
+    (entry,) = (c for c in report["checks"] if c["name"] == "gpu")
+    assert entry["state"] == "ok"
+    for part in ("Fake GPU", "compute capability 8.6", "1.1 of 1.1 GB free", "shared with the CPU", "CUDA 12.6"):
+        assert part in entry["detail"]
+
+
+def test_the_engine_of_onnxruntime_tells_its_version() -> None:
+    with OnnxRuntimeEngine(load_card("dscsnet-s-sensor")[1], threads=1) as engine:
+        assert engine.details().keys() == {"name", "onnxruntime", "threads"}

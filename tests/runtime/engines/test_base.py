@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from glint.cards import TensorSpec, zoo_folder
+from glint.errors import EngineError, InputError, MissingDependencyError, ModelError
+from glint.runtime.engines.base import Engine
+from glint.runtime.engines.choose import choose_engine, open_engine
+from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine, available_cores
+
+onnx = pytest.importorskip("onnx")
+
+
+@pytest.fixture(scope="module")
+def sum_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with two inputs [N, 3] and two outputs: their sum and their difference."""
+    helper, kind = onnx.helper, onnx.TensorProto
+    nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
+    inputs = [helper.make_tensor_value_info(name, kind.FLOAT, [f"n_{name}", 3]) for name in ("a", "b")]
+    outputs = [helper.make_tensor_value_info(name, kind.FLOAT, ["n", 3]) for name in ("sum", "difference")]
+    graph = helper.make_graph(nodes, "pair", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path_factory.mktemp("engine") / "pair.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(sum_file: Path) -> Engine:
+    return OnnxRuntimeEngine(sum_file, threads=1)
+
+
+def row(*values: float) -> np.ndarray:
+    return np.array([values], dtype=np.float32)
+
+
+def test_outputs_come_by_name_with_the_values_of_the_graph(engine: Engine) -> None:
+    outputs = engine.infer(a=row(1, 2, 3), b=row(10, 20, 30))
+    assert outputs.keys() == {"sum", "difference"}
+    assert outputs["sum"].tolist() == [[11, 22, 33]]
+    assert outputs["difference"].tolist() == [[-9, -18, -27]]
+
+
+def test_outputs_belong_to_the_caller(engine: Engine) -> None:
+    a, b = row(1, 2, 3), row(0, 0, 0)
+    first = engine.infer(a=a, b=b)["sum"]
+    first += 100
+    assert a.tolist() == [[1, 2, 3]]
+    assert engine.infer(a=a, b=b)["sum"].tolist() == [[1, 2, 3]]
+
+
+def test_specs_say_names_types_and_free_sizes(engine: Engine) -> None:
+    assert engine.inputs == (TensorSpec("a", "float32", (-1, 3)), TensorSpec("b", "float32", (-1, 3)))
+    assert [spec.name for spec in engine.outputs] == ["sum", "difference"]
+
+
+@pytest.mark.parametrize("arrays", [{}, {"a": row(1, 2, 3)}, {"a": row(1, 2, 3), "c": row(1, 2, 3)}])
+def test_missing_or_unknown_names_are_told_with_the_expected_ones(engine: Engine, arrays: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        engine.infer(**arrays)
+    assert str(["a", "b"]) in str(caught.value)
+    assert str(sorted(arrays)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("bad", "got"),
+    [
+        (np.zeros((1, 3), np.float64), "float64 1x3"),
+        (np.zeros((1, 3), np.uint8), "uint8 1x3"),
+        (np.zeros((1, 4), np.float32), "float32 1x4"),
+        (np.zeros(3, np.float32), "float32 3"),
+        (np.zeros((1, 1, 3), np.float32), "float32 1x1x3"),
+    ],
+)
+def test_a_wrong_type_or_shape_names_the_input_and_both_sides(engine: Engine, bad: np.ndarray, got: str) -> None:
+    with pytest.raises(InputError) as caught:
+        engine.infer(a=bad, b=row(1, 2, 3))
+    message = str(caught.value)
+    assert "'a'" in message
+    assert "expected float32 anyx3" in message
+    assert f"got {got}" in message
+
+
+def test_a_failure_inside_the_network_is_an_engine_error(engine: Engine) -> None:
+    with pytest.raises(EngineError) as caught:  # 2 and 5 rows each fit, but not together
+        engine.infer(a=np.zeros((2, 3), np.float32), b=np.zeros((5, 3), np.float32))
+    assert caught.value.exit_code == 3
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all", bytes(range(256)) * 16])
+def test_a_corrupt_file_is_a_model_error_that_names_it(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        OnnxRuntimeEngine(path)
+    assert "broken.onnx" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_truncated_model_is_a_model_error(tmp_path: Path, share: float) -> None:
+    whole = next(zoo_folder().glob("dscsnet*.onnx")).read_bytes()
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ModelError):
+        OnnxRuntimeEngine(path)
+
+
+def test_a_missing_file_is_a_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        OnnxRuntimeEngine(tmp_path / "nowhere.onnx")
+
+
+def test_without_onnxruntime_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, sum_file: Path) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError) as caught:
+        OnnxRuntimeEngine(sum_file)
+    assert caught.value.exit_code == 3
+    assert "pip install onnxruntime" in (caught.value.hint or "")
+
+
+def test_a_with_block_closes_the_engine_even_when_it_fails() -> None:
+    class Counting(Engine):
+        inputs = outputs = ()
+        closed = 0
+
+        def _infer(self, arrays: Any) -> Any:
+            return arrays
+
+        def close(self) -> None:
+            self.closed += 1
+
+    with Counting() as engine:
+        assert engine.infer() == {}
+    assert engine.closed == 1
+    with pytest.raises(RuntimeError, match="inside"), engine:
+        raise RuntimeError("inside")
+    assert engine.closed == 2
+
+
+def test_close_may_be_called_twice(sum_file: Path) -> None:
+    engine = open_engine(sum_file, threads=1)
+    engine.close()
+    engine.close()
+
+
+def test_auto_takes_onnxruntime_and_says_why() -> None:
+    name, why = choose_engine("auto")
+    assert name == "onnxruntime"
+    assert why
+
+
+def test_asking_by_name_gets_that_engine(sum_file: Path) -> None:
+    assert choose_engine("onnxruntime")[0] == "onnxruntime"
+    assert open_engine(sum_file, engine="onnxruntime", threads=1).name == "onnxruntime"
+
+
+def test_tensorrt_is_an_engine_error_with_a_way_out(sum_file: Path) -> None:
+    with pytest.raises(EngineError) as caught:
+        open_engine(sum_file, engine="tensorrt")
+    assert "onnxruntime" in (caught.value.hint or "")
+
+
+def test_an_unknown_engine_is_named_beside_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"auto, tensorrt, onnxruntime.*'abacus'"):
+        choose_engine("abacus")
+
+
+def test_available_cores_respects_the_affinity_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    assert available_cores() == 3

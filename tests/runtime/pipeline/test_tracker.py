@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glint.errors import InputError
+from glint.runtime.pipeline import tracker as tracker_module
+from glint.runtime.pipeline.tracker import TrackConfig, Tracker
+from glint.types import Targets
+
+PERIOD = 33_333_333
+
+
+def targets(places: Any, sigma: Any = 0.05) -> Targets:
+    places = np.asarray(places, dtype=np.float64).reshape(-1, 2)
+    n = len(places)
+    sx, sy = np.broadcast_to(np.asarray(sigma, dtype=np.float64), (n, 2)).T
+    ones = np.ones(n)
+    return Targets(places[:, 0], places[:, 1], ones, sx, sy, ones, ones, ones, np.zeros(n))
+
+
+def run(frames: Any, sigma: float = 0.05, config: TrackConfig | None = None) -> list[list[int]]:
+    tracker = Tracker(config)
+    return [tracker.update(i * PERIOD, targets(places, sigma)).tolist() for i, places in enumerate(frames)]
+
+
+class Reference:
+    """One Kalman filter, by the book: four states, full matrices."""
+
+    def __init__(self, place: Any, sigma: Any, config: TrackConfig) -> None:
+        self.config = config
+        self.x = np.array([*place, 0.0, 0.0])
+        self.p = np.diag([*(np.asarray(sigma) ** 2), config.speed**2, config.speed**2])
+
+    def step(self, dt: float, place: Any = None, sigma: Any = None) -> None:
+        f = np.eye(4)
+        f[0, 2] = f[1, 3] = dt
+        g = np.array([[dt**3 / 3, dt**2 / 2], [dt**2 / 2, dt]]) * self.config.agility**2
+        q = np.kron(g, np.eye(2))
+        self.x, self.p = f @ self.x, f @ self.p @ f.T + q
+        if place is not None:
+            h = np.eye(2, 4)
+            s = h @ self.p @ h.T + np.diag(np.asarray(sigma) ** 2)
+            gain = self.p @ h.T @ np.linalg.inv(s)
+            self.x = self.x + gain @ (np.asarray(place) - h @ self.x)
+            self.p = (np.eye(4) - gain @ h) @ self.p
+
+
+def test_a_track_is_the_kalman_filter_of_the_book_with_missing_frames_and_any_steps() -> None:
+    rng = np.random.default_rng(0)
+    config = TrackConfig(floor=1e-9)
+    tracker, reference, t = Tracker(config), None, 0
+    for i in range(40):
+        step = int(rng.integers(5e6, 8e7))
+        t += step
+        sigma = rng.uniform(0.02, 0.3, 2)
+        place = (20 + 0.3e-7 * t * 0.5 + sigma[0] * rng.standard_normal(), 10 - 0.1e-7 * t + sigma[1] * rng.normal())
+        seen = i < 3 or rng.random() < 0.8
+        tracker.update(t, targets([place] if seen else [], sigma))
+        if reference is None:
+            reference = Reference(place, sigma, config)
+        else:
+            reference.step(step / 1e9, place if seen else None, sigma)
+        assert len(tracker) == 1
+        x, v, xx, xv, vv = tracker._state[:, 0]
+        assert [*x, *v] == pytest.approx(reference.x, abs=1e-9)
+        assert xx == pytest.approx(np.diag(reference.p)[:2], rel=1e-9)
+        assert vv == pytest.approx(np.diag(reference.p)[2:], rel=1e-9)
+        assert xv == pytest.approx([reference.p[0, 2], reference.p[1, 3]], rel=1e-9)
+
+
+def test_a_track_has_its_number_from_the_third_measurement_on_and_keeps_it() -> None:
+    frames = [[(10 + 0.5 * i, 20 - 0.2 * i)] for i in range(10)]
+    assert run(frames) == [[-1], [-1], *([[0]] * 8)]
+
+
+def test_numbers_follow_the_targets_not_their_order_in_the_table() -> None:
+    rng = np.random.default_rng(1)
+    start, velocity = rng.uniform(0, 200, (20, 2)), rng.uniform(-0.7, 0.7, (20, 2))
+    tracker, seen = Tracker(), {}
+    for i in range(30):
+        order = rng.permutation(20)
+        numbers = tracker.update(i * PERIOD, targets((start + i * velocity)[order]))
+        for target, number in zip(order, numbers):
+            seen.setdefault(int(target), set()).add(int(number))
+    assert all(len(numbers - {-1}) == 1 for numbers in seen.values())
+    assert tracker.confirmed == len(tracker) == 20
+
+
+@pytest.mark.parametrize("velocity", [(0.0, 0.0), (0.7, 0.0), (-0.5, 0.9)])
+def test_a_cluster_that_moves_farther_than_its_members_are_apart_is_paired_as_a_whole(
+    velocity: tuple[float, float],
+) -> None:
+    member = np.array([(0.0, 0.0), (0.5, 0.1), (0.1, 0.6), (0.7, 0.7)])
+    rng = np.random.default_rng(2)
+    frames = [50 + member + i * np.array(velocity) + 0.03 * rng.standard_normal(member.shape) for i in range(20)]
+    numbers = run(frames)
+    assert numbers[2:] == [[0, 1, 2, 3]] * 18
+
+
+def test_two_targets_that_cross_keep_their_numbers() -> None:
+    frames = [[(40 + 0.6 * i, 30 + 0.02), (58 - 0.6 * i, 30.0)] for i in range(30)]
+    assert run(frames, 0.03)[-1] == run(frames, 0.03)[2] == [0, 1]
+
+
+def test_a_target_that_was_not_seen_for_a_while_gets_its_number_back() -> None:
+    path = [[(10 + 0.5 * i, 20.0)] for i in range(40)]
+    for i in range(15, 25):
+        path[i] = []
+    assert run(path)[25:] == [[0]] * 15
+
+
+def test_a_target_that_was_not_seen_for_seconds_is_a_new_one() -> None:
+    path = [[(10.0, 20.0)] if not 10 <= i < 100 else [] for i in range(110)]
+    numbers = run(path)
+    assert numbers[9] == [0]
+    assert numbers[100:102] == [[-1], [-1]]
+    assert numbers[-1] == [1]
+
+
+def test_a_gap_counts_by_its_length_not_by_its_frames() -> None:
+    for gap_s, expected in ((0.5, 0), (3.0, -1)):
+        tracker = Tracker()
+        for i in range(6):
+            tracker.update(i * PERIOD, targets([(10.0, 20.0)]))
+        assert tracker.update(5 * PERIOD + int(1e9 * gap_s), targets([(10.0, 20.0)])).tolist() == [expected]
+
+
+@pytest.mark.parametrize("period_s", [0.01, 0.2, 1.0])
+def test_fast_and_slow_cameras_have_tracks(period_s: float) -> None:
+    tracker = Tracker()
+    for i in range(8):
+        t = i * period_s
+        numbers = tracker.update(int(1e9 * t), targets([(50 + 8 * t, 60 - 3 * t), (200.0, 90.0)]))
+    assert numbers.tolist() == [0, 1]
+
+
+def test_a_false_alarm_here_and_there_never_makes_a_track() -> None:
+    rng = np.random.default_rng(3)
+    tracker = Tracker()
+    for i in range(200):
+        numbers = tracker.update(i * PERIOD, targets(rng.uniform(0, 500, (2, 2))))
+        assert numbers.tolist() == [-1, -1]
+        assert len(tracker) <= 2
+    assert tracker.confirmed == 0
+
+
+def test_a_sharp_target_stays_with_its_track_though_a_vague_one_is_nearer_in_sigmas() -> None:
+    tracker = Tracker()
+    for i in range(10):
+        tracker.update(i * PERIOD, targets([(10.0, 10.0)], 0.03))
+    numbers = tracker.update(10 * PERIOD, targets([(10.1, 10.0), (10.8, 10.0)], [(0.03, 0.03), (2.0, 2.0)]))
+    assert numbers.tolist() == [0, -1]
+
+
+def test_unknown_uncertainties_are_taken_as_wide() -> None:
+    frames = [[(10 + 0.1 * (-1) ** i, 20.0)] for i in range(10)]
+    assert run(frames, float("nan"))[-1] == [0]
+
+
+def test_a_step_back_in_time_counts_as_none() -> None:
+    tracker = Tracker()
+    times = [0, PERIOD, 2 * PERIOD, 0, PERIOD]
+    numbers = [tracker.update(t, targets([(10.0, 20.0)])).tolist() for t in times]
+    assert numbers == [[-1], [-1], [0], [0], [0]]
+
+
+def test_frames_without_targets_are_frames() -> None:
+    assert run([[], [], []]) == [[], [], []]
+
+
+def test_a_bad_setting_is_refused() -> None:
+    with pytest.raises(InputError, match="gate"):
+        TrackConfig(gate=0)
+
+
+coordinates = st.floats(0, 12, allow_nan=False).map(lambda v: round(v, 3))
+places = st.lists(st.tuples(coordinates, coordinates), max_size=4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(places, min_size=2, max_size=6))
+def test_numbers_and_states_are_sound_whatever_comes(frames: list[list[tuple[float, float]]]) -> None:
+    tracker, known = Tracker(), -1
+    for i, here in enumerate(frames):
+        numbers = tracker.update(i * PERIOD, targets(here))
+        given_numbers = [n for n in numbers.tolist() if n >= 0]
+        assert len(numbers) == len(here)
+        assert len(set(given_numbers)) == len(given_numbers)
+        assert max([known, *given_numbers]) <= tracker.confirmed - 1
+        known = tracker.confirmed - 1
+        _, _, xx, xv, vv = tracker._state
+        assert np.isfinite(tracker._state).all()
+        assert (xx > 0).all()
+        assert (xx * vv - xv**2 > -1e-9 * xx * vv).all()  # a covariance
+        assert len(tracker) >= len(here)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 12), st.floats(-200, 200), st.floats(-200, 200))
+def test_moving_the_whole_scene_or_shuffling_its_tables_changes_no_number(
+    seed: int, number: int, dx: float, dy: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    start, velocity = rng.uniform(0, 6, (number, 2)), rng.uniform(-1, 1, (number, 2))
+    here, there = Tracker(TrackConfig(confirm=1)), Tracker(TrackConfig(confirm=1))
+    pairs: set[tuple[int, int]] = set()
+    for i in range(6):
+        scene = (start + i * velocity + 0.05 * rng.standard_normal((number, 2)))[rng.random(number) < 0.8]
+        order = rng.permutation(len(scene))
+        first = here.update(i * PERIOD, targets(scene))
+        second = there.update(i * PERIOD, targets(scene[order] + np.array([dx, dy])))
+        pairs |= set(zip(first[order].tolist(), second.tolist()))
+    # Numbers are given in the order of the table, so they may be renamed: but one to one.
+    assert len({a for a, _ in pairs}) == len({b for _, b in pairs}) == len(pairs)
+
+
+@settings(deadline=None, max_examples=60)
+@given(places.filter(len), places.filter(len), st.floats(0.02, 0.5))
+def test_no_other_set_of_pairs_is_more_likely(
+    before: list[tuple[float, float]], after: list[tuple[float, float]], sigma: float
+) -> None:
+    config = TrackConfig()
+    tracker = Tracker(config)
+    tracker.update(0, targets(before, sigma))
+    tracker_module._predict(tracker._state, PERIOD / 1e9, config.agility**2)
+    noise = np.full((len(after), 2), sigma)
+    place = np.array(after)
+    rows, columns = tracker._assign(place, noise)
+
+    def gain(track: int, target: int) -> float:
+        """How much more likely the pair is than a new target, twice the log; negative outside of the gate."""
+        s = tracker._state[2, track] + sigma**2
+        d2 = ((place[target] - tracker._state[0, track]) ** 2 / s).sum()
+        density = np.exp(-d2 / 2) / (2 * np.pi * np.sqrt(s.prod()))
+        return -1.0 if d2 > config.gate**2 else 2 * np.log(density / config.density + 1e-300)
+
+    chosen = sum(gain(i, j) for i, j in zip(rows, columns))
+    assert all(gain(i, j) > 0 for i, j in zip(rows, columns))
+    assert len(set(rows.tolist())) == len(rows)
+    small, large = (len(tracker), len(after)) if len(tracker) <= len(after) else (len(after), len(tracker))
+    best = 0.0
+    for order in permutations(range(large), small):
+        pairs = [(i, j) if len(tracker) <= len(after) else (j, i) for i, j in enumerate(order)]
+        best = max(best, sum(max(gain(i, j), 0.0) for i, j in pairs))
+    assert chosen == pytest.approx(best, abs=1e-6)

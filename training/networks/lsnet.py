@@ -1,0 +1,456 @@
+"""LSNet: low-rank plus sparse decomposition D = B + T unfolded into a network.
+
+Source: Li, Wang, Chen, "From Optimization to Network: A Low-Rank and Sparse-Aware Deep Unfolding
+Framework for Infrared Small Target Detection". The authors publish the idea (a state-space model
+for the low-rank prox, a spatially attentive network for the sparse prox) and its size, not its
+code; the layers are ours.
+
+Glossary:
+    D        frame, normalised                                   [N, 1, H, W]
+    B, T     background (low rank) and targets (sparse)          [N, 1, H, W]
+    D_k      eta D + (1 - eta) (B_k + T_k), the data of the next stage
+    theta    threshold map of the sparse prox, >= 0              [N, 1, H, W]
+    s        running sum of dt * |A| along a scanned line        [..., L]
+    H, W     multiples of 16
+
+Selective scan (Mamba-2's state-space duality): along a line, forward and backward recurrences with
+scalar decay per head,
+
+    h_i = exp(-a_i) h_{i-1} + dt_i B_i x_i,   a_i = dt_i |A|,   y_i = C_i . h_i,
+
+sum (the diagonal once) to y = M x with M_ij = (C_i . B_j) exp(-|s_i - s_j|) dt_j. No exponent is
+positive, so half precision cannot overflow; s itself stays in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glint.errors import InputError
+from glint.processing.extent import Extent
+from glint.training.networks.prox import soft_threshold, softplus
+
+MULTIPLE = 16  # H and W must be divisible by this
+_REACH = 2  # pixels around a target's mask that its blur reaches
+_AROUND = 4  # pixels to all sides that a point is held against
+_POINT = 0.7  # pixels, standard deviation of the point looked for
+_FLOOR = 0.02  # standard deviations of the frame, least deviation of a point's surroundings
+_NEAR = 5  # pixels to all sides that continue the background under a target
+_NEARNESS = 3.0  # pixels, standard deviation of their weights
+_OWN_WEIGHT = 0.01  # of the network's own background beside those pixels, which weigh 1 where all are free of targets
+_TOLD = 1 / 8  # of the logits: spots have logits of up to 100, and float32 ends at 17
+
+
+@dataclass(frozen=True)
+class LSNetConfig:
+    """Size of the network.
+
+    Attributes:
+        stages: unfolded iterations K.
+        background: channels of the low-rank prox at H/8 and H/16.
+        heads, head_dim, state: of the selective scan, per scanned axis.
+        sparse: channels of the sparse prox at its three scales.
+        unshuffle: pixels that the sparse prox folds into channels per axis; 1 works at full
+            resolution, 2 costs a quarter.
+    """
+
+    stages: int = 4
+    background: tuple[int, int] = (128, 160)
+    heads: int = 3
+    head_dim: int = 32
+    state: int = 16
+    sparse: tuple[int, int, int] = (16, 32, 64)
+    unshuffle: int = 1
+
+    def __post_init__(self) -> None:
+        if self.stages < 1 or self.unshuffle not in (1, 2):
+            raise InputError(f"LSNetConfig: expected stages >= 1 and unshuffle 1 or 2, got {self}")
+
+
+PRESETS = {
+    "lsnet": LSNetConfig(),
+    "lsnet-s": LSNetConfig(stages=3, background=(64, 96), heads=2, unshuffle=2),
+}
+
+
+def narrow_conv(
+    value: Tensor, weight: Tensor, bias: Tensor | None = None, *, shuffle: int = 1, fold: int = 1
+) -> Tensor:
+    """A convolution to shuffle^2 channels, which are the pixels of one map of ``shuffle`` times the resolution.
+
+    Engines compute 16 channels or so at a time, and throw away what a layer does not have. Exported, it
+    is therefore the same convolution at a stride of ``fold``, to fold^2 times the channels, by kernels
+    that are shifted copies of the one: the same map from about half of the work and fold^2 times less
+    to write.
+
+    Args:
+        value: ``[N, C, h, w]``, h and w multiples of ``fold``.
+        weight, bias: ``[shuffle^2, C, k, k]`` with an odd k, and ``[shuffle^2]``.
+        shuffle, fold: as above.
+
+    Returns:
+        ``[N, 1, shuffle h, shuffle w]``.
+    """
+    padding = weight.shape[-1] // 2
+    if fold == 1 or not torch.compiler.is_exporting():
+        return F.pixel_shuffle(F.conv2d(value, weight, bias, padding=padding), shuffle)
+    # The kernel at each of its fold x fold places, in the order in which pixel_shuffle reads channels.
+    last, sides, steps = fold - 1, (fold, fold, shuffle, shuffle), range(fold)
+    shifted = torch.stack([F.pad(weight, (j, last - j, i, last - i)) for i in steps for j in steps])
+    kernels = shifted.reshape(*sides, *shifted.shape[2:]).transpose(1, 2).flatten(0, 3)  # from [i, j, a, b, C, k, k]
+    if bias is not None:
+        bias = bias.reshape(1, 1, *sides[2:]).expand(sides).transpose(1, 2).flatten()
+    return F.pixel_shuffle(F.conv2d(value, kernels, bias, stride=fold, padding=padding), fold * shuffle)
+
+
+class NarrowConv(nn.Conv2d):
+    """:func:`narrow_conv` with learned weights.
+
+    Args:
+        channels: of the input.
+        kernel: side of the kernel, odd.
+        shuffle, fold: as there.
+    """
+
+    def __init__(self, channels: int, kernel: int, *, shuffle: int = 1, fold: int = 1) -> None:
+        super().__init__(channels, shuffle**2, kernel, padding=kernel // 2)
+        self.shuffle, self.fold = shuffle, fold
+
+    def forward(self, value: Tensor) -> Tensor:
+        """``[N, C, h, w]`` -> ``[N, 1, shuffle h, shuffle w]``."""
+        return narrow_conv(value, self.weight, self.bias, shuffle=self.shuffle, fold=self.fold)
+
+
+def enlarge(value: Tensor) -> Tensor:
+    """Each pixel twice along both axes: ``[N, C, h, w]`` -> ``[N, C, 2h, 2w]``.
+
+    Exported, it is one Resize. In training the gradient of that is a scatter, with which TorchInductor made steps that
+    failed (PyTorch 2.13, networks of one stage); the gradient of this is a sum.
+    """
+    if torch.compiler.is_exporting():
+        return F.interpolate(value, scale_factor=2.0, mode="nearest")
+    batch, channels, height, width = value.shape
+    doubled = value[:, :, :, None, :, None].expand(batch, channels, height, 2, width, 2)
+    return doubled.reshape(batch, channels, 2 * height, 2 * width)
+
+
+def reach(value: Tensor) -> Tensor:
+    """The largest of the values around each pixel, from where a target could reach it: ``[N, 1, H, W]``."""
+    return F.max_pool2d(value, 2 * _REACH + 1, stride=1, padding=_REACH)
+
+
+class BehindTargets(nn.Module):
+    """The background, continued under targets from the frame around them.
+
+    A normalised convolution: the mean of the frame's pixels nearby, each weighted by how surely no target reaches it.
+    What the network itself has there still carries part of the targets' light. Within targets too large
+    to see past, it is kept.
+    """
+
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        near = torch.exp(-0.5 * (torch.arange(-_NEAR, _NEAR + 1) / _NEARNESS) ** 2)
+        self.register_buffer("weight", (torch.outer(near, near) / near.sum() ** 2)[None, None], persistent=False)
+
+    def forward(self, frame: Tensor, background: Tensor, reached: Tensor) -> Tensor:
+        """D, B and the probability that a target reaches a pixel, each ``[N, 1, H, W]`` -> ``[N, 1, H, W]``."""
+        free = 1 - reached
+        # A strided convolution: ONNX Runtime takes 25 times as long for an average pooling.
+        means = narrow_conv(torch.cat([free * frame, free]), self.weight, fold=4)
+        with torch.autocast(frame.device.type, enabled=False):
+            light, share = means.float().chunk(2)
+            around = (light + _OWN_WEIGHT * background) / (share + _OWN_WEIGHT)
+            return background + reached * (around - background)
+
+
+class Contrast(nn.Module):
+    """How far a point of light stands out from what is around it: its share of the deviation there.
+
+    The likelihood ratio of a point over a plane, both of unknown strength in noise of unknown strength, grows with
+    a / sqrt(e - a^2), where e is the energy in a window around a pixel, without its mean, and a what of it a
+    point's shape explains (Scharf, Friedlander, "Matched Subspace Detectors", 1994). Convolutions
+    alone cannot divide by it.
+    """
+
+    box: Tensor
+    point: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        steps = torch.arange(-_AROUND, _AROUND + 1)
+        shape = torch.exp(-0.5 * (steps / _POINT) ** 2)
+        point = torch.outer(shape, shape)
+        point = point - point.mean()
+        box = torch.full_like(point, 1 / point.numel())
+        self.register_buffer("box", box[None, None], persistent=False)
+        self.register_buffer("point", (point / point.norm() / len(steps))[None, None], persistent=False)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        """``[N, 1, H, W]`` -> same shape, -1 to 4: 1 where a point explains half of the energy around it."""
+        with torch.autocast(frame.device.type, enabled=False):
+            frame = frame.float()
+            light, share = narrow_conv(torch.cat([frame, torch.ones_like(frame)]), self.box, fold=4).chunk(2)
+            detail = frame - light / share
+            energy = narrow_conv(detail * detail, self.box, fold=4)
+            explained = narrow_conv(detail, self.point, fold=4)
+            rest = F.relu(energy - explained * explained) + _FLOOR**2
+            return torch.clamp(explained * torch.rsqrt(rest), -1, 4)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the channels of ``[N, C, H, W]``, in float32."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> same shape, float32."""
+        with torch.autocast(value.device.type, enabled=False):
+            wide = value.float()
+            return self.weight * wide * torch.rsqrt((wide * wide).mean(1, keepdim=True) + 1e-6)
+
+
+def scan_lines(x: Tensor, dt: Tensor, decay: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Forward plus backward selective scan along the last axis, R lines of L, as one masked matmul.
+
+    The scanned axis stays the innermost one throughout: transposing it costs as much as the scan.
+
+    Args:
+        x: ``[N, heads, dim, R, L]`` values.
+        dt: ``[N, heads, R, L]`` step sizes, > 0.
+        decay: ``[heads]`` |A|.
+        b, c: ``[N, state, R, L]`` input and output maps, shared by the heads.
+
+    Returns:
+        ``[N, heads, dim, R, L]``.
+    """
+    length = x.shape[-1]
+    with torch.autocast(x.device.type, enabled=False):
+        step = dt.to(torch.promote_types(dt.dtype, torch.float32))
+        # A triangular product instead of CumSum: TensorRT 10.3 would run CumSum as a serial loop.
+        ones = torch.ones(length, length, dtype=step.dtype, device=step.device).triu()
+        s = (step * decay[:, None, None]) @ ones  # [N, heads, R, L]
+        weight = torch.exp(-(s[..., :, None] - s[..., None, :]).abs())  # [N, heads, R, L, L], symmetric
+        driven = (x * step[:, :, None]).to(x.dtype).transpose(2, 3)  # [N, heads, R, dim, L]
+    mixing = b.permute(0, 2, 3, 1) @ c.permute(0, 2, 1, 3)  # [N, R, L, L]: M_ij at [j, i]
+    return (driven @ (mixing[:, None] * weight).to(x.dtype)).transpose(2, 3)
+
+
+class SelectiveScan2d(nn.Module):
+    """State-space block: half of the heads scan rows, half columns; residual."""
+
+    def __init__(self, channels: int, config: LSNetConfig) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.state = config.heads, config.head_dim, config.state
+        self.inner = 2 * self.heads * self.head_dim  # both axes
+        self.norm = RMSNorm(channels)
+        self.expand = nn.Conv2d(channels, 2 * self.inner + 4 * self.state + 2 * self.heads, 1)
+        mixed = self.inner + 4 * self.state
+        self.local = nn.Conv2d(mixed, mixed, 3, padding=1, groups=mixed)
+        self.log_decay = nn.Parameter(torch.linspace(-2.0, 1.0, 2 * self.heads))
+        self.dt_bias = nn.Parameter(torch.full((2 * self.heads,), -2.0))
+        self.skip = nn.Parameter(torch.ones(self.inner, 1, 1))
+        self.out_norm = RMSNorm(self.inner)
+        self.out = nn.Conv2d(self.inner, channels, 1)
+
+    def forward(self, value: Tensor) -> Tensor:
+        """``[N, C, h, w]`` -> same shape."""
+        gate, mixed, dt = torch.split(
+            self.expand(self.norm(value)), [self.inner, self.inner + 4 * self.state, 2 * self.heads], dim=1
+        )
+        mixed = F.silu(self.local(mixed))
+        x, maps = mixed[:, : self.inner], mixed[:, self.inner :]
+        step = softplus(dt + self.dt_bias[:, None, None])  # [N, 2 heads, h, w]
+        decay = self.log_decay.float().exp()
+        half, heads, state = self.inner // 2, self.heads, 2 * self.state
+        rows = self._scan(x[:, :half], step[:, :heads], decay[:heads], maps[:, :state])
+        turned, turned_step, turned_maps = (t.transpose(2, 3) for t in (x[:, half:], step[:, heads:], maps[:, state:]))
+        columns = self._scan(turned, turned_step, decay[heads:], turned_maps).transpose(2, 3)
+        y = torch.cat([rows, columns], dim=1) + self.skip * x
+        result: Tensor = value + self.out(self.out_norm(y * F.silu(gate)))
+        return result
+
+    def _scan(self, x: Tensor, dt: Tensor, decay: Tensor, maps: Tensor) -> Tensor:
+        """Along the last axis: ``[N, heads * dim, h, w]`` -> same shape."""
+        batch, _, height, width = x.shape
+        b, c = torch.split(maps, self.state, dim=1)
+        values = x.reshape(batch, self.heads, self.head_dim, height, width)
+        return scan_lines(values, dt, decay, b, c).flatten(1, 2)
+
+
+class SingularValueThreshold(nn.Module):
+    """Soft-thresholds the energy of learned components, as SVT does singular values.
+
+    q = W_a u; sigma_c = RMS of q_c over the image; q_c <- q_c relu(sigma_c - tau_c) / sigma_c;
+    u <- u + W_s q. Components that do not carry energy over the whole image (targets) vanish.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.analysis = nn.Conv2d(channels, channels, 1, bias=False)
+        self.synthesis = nn.Conv2d(channels, channels, 1, bias=False)
+        nn.init.zeros_(self.synthesis.weight)
+        self.tau = nn.Parameter(torch.full((channels, 1, 1), -3.0))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """``[N, C, h, w]`` -> same shape."""
+        q = self.analysis(value)
+        with torch.autocast(value.device.type, enabled=False):
+            sigma = torch.sqrt(q.float().square().mean((2, 3), keepdim=True) + 1e-6)  # [N, C, 1, 1]
+            gain = F.relu(sigma - softplus(self.tau)) / sigma
+        result: Tensor = value + self.synthesis(q * gain)
+        return result
+
+
+class BackgroundProx(nn.Module):
+    """Low-rank prox: state-space blocks and a singular-value threshold at H/8 and H/16."""
+
+    def __init__(self, config: LSNetConfig, *, remembers: bool) -> None:
+        super().__init__()
+        fine, coarse = config.background
+        self.encode = nn.Conv2d(64, fine, 1)
+        self.recall = nn.Conv2d(fine, fine, 1) if remembers else None
+        self.fine = SelectiveScan2d(fine, config)
+        self.fine_svt = SingularValueThreshold(fine)
+        self.down = nn.Conv2d(fine, coarse, 2, stride=2)
+        self.coarse = SelectiveScan2d(coarse, config)
+        self.coarse_svt = SingularValueThreshold(coarse)
+        self.up = nn.Conv2d(coarse, fine, 1)
+        self.decode = nn.Conv2d(fine, 64, 1)
+        self.smooth = NarrowConv(1, 3, fold=4)
+
+    def forward(self, data: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Data ``[N, 1, H, W]`` and the last stage's memory -> B and memory ``[N, C, H/8, W/8]``."""
+        features = self.encode(F.pixel_unshuffle(data, 8))
+        if self.recall is not None and memory is not None:
+            features = features + self.recall(memory)
+        features = self.fine_svt(self.fine(features))
+        coarse = self.coarse_svt(self.coarse(self.down(features)))
+        features = features + enlarge(self.up(coarse))
+        residual = self.smooth(F.pixel_shuffle(self.decode(features), 8))
+        return data + residual, features
+
+
+class AttentiveBlock(nn.Module):
+    """Residual block whose update is gated by a spatial attention map (mean and max over channels)."""
+
+    def __init__(self, channels: int, *, fold: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.attention = NarrowConv(2, 7, fold=fold)
+
+    def forward(self, value: Tensor) -> Tensor:
+        """``[N, C, h, w]`` -> same shape."""
+        update = self.conv2(F.silu(self.conv1(value)))
+        pooled = torch.cat([update.mean(1, keepdim=True), update.amax(1, keepdim=True)], dim=1)
+        result: Tensor = F.silu(value + update * torch.sigmoid(self.attention(pooled)))
+        return result
+
+
+class SparseProx(nn.Module):
+    """Sparse prox: a small U-shape predicts the threshold map; T = soft(R, theta), R = D - B."""
+
+    def __init__(self, config: LSNetConfig, *, remembers: bool) -> None:
+        super().__init__()
+        c1, c2, c3 = config.sparse
+        self.fold = config.unshuffle
+        pixels = self.fold**2
+        narrow = 4 // self.fold  # so that each convolution to a map has 16 channels
+        self.encode = nn.Conv2d(3 * pixels, c1, 3, padding=1)
+        self.recall = nn.Conv2d(c1, c1, 1) if remembers else None
+        self.block1 = AttentiveBlock(c1, fold=4)
+        self.down1 = nn.Conv2d(c1, c2, 3, stride=2, padding=1)
+        self.block2 = AttentiveBlock(c2, fold=4)
+        self.down2 = nn.Conv2d(c2, c3, 3, stride=2, padding=1)
+        self.context = nn.Conv2d(config.background[0], c3, 1)
+        self.block3 = AttentiveBlock(c3, fold=2)
+        self.up2 = nn.Conv2d(c3, c2, 1)
+        self.merge2 = nn.Conv2d(c2, c2, 3, padding=1)
+        self.up1 = nn.Conv2d(c2, c1, 1)
+        self.theta = NarrowConv(c1, 3, shuffle=self.fold, fold=narrow)
+        self.mask = NarrowConv(c1 + pixels, 3, shuffle=self.fold, fold=narrow)
+        nn.init.constant_(self.mask.bias, -4.0)  # type: ignore[arg-type]  # targets are rare
+
+    def forward(
+        self, residual: Tensor, seen: Tensor, context: Tensor, memory: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """R ``[N, 1, H, W]``, D and contrast ``[N, 2, H, W]``, background features, memory -> T, mask logit, memory."""
+        inputs = torch.cat([F.pixel_unshuffle(residual, self.fold), F.pixel_unshuffle(seen, self.fold)], dim=1)
+        level1 = self.encode(inputs)
+        if self.recall is not None and memory is not None:
+            level1 = level1 + self.recall(memory)
+        level1 = self.block1(level1)
+        level2 = self.block2(self.down1(level1))
+        level3 = self.down2(level2)
+        behind = self.context(context)  # background features live at H/8, level 3 at H/(4 fold)
+        level3 = self.block3(level3 + (enlarge(behind) if self.fold == 1 else behind))
+        level2 = F.silu(self.merge2(level2 + enlarge(self.up2(level3))))
+        level1 = F.silu(level1 + enlarge(self.up1(level2)))
+        theta = softplus(self.theta(level1))
+        target = soft_threshold(residual, theta)
+        folded = F.pixel_unshuffle(target, self.fold)
+        logit = self.mask(torch.cat([level1, folded.to(level1.dtype)], dim=1))
+        return target, logit, level1
+
+
+class Stage(NamedTuple):
+    """What one stage gives, each ``[N, 1, H, W]``; ``logit`` is of the target probability."""
+
+    background: Tensor
+    target: Tensor
+    logit: Tensor
+
+
+class LSNet(nn.Module):
+    """K untied stages with memories between them.
+
+    Input ``[N, 1, H, W]`` (normalised, H and W multiples of 16); output (probability, background,
+    target), each of the same shape. :meth:`stages` gives what the stages learn, :meth:`forward` also
+    what follows from it without learning: the background under targets. Where targets end is said by
+    :data:`EXTENT`, which needs the frame's light in DN and so is applied to the outputs
+    (:func:`glint.processing.extent.confine`).
+    """
+
+    OUTPUTS = ("probability", "background", "target")
+    EXTENT = Extent()
+
+    def __init__(self, config: LSNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or LSNetConfig()
+        self.low_rank = nn.ModuleList(BackgroundProx(config, remembers=k > 0) for k in range(config.stages))
+        self.sparse = nn.ModuleList(SparseProx(config, remembers=k > 0) for k in range(config.stages))
+        self.eta = nn.Parameter(torch.zeros(config.stages))
+        self.contrast = Contrast()
+        self.behind = BehindTargets()
+
+    def stages(self, frame: Tensor) -> list[Stage]:
+        """All stages, first to last."""
+        data, target = frame, torch.zeros_like(frame)
+        seen = torch.cat([frame, self.contrast(frame)], dim=1)
+        background_memory: Tensor | None = None
+        sparse_memory: Tensor | None = None
+        outputs = []
+        for k, (low_rank, sparse) in enumerate(zip(self.low_rank, self.sparse)):
+            background, background_memory = low_rank(data - target, background_memory)
+            background = background.float()
+            target, logit, sparse_memory = sparse(data - background, seen, background_memory, sparse_memory)
+            outputs.append(Stage(background, target, logit.float()))
+            eta = torch.sigmoid(self.eta[k])
+            data = eta * frame + (1 - eta) * (background + target)
+        return outputs
+
+    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Probability, background and target; where it finds a target, T is what D has above B."""
+        background, target, logit = self.stages(frame)[-1]
+        reached, probability = reach(logit), torch.sigmoid(logit)
+        background = self.behind(frame, background, torch.sigmoid(reached))
+        return torch.sigmoid(_TOLD * logit), background, target + probability * (frame - background - target)
