@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from glint.calibration.fp16 import finish
-from glint.calibration.int8_layers import Graph, Layer, constant, drop_unused, sort_nodes
+from glint.calibration.int8_layers import Graph, QuantisableLayer, constant, drop_unused, sort_nodes
 from glint.calibration.tensor_ranges import Batches, observe, values
 from glint.calibration.threshold_choice import Choice, choose_thresholds
 
@@ -26,7 +26,7 @@ _TOP = 1 / 2000  # share of a channel's values that its range leaves out
 Factors = dict[str, NDArray[np.float32]]
 
 
-def channel_factors(model: onnx.ModelProto, layers: Sequence[Layer], batches: Batches) -> Factors:
+def channel_factors(model: onnx.ModelProto, layers: Sequence[QuantisableLayer], batches: Batches) -> Factors:
     """s_c of every layer by its name, powers of two, about 1 on average."""
     tops: dict[str, NDArray[np.float32]] = {}
     for name, value in values(model, list(dict.fromkeys(layer.data for layer in layers)), batches, what="channels"):
@@ -46,7 +46,7 @@ def channel_factors(model: onnx.ModelProto, layers: Sequence[Layer], batches: Ba
     return factors
 
 
-def balance(model: onnx.ModelProto, layers: Sequence[Layer], factors: Factors) -> onnx.ModelProto:
+def balance(model: onnx.ModelProto, layers: Sequence[QuantisableLayer], factors: Factors) -> onnx.ModelProto:
     """An equal fp32 graph in which these layers read channels of like ranges.
 
     Args:
@@ -74,13 +74,13 @@ def balance(model: onnx.ModelProto, layers: Sequence[Layer], factors: Factors) -
 
 def worth_balancing(
     model: onnx.ModelProto,
-    layers: Sequence[Layer],
+    layers: Sequence[QuantisableLayer],
     choices: Mapping[str, Choice],
     factors: Factors,
     fit: Batches,
     held: Batches,
     methods: Sequence[str],
-) -> tuple[list[Layer], dict[str, Choice]]:
+) -> tuple[list[QuantisableLayer], dict[str, Choice]]:
     """Layers whose error on held-out samples balancing halves, and the choices of their balanced tensors.
 
     Args:
@@ -96,7 +96,9 @@ def worth_balancing(
     balanced = balance(model, uneven, factors)
     names = {layer.name for layer in uneven}
     # Skips stay as they are, so that no threshold is sought for them again.
-    theirs = {la.name: Layer(la.name, la.data, la.weight) for la in Graph(balanced).layers() if la.name in names}
+    theirs = {
+        la.name: QuantisableLayer(la.name, la.data, la.weight) for la in Graph(balanced).layers() if la.name in names
+    }
     largest = observe(balanced, [layer.data for layer in theirs.values()], [*fit, *held]).largest
     found = choose_thresholds(balanced, list(theirs.values()), largest, fit, held, methods=methods)
     kept = []

@@ -15,7 +15,7 @@ import onnxruntime
 from glint import __version__
 from glint.calibration.balance import balance, channel_factors, worth_balancing
 from glint.calibration.fp16 import check_range, to_fp16
-from glint.calibration.int8_layers import MOVES, PRODUCTS, Graph, Layer, count_macs, float_tensors
+from glint.calibration.int8_layers import MOVES, PRODUCTS, Graph, QuantisableLayer, count_macs, float_tensors
 from glint.calibration.judge import Judge, frame_judge, image_judge, loss, patch_judge
 from glint.calibration.plan_search import search
 from glint.calibration.precision_plan import PrecisionPlan, full_plan, load_plan, save_plan
@@ -157,7 +157,7 @@ def calibrate(
 class _Network:
     """What is known of the float model: what may run in INT8, its share of the work, largest values."""
 
-    layers: list[Layer]
+    layers: list[QuantisableLayer]
     shares: dict[str, float]
     largest: dict[str, float]
     range: dict[str, float | str]

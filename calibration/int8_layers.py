@@ -33,7 +33,7 @@ MOVES = {
 
 
 @dataclass(frozen=True)
-class Layer:
+class QuantisableLayer:
     """A product that may become INT8.
 
     Attributes:
@@ -69,7 +69,7 @@ class Graph:
         array: NDArray[Any] = numpy_helper.to_array(self.constants[name])
         return array
 
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[QuantisableLayer]:
         """All products that may become INT8, in the order of the graph."""
         first, last = self._near_inputs(), self._near_outputs()
         return [
@@ -94,8 +94,8 @@ class Graph:
         # A depthwise convolution has one input channel per filter.
         return min(self.constants[node.input[1]].dims[:2]) >= LEAST_CHANNELS
 
-    def _layer(self, node: onnx.NodeProto) -> Layer:
-        layer = Layer(node.name, node.input[0], node.input[1])
+    def _layer(self, node: onnx.NodeProto) -> QuantisableLayer:
+        layer = QuantisableLayer(node.name, node.input[0], node.input[1])
         readers = self.readers.get(node.output[0], [])
         if len(readers) != 1 or readers[0].op_type != "Add":
             return layer
@@ -103,7 +103,7 @@ class Graph:
         other = add.input[1] if add.input[0] == node.output[0] else add.input[0]
         if other in self.constants or other not in self._before(node.input[0]):
             return layer
-        return Layer(node.name, node.input[0], node.input[1], skip=other, add=add.name)
+        return QuantisableLayer(node.name, node.input[0], node.input[1], skip=other, add=add.name)
 
     def _before(self, tensor: str) -> set[str]:
         """A tensor and all that it is made from."""

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from glint.calibration.int8_layers import Layer
+from glint.calibration.int8_layers import QuantisableLayer
 from glint.calibration.judge import Judge, loss
 from glint.calibration.precision_plan import PrecisionPlan
 from glint.calibration.qdq import quantise
@@ -35,7 +35,7 @@ Outputs = dict[str, list[NDArray[np.float32]]]
 class Unit:
     """Something that is quantised or not: a layer, or a skip by the layer that ends its branch."""
 
-    layer: Layer
+    layer: QuantisableLayer
     is_skip: bool
 
     @property
@@ -61,7 +61,7 @@ class Sensitivity:
 
 def search(
     model: onnx.ModelProto,
-    layers: Sequence[Layer],
+    layers: Sequence[QuantisableLayer],
     thresholds: Mapping[str, float],
     shares: Mapping[str, float],
     judges: tuple[Judge, Judge],

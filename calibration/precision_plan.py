@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glint.calibration.int8_layers import Layer
+from glint.calibration.int8_layers import QuantisableLayer
 from glint.config import from_dict, to_dict
 from glint.errors import InputError
 from glint.files import read_json, write_json
@@ -46,7 +46,7 @@ class PrecisionPlan:
             if choice not in CHOICES:
                 raise InputError(f"precision plan of {self.model}: {name}: expected int8 or fp16, got {choice!r}")
 
-    def select(self, candidates: Sequence[Layer]) -> tuple[list[Layer], list[Layer]]:
+    def select(self, candidates: Sequence[QuantisableLayer]) -> tuple[list[QuantisableLayer], list[QuantisableLayer]]:
         """The layers in INT8, and those of them whose skip is.
 
         Args:
@@ -66,7 +66,7 @@ class PrecisionPlan:
         return layers, [layer for layer in layers if layer.add and self.skips.get(layer.add) == "int8"]
 
 
-def full_plan(model: str, onnx_sha256: str, candidates: Sequence[Layer]) -> PrecisionPlan:
+def full_plan(model: str, onnx_sha256: str, candidates: Sequence[QuantisableLayer]) -> PrecisionPlan:
     """Everything that may run in INT8 does."""
     return PrecisionPlan(
         model, onnx_sha256, {layer.name: "int8" for layer in candidates},

@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from glint.calibration.fp16 import finish
-from glint.calibration.int8_layers import Graph, Layer, constant, drop_unused, sort_nodes, tensor_types
+from glint.calibration.int8_layers import Graph, QuantisableLayer, constant, drop_unused, sort_nodes, tensor_types
 from glint.calibration.thresholds import CODES
 
 _LEAST_SCALE = 2.0**-24  # the smallest float16
 
 
 def quantise(
-    model: onnx.ModelProto, layers: Sequence[Layer], skips: Sequence[Layer], thresholds: Mapping[str, float]
+    model: onnx.ModelProto,
+    layers: Sequence[QuantisableLayer],
+    skips: Sequence[QuantisableLayer],
+    thresholds: Mapping[str, float],
 ) -> onnx.ModelProto:
     """A copy in which some layers run in INT8.
 
@@ -74,7 +77,7 @@ class _Inserter:
         self.types = tensor_types(model)
         self.quantised: dict[str, str] = {}  # tensor: its int8 codes
 
-    def skip_index(self, layer: Layer) -> int:
+    def skip_index(self, layer: QuantisableLayer) -> int:
         """Which input of the sum is the skip."""
         (result,) = self.graph.nodes[layer.name].output
         inputs = list(self.graph.nodes[layer.add].input)

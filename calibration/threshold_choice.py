@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from glint.calibration.int8_layers import Graph, Layer, constant
+from glint.calibration.int8_layers import Graph, QuantisableLayer, constant
 from glint.calibration.qdq import activation_scale, weight_codes
 from glint.calibration.tensor_ranges import Batches, histograms, session, values
 from glint.calibration.thresholds import CODES, METHODS
@@ -44,7 +44,7 @@ class Choice:
 
 def choose_thresholds(
     model: onnx.ModelProto,
-    layers: Sequence[Layer],
+    layers: Sequence[QuantisableLayer],
     largest: dict[str, float],
     fit: Batches,
     held: Batches,
@@ -113,7 +113,7 @@ def _add_errors(
 class _Trial:
     """One layer on its own, with its weights in float and as int8 leaves them."""
 
-    def __init__(self, graph: Graph, layer: Layer) -> None:
+    def __init__(self, graph: Graph, layer: QuantisableLayer) -> None:
         node = graph.nodes[layer.name]
         weights = graph.value(layer.weight)
         codes, scales = weight_codes(weights)

@@ -19,7 +19,7 @@ from glint import __version__
 from glint.cards import ModelCard, save_card
 from glint.cli import talk
 from glint.errors import CheckFailedError, GlintError, InputError, ModelError
-from glint.export.export_spec import Plan, make_plan, run, size
+from glint.export.export_spec import ExportSpec, make_plan, run, size
 from glint.export.lint.findings import REFUSED
 from glint.export.lint.lint import lint
 from glint.export.to_onnx import OPSET, island_prefixes, to_onnx
@@ -98,7 +98,7 @@ def export(
     return cards
 
 
-def _export_one(info: CheckpointInfo, model: nn.Module, plan: Plan, name: str, folder: Path) -> ModelCard:
+def _export_one(info: CheckpointInfo, model: nn.Module, plan: ExportSpec, name: str, folder: Path) -> ModelCard:
     """Write and check one ONNX file; returns its card."""
     path = folder / f"{name}.fp32.onnx"
     inputs, outputs = ([spec.name for spec in specs] for specs in (plan.inputs, plan.outputs))
@@ -155,7 +155,7 @@ def describe(
     return _card(info, model, make_plan(info, model, threshold=threshold), name or info.network)
 
 
-def _card(info: CheckpointInfo, model: nn.Module, plan: Plan, name: str) -> ModelCard:
+def _card(info: CheckpointInfo, model: nn.Module, plan: ExportSpec, name: str) -> ModelCard:
     parameters, macs = size(info.network, model)
     training = {
         "data": info.data, "recipe": info.recipe, "step": info.step, "seconds": round(info.seconds),

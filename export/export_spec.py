@@ -36,7 +36,7 @@ _LEAST_SCENE = 64  # pixels per side; smaller frames are cut out of one of these
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class ExportSpec:
     """How one network becomes one ONNX file.
 
     Attributes:
@@ -59,8 +59,8 @@ class Plan:
 
 def make_plan(
     info: CheckpointInfo, model: nn.Module, *, size: tuple[int, int] | None = None, threshold: float | None = None
-) -> Plan:
-    """Plan of a network with the given weights.
+) -> ExportSpec:
+    """ExportSpec of a network with the given weights.
 
     Args:
         size: width and height of the only frames that the ONNX file will take; default: any.
@@ -80,7 +80,7 @@ def make_plan(
     return _unmixer(info, model, threshold)
 
 
-def _detector(model: nn.Module, size: tuple[int, int] | None, threshold: float | None) -> Plan:
+def _detector(model: nn.Module, size: tuple[int, int] | None, threshold: float | None) -> ExportSpec:
     dynamic = {}
     if size is None:
         tiles = {axis: torch.export.Dim(n, min=2, max=_MAX_TILES) for axis, n in ((2, "rows"), (3, "columns"))}
@@ -92,7 +92,7 @@ def _detector(model: nn.Module, size: tuple[int, int] | None, threshold: float |
             hint=f"take {fitting}: glint run fills frames up to it",
         )
     trials = [_frame(*(size or default), seed) for seed, default in enumerate(_SIZES)]
-    return Plan(
+    return ExportSpec(
         *_tensors(model, "frame", trials[0], dynamic), dynamic, trials, 0, NORMALISER,
         detector=DetectorSpec(
             MULTIPLE, 0.5 if threshold is None else threshold, model.EXTENT if isinstance(model, LSNet) else None
@@ -107,7 +107,7 @@ def _frame(width: int, height: int, seed: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(NORMALISER.apply(still.data[:height, :width]).value[None, None])
 
 
-def _unmixer(info: CheckpointInfo, model: nn.Module, threshold: float | None) -> Plan:
+def _unmixer(info: CheckpointInfo, model: nn.Module, threshold: float | None) -> ExportSpec:
     domain, config = str(info.data["domain"]), info.config
     task = UnmixingTask(info.network, _config(model), domain)
     rng = np.random.default_rng(0)
@@ -121,7 +121,7 @@ def _unmixer(info: CheckpointInfo, model: nn.Module, threshold: float | None) ->
         radiance_prior=RADIANCE_PRIOR[domain], sigma_sd=SIGMA_SD[domain],
     )  # fmt: skip
     # Traced with 7 patches: a batch of 1 could be taken for a constant.
-    return Plan(*_tensors(model, "patch", trials[1], dynamic), dynamic, trials, 1, task.normaliser, unmixer=spec)
+    return ExportSpec(*_tensors(model, "patch", trials[1], dynamic), dynamic, trials, 1, task.normaliser, unmixer=spec)
 
 
 def _tensors(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from glint.benchmarks.bench.cases import Case
+from glint.benchmarks.bench.cases import BenchCase
 from glint.benchmarks.bench.peer_subjects import UNMIXER, UnmixingPeer
 from glint.benchmarks.bench.subjects import (
     BITS,
@@ -34,7 +34,9 @@ _FRAMES = 4
 _LIT = 0.1  # share of a group's brightest pixel above which a pixel belongs to its mask
 
 
-def judge(case: Case, subject: Subject, *, patches: int, data: str | None = None, split: str = "val") -> dict[str, Any]:
+def judge(
+    case: BenchCase, subject: Subject, *, patches: int, data: str | None = None, split: str = "val"
+) -> dict[str, Any]:
     """Accuracy and parity of a row.
 
     Args:
@@ -108,7 +110,7 @@ def simulated_images() -> list[LabelledImage]:
     return images
 
 
-def _judge_pipeline(case: Case, subject: PipelineSubject) -> dict[str, Any]:
+def _judge_pipeline(case: BenchCase, subject: PipelineSubject) -> dict[str, Any]:
     """Share of the targets that are found within half a pixel, and how many found ones are none."""
     width, height = case.size
     scene = SceneConfig(width=width, height=height, frames=2, clusters=6, singles=4, bits=BITS, seed=SEED)
@@ -124,7 +126,7 @@ def _judge_pipeline(case: Case, subject: PipelineSubject) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def parity(case: Case, engine: Stopwatch) -> dict[str, Any] | None:
+def parity(case: BenchCase, engine: Stopwatch) -> dict[str, Any] | None:
     """Outputs for the last inputs against those of the fp32 model on ONNX Runtime.
 
     Returns:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from glint.benchmarks.bench.cases import BENCH_ENGINES, PIPELINE, Case, expand
+from glint.benchmarks.bench.cases import BENCH_ENGINES, PIPELINE, BenchCase, expand
 from glint.benchmarks.bench.report import Report, ask_limits, weights_by_key
 from glint.benchmarks.bench.turns import BASELINE, QUICK, Bench, Effort, groups_of
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, PRECISIONS
@@ -74,7 +74,7 @@ def bench(
     """
     effort = QUICK if quick else Effort()
     effort = effort if seconds is None else replace(effort, seconds=seconds)
-    common = Case(
+    common = BenchCase(
         "", "", threads=threads or available_cores(), blobs=blobs, refined=refined, detector=detector, unmixer=unmixer
     )
     cases, skipped = expand(

@@ -15,7 +15,7 @@ BENCH_ENGINES = ("tensorrt", "onnxruntime", "torch", "torch-compile")
 
 
 @dataclass(frozen=True)
-class Case:
+class BenchCase:
     """One row.
 
     Attributes:
@@ -100,10 +100,10 @@ def expand(
     precisions: Sequence[str] | None,
     batches: Sequence[int],
     sizes: Sequence[tuple[int, int]],
-    common: Case,
+    common: BenchCase,
     checkpoints: dict[str, str],
     gpu_torch: bool,
-) -> tuple[list[Case], list[Skip]]:
+) -> tuple[list[BenchCase], list[Skip]]:
     """All cases of a matrix, and those of it that do not exist.
 
     Args:
@@ -124,7 +124,7 @@ def expand(
         unknown = [name for name in given if name not in known]
         if unknown:
             raise InputError(f"unknown {what} {unknown[0]!r}", hint=f"known: {', '.join(known)}")
-    cases: list[Case] = []
+    cases: list[BenchCase] = []
     skipped: list[Skip] = []
     for subject in subjects:
         task, key, own = _describe(subject, common)
@@ -146,7 +146,7 @@ def expand(
     return list(dict.fromkeys(cases)), list(dict.fromkeys(skipped))
 
 
-def _describe(subject: str, common: Case) -> tuple[str, str, str]:
+def _describe(subject: str, common: BenchCase) -> tuple[str, str, str]:
     """Task, key of the weights and, for a path, the precision of a subject."""
     if subject == PIPELINE:
         return PIPELINE, "", ""
@@ -168,7 +168,7 @@ def weights_key(network: str, training: Mapping[str, Any]) -> str:
     return f"{network} {training.get('data', {}).get('domain', '')}".strip()
 
 
-def _missing(case: Case, engine: str, precision: str, gpu_torch: bool) -> str | None:
+def _missing(case: BenchCase, engine: str, precision: str, gpu_torch: bool) -> str | None:
     """Why there is no such case, or None."""
     if engine.startswith("torch"):
         if case.task == PIPELINE:
@@ -187,7 +187,7 @@ def _missing(case: Case, engine: str, precision: str, gpu_torch: bool) -> str | 
     return None
 
 
-def _variants(case: Case) -> list[Case]:
+def _variants(case: BenchCase) -> list[BenchCase]:
     """The case; on TensorRT also without a CUDA graph, and with the GPU working in the host's memory."""
     if case.engine != "tensorrt" or case.task == PIPELINE:
         return [case]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.benchmarks.bench.cases import Case
+from glint.benchmarks.bench.cases import BenchCase
 from glint.benchmarks.bench.subjects import Subject, Times, bench_frames, bench_patches
 from glint.cards import load_card
 from glint.runtime.pipeline.detector import Detector
@@ -45,7 +45,7 @@ class UnmixingPeer(Subject):
 
     unit = "patches"
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: BenchCase) -> None:
         self.amount = case.batch
         self.solve, self._facts = _solver(case)
         number = case.batch * max(1, _VARIETY // case.batch)
@@ -70,7 +70,7 @@ class UnmixingPeer(Subject):
         return self.solve(patches.image, patches.full_scale)
 
 
-def open_peer(case: Case) -> Subject:
+def open_peer(case: BenchCase) -> Subject:
     """Make a peer ready."""
     return DetectionPeer(case) if case.task == "peer detect" else UnmixingPeer(case)
 
@@ -78,7 +78,7 @@ def open_peer(case: Case) -> Subject:
 class DetectionPeer(Subject):
     """Another method that finds targets in a frame: only its map of where they may be is timed."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: BenchCase) -> None:
         self.frames = bench_frames(case)
         self.turn = 0
         self.find, self._facts = _unet(case) if case.subject == UNET else _saliency(case)
@@ -96,13 +96,13 @@ class DetectionPeer(Subject):
         return self._facts
 
 
-def _saliency(case: Case) -> tuple[Callable[[Frame], Any], dict[str, Any]]:
+def _saliency(case: BenchCase) -> tuple[Callable[[Frame], Any], dict[str, Any]]:
     name, settings = SALIENCY[case.subject]
     function = getattr(importlib.import_module("glint.benchmarks.peers.saliency"), name)
     return lambda frame: function(frame.data, **settings), {"name": "numpy", "settings": {**settings}}
 
 
-def _unet(case: Case) -> tuple[Callable[[Frame], Any], dict[str, Any]]:
+def _unet(case: BenchCase) -> tuple[Callable[[Frame], Any], dict[str, Any]]:
     import torch
 
     from glint.benchmarks.torch_engine import TorchEngine
@@ -117,7 +117,7 @@ def _unet(case: Case) -> tuple[Callable[[Frame], Any], dict[str, Any]]:
     return detector, engine.details()
 
 
-def _solver(case: Case) -> tuple[Solve, dict[str, Any]]:
+def _solver(case: BenchCase) -> tuple[Solve, dict[str, Any]]:
     if case.subject in NETWORKS:
         return _grid_network(case)
     from glint.benchmarks.tables.unmixing import classical_method
@@ -126,7 +126,7 @@ def _solver(case: Case) -> tuple[Solve, dict[str, Any]]:
     return lambda patches, limit: stage(patches, limit, Targets()), {"name": "numpy"}
 
 
-def _grid_network(case: Case) -> tuple[Solve, dict[str, Any]]:
+def _grid_network(case: BenchCase) -> tuple[Solve, dict[str, Any]]:
     """A network that answers on the grid, in PyTorch; without a checkpoint its answers are noise."""
     import torch
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from glint.benchmarks.bench.cases import Case, weights_key
+from glint.benchmarks.bench.cases import BenchCase, weights_key
 from glint.benchmarks.bench.peer_subjects import CLASSICAL, DETECTOR, NETWORKS, SALIENCY, UNET, UNMIXER
 from glint.benchmarks.bench.turns import QUICK, Bench, Effort
 from glint.cards import load_card
@@ -52,7 +52,7 @@ def peers(
 
     effort = replace(QUICK, deadline=None) if quick else Effort()
     effort = effort if seconds is None else replace(effort, seconds=seconds)
-    common = Case("", "", threads=threads, batch=batch)
+    common = BenchCase("", "", threads=threads, batch=batch)
     weights = weights_by_key(checkpoints)
     groups = [unmixing_cases(common, weights), detection_cases(common, weights)]
     runner = Bench(effort, judging={"patches": effort.patches}, total=len(groups))
@@ -66,7 +66,7 @@ def peers(
     return report.fill(measure)
 
 
-def detection_cases(common: Case, checkpoints: dict[str, str]) -> list[Case]:
+def detection_cases(common: BenchCase, checkpoints: dict[str, str]) -> list[BenchCase]:
     """The rows of the comparison of detectors, glint first."""
     own = replace(common, subject=DETECTOR, task="detect")
     peer = replace(common, task="peer detect", precision="fp64")
@@ -79,7 +79,7 @@ def detection_cases(common: Case, checkpoints: dict[str, str]) -> list[Case]:
     return cases
 
 
-def unmixing_cases(common: Case, checkpoints: dict[str, str]) -> list[Case]:
+def unmixing_cases(common: BenchCase, checkpoints: dict[str, str]) -> list[BenchCase]:
     """The rows of the unmixing comparison, glint first."""
     card = load_card(UNMIXER)[0]
     own = replace(common, subject=UNMIXER, task="unmix")

@@ -11,7 +11,7 @@ from typing import Any
 
 from glint import __version__
 from glint.benchmarks.bench import machine as bench_machine
-from glint.benchmarks.bench.cases import Case, Skip, weights_key
+from glint.benchmarks.bench.cases import BenchCase, Skip, weights_key
 from glint.benchmarks.bench.turns import Bench, Effort, rows_of
 from glint.benchmarks.bench.worker import Worker
 from glint.cli import talk
@@ -72,7 +72,7 @@ def warnings(machine: Any, rows: Sequence[dict[str, Any]]) -> list[str]:
     return [text for text in found if text]
 
 
-def ask_limits(common: Case, seconds: float) -> dict[str, Any] | None:
+def ask_limits(common: BenchCase, seconds: float) -> dict[str, Any] | None:
     """What the machine can do at best, measured in a process of its own; None if that fails."""
     with Worker(common) as worker:
         try:

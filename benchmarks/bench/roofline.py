@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from glint.benchmarks.bench.cases import PIPELINE, Case
+from glint.benchmarks.bench.cases import PIPELINE, BenchCase
 from glint.benchmarks.bench.subjects import bench_frames, float_model
 from glint.cards import ModelCard, load_card
 from glint.errors import EngineError
@@ -47,7 +47,7 @@ class Work:
     activation_numbers: int
 
 
-def work(case: Case) -> Work:
+def work(case: BenchCase) -> Work:
     """Count a case's work in the fp32 model (if there is one) at the case's shape, by a profiled run without fusions.
 
     Raises:
@@ -67,7 +67,7 @@ def work(case: Case) -> Work:
     return Work(macs, card.parameters, numbers)
 
 
-def _example(case: Case, card: ModelCard) -> dict[str, Any]:
+def _example(case: BenchCase, card: ModelCard) -> dict[str, Any]:
     (spec,) = card.inputs
     if case.task == "unmix":
         shape = (case.batch, *spec.shape[1:])

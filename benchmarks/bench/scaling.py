@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from glint.benchmarks.bench.cases import PIPELINE, Case
+from glint.benchmarks.bench.cases import PIPELINE, BenchCase
 from glint.benchmarks.bench.stats import fit_growth
 from glint.benchmarks.bench.turns import BASELINE, QUICK, Bench, Effort, Measurement
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
@@ -35,12 +35,12 @@ class Curve:
 
     size: str
     subject: str
-    cases: tuple[Case, ...]
+    cases: tuple[BenchCase, ...]
     place: Callable[[Measurement], float]
     costs: dict[str, Cost]
 
 
-def curve(kind: str, common: Case, points: int) -> Curve:
+def curve(kind: str, common: BenchCase, points: int) -> Curve:
     """The curve of that kind, with so many sizes."""
     if kind == "blobs":
         base = replace(common, subject=PIPELINE, task=PIPELINE, size=(640, 512))
@@ -74,7 +74,7 @@ def _memory(one: Measurement) -> list[float]:
     return [] if memory["peak_bytes"] is None else [(memory["peak_bytes"] - memory["before_bytes"]) / 1e6]
 
 
-def curves(common: Case, runner: Bench, kinds: Sequence[str] = CURVES) -> list[dict[str, Any]]:
+def curves(common: BenchCase, runner: Bench, kinds: Sequence[str] = CURVES) -> list[dict[str, Any]]:
     """Measure curves; each is JSON-ready.
 
     Args:
@@ -129,7 +129,7 @@ def scaling(
 
     effort = replace(QUICK, deadline=None) if quick else Effort()
     effort = effort if seconds is None else replace(effort, seconds=seconds)
-    common = Case("", "", threads=threads or available_cores(), detector=detector, unmixer=unmixer)
+    common = BenchCase("", "", threads=threads or available_cores(), detector=detector, unmixer=unmixer)
     runner = Bench(effort, total=len(CURVES))
     report = Report(command, effort, [], Bench(effort), BASELINE, threads=common.threads)
 

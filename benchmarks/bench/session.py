@@ -16,14 +16,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from glint.benchmarks.bench.cases import PIPELINE, Case
+from glint.benchmarks.bench.cases import PIPELINE, BenchCase
 from glint.benchmarks.bench.stats import WINDOWS, settled
 from glint.benchmarks.bench.subjects import DetectorSubject, PipelineSubject, Subject, UnmixerSubject
 from glint.config import from_dict
 from glint.errors import GlintError
 
 
-def open_subject(case: Case) -> Subject:
+def open_subject(case: BenchCase) -> Subject:
     """Load what a case needs.
 
     Raises:
@@ -33,7 +33,7 @@ def open_subject(case: Case) -> Subject:
         from glint.benchmarks.bench.peer_subjects import open_peer
 
         return open_peer(case)
-    makers: dict[str, Callable[[Case], Subject]] = {
+    makers: dict[str, Callable[[BenchCase], Subject]] = {
         "unmix": UnmixerSubject, "detect": DetectorSubject, PIPELINE: PipelineSubject,
     }  # fmt: skip
     return makers[case.task](case)
@@ -56,14 +56,14 @@ class Session:
         self.memory: dict[str, int | None] = {}
         self.pace_ms = 0.0  # of a call, once warm
 
-    def open(self, case: Case) -> dict[str, Any]:
+    def open(self, case: BenchCase) -> dict[str, Any]:
         """Load the case; its unit, and the size of its files."""
         before = resident()
         self.subject = open_subject(case)
         self.memory = {"before_bytes": before, "loaded_bytes": resident()}
         return {"amount": self.subject.amount, "unit": self.subject.unit}
 
-    def warm_up(self, case: Case, seconds: float) -> dict[str, Any]:
+    def warm_up(self, case: BenchCase, seconds: float) -> dict[str, Any]:
         """Call until the last windows' medians agree, or the time is over."""
         began = time.perf_counter()
         medians: list[float] = []
@@ -76,7 +76,7 @@ class Session:
         self.pace_ms = medians[-1]
         return {"settled": settled(medians), "calls": calls, "seconds": round(spent, 3), "ms": medians[-1]}
 
-    def run(self, case: Case, seconds: float) -> dict[str, list[float]]:
+    def run(self, case: BenchCase, seconds: float) -> dict[str, list[float]]:
         """A turn: milliseconds of each call, by stage. What fills a turn by itself needs no getting used to again."""
         if self.pace_ms < 1e3 * _AGAIN * seconds:
             self._calls(_AGAIN * seconds)
@@ -91,7 +91,7 @@ class Session:
             samples.append(self.subject.call())
         return samples
 
-    def finish(self, case: Case) -> dict[str, Any]:
+    def finish(self, case: BenchCase) -> dict[str, Any]:
         """What is known after the last turn: memory, what ran it, and the stages of a TensorRT engine."""
         self.memory["peak_bytes"] = peak()
         facts = {"memory": self.memory, "engine": self.subject.facts()}
@@ -99,13 +99,13 @@ class Session:
             facts["stages"] = self.subject.gpu_stages(_RUNS)
         return facts
 
-    def judge(self, case: Case, **options: Any) -> dict[str, Any]:
+    def judge(self, case: BenchCase, **options: Any) -> dict[str, Any]:
         """Accuracy, and parity with the fp32 model on ONNX Runtime."""
         from glint.benchmarks.bench.accuracy import judge
 
         return judge(case, self.subject, **options)
 
-    def work(self, case: Case, known: dict[str, Any] | None) -> dict[str, Any]:
+    def work(self, case: BenchCase, known: dict[str, Any] | None) -> dict[str, Any]:
         """Work of one call (``known`` from another row of the place), files, and precisions of the model."""
         from glint.benchmarks.bench.roofline import Work, precision_shares, work
         from glint.benchmarks.bench.subjects import file_facts, model_files
@@ -118,7 +118,7 @@ class Session:
         done = asdict(work(case)) if known is None else {name: known[name] for name in Work.__dataclass_fields__}
         return {**done, "files": files, "shares": shares}
 
-    def limits(self, case: Case, seconds: float) -> dict[str, Any]:
+    def limits(self, case: BenchCase, seconds: float) -> dict[str, Any]:
         """What the machine can do at best."""
         from glint.benchmarks.bench.roofline import limits
 
@@ -146,7 +146,7 @@ def _status(name: str) -> int | None:
 
 
 def _answer(session: Session, request: dict[str, Any]) -> dict[str, Any]:
-    case = from_dict(Case, request.pop("case"), where="case")
+    case = from_dict(BenchCase, request.pop("case"), where="case")
     action: Callable[..., Any] = getattr(session, request.pop("do"))
     try:
         return {"result": action(case, **request)}

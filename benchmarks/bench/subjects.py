@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.benchmarks.bench.cases import PIPELINE, Case
+from glint.benchmarks.bench.cases import PIPELINE, BenchCase
 from glint.calibration.task_score import ALL_CONDITIONS
 from glint.cards import ModelCard, load_card
 from glint.files import sha256
@@ -120,7 +120,7 @@ class UnmixerSubject(Subject):
 
     unit = "patches"
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: BenchCase) -> None:
         card, engine = open_model(case, case.subject)
         self.clock = Stopwatch(engine)
         self.unmixer = Unmixer(self.clock, card)
@@ -160,7 +160,7 @@ class UnmixerSubject(Subject):
 class DetectorSubject(Subject):
     """``glint detect``: a frame in, blobs out."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: BenchCase) -> None:
         card, engine = open_model(case, case.subject)
         self.clock = Stopwatch(engine)
         self.detector = Detector(self.clock, card)
@@ -188,7 +188,7 @@ class DetectorSubject(Subject):
 class PipelineSubject(Subject):
     """``glint run``: a frame in, refined targets out."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: BenchCase) -> None:
         engines = [open_model(case, model) for model in (case.detector, case.unmixer)]
         (first, detector), (second, unmixer) = ((card, Stopwatch(engine)) for card, engine in engines)
         self.clocks = (detector, unmixer)
@@ -238,7 +238,7 @@ def _with_total(times: Times) -> Times:
     return {"total": sum(times.values()), **times}
 
 
-def open_model(case: Case, model: str) -> tuple[ModelCard, Engine]:
+def open_model(case: BenchCase, model: str) -> tuple[ModelCard, Engine]:
     """A model's card and the engine that a case asks for.
 
     Args:
@@ -271,7 +271,7 @@ def bench_patches(card: ModelCard, number: int, *, seed: int = SEED) -> Patches:
     return simulate_patches(ALL_CONDITIONS[bench_condition(card)], number, np.random.default_rng(seed))
 
 
-def bench_frames(case: Case) -> list[Frame]:
+def bench_frames(case: BenchCase) -> list[Frame]:
     """Frames of a scene with the case's clusters."""
     width, height = case.size
     scene = SceneConfig(
@@ -280,7 +280,7 @@ def bench_frames(case: Case) -> list[Frame]:
     return [frame for frame, _ in simulate_scene(scene)]
 
 
-def model_files(case: Case) -> list[Path]:
+def model_files(case: BenchCase) -> list[Path]:
     """The files that a case runs: models, not engines made of them."""
     models = [case.detector, case.unmixer] if case.task == PIPELINE else [case.subject]
     return [load_card(model, precision=case.precision)[1] for model in models]

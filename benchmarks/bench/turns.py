@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from glint.benchmarks.bench import machine as bench_machine
-from glint.benchmarks.bench.cases import PIPELINE, Case, Skip
+from glint.benchmarks.bench.cases import PIPELINE, BenchCase, Skip
 from glint.benchmarks.bench.roofline import Work, roofline
 from glint.benchmarks.bench.stats import Interval, paired_ratio, quantiles, summarise
 from glint.benchmarks.bench.worker import Worker
@@ -61,7 +61,7 @@ class Measurement:
         states: of the device, after each turn.
     """
 
-    case: Case
+    case: BenchCase
     opened: dict[str, Any] = field(default_factory=dict)
     warm_up: dict[str, Any] = field(default_factory=dict)
     rounds: list[dict[str, list[float]]] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Bench:
         self._line = Progress("bench", total)
         self._began = time.monotonic()
 
-    def group(self, cases: Sequence[Case]) -> list[Measurement]:
+    def group(self, cases: Sequence[BenchCase]) -> list[Measurement]:
         """Measure cases in turns; returns those that could be."""
         rows: list[Measurement] = []
         self.groups.append(rows)
@@ -214,7 +214,7 @@ def _row(one: Measurement, base: Measurement, limits: dict[str, Any] | None) -> 
     return row
 
 
-def _compared(case: Case, base: Case) -> str:
+def _compared(case: BenchCase, base: BenchCase) -> str:
     """What the ratio is of: rows of one model differ in the network, others in everything."""
     return "network" if case.place == base.place and case.task in ("unmix", "detect") else "total"
 
@@ -255,9 +255,9 @@ def _histogram(samples: Sequence[float]) -> dict[str, list[float]]:
     return {"edges": [float(v) for v in edges], "counts": [int(v) for v in counts]}
 
 
-def groups_of(cases: Sequence[Case]) -> list[list[Case]]:
+def groups_of(cases: Sequence[BenchCase]) -> list[list[BenchCase]]:
     """Cases by place, in order."""
-    groups: dict[str, list[Case]] = {}
+    groups: dict[str, list[BenchCase]] = {}
     for case in cases:
         groups.setdefault(case.place, []).append(case)
     return list(groups.values())

@@ -10,7 +10,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from glint.benchmarks.bench.cases import Case
+from glint.benchmarks.bench.cases import BenchCase
 from glint.config import to_dict
 from glint.errors import EngineError
 
@@ -25,7 +25,7 @@ class Worker:
         EngineError: if a request fails, or the process dies of it.
     """
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: BenchCase) -> None:
         self.case = case
         threads = str(case.threads)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}

@@ -36,7 +36,7 @@ Pair = tuple[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class WorstCase:
     """Where the two differ.
 
     Attributes:
@@ -74,7 +74,7 @@ class Comparison:
     sample: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
     moved: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    cases: list[Case] = field(default_factory=list)
+    cases: list[WorstCase] = field(default_factory=list)
     inputs: Arrays = field(default_factory=dict)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
@@ -104,7 +104,7 @@ class Comparison:
             ]
         )
 
-    def keep(self, case: Case) -> None:
+    def keep(self, case: WorstCase) -> None:
         """Keep a case if it is among the worst."""
         self.cases = sorted([*self.cases, case], key=lambda c: -c.badness)[:_CASES]
 
@@ -165,7 +165,7 @@ def _keep_patches(
         change = f"targets moved by {moved[worst]:.2g} px" if same else f"{len(one)} and {len(two)} targets"
         image, targets = _close_up(patches, worst, one, two)
         result.keep(
-            Case(
+            WorstCase(
                 float(badness[worst]), f"{what} {start + worst}: {change}", image,
                 (maps[0][worst, 0], maps[1][worst, 0]), output, targets,
             )
@@ -244,4 +244,4 @@ def _keep_frame(
     view = np.s_[top : top + _VIEW, left : left + _VIEW]
     changed = int((masks[0] != masks[1]).sum())
     title = f"frame {name} at x {x}, y {y}: probability changed by {error.max():.2g}; {changed} pixels of the mask"
-    result.keep(Case(float(error.max()), title, image[view], (maps[0][view], maps[1][view]), "probability"))
+    result.keep(WorstCase(float(error.max()), title, image[view], (maps[0][view], maps[1][view]), "probability"))

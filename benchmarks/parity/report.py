@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from glint import __version__
-from glint.benchmarks.parity.compare import Case, Comparison
+from glint.benchmarks.parity.compare import Comparison, WorstCase
 from glint.benchmarks.parity.layers import LayerError
 from glint.benchmarks.parity.tensor_error import STEPS, TensorError, bin_edges
 from glint.benchmarks.reporting.html import (
@@ -193,7 +193,7 @@ def _layer_parts(facts: dict[str, Any], layers: list[LayerError]) -> list[str]:
     return [paragraph(head), plot, table(columns, rows)]
 
 
-def _case(case: Case) -> str:
+def _case(case: WorstCase) -> str:
     low, high = (float(f([o.min() if f is min else o.max() for o in case.outputs])) for f in (min, max))
     change = case.outputs[1].astype(np.float64) - case.outputs[0]
     marks = [Mark(name, *xy) for name, xy in case.targets.items()]

@@ -21,7 +21,7 @@ class NotFiniteError(CheckFailedError):
     """A network computes numbers that are NaN or infinite."""
 
 
-class Tap(Engine):
+class RecordingEngine(Engine):
     """An engine that remembers the last call and lets no NaN pass.
 
     Attributes:
@@ -65,7 +65,7 @@ class Side:
     """
 
     text: str
-    engine: Tap
+    engine: RecordingEngine
     precision: str
     card: ModelCard | None
     file: Path
@@ -119,14 +119,14 @@ def _open(given: str, threads: int | None) -> Side:
     if path.suffix == ".onnx" and path.is_file() and not path.with_suffix(".json").is_file():
         if engine == "tensorrt":
             raise InputError(f"{given}: building an engine needs the model's card", hint=f"{path.stem}.json beside it")
-        return Side(text, Tap(OnnxRuntimeEngine(path, threads=threads), text), _precision(path), None, path)
+        return Side(text, RecordingEngine(OnnxRuntimeEngine(path, threads=threads), text), _precision(path), None, path)
     if path.suffix in (".onnx", ".json"):
         card, file = load_card(path)
     else:
         model, precision = _split(name, ":", PRECISIONS)
         card, file = load_card(model, precision=precision or "fp32")
     loaded = open_engine(file, engine=engine, threads=threads)
-    return Side(text, Tap(loaded, text), card.precision, card, file, card.name)
+    return Side(text, RecordingEngine(loaded, text), card.precision, card, file, card.name)
 
 
 def _split(text: str, mark: str, known: tuple[str, ...]) -> tuple[str, str]:
@@ -139,7 +139,7 @@ def _checkpoint(text: str, path: Path, threads: int | None) -> Side:
     from glint.benchmarks.torch_engine import open_checkpoint
 
     card, engine = open_checkpoint(path, threads=threads)
-    return Side(text, Tap(engine, text), "fp32", card, path, card.name)
+    return Side(text, RecordingEngine(engine, text), "fp32", card, path, card.name)
 
 
 def _plan(text: str, path: Path) -> Side:
@@ -149,7 +149,7 @@ def _plan(text: str, path: Path) -> Side:
     if not path.is_file():
         raise ModelError(f"engine {path}: no such file", hint="glint build makes one")
     info = read_info(path)
-    return Side(text, Tap(TensorRTEngine(path), text), info.precision, None, path, info.model)
+    return Side(text, RecordingEngine(TensorRTEngine(path), text), info.precision, None, path, info.model)
 
 
 def _card_of_plan(side: Side) -> ModelCard | None:

@@ -73,7 +73,7 @@ def look(seconds: float) -> Look:
     return Look(seconds, memory, threading.active_count(), files)
 
 
-class Nowhere(Sink):
+class DiscardingSink(Sink):
     """JSON lines that nobody keeps."""
 
     def __init__(self) -> None:
@@ -157,7 +157,8 @@ def soak(
     with Progress("soak", int(60 * minutes)) as line, Interruption() as signals:
         watch = Watch(line)
         stream = Stream(
-            Bounded(open_source(scene), 60 * minutes), Pipeline(first, second), [Nowhere(), summary, watch], drop=drop,
+            Bounded(open_source(scene), 60 * minutes), Pipeline(first, second), [DiscardingSink(), summary, watch],
+            drop=drop,
             track=lambda result: tracker.update(result.frame.t_ns, result.targets),
         )  # fmt: skip
         started = time.monotonic()

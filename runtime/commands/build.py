@@ -15,7 +15,7 @@ from glint.errors import InputError
 from glint.files import atomic_path, refuse_existing
 from glint.runtime.engines.tensorrt.api import FLAVOURS, load
 from glint.runtime.engines.tensorrt.audit import Audit
-from glint.runtime.engines.tensorrt.build import BuildOptions, BuildPlan, EnginePlan, build, describe, plan_build
+from glint.runtime.engines.tensorrt.build import BuildOptions, BuildPreview, BuiltEngine, build, describe, preview_build
 from glint.runtime.engines.tensorrt.cache import Profile, sidecar_path
 
 _MIB = 1 << 20
@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace) -> int:
         for path in (arguments.out, sidecar_path(arguments.out)):
             refuse_existing(path, overwrite=arguments.overwrite)
     if arguments.dry_run:
-        plan = plan_build(
+        plan = preview_build(
             arguments.model, options, trt=load(arguments.flavour), compute_capability=arguments.compute_capability
         )
         if arguments.json:
@@ -92,7 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _copy(engine: EnginePlan, out: Path) -> Path:
+def _copy(engine: BuiltEngine, out: Path) -> Path:
     """The plan and then its sidecar, as they are in the cache."""
     for source, copy in ((engine.path, out), (sidecar_path(engine.path), sidecar_path(out))):
         with atomic_path(copy) as temporary:
@@ -100,7 +100,7 @@ def _copy(engine: EnginePlan, out: Path) -> Path:
     return out
 
 
-def _tell(engine: EnginePlan, path: Path) -> None:
+def _tell(engine: BuiltEngine, path: Path) -> None:
     info = engine.info
     result = from_dict(Audit, info.audit, where="audit")
     if engine.cached:
@@ -114,7 +114,7 @@ def _tell(engine: EnginePlan, path: Path) -> None:
         talk(f"  and {len(result.missed) - 5} more, see {sidecar_path(path).name}")
 
 
-def _plan_json(plan: BuildPlan) -> dict[str, Any]:
+def _plan_json(plan: BuildPreview) -> dict[str, Any]:
     return {
         "model": plan.card.name,
         "precision": plan.precision,
@@ -129,7 +129,7 @@ def _plan_json(plan: BuildPlan) -> dict[str, Any]:
     }
 
 
-def _plan_text(plan: BuildPlan) -> str:
+def _plan_text(plan: BuildPreview) -> str:
     workspace = "TensorRT's default" if plan.workspace is None else f"{plan.workspace // _MIB} MiB"
     lines = [
         f"model:     {plan.card.name} ({plan.precision}), {plan.onnx}",

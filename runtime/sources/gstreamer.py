@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from glint.errors import InputError, MissingDependencyError, SourceError, SourceLostError
 from glint.runtime.sources.live import Captured, Connection, LiveSource, Reconnect
 from glint.runtime.sources.uri import redact
-from glint.runtime.sources.waiting import Waker
+from glint.runtime.sources.waiting import InterruptibleWait
 
 LAUNCHER = "gst-launch-1.0"
 _CAPS = "glint_frames.GstPad:sink: caps = video/x-raw"
@@ -70,7 +70,7 @@ class GstSource(LiveSource):
 
 
 class _Pipeline(Connection):
-    def __init__(self, launcher: str, words: list[str], uri: str, waker: Waker) -> None:
+    def __init__(self, launcher: str, words: list[str], uri: str, waker: InterruptibleWait) -> None:
         self._uri, self._waker = uri, waker
         self._log: deque[str] = deque(maxlen=30)
         self._caps: list[tuple[str, int, int]] = []

@@ -14,7 +14,7 @@ from glint.cli import talk
 from glint.errors import InputError, SourceError, SourceLostError
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.uri import Converter, not_negative, positive, redact
-from glint.runtime.sources.waiting import Closed, Waker
+from glint.runtime.sources.waiting import Closed, InterruptibleWait
 from glint.types import Frame, Gap
 
 
@@ -90,7 +90,7 @@ class LiveSource(Source):
     def __init__(self, uri: str, policy: Reconnect) -> None:
         super().__init__(uri)
         self.policy = policy
-        self.waker = Waker()
+        self.waker = InterruptibleWait()
 
     @abstractmethod
     def connect(self) -> Connection:

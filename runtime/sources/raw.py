@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from glint.errors import InputError, SourceError, SourceLostError
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.uri import frame_size, full_scale_of_bits, one_of, parameters, positive, split_path
-from glint.runtime.sources.waiting import Closed, Waker
+from glint.runtime.sources.waiting import Closed, InterruptibleWait
 from glint.types import Frame
 
 
@@ -60,7 +60,7 @@ class RawSource(Source):
         self.path, self.layout = path, layout
         if path is not None and Path(path).is_file():
             self.total = Path(path).stat().st_size // layout.frame_bytes
-        self._waker = Waker()
+        self._waker = InterruptibleWait()
 
     def __iter__(self) -> Iterator[Frame]:
         descriptor = self._open()

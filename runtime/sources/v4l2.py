@@ -16,7 +16,7 @@ from glint.runtime.sources import v4l2_ioctl as v4l2
 from glint.runtime.sources.grey import packed_luma
 from glint.runtime.sources.live import RECONNECT_PARAMETERS, Captured, Connection, LiveSource, Reconnect, reconnect_of
 from glint.runtime.sources.uri import frame_size, full_scale_of_bits, one_of, parameters, positive
-from glint.runtime.sources.waiting import Waker
+from glint.runtime.sources.waiting import InterruptibleWait
 
 _BUFFERS = 4
 _GONE = (errno.ENODEV, errno.EIO, errno.ENXIO, errno.EPIPE, errno.EPROTO)
@@ -116,7 +116,7 @@ def _hint(error: OSError) -> str | None:
 
 
 class _Camera(Connection):
-    def __init__(self, device: v4l2.Device, uri: str, config: CameraConfig, waker: Waker) -> None:
+    def __init__(self, device: v4l2.Device, uri: str, config: CameraConfig, waker: InterruptibleWait) -> None:
         self._device, self._uri, self._config, self._waker = device, uri, config, waker
         self._format = FORMATS[config.fmt]
         self._layout = _negotiate(device, uri, config)

@@ -12,7 +12,7 @@ class Closed(Exception):  # noqa: N818  (nothing went wrong)
     """The wait was ended by ``close``."""
 
 
-class Waker:
+class InterruptibleWait:
     """Waits for one descriptor after the other; ``close`` ends the wait, from any thread.
 
     Its own descriptors exist from the first wait to ``close``.

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Handover(Generic[T]):
+class BoundedQueue(Generic[T]):
     """First in, first out, for one giver and one taker.
 
     Args:

@@ -38,7 +38,7 @@ from glint.errors import InputError
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sources.base import Source
-from glint.runtime.stream.bounded_queue import Handover
+from glint.runtime.stream.bounded_queue import BoundedQueue
 from glint.runtime.stream.interruption import Interruption
 from glint.runtime.stream.warm_up import WarmUp, warm_up
 from glint.types import Frame, Gap
@@ -106,8 +106,8 @@ class Stream:
         self.interrupted = False
         self.warm_up: WarmUp | None = None
         self._warm = source.live if warm is None else warm
-        self._frames: Handover[_Captured | Gap] = Handover(DROPS[self.drop], drop=self.drop != "none")
-        self._results: Handover[Result | Gap] = Handover(_RESULTS)
+        self._frames: BoundedQueue[_Captured | Gap] = BoundedQueue(DROPS[self.drop], drop=self.drop != "none")
+        self._results: BoundedQueue[Result | Gap] = BoundedQueue(_RESULTS)
         self._lost: Counter[str] = Counter()  # counted by the caller's thread alone
         self._told: dict[str, int] = {}  # drops that a result has spoken of already
         self._stop = threading.Event()

@@ -26,7 +26,7 @@ _NEAR = 20.0  # px within which a cluster is the one that was pointed at
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class ViewFrame:
     """A result that waits to be looked at.
 
     Attributes:
@@ -63,7 +63,7 @@ def picture(data: NDArray[Any], low: float, high: float) -> tuple[bytes, int]:
     return stream.getvalue(), factor
 
 
-def frame_facts(shown: Shown, low: float, high: float, factor: int) -> dict[str, Any]:
+def frame_facts(shown: ViewFrame, low: float, high: float, factor: int) -> dict[str, Any]:
     """What is drawn on the picture and written in the table, JSON-ready, in pixels of the frame."""
     result, targets = shown.result, shown.result.targets
     count = np.bincount(targets.blob, minlength=len(result.spots.left)) if len(targets) else np.zeros(0, int)

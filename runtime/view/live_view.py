@@ -24,7 +24,7 @@ from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sinks.track_tails import Tails
 from glint.runtime.view.history import History
-from glint.runtime.view.live_frame import Shown, cluster_facts, display_range, frame_facts, picture
+from glint.runtime.view.live_frame import ViewFrame, cluster_facts, display_range, frame_facts, picture
 from glint.runtime.view.metrics_endpoint import Device, Status, metrics_routes
 from glint.runtime.view.status import StreamStatus
 from glint.runtime.view.telemetry import Telemetry
@@ -53,7 +53,7 @@ class LiveView(Sink):
         self._status, self._device = status, device
         self._telemetry, self._history, self._tails = Telemetry(), History(), Tails()
         self._news = threading.Condition()
-        self._shown: Shown | None = None
+        self._shown: ViewFrame | None = None
         self._gaps: list[dict[str, Any]] = []
         self._closed = threading.Event()
         self._pictures = _Pictures()
@@ -76,7 +76,7 @@ class LiveView(Sink):
         self._tails.add(result)
         with self._news:
             number = self._shown.number + 1 if self._shown else 1
-            self._shown = Shown(number, result, self._tails.points())
+            self._shown = ViewFrame(number, result, self._tails.points())
             self._news.notify_all()
 
     def gap(self, gap: Gap) -> None:
@@ -124,7 +124,7 @@ class LiveView(Sink):
         text = json.dumps(facts, allow_nan=False).encode()
         return Answer(struct.pack(">I", len(text)) + text + image, "application/octet-stream")
 
-    def _next_picture(self, after: int) -> tuple[Shown, dict[str, Any], bytes] | None:
+    def _next_picture(self, after: int) -> tuple[ViewFrame, dict[str, Any], bytes] | None:
         deadline = time.monotonic() + _PATIENCE_S
         while (shown := self._newer(after, deadline)) is not None:
             made = self._pictures.of(shown, min(after, shown.number - 1))
@@ -133,7 +133,7 @@ class LiveView(Sink):
             time.sleep(_PERIOD_S / 4)  # the last picture is too recent for another one
         return None
 
-    def _newer(self, after: int, deadline: float) -> Shown | None:
+    def _newer(self, after: int, deadline: float) -> ViewFrame | None:
         """The newest frame, once there is one after number ``after``; None after the deadline and the end."""
 
         def ready() -> bool:  # a number that is still to come was given by an earlier run
@@ -168,10 +168,10 @@ class _Pictures:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._made: tuple[Shown, dict[str, Any], bytes] | None = None
+        self._made: tuple[ViewFrame, dict[str, Any], bytes] | None = None
         self._at = -1.0
 
-    def of(self, shown: Shown, after: int) -> tuple[Shown, dict[str, Any], bytes] | None:
+    def of(self, shown: ViewFrame, after: int) -> tuple[ViewFrame, dict[str, Any], bytes] | None:
         """A picture newer than ``after``: of ``shown``, or the last one; None while it is too early for another."""
         with self._lock:
             newer = self._made is None or shown.number > self._made[0].number

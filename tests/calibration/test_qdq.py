@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper, numpy_helper
 
 from glint.calibration.fp16 import to_fp16
-from glint.calibration.int8_layers import Graph, Layer, tensor_types
+from glint.calibration.int8_layers import Graph, QuantisableLayer, tensor_types
 from glint.calibration.qdq import activation_scale, quantise, weight_codes
 from glint.calibration.tensor_ranges import session
 from glint.calibration.threshold_choice import rounded
@@ -129,7 +129,7 @@ def test_codes_and_scales_are_those_of_onnx_runtimes_quantiser(tmp_path):
         )  # fmt: skip
     logging.disable(logging.NOTSET)
     theirs = onnx.load(tmp_path / "theirs.onnx")
-    layers = [Layer("conv", "x", "w"), Layer("gemm", "f", "v")]
+    layers = [QuantisableLayer("conv", "x", "w"), QuantisableLayer("gemm", "f", "v")]
     tops = {"x": float(np.abs(data).max()), "f": float(np.abs(hidden).max())}
     ours = quantise(model, layers, [], tops)
     their_graph, our_graph = Graph(theirs), Graph(ours)

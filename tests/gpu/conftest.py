@@ -8,7 +8,7 @@ import pytest
 
 from glint.errors import GlintError
 from glint.runtime.engines.choose import choose_engine
-from glint.runtime.engines.tensorrt.build import BuildOptions, EnginePlan, build
+from glint.runtime.engines.tensorrt.build import BuildOptions, BuiltEngine, build
 from glint.runtime.engines.tensorrt.cuda import GpuInfo, gpu
 
 SIZE = (256, 320)  # of the detector's frames: height, width
@@ -27,10 +27,10 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GpuInfo]:
 
 
 @pytest.fixture(scope="session")
-def unmixer_plan(machine: GpuInfo) -> EnginePlan:
+def unmixer_plan(machine: GpuInfo) -> BuiltEngine:
     return build("dscsnet-s-sensor", BuildOptions(batch=(2, 64, 200)))
 
 
 @pytest.fixture(scope="session")
-def detector_plan(machine: GpuInfo) -> EnginePlan:
+def detector_plan(machine: GpuInfo) -> BuiltEngine:
     return build("lsnet-s", BuildOptions(sizes=(SIZE,)))

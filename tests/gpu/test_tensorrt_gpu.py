@@ -15,7 +15,7 @@ from glint.runtime.commands.run import run
 from glint.runtime.engines.base import Arrays
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from glint.runtime.engines.tensorrt import cuda_graph
-from glint.runtime.engines.tensorrt.build import BuildOptions, EnginePlan, build
+from glint.runtime.engines.tensorrt.build import BuildOptions, BuiltEngine, build
 from glint.runtime.engines.tensorrt.cuda import GpuInfo, gpu
 from glint.runtime.engines.tensorrt.engine import TensorRTEngine
 
@@ -25,7 +25,7 @@ SLACK = 64 * MIB  # what others may take meanwhile; on a Jetson that is the whol
 
 
 @pytest.fixture(scope="module")
-def unmix(unmixer_plan: EnginePlan) -> Iterator[TensorRTEngine]:
+def unmix(unmixer_plan: BuiltEngine) -> Iterator[TensorRTEngine]:
     with TensorRTEngine(unmixer_plan.path) as engine:
         yield engine
 
@@ -62,7 +62,7 @@ def test_unmixing_agrees_with_onnxruntime_at_every_batch(
 
 
 def test_detection_agrees_with_onnxruntime(
-    detector_plan: EnginePlan, reference: Callable[[str], OnnxRuntimeEngine]
+    detector_plan: BuiltEngine, reference: Callable[[str], OnnxRuntimeEngine]
 ) -> None:
     shape = detector_plan.info.profiles[0][0].opt
     with TensorRTEngine(detector_plan.path) as engine:
@@ -71,14 +71,14 @@ def test_detection_agrees_with_onnxruntime(
             assert_alike(engine.infer(**arrays), reference("lsnet-s").infer(**arrays))
 
 
-def test_a_frame_of_another_size_is_refused_with_the_command_that_helps(detector_plan: EnginePlan) -> None:
+def test_a_frame_of_another_size_is_refused_with_the_command_that_helps(detector_plan: BuiltEngine) -> None:
     with TensorRTEngine(detector_plan.path) as engine, pytest.raises(InputError) as caught:
         engine.infer(**frame((1, 1, 128, 160)))
     assert "--size 160x128" in (caught.value.hint or "")
 
 
 def test_results_are_the_same_with_and_without_a_cuda_graph(
-    unmix: TensorRTEngine, unmixer_plan: EnginePlan, monkeypatch: pytest.MonkeyPatch
+    unmix: TensorRTEngine, unmixer_plan: BuiltEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if importlib.util.find_spec("cuda") is None:
         pytest.skip("cuda-bindings is not installed")
@@ -115,7 +115,7 @@ def test_a_thousand_runs_take_no_memory(unmix: TensorRTEngine) -> None:
     assert before - gpu().free < SLACK
 
 
-def test_closing_gives_the_memory_back(unmixer_plan: EnginePlan, detector_plan: EnginePlan) -> None:
+def test_closing_gives_the_memory_back(unmixer_plan: BuiltEngine, detector_plan: BuiltEngine) -> None:
     def use() -> None:
         with TensorRTEngine(unmixer_plan.path) as unmix, TensorRTEngine(detector_plan.path) as detect:
             unmix.infer(**patches(450))
@@ -128,7 +128,7 @@ def test_closing_gives_the_memory_back(unmixer_plan: EnginePlan, detector_plan: 
     assert before - gpu().free < SLACK
 
 
-def test_a_closed_engine_says_so(unmixer_plan: EnginePlan) -> None:
+def test_a_closed_engine_says_so(unmixer_plan: BuiltEngine) -> None:
     engine = TensorRTEngine(unmixer_plan.path)
     engine.close()
     engine.close()
@@ -137,7 +137,7 @@ def test_a_closed_engine_says_so(unmixer_plan: EnginePlan) -> None:
 
 
 def test_two_engines_at_once_from_several_threads(
-    unmix: TensorRTEngine, detector_plan: EnginePlan, reference: Callable[[str], OnnxRuntimeEngine]
+    unmix: TensorRTEngine, detector_plan: BuiltEngine, reference: Callable[[str], OnnxRuntimeEngine]
 ) -> None:
     shape = detector_plan.info.profiles[0][0].opt
     expected_grid = reference("dscsnet-s-sensor").infer(**patches(260))
@@ -175,13 +175,13 @@ def test_torch_may_use_the_gpu_meanwhile(unmix: TensorRTEngine) -> None:
     assert_alike(ours, expected, share=1e-6)
 
 
-def test_the_second_build_is_a_cache_hit(unmixer_plan: EnginePlan) -> None:
+def test_the_second_build_is_a_cache_hit(unmixer_plan: BuiltEngine) -> None:
     again = build("dscsnet-s-sensor", BuildOptions(batch=(2, 64, 200)))
     assert again.cached
     assert again.path == unmixer_plan.path
 
 
-def test_a_damaged_plan_is_refused_before_tensorrt_sees_it(unmixer_plan: EnginePlan, tmp_path: Path) -> None:
+def test_a_damaged_plan_is_refused_before_tensorrt_sees_it(unmixer_plan: BuiltEngine, tmp_path: Path) -> None:
     plan = tmp_path / unmixer_plan.path.name
     sidecar = unmixer_plan.path.with_name(unmixer_plan.path.name + ".json")
     (tmp_path / sidecar.name).write_bytes(sidecar.read_bytes())

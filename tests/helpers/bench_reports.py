@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from glint.benchmarks.bench.cases import Case
+from glint.benchmarks.bench.cases import BenchCase
 from glint.benchmarks.bench.turns import Measurement, rows_of
 
 MACHINE = {
@@ -16,7 +16,9 @@ MACHINE = {
 LIMITS = {"cpu": {"macs_per_s": {"fp32": 5e10}, "bytes_per_s": 1e10, "how": "guessed"}, "gpu": None}
 
 
-def measurement(case: Case, ms: float, *, rounds: int = 8, noise: float = 0.01, seed: int = 0, score: float = 90.0):
+def measurement(
+    case: BenchCase, ms: float, *, rounds: int = 8, noise: float = 0.01, seed: int = 0, score: float = 90.0
+):
     """A case whose calls take about so many milliseconds."""
     rng = np.random.default_rng(seed)
     one = Measurement(case, opened={"amount": case.batch, "unit": "patches"})
@@ -54,7 +56,7 @@ def report(*groups: list[Measurement], **changes: Any) -> dict[str, Any]:
 
 def simple(factor: float = 1.0, **options: Any) -> dict[str, Any]:
     """One model in two precisions at two batches; all times are ``factor`` times what they are by default."""
-    cases = [[Case("net", "unmix", batch=b, precision=p, threads=2) for p in ("fp32", "int8")] for b in (1, 64)]
+    cases = [[BenchCase("net", "unmix", batch=b, precision=p, threads=2) for p in ("fp32", "int8")] for b in (1, 64)]
     groups = [
         [measurement(c, factor * c.batch * (0.5 if c.precision == "int8" else 1), **options) for c in group]
         for group in cases

@@ -84,7 +84,7 @@ class GeneratedConv(nn.Module):
         return (kernel @ columns + self.bias).reshape(batch, self.channels, height, width)
 
 
-class Stage(nn.Module):
+class DistaStage(nn.Module):
     """One shrinkage iteration after its gradient step."""
 
     def __init__(self, config: DistaNetConfig) -> None:
@@ -129,7 +129,7 @@ class DistaNet(nn.Module):
         self.register_buffer("start", inverse.float(), persistent=False)  # regularised P^-1 [g, n]
         self.scale = float(torch.linalg.matrix_norm(factor, 2)) ** 2
         self.step = nn.Parameter(torch.ones(config.stages))  # rho of each stage
-        self.stages = nn.ModuleList(Stage(config) for _ in range(config.stages))
+        self.stages = nn.ModuleList(DistaStage(config) for _ in range(config.stages))
 
     def forward(self, patch: Tensor) -> Tensor:
         """``[N, 2, n, n]`` -> ``[N, 1, g, g]``."""

@@ -180,7 +180,7 @@ def _small(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
-class SparseProx(nn.Module):
+class DSCSNetSparseProx(nn.Module):
     """The z-update, Eq. 10 with the l1 prox of Eq. 12 in feature space, F of Eq. 13.
 
     z <- mu1 z + mu2 (x + beta) - D^T soft(F(x + beta), theta)
@@ -346,7 +346,7 @@ class DSCSNet(nn.Module):
         factor = torch.from_numpy(Psf(config.sigma).sampling_factor(config.size, config.cells)).float()
         self.register_buffer("factor", factor, persistent=False)  # P [n, g]
         self.solvers = nn.ModuleList(Solver(config) for _ in range(config.stages + 1))
-        self.proxes = nn.ModuleList(SparseProx(config) for _ in range(config.stages))
+        self.proxes = nn.ModuleList(DSCSNetSparseProx(config) for _ in range(config.stages))
         self.eta = nn.Parameter(torch.full((config.stages,), 0.1))
         self.dtg = ThresholdGenerator(config) if config.use_dtg else None
         self.dir = InformationReorganization(config) if config.use_dir else None

@@ -36,14 +36,16 @@ from glint.processing.extent import Extent
 from glint.training.networks.prox import soft_threshold, softplus
 
 MULTIPLE = 16  # H and W must be divisible by this
-_REACH = 2  # pixels around a target's mask that its blur reaches
-_AROUND = 4  # pixels to all sides that a point is held against
-_POINT = 0.7  # pixels, standard deviation of the point looked for
-_FLOOR = 0.02  # standard deviations of the frame, least deviation of a point's surroundings
-_NEAR = 5  # pixels to all sides that continue the background under a target
-_NEARNESS = 3.0  # pixels, standard deviation of their weights
-_OWN_WEIGHT = 0.01  # of the network's own background beside those pixels, which weigh 1 where all are free of targets
-_TOLD = 1 / 8  # of the logits: spots have logits of up to 100, and float32 ends at 17
+_REACH_PX = 2  # pixels around a target's mask that its blur reaches
+_SURROUNDINGS_PX = 4  # pixels to all sides that a point is held against
+_POINT_SIGMA_PX = 0.7  # pixels, standard deviation of the point looked for
+_LEAST_DEVIATION = 0.02  # standard deviations of the frame, least deviation of a point's surroundings
+_NEAR_PX = 5  # pixels to all sides that continue the background under a target
+_NEAR_SIGMA_PX = 3.0  # pixels, standard deviation of their weights
+_OWN_BACKGROUND_WEIGHT = (
+    0.01  # of the network's own background beside those pixels, which weigh 1 where all are free of targets
+)
+_LOGIT_SCALE = 1 / 8  # of the logits: spots have logits of up to 100, and float32 ends at 17
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def enlarge(value: Tensor) -> Tensor:
 
 def reach(value: Tensor) -> Tensor:
     """The largest of the values around each pixel, from where a target could reach it: ``[N, 1, H, W]``."""
-    return F.max_pool2d(value, 2 * _REACH + 1, stride=1, padding=_REACH)
+    return F.max_pool2d(value, 2 * _REACH_PX + 1, stride=1, padding=_REACH_PX)
 
 
 class BehindTargets(nn.Module):
@@ -156,7 +158,7 @@ class BehindTargets(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        near = torch.exp(-0.5 * (torch.arange(-_NEAR, _NEAR + 1) / _NEARNESS) ** 2)
+        near = torch.exp(-0.5 * (torch.arange(-_NEAR_PX, _NEAR_PX + 1) / _NEAR_SIGMA_PX) ** 2)
         self.register_buffer("weight", (torch.outer(near, near) / near.sum() ** 2)[None, None], persistent=False)
 
     def forward(self, frame: Tensor, background: Tensor, reached: Tensor) -> Tensor:
@@ -166,7 +168,7 @@ class BehindTargets(nn.Module):
         means = narrow_conv(torch.cat([free * frame, free]), self.weight, fold=4)
         with torch.autocast(frame.device.type, enabled=False):
             light, share = means.float().chunk(2)
-            around = (light + _OWN_WEIGHT * background) / (share + _OWN_WEIGHT)
+            around = (light + _OWN_BACKGROUND_WEIGHT * background) / (share + _OWN_BACKGROUND_WEIGHT)
             return background + reached * (around - background)
 
 
@@ -184,8 +186,8 @@ class Contrast(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        steps = torch.arange(-_AROUND, _AROUND + 1)
-        shape = torch.exp(-0.5 * (steps / _POINT) ** 2)
+        steps = torch.arange(-_SURROUNDINGS_PX, _SURROUNDINGS_PX + 1)
+        shape = torch.exp(-0.5 * (steps / _POINT_SIGMA_PX) ** 2)
         point = torch.outer(shape, shape)
         point = point - point.mean()
         box = torch.full_like(point, 1 / point.numel())
@@ -200,7 +202,7 @@ class Contrast(nn.Module):
             detail = frame - light / share
             energy = narrow_conv(detail * detail, self.box, fold=4)
             explained = narrow_conv(detail, self.point, fold=4)
-            rest = F.relu(energy - explained * explained) + _FLOOR**2
+            rest = F.relu(energy - explained * explained) + _LEAST_DEVIATION**2
             return torch.clamp(explained * torch.rsqrt(rest), -1, 4)
 
 
@@ -356,7 +358,7 @@ class AttentiveBlock(nn.Module):
         return result
 
 
-class SparseProx(nn.Module):
+class LSNetSparseProx(nn.Module):
     """Sparse prox: a small U-shape predicts the threshold map; T = soft(R, theta), R = D - B."""
 
     def __init__(self, config: LSNetConfig, *, remembers: bool) -> None:
@@ -402,7 +404,7 @@ class SparseProx(nn.Module):
         return target, logit, level1
 
 
-class Stage(NamedTuple):
+class LSNetStage(NamedTuple):
     """What one stage gives, each ``[N, 1, H, W]``; ``logit`` is of the target probability."""
 
     background: Tensor
@@ -427,12 +429,12 @@ class LSNet(nn.Module):
         super().__init__()
         self.config = config = config or LSNetConfig()
         self.low_rank = nn.ModuleList(BackgroundProx(config, remembers=k > 0) for k in range(config.stages))
-        self.sparse = nn.ModuleList(SparseProx(config, remembers=k > 0) for k in range(config.stages))
+        self.sparse = nn.ModuleList(LSNetSparseProx(config, remembers=k > 0) for k in range(config.stages))
         self.eta = nn.Parameter(torch.zeros(config.stages))
         self.contrast = Contrast()
         self.behind = BehindTargets()
 
-    def stages(self, frame: Tensor) -> list[Stage]:
+    def stages(self, frame: Tensor) -> list[LSNetStage]:
         """All stages, first to last."""
         data, target = frame, torch.zeros_like(frame)
         seen = torch.cat([frame, self.contrast(frame)], dim=1)
@@ -443,7 +445,7 @@ class LSNet(nn.Module):
             background, background_memory = low_rank(data - target, background_memory)
             background = background.float()
             target, logit, sparse_memory = sparse(data - background, seen, background_memory, sparse_memory)
-            outputs.append(Stage(background, target, logit.float()))
+            outputs.append(LSNetStage(background, target, logit.float()))
             eta = torch.sigmoid(self.eta[k])
             data = eta * frame + (1 - eta) * (background + target)
         return outputs
@@ -453,4 +455,4 @@ class LSNet(nn.Module):
         background, target, logit = self.stages(frame)[-1]
         reached, probability = reach(logit), torch.sigmoid(logit)
         background = self.behind(frame, background, torch.sigmoid(reached))
-        return torch.sigmoid(_TOLD * logit), background, target + probability * (frame - background - target)
+        return torch.sigmoid(_LOGIT_SCALE * logit), background, target + probability * (frame - background - target)

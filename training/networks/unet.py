@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glint.errors import InputError
-from glint.training.networks.lsnet import Stage
+from glint.training.networks.lsnet import LSNetStage
 
 _LEVELS = 5  # frames are padded to multiples of 16 = 2^(levels - 1)
 
@@ -73,7 +73,7 @@ class UNet(nn.Module):
         # No target anywhere: they are rare.
         self.head.bias = nn.Parameter(torch.tensor([0.0, -4.0]))
 
-    def stages(self, frame: Tensor) -> list[Stage]:
+    def stages(self, frame: Tensor) -> list[LSNetStage]:
         """The one stage that it has, in the form of LSNet's."""
         skips = [self.down[0](frame)]
         for level in self.down[1:]:
@@ -83,7 +83,7 @@ class UNet(nn.Module):
             value = F.interpolate(value, scale_factor=2.0, mode="nearest")
             value = level(torch.cat([skips.pop(), value], dim=1))
         target, logit = self.head(value).float().split(1, dim=1)
-        return [Stage(frame - target, target, logit)]
+        return [LSNetStage(frame - target, target, logit)]
 
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Probability, background and target, each ``[N, 1, H, W]``."""

@@ -18,7 +18,7 @@ from glint.images import read_image
 from glint.metrics.detection import bootstrap_detection, count_image, score_detection
 from glint.processing.extent import confine
 from glint.simulation.scenes import generate_background
-from glint.training.networks.lsnet import MULTIPLE, LSNet, LSNetConfig, Stage
+from glint.training.networks.lsnet import MULTIPLE, LSNet, LSNetConfig, LSNetStage
 from glint.training.networks.registry import build
 from glint.training.networks.unet import UNet, UNetConfig
 from glint.training.tasks.augmentation import (
@@ -139,7 +139,7 @@ def predict(model: nn.Module, image: NDArray[Any], device: torch.device) -> tupl
     return probability, background * normalised.scale + normalised.offset, target * normalised.scale
 
 
-def _stage_loss(stage: Stage, batch: dict[str, Tensor], progress: Tensor) -> Tensor:
+def _stage_loss(stage: LSNetStage, batch: dict[str, Tensor], progress: Tensor) -> Tensor:
     mask, frame, background = batch["mask"], batch["frame"], batch["background"]
     cross_entropy = F.binary_cross_entropy_with_logits(stage.logit, mask)
     probability = torch.sigmoid(stage.logit)

@@ -34,7 +34,7 @@ _WIDTH = ("fp4", "int4", "fp8", "int8", "bf16", "fp16", "fp32")  # ascending
 
 
 @dataclass(frozen=True)
-class Layer:
+class EngineLayer:
     """A kernel of an engine.
 
     Attributes:
@@ -97,7 +97,7 @@ class Audit:
         return f"layers: {shares} of {sum(self.layers.values())}" + (f"; {nodes}" if nodes else "")
 
 
-def layers_of_inspector(text: str) -> list[Layer]:
+def layers_of_inspector(text: str) -> list[EngineLayer]:
     """Layers in the JSON of ``EngineInspector.get_engine_information``, of 10.x and 11.x.
 
     Raises:
@@ -112,7 +112,7 @@ def layers_of_inspector(text: str) -> list[Layer]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise EngineError("TensorRT's engine inspector gave no details of the layers")
     return [
-        Layer(
+        EngineLayer(
             name=str(entry.get("Name", "")),
             kind=str(entry.get("LayerType", "")),
             reads=tuple(p for text in _operand_types(entry) for p in _precisions(text)),
@@ -122,7 +122,7 @@ def layers_of_inspector(text: str) -> list[Layer]:
     ]
 
 
-def layers_of_log(lines: Iterable[str]) -> list[Layer]:
+def layers_of_log(lines: Iterable[str]) -> list[EngineLayer]:
     """Layers in the messages of a verbose, detailed build (one layer per line).
 
     Raises:
@@ -134,7 +134,7 @@ def layers_of_log(lines: Iterable[str]) -> list[Layer]:
         if match:
             types = re.findall(r"Datatype: (\w+)", match["operands"])
             reads = tuple(p for text in types for p in _precisions(text))
-            found.append(Layer(match["name"], match["kind"], reads, tuple(_NODE.findall(line))))
+            found.append(EngineLayer(match["name"], match["kind"], reads, tuple(_NODE.findall(line))))
     if not found:
         raise EngineError("the builder's log lists no layers")
     return found
@@ -164,7 +164,7 @@ def asked_of_network(network: Any) -> dict[str, str]:
     return asked
 
 
-def audit(layers: Iterable[Layer], asked: Mapping[str, str]) -> Audit:
+def audit(layers: Iterable[EngineLayer], asked: Mapping[str, str]) -> Audit:
     """Compare what a network asks for with what its engine runs in."""
     working = [layer for layer in layers if layer.kind.lower() not in _NO_WORK]
     seen: dict[str, set[str]] = {}

@@ -1,6 +1,6 @@
 """Engines for this machine: found in the cache, or built and put there.
 
-:func:`plan_build` says what would be done, :func:`build` does it.
+:func:`preview_build` says what would be done, :func:`build` does it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from glint.runtime.engines.tensorrt.audit import require
 from glint.runtime.engines.tensorrt.cache import (
     ANY_GPU,
     InputRange,
-    PlanInfo,
     Profile,
+    Sidecar,
     Target,
     difference,
     entries,
@@ -35,7 +35,7 @@ from glint.runtime.engines.tensorrt.cache import (
     timing_cache_path,
     verify,
 )
-from glint.runtime.engines.tensorrt.onnx_to_plan import Order, build_plan, compute_capabilities
+from glint.runtime.engines.tensorrt.onnx_to_plan import Order, compute_capabilities, plan_from_onnx
 
 DEFAULT_BATCH = (1, 64, 256)
 # Last and first releases with DLA on Jetson; the API is in all of them.
@@ -79,7 +79,7 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
-class BuildPlan:
+class BuildPreview:
     """What :func:`build` would do.
 
     Attributes:
@@ -104,11 +104,11 @@ class BuildPlan:
 
 
 @dataclass(frozen=True)
-class EnginePlan:
+class BuiltEngine:
     """A plan that fits this machine: its path and sidecar, and whether the cache had it."""
 
     path: Path
-    info: PlanInfo
+    info: Sidecar
     cached: bool
 
 
@@ -120,7 +120,7 @@ def build(
     compute_capability: str | None = None,
     no_build: bool = False,
     overwrite: bool = False,
-) -> EnginePlan:
+) -> BuiltEngine:
     """An engine of a model for this machine, from the cache if it has one that fits.
 
     Args:
@@ -141,9 +141,9 @@ def build(
     """
     options = options or BuildOptions()
     trt = load(flavour)
-    plan = plan_build(model, options, trt=trt, compute_capability=compute_capability)
+    plan = preview_build(model, options, trt=trt, compute_capability=compute_capability)
     if plan.reason is None and not overwrite:
-        return EnginePlan(plan.path, read_info(plan.path), cached=True)
+        return BuiltEngine(plan.path, read_info(plan.path), cached=True)
     reason = plan.reason or "asked to build it again"
     if no_build:
         raise EngineError(
@@ -153,15 +153,15 @@ def build(
     with locked(lambda: talk("build: waiting for another process that builds an engine")):
         # The process that held the lock may have built the very same one.
         if not overwrite and verify(plan.path, plan.target, onnx_sha256=plan.onnx_sha256) is None:
-            return EnginePlan(plan.path, read_info(plan.path), cached=True)
+            return BuiltEngine(plan.path, read_info(plan.path), cached=True)
         talk(f"build: {plan.card.name} ({plan.precision}) for {describe(plan.target)}: {reason}")
         info = _build(trt, plan, options, compute_capability)
-    return EnginePlan(plan.path, info, cached=False)
+    return BuiltEngine(plan.path, info, cached=False)
 
 
-def plan_build(
+def preview_build(
     model: str | Path, options: BuildOptions, *, trt: TensorRT, compute_capability: str | None = None
-) -> BuildPlan:
+) -> BuildPreview:
     """What :func:`build` would do; raises what it would raise before it builds."""
     _refuse_impossible(trt, options, compute_capability)
     # Weak typing takes fp16 from a flag; int8 needs the model's Q/DQ in any case.
@@ -183,7 +183,7 @@ def plan_build(
         "workspace": options.workspace,
     }
     path = entry_path(f"{card.name}.{precision}", onnx_sha256, target, profiles, built_with)
-    plan = BuildPlan(card, onnx, onnx_sha256, target, precision, profiles, built_with, workspace, path, None)
+    plan = BuildPreview(card, onnx, onnx_sha256, target, precision, profiles, built_with, workspace, path, None)
     return replace(plan, reason=_why_build(plan))
 
 
@@ -299,7 +299,7 @@ def _model_hash(card: ModelCard, onnx: Path) -> str:
     return f"{card.sha256}+{sha256(weights)}" if weights.is_file() else card.sha256
 
 
-def _why_build(plan: BuildPlan) -> str | None:
+def _why_build(plan: BuildPreview) -> str | None:
     """Why the cache's entry will not do, or None if it will."""
     if plan.path.exists() or sidecar_path(plan.path).exists():
         return verify(plan.path, plan.target, onnx_sha256=plan.onnx_sha256)
@@ -312,7 +312,7 @@ def _why_build(plan: BuildPlan) -> str | None:
     return "the cache has none with these options"
 
 
-def _build(trt: TensorRT, plan: BuildPlan, options: BuildOptions, compute_capability: str | None) -> PlanInfo:
+def _build(trt: TensorRT, plan: BuildPreview, options: BuildOptions, compute_capability: str | None) -> Sidecar:
     timing_cache = timing_cache_path(plan.target)
     order = Order(
         plan.onnx, plan.profiles, plan.precision, plan.workspace, options.weak, options.dla, compute_capability
@@ -322,10 +322,10 @@ def _build(trt: TensorRT, plan: BuildPlan, options: BuildOptions, compute_capabi
         timings = timing_cache.read_bytes()
     except OSError:
         timings = b""
-    built = build_plan(trt, order, timings=timings)
+    built = plan_from_onnx(trt, order, timings=timings)
     seconds = round(time.perf_counter() - started, 3)
     require(built.audit, plan.precision)
-    info = PlanInfo(
+    info = Sidecar(
         model=plan.card.name,
         precision=plan.precision,
         onnx_sha256=plan.onnx_sha256,

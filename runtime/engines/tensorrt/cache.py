@@ -1,7 +1,7 @@
 """Built engines on disk: one plan and one sidecar each, found again by a key of all that they depend on.
 
 An entry is ``STEM-KEY.plan`` (TensorRT's plan, nothing added) and ``STEM-KEY.plan.json`` (its
-:class:`PlanInfo`). The sidecar is written last: a plan without one does not count.
+:class:`Sidecar`). The sidecar is written last: a plan without one does not count.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Profile = tuple[InputRange, ...]
 
 
 @dataclass(frozen=True)
-class PlanInfo:
+class Sidecar:
     """The sidecar of a plan.
 
     Attributes:
@@ -90,7 +90,7 @@ class PlanInfo:
     format: int = PLAN_FORMAT
     seal: str = ""
 
-    def sealed(self) -> PlanInfo:
+    def sealed(self) -> Sidecar:
         """The same with its seal."""
         return replace(self, seal=_digest(to_dict(replace(self, seal=""))))
 
@@ -120,7 +120,7 @@ def timing_cache_path(target: Target) -> Path:
     return cache_folder() / f"{_slug(f'timing-{target.flavour}-{target.tensorrt}-{target.gpu}-{target.sm}')}.cache"
 
 
-def read_info(plan: Path) -> PlanInfo:
+def read_info(plan: Path) -> Sidecar:
     """Read a plan's sidecar.
 
     Raises:
@@ -129,7 +129,7 @@ def read_info(plan: Path) -> PlanInfo:
     path = sidecar_path(plan)
     hint = "build the engine again: glint build"
     try:
-        info = from_dict(PlanInfo, read_json(path, what="sidecar"), where=f"sidecar {path.name}")
+        info = from_dict(Sidecar, read_json(path, what="sidecar"), where=f"sidecar {path.name}")
     except InputError as error:
         raise ModelError(str(error), hint=hint) from error
     if info.format != PLAN_FORMAT:
@@ -163,7 +163,7 @@ def verify(plan: Path, target: Target, *, onnx_sha256: str | None = None) -> str
     return None
 
 
-def difference(info: PlanInfo, target: Target, *, onnx_sha256: str | None = None) -> str | None:
+def difference(info: Sidecar, target: Target, *, onnx_sha256: str | None = None) -> str | None:
     """How the machine and model that a plan was built for differ from these, or None."""
     theirs = info.target
     facts = [
@@ -180,7 +180,7 @@ def difference(info: PlanInfo, target: Target, *, onnx_sha256: str | None = None
     return None
 
 
-def entries() -> Iterator[tuple[Path, PlanInfo]]:
+def entries() -> Iterator[tuple[Path, Sidecar]]:
     """Plans of the cache whose sidecars are readable, newest first."""
     for path in sorted(cache_folder().glob("*.plan.json"), key=_modified, reverse=True):
         plan = path.with_suffix("")
@@ -190,7 +190,7 @@ def entries() -> Iterator[tuple[Path, PlanInfo]]:
             continue
 
 
-def store(plan: Path, data: Any, info: PlanInfo) -> PlanInfo:
+def store(plan: Path, data: Any, info: Sidecar) -> Sidecar:
     """Write a plan and its sidecar; an entry that was there stays whole until the new one is.
 
     Args:

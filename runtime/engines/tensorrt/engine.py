@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from glint.errors import EngineError, InputError
 from glint.runtime.engines.base import Arrays, Engine
 from glint.runtime.engines.tensorrt import cuda
-from glint.runtime.engines.tensorrt.loaded_plan import Plan, Shapes
+from glint.runtime.engines.tensorrt.loaded_plan import LoadedPlan, Shapes
 from glint.runtime.engines.tensorrt.slot import Lane, Slot
 
 _BUFFERS = ("pinned", "mapped")
@@ -49,7 +49,7 @@ class TensorRTEngine(Engine):
         self._lanes: list[Lane] = []
         self._slots: dict[Any, Slot] = {}
         self._mapped = self._record = False
-        self._plan: Plan | None = Plan(plan)
+        self._plan: LoadedPlan | None = LoadedPlan(plan)
         self.inputs, self.outputs = self._plan.inputs, self._plan.outputs
         try:
             with cuda.current() as driver:
@@ -58,7 +58,7 @@ class TensorRTEngine(Engine):
             self.close()
             raise
 
-    def _start(self, driver: Any, plan: Plan, graph: bool, buffers: str | None) -> dict[str, Any]:
+    def _start(self, driver: Any, plan: LoadedPlan, graph: bool, buffers: str | None) -> dict[str, Any]:
         """Run the first profile's fastest shape once, choose the kind of buffers, and see whether graphs work."""
         shapes = {name: opt for name, (_, opt, _) in plan.profiles[0].items()}
         times: dict[str, float] = {}
@@ -82,7 +82,7 @@ class TensorRTEngine(Engine):
             "layers": plan.info.audit.get("layers", {}),
         }
 
-    def _time(self, driver: Any, plan: Plan, shapes: Shapes, *, mapped: bool) -> float:
+    def _time(self, driver: Any, plan: LoadedPlan, shapes: Shapes, *, mapped: bool) -> float:
         slot = Slot(driver, plan, self._lane(driver, plan, 0), 0, shapes, mapped=mapped, record=False)
         try:
             return slot.seconds()
@@ -115,7 +115,7 @@ class TensorRTEngine(Engine):
                 rows = slice(0, count) if plan.batched else slice(None)
                 return slot.stage_times(runs, {name: array[rows] for name, array in arrays.items()})
 
-    def _opened(self) -> Plan:
+    def _opened(self) -> LoadedPlan:
         if self._plan is None:
             raise EngineError("this engine is closed", hint="open it again")
         return self._plan
@@ -133,7 +133,7 @@ class TensorRTEngine(Engine):
                     self._settle(driver)
                     raise
 
-    def _run(self, driver: Any, plan: Plan, profile: int, rows: int, arrays: Arrays) -> Arrays:
+    def _run(self, driver: Any, plan: LoadedPlan, profile: int, rows: int, arrays: Arrays) -> Arrays:
         outputs: Arrays = {}
         under_way: deque[tuple[Slot, Arrays]] = deque()
         for number, (start, count, size) in enumerate(plan.chunks(profile, rows)):
@@ -152,7 +152,7 @@ class TensorRTEngine(Engine):
             self._free_slots()
         return outputs
 
-    def _slot(self, driver: Any, plan: Plan, lane: int, profile: int, shapes: Shapes) -> Slot:
+    def _slot(self, driver: Any, plan: LoadedPlan, lane: int, profile: int, shapes: Shapes) -> Slot:
         key = (lane, profile, tuple(shapes.values()))
         if key not in self._slots:
             self._slots[key] = Slot(
@@ -160,7 +160,7 @@ class TensorRTEngine(Engine):
             )
         return self._slots[key]
 
-    def _lane(self, driver: Any, plan: Plan, number: int) -> Lane:
+    def _lane(self, driver: Any, plan: LoadedPlan, number: int) -> Lane:
         while len(self._lanes) <= number:
             self._lanes.append(Lane(driver, plan))
         return self._lanes[number]
@@ -191,7 +191,7 @@ class TensorRTEngine(Engine):
                 plan.close()
 
 
-def _empty(plan: Plan, slot: Slot, rows: int) -> Arrays:
+def _empty(plan: LoadedPlan, slot: Slot, rows: int) -> Arrays:
     """Room for the outputs of ``rows`` rows."""
     shapes = {n: (rows, *shape[1:]) if plan.batched else shape for n, shape in slot.outputs.items()}
     return {spec.name: np.empty(shapes[spec.name], spec.dtype) for spec in plan.outputs}

@@ -17,7 +17,7 @@ _DTYPES = ("float32", "float16", "int64", "int32", "int8", "uint8", "bool")
 Shapes = dict[str, tuple[int, ...]]
 
 
-class Plan:
+class LoadedPlan:
     """A deserialised plan.
 
     Args:

@@ -62,7 +62,7 @@ class Built:
     timings: bytes
 
 
-def build_plan(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Built:
+def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Built:
     """Parse, build and audit.
 
     Where the GPU's memory runs out, it tries again with less workspace and fewer tactics.

@@ -13,8 +13,8 @@ from glint.cards import ModelCard, load_card
 from glint.cli import talk
 from glint.runtime.engines.base import Arrays, Engine
 from glint.runtime.engines.tensorrt.api import TensorRT, load
-from glint.runtime.engines.tensorrt.build import BuildOptions, BuildPlan, build, plan_build
-from glint.runtime.engines.tensorrt.cache import PlanInfo, difference, entries, verify
+from glint.runtime.engines.tensorrt.build import BuildOptions, BuildPreview, build, preview_build
+from glint.runtime.engines.tensorrt.cache import Sidecar, difference, entries, verify
 from glint.runtime.engines.tensorrt.engine import TensorRTEngine
 
 Size = tuple[int, int]  # height, width
@@ -42,7 +42,7 @@ def open_tensorrt(onnx: Path, *, graph: bool = True, buffers: str | None = None)
 
 def _open(onnx: Path, size: Size | None, graph: bool, buffers: str | None) -> TensorRTEngine:
     options, trt = BuildOptions(sizes=() if size is None else (size,)), load()
-    wanted = plan_build(onnx, options, trt=trt)
+    wanted = preview_build(onnx, options, trt=trt)
     path = _built_by_hand(wanted) or _weakly_typed(wanted, options, trt) or build(onnx, options).path
     engine = TensorRTEngine(path, graph=graph, buffers=buffers)
     facts = engine.details()
@@ -55,10 +55,10 @@ def _open(onnx: Path, size: Size | None, graph: bool, buffers: str | None) -> Te
     return engine
 
 
-def _built_by_hand(wanted: BuildPlan) -> Path | None:
+def _built_by_hand(wanted: BuildPreview) -> Path | None:
     """The newest engine of the cache that would do, whatever its batch, further sizes and other options."""
 
-    def fits(info: PlanInfo) -> bool:
+    def fits(info: Sidecar) -> bool:
         return (
             info.precision == wanted.precision
             and difference(info, wanted.target, onnx_sha256=wanted.onnx_sha256) is None
@@ -72,12 +72,12 @@ def _built_by_hand(wanted: BuildPlan) -> Path | None:
     return None
 
 
-def _weakly_typed(wanted: BuildPlan, options: BuildOptions, trt: TensorRT) -> Path | None:
+def _weakly_typed(wanted: BuildPreview, options: BuildOptions, trt: TensorRT) -> Path | None:
     """The newest fp16 engine that was built from the fp32 model, by a TensorRT that chose the precisions."""
     original = wanted.onnx.with_name(f"{wanted.card.name}.fp32.onnx")
     if wanted.precision != "fp16" or not trt.can_be_weak or not original.is_file():
         return None
-    return _built_by_hand(plan_build(original, replace(options, precision="fp16", weak=True), trt=trt))
+    return _built_by_hand(preview_build(original, replace(options, precision="fp16", weak=True), trt=trt))
 
 
 def _within(shape: tuple[int, ...], smallest: tuple[int, ...], largest: tuple[int, ...]) -> bool:

@@ -16,7 +16,7 @@ from glint.cards import TensorSpec
 from glint.errors import EngineError
 from glint.runtime.engines.base import Arrays
 from glint.runtime.engines.tensorrt import cuda, cuda_graph
-from glint.runtime.engines.tensorrt.loaded_plan import Plan, Shapes
+from glint.runtime.engines.tensorrt.loaded_plan import LoadedPlan, Shapes
 
 _RUNS = 10  # of which the median counts
 
@@ -24,7 +24,7 @@ _RUNS = 10  # of which the median counts
 class Lane:
     """A stream, and the scratch memory of the contexts that run on it."""
 
-    def __init__(self, driver: Any, plan: Plan) -> None:
+    def __init__(self, driver: Any, plan: LoadedPlan) -> None:
         self.stream: Any = cuda.stream(driver)
         self.size = int(plan.engine.device_memory_size_v2)
         self.scratch = driver.mem_alloc(self.size) if self.size else None
@@ -54,7 +54,7 @@ class Slot:
     """
 
     def __init__(
-        self, driver: Any, plan: Plan, lane: Lane, profile: int, shapes: Shapes, *, mapped: bool, record: bool
+        self, driver: Any, plan: LoadedPlan, lane: Lane, profile: int, shapes: Shapes, *, mapped: bool, record: bool
     ) -> None:
         self._driver, self._plan, self.lane = driver, plan, lane
         self._buffers: dict[str, cuda.Buffer] = {}

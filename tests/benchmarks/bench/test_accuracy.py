@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from glint.benchmarks.bench.accuracy import compare, judge, simulated_images
-from glint.benchmarks.bench.cases import Case
+from glint.benchmarks.bench.cases import BenchCase
 from glint.benchmarks.bench.peer_subjects import DetectionPeer, UnmixingPeer
 from glint.benchmarks.bench.session import open_subject
 from glint.benchmarks.bench.subjects import Stopwatch, float_model
@@ -49,7 +49,7 @@ def test_parity_names_the_worst_output():
 
 
 def test_unmixers_are_scored_refined_and_on_their_grid():
-    case = Case("dscsnet-s-csist", "unmix", batch=2)
+    case = BenchCase("dscsnet-s-csist", "unmix", batch=2)
     subject = open_subject(case)
     subject.call()
     verdict = judge(case, subject, patches=60)
@@ -60,7 +60,7 @@ def test_unmixers_are_scored_refined_and_on_their_grid():
 
 def test_another_engine_is_held_against_the_float_model():
     torch = pytest.importorskip("torch")
-    case = Case("dscsnet-s-csist", "unmix", engine="torch", batch=2)
+    case = BenchCase("dscsnet-s-csist", "unmix", engine="torch", batch=2)
     subject = open_subject(case)
     times = subject.call()
     assert times["total"] == pytest.approx(sum(v for k, v in times.items() if k != "total"))
@@ -72,7 +72,7 @@ def test_a_card_of_another_precision_is_held_against_the_float_model_beside_it(t
     (card, onnx), copy = load_card("dscsnet-s-csist"), tmp_path / "mine.fp16.onnx"
     shutil.copy(onnx, copy)
     card = save_card(replace(card, name="mine", precision="fp16", file=copy.name), tmp_path)
-    case = Case(str(card), "unmix", precision="fp16", batch=2)
+    case = BenchCase(str(card), "unmix", precision="fp16", batch=2)
     assert case.place == "mine x2"
     subject = open_subject(case)
     subject.call()
@@ -86,7 +86,7 @@ def test_a_card_of_another_precision_is_held_against_the_float_model_beside_it(t
 def test_detectors_are_scored_on_simulated_frames():
     images = simulated_images()
     assert all(0 < sample.mask.sum() < 0.01 * sample.mask.size for sample in images)
-    case = Case("lsnet-s", "detect", size=(96, 80), blobs=2)
+    case = BenchCase("lsnet-s", "detect", size=(96, 80), blobs=2)
     subject = open_subject(case)
     times = subject.call()
     assert set(times) == {"total", "pre", "network", "post"}
@@ -96,7 +96,7 @@ def test_detectors_are_scored_on_simulated_frames():
 
 
 def test_the_pipeline_is_the_sum_of_its_stages():
-    case = Case("pipeline", "pipeline", size=(160, 128), blobs=3, detector="lsnet-s", unmixer="dscsnet-s-sensor")
+    case = BenchCase("pipeline", "pipeline", size=(160, 128), blobs=3, detector="lsnet-s", unmixer="dscsnet-s-sensor")
     subject = open_subject(case)
     times = subject.call()
     stages = ("detector", "around detector", "unmixer", "around unmixer", "refine")
@@ -108,7 +108,7 @@ def test_the_pipeline_is_the_sum_of_its_stages():
 
 @pytest.mark.parametrize(("name", "least"), [("template", 80), ("nnls-fit", 40), ("fista", 4)])
 def test_peers_answer_on_the_same_patches(name, least):
-    case = Case(name, "peer unmix", engine="numpy", precision="fp64", batch=8)
+    case = BenchCase(name, "peer unmix", engine="numpy", precision="fp64", batch=8)
     peer = open_subject(case)
     assert isinstance(peer, UnmixingPeer)
     assert peer.call()["total"] > 0
@@ -120,7 +120,7 @@ def test_peers_answer_on_the_same_patches(name, least):
 @pytest.mark.parametrize("name", ["dista-net", "focus"])
 def test_networks_of_others_are_timed_with_fresh_weights(name):
     pytest.importorskip("torch")
-    case = Case(name, "peer unmix", engine="torch", batch=2)
+    case = BenchCase(name, "peer unmix", engine="torch", batch=2)
     peer = open_subject(case)
     assert peer.call()["total"] > 0
     assert peer.facts()["threads"] == 1
@@ -129,7 +129,7 @@ def test_networks_of_others_are_timed_with_fresh_weights(name):
 
 def test_detectors_of_others_are_timed_on_the_same_frames():
     pytest.importorskip("glint.benchmarks.peers.saliency")
-    case = Case("top-hat", "peer detect", engine="numpy", precision="fp64", size=(96, 80), blobs=1)
+    case = BenchCase("top-hat", "peer detect", engine="numpy", precision="fp64", size=(96, 80), blobs=1)
     peer = open_subject(case)
     assert isinstance(peer, DetectionPeer)
     assert peer.call()["total"] > 0

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from glint.benchmarks.bench.cases import PIPELINE, Case, expand
+from glint.benchmarks.bench.cases import PIPELINE, BenchCase, expand
 from glint.benchmarks.bench.report import weights_by_key
 from glint.benchmarks.bench.turns import groups_of
 from glint.cards import zoo_folder
 from glint.errors import InputError, ModelError
 
-COMMON = Case("", "", threads=2, detector="lsnet-s", unmixer="dscsnet-s-sensor")
+COMMON = BenchCase("", "", threads=2, detector="lsnet-s", unmixer="dscsnet-s-sensor")
 
 
 def rows(*subjects, engines=("onnxruntime",), precisions=("fp32",), **changes):

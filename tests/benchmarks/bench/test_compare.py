@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from bench_reports import MACHINE, measurement, report, simple
 
-from glint.benchmarks.bench.cases import Case
+from glint.benchmarks.bench.cases import BenchCase
 from glint.benchmarks.bench.compare import compare, text_of
 from glint.benchmarks.bench.stats import LEAST_ROUNDS
 from glint.cli import main
 from glint.errors import InputError
 
-CASE = Case("net", "unmix", batch=64, threads=2)
+CASE = BenchCase("net", "unmix", batch=64, threads=2)
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 import pytest
 from bench_reports import measurement, report, simple
 
-from glint.benchmarks.bench.cases import Case
+from glint.benchmarks.bench.cases import BenchCase
 from glint.benchmarks.bench.page import page_of, summary
 from glint.benchmarks.bench.text import columns, figure, text_of
 
 VOID = {"meta", "br", "img", "input", "link", "hr"}
-PIPELINE = Case("pipeline", "pipeline", threads=2)
+PIPELINE = BenchCase("pipeline", "pipeline", threads=2)
 
 
 class Strict(HTMLParser):
@@ -60,7 +60,7 @@ def full():
     pipe.opened["unit"] = "frames"
     pipe.work = None
     document["rows"] += report([pipe])["rows"]
-    gpu = measurement(Case("net", "unmix", engine="tensorrt", batch=64, buffers="pinned"), 5.0)
+    gpu = measurement(BenchCase("net", "unmix", engine="tensorrt", batch=64, buffers="pinned"), 5.0)
     gpu.finished["stages"] = {"h2d": [0.1] * 20, "gpu": [1.0] * 20, "d2h": [0.2] * 20, "enqueue": [0.05] * 20}
     document["rows"] += report([gpu], limits=None)["rows"]
     document["skipped"] = [{"name": "net, torch fp16", "reason": "<on a GPU only>"}]
@@ -98,7 +98,7 @@ def test_a_report_with_hardly_any_row_is_a_page(rows):
 
 
 def test_a_row_whose_end_was_not_seen_is_a_row():
-    broken = measurement(Case("net", "unmix", threads=2), 10.0)
+    broken = measurement(BenchCase("net", "unmix", threads=2), 10.0)
     broken.finished, broken.judged, broken.work = {}, {}, None
     document = report([broken], interrupted=True)
     assert "net x1, onnxruntime fp32" in read(page_of(document))

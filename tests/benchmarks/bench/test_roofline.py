@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from glint.benchmarks.bench.cases import Case
+from glint.benchmarks.bench.cases import BenchCase
 from glint.benchmarks.bench.roofline import Work, best_time, count_macs, limits, precision_shares, roofline, work
 from glint.benchmarks.bench.subjects import model_files
 from glint.cards import load_card
@@ -18,7 +18,7 @@ def needs_onnx():
 
 @pytest.mark.parametrize(
     ("case", "share"),
-    [(Case("dscsnet-s-csist", "unmix", batch=1), 1.0), (Case("lsnet-s", "detect", size=(512, 512)), 1.033)],
+    [(BenchCase("dscsnet-s-csist", "unmix", batch=1), 1.0), (BenchCase("lsnet-s", "detect", size=(512, 512)), 1.033)],
 )
 def test_work_agrees_with_what_the_card_counted_by_pytorch(case, share):
     card, _ = load_card(case.subject)
@@ -30,10 +30,10 @@ def test_work_agrees_with_what_the_card_counted_by_pytorch(case, share):
 
 
 def test_work_grows_with_the_batch_and_with_the_padded_frame():
-    one, eight = (work(Case("dscsnet-s-csist", "unmix", batch=b)) for b in (1, 8))
+    one, eight = (work(BenchCase("dscsnet-s-csist", "unmix", batch=b)) for b in (1, 8))
     assert eight.macs == 8 * one.macs
     assert 7 * one.activation_numbers < eight.activation_numbers <= 8 * one.activation_numbers
-    odd, even = (work(Case("lsnet-s", "detect", size=size, blobs=1)) for size in ((150, 120), (160, 128)))
+    odd, even = (work(BenchCase("lsnet-s", "detect", size=size, blobs=1)) for size in ((150, 120), (160, 128)))
     assert odd == even
 
 
@@ -53,7 +53,7 @@ def test_multiply_accumulates_of_a_layer(operator, inputs, out, expected):
 
 @needs_onnx()
 def test_shares_of_a_float_model():
-    (path,) = model_files(Case("dscsnet-s-csist", "unmix"))
+    (path,) = model_files(BenchCase("dscsnet-s-csist", "unmix"))
     assert precision_shares(path) == {"fp32": 1.0}
 
 

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from glint.benchmarks.bench import scaling as bench_scaling
-from glint.benchmarks.bench.cases import Case
+from glint.benchmarks.bench.cases import BenchCase
 from glint.benchmarks.bench.scaling import CURVES, curve, curves, scaling
 from glint.benchmarks.bench.turns import Effort, Measurement
 from glint.cli import main
 
-COMMON = Case("", "", threads=1, detector="lsnet-s", unmixer="dscsnet-s-csist")
+COMMON = BenchCase("", "", threads=1, detector="lsnet-s", unmixer="dscsnet-s-csist")
 
 
 class Pretend:

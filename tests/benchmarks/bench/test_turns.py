@@ -16,7 +16,7 @@ from glint.benchmarks.bench import bench as module
 from glint.benchmarks.bench import machine as bench_machine
 from glint.benchmarks.bench import turns as bench_run
 from glint.benchmarks.bench.bench import bench, output_files
-from glint.benchmarks.bench.cases import Case
+from glint.benchmarks.bench.cases import BenchCase
 from glint.benchmarks.bench.turns import Bench, Effort, rows_of
 from glint.benchmarks.bench.worker import Worker
 from glint.cards import load_card
@@ -24,7 +24,7 @@ from glint.cli import main
 from glint.errors import EngineError, InputError
 
 BRIEF = Effort(seconds=0.05, rounds=4, warm_up=0.1, patches=8, limits=0.05, points=3)
-UNMIX = Case("dscsnet-s-csist", "unmix", batch=2, threads=1)
+UNMIX = BenchCase("dscsnet-s-csist", "unmix", batch=2, threads=1)
 SHAPE = {
     "format": int, "kind": str, "glint": str, "command": str, "started": str, "machine": dict, "versions": dict,
     "settings": dict, "seconds": float, "interrupted": bool, "warnings": list, "limits": dict, "rows": list,
@@ -81,8 +81,9 @@ def test_a_process_that_dies_is_told_apart_from_one_that_refuses():
 
 def test_a_process_ends_when_its_parent_goes():
     code = (
-        "import sys\nfrom glint.benchmarks.bench.cases import Case\nfrom glint.benchmarks.bench.worker import Worker\n"
-        "w = Worker(Case('dscsnet-s-csist', 'unmix'))\nprint(w._process.pid, flush=True)\nimport os\nos._exit(0)"
+        "import sys\nfrom glint.benchmarks.bench.cases import BenchCase\n"
+        "from glint.benchmarks.bench.worker import Worker\n"
+        "w = Worker(BenchCase('dscsnet-s-csist', 'unmix'))\nprint(w._process.pid, flush=True)\nimport os\nos._exit(0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     pid = int(done.stdout)
@@ -176,8 +177,8 @@ def test_control_c_leaves_a_whole_report_and_no_process(tmp_path):
 
 
 def test_ratios_are_of_the_network_between_rows_of_one_model_and_of_calls_between_others():
-    rows = [measurement(Case("net", "unmix", precision=p), ms) for p, ms in (("fp32", 10.0), ("int8", 5.0))]
-    rows.append(measurement(Case("other", "peer unmix", engine="numpy", precision="fp64"), 40.0))
+    rows = [measurement(BenchCase("net", "unmix", precision=p), ms) for p, ms in (("fp32", 10.0), ("int8", 5.0))]
+    rows.append(measurement(BenchCase("other", "peer unmix", engine="numpy", precision="fp64"), 40.0))
     first, second, third = rows_of(rows, None, "onnxruntime fp32")
     assert [row["ratio"]["of"] for row in (first, second, third)] == ["network", "network", "total"]
     assert second["ratio"]["network"]["value"] == pytest.approx(2, rel=0.05)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from patience import within
 
-from glint.runtime.sources.waiting import Closed, Pacer, Waker
+from glint.runtime.sources.waiting import Closed, InterruptibleWait, Pacer
 
 
 @pytest.fixture
@@ -24,13 +24,13 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def wait_to_the_end(waker: Waker, descriptor: int) -> None:
+def wait_to_the_end(waker: InterruptibleWait, descriptor: int) -> None:
     with pytest.raises(Closed):
         waker.wait(descriptor, None)
 
 
 def test_a_wait_ends_when_there_is_something_to_read(pipe: tuple[int, int]) -> None:
-    waker = Waker()
+    waker = InterruptibleWait()
     assert not waker.wait(pipe[0], 0.01)
     os.write(pipe[1], b"x")
     assert within(10, lambda: waker.wait(pipe[0], None))
@@ -40,7 +40,7 @@ def test_a_wait_ends_when_there_is_something_to_read(pipe: tuple[int, int]) -> N
 @pytest.mark.parametrize("early", [True, False])
 def test_closing_ends_waits_that_have_begun_and_that_come_later(pipe: tuple[int, int], early: bool) -> None:
     before = descriptors()
-    waker = Waker()
+    waker = InterruptibleWait()
     if early:
         waker.close()
     else:
@@ -55,14 +55,14 @@ def test_closing_ends_waits_that_have_begun_and_that_come_later(pipe: tuple[int,
 
 def test_a_waker_that_never_waited_holds_nothing() -> None:
     before = descriptors()
-    Waker()
+    InterruptibleWait()
     assert descriptors() == before
 
 
 def test_many_closers_at_once_do_no_harm(pipe: tuple[int, int]) -> None:
     before = descriptors()
     for _ in range(50):
-        waker = Waker()
+        waker = InterruptibleWait()
         closers = [threading.Thread(target=waker.close) for _ in range(4)]
         waiter = threading.Thread(target=wait_to_the_end, args=(waker, pipe[0]))
         for thread in (waiter, *closers):

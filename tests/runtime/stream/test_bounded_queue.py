@@ -7,17 +7,17 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glint.runtime.stream.bounded_queue import Handover
+from glint.runtime.stream.bounded_queue import BoundedQueue
 
 
 def test_what_goes_in_comes_out_in_order() -> None:
-    queue: Handover[int] = Handover(3)
+    queue: BoundedQueue[int] = BoundedQueue(3)
     assert all(queue.put(i, 0) for i in range(3))
     assert [queue.take(0) for _ in range(4)] == [0, 1, 2, None]
 
 
 def test_a_full_queue_refuses_after_the_time_that_one_would_wait_and_says_how_long_that_was() -> None:
-    queue: Handover[int] = Handover(1)
+    queue: BoundedQueue[int] = BoundedQueue(1)
     assert queue.put(0, 0)
     started = time.monotonic()
     assert not queue.put(1, 0.05)
@@ -27,7 +27,7 @@ def test_a_full_queue_refuses_after_the_time_that_one_would_wait_and_says_how_lo
 
 
 def test_a_waiting_giver_goes_on_as_soon_as_something_is_taken() -> None:
-    queue: Handover[int] = Handover(1)
+    queue: BoundedQueue[int] = BoundedQueue(1)
     queue.put(0, 0)
     timer = threading.Timer(0.05, lambda: queue.take(0))
     timer.start()
@@ -37,7 +37,7 @@ def test_a_waiting_giver_goes_on_as_soon_as_something_is_taken() -> None:
 
 
 def test_a_waiting_taker_is_woken_by_the_end() -> None:
-    queue: Handover[int] = Handover(1)
+    queue: BoundedQueue[int] = BoundedQueue(1)
     timer = threading.Timer(0.05, queue.end)
     timer.start()
     started = time.monotonic()
@@ -47,7 +47,7 @@ def test_a_waiting_taker_is_woken_by_the_end() -> None:
 
 
 def test_a_queue_is_over_when_it_has_ended_and_is_empty() -> None:
-    queue: Handover[int] = Handover(2)
+    queue: BoundedQueue[int] = BoundedQueue(2)
     queue.put(0, 0)
     assert not queue.over
     queue.end()
@@ -61,7 +61,7 @@ def test_a_queue_is_over_when_it_has_ended_and_is_empty() -> None:
     steps=st.lists(st.one_of(st.tuples(st.just("put"), st.booleans()), st.just(("take", False))), max_size=60),
 )
 def test_a_dropping_queue_loses_the_oldest_that_need_not_be_kept(capacity: int, steps: list[tuple[str, bool]]) -> None:
-    queue: Handover[int] = Handover(capacity, drop=True)
+    queue: BoundedQueue[int] = BoundedQueue(capacity, drop=True)
     model: deque[tuple[int, bool]] = deque()
     dropped = 0
     for number, (step, keep) in enumerate(steps):

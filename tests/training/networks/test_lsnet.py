@@ -154,15 +154,15 @@ def test_the_background_under_a_target_is_that_around_it():
 def test_the_background_is_continued_as_its_formula_says():
     rng = np.random.default_rng(2)
     frame, own, probability = rng.normal(size=(2, 24, 32)), rng.normal(size=(2, 24, 32)), rng.random((2, 24, 32)) ** 6
-    steps = np.arange(-lsnet._NEAR, lsnet._NEAR + 1)
-    kernel = np.exp(-(steps**2 + steps[:, None] ** 2) / (2 * lsnet._NEARNESS**2))
+    steps = np.arange(-lsnet._NEAR_PX, lsnet._NEAR_PX + 1)
+    kernel = np.exp(-(steps**2 + steps[:, None] ** 2) / (2 * lsnet._NEAR_SIGMA_PX**2))
     kernel /= kernel.sum()
     tensors = (torch.from_numpy(v.astype(np.float32))[:, None] for v in (frame, own, probability))
     got = BehindTargets()(*(lsnet.reach(t) if i == 2 else t for i, t in enumerate(tensors)))
     for i in range(2):
-        reached = maximum_filter(probability[i], 2 * lsnet._REACH + 1, mode="constant")
+        reached = maximum_filter(probability[i], 2 * lsnet._REACH_PX + 1, mode="constant")
         light, share = (correlate(v, kernel, mode="constant") for v in ((1 - reached) * frame[i], 1 - reached))
-        around = (light + lsnet._OWN_WEIGHT * own[i]) / (share + lsnet._OWN_WEIGHT)
+        around = (light + lsnet._OWN_BACKGROUND_WEIGHT * own[i]) / (share + lsnet._OWN_BACKGROUND_WEIGHT)
         assert np.allclose(got[i, 0].numpy(), own[i] + reached * (around - own[i]), atol=1e-5)
 
 
@@ -190,17 +190,17 @@ def contrast_of(frame):
 def test_the_contrast_is_what_a_point_explains_over_what_it_does_not(seed, brightness):
     rng = np.random.default_rng(seed)
     frame = brightness * (rng.normal(size=(32, 48)) + 3 * rng.random())
-    side = 2 * lsnet._AROUND + 1
+    side = 2 * lsnet._SURROUNDINGS_PX + 1
     share = uniform_filter(np.ones_like(frame), side, mode="constant")
     detail = frame - uniform_filter(frame, side, mode="constant") / share
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(detail, lsnet._AROUND), (side, side)).reshape(
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(detail, lsnet._SURROUNDINGS_PX), (side, side)).reshape(
         *frame.shape, -1
     )
-    steps = np.arange(-lsnet._AROUND, lsnet._AROUND + 1)
-    point = np.exp(-(steps**2 + steps[:, None] ** 2) / (2 * lsnet._POINT**2)).ravel()
+    steps = np.arange(-lsnet._SURROUNDINGS_PX, lsnet._SURROUNDINGS_PX + 1)
+    point = np.exp(-(steps**2 + steps[:, None] ** 2) / (2 * lsnet._POINT_SIGMA_PX**2)).ravel()
     point -= point.mean()
     explained = windows @ point / np.linalg.norm(point)
-    rest = (windows**2).sum(-1) - explained**2 + (side * lsnet._FLOOR) ** 2
+    rest = (windows**2).sum(-1) - explained**2 + (side * lsnet._LEAST_DEVIATION) ** 2
     assert np.allclose(contrast_of(frame), np.clip(explained / np.sqrt(rest), -1, 4), atol=2e-3)
 
 
@@ -242,7 +242,7 @@ def test_what_is_told_follows_from_the_last_stage():
 def test_spots_that_the_stages_are_sure_of_keep_their_order():
     logits = torch.tensor([-20.0, -1.0, 0.5, 8.0, 16.0, 30.0, 60.0])
     model = LSNet(TINY).eval()
-    stage = lsnet.Stage(*(torch.zeros(1, 1, 1, 7),) * 2, logits.reshape(1, 1, 1, 7))
+    stage = lsnet.LSNetStage(*(torch.zeros(1, 1, 1, 7),) * 2, logits.reshape(1, 1, 1, 7))
     model.stages = lambda frame: [stage]
     model.behind.forward = lambda frame, background, reached: background
     for precision in (torch.float32, torch.float16):

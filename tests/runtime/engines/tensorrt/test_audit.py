@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glint.errors import CheckFailedError, EngineError
-from glint.runtime.engines.tensorrt.audit import Audit, Layer, audit, layers_of_inspector, layers_of_log, require
+from glint.runtime.engines.tensorrt.audit import Audit, EngineLayer, audit, layers_of_inspector, layers_of_log, require
 
 # Lines of a real build of an int8 network by tensorrt_rtx 1.7.1.
 LOG = (Path(__file__).parents[3] / "data" / "tensorrt-rtx-layers.txt").read_text(encoding="utf-8")
@@ -39,8 +39,8 @@ def test_the_audit_of_the_builders_log():
 
 
 def test_a_node_must_have_its_precision_in_every_profile():
-    kernels = [Layer(f"k{i}", "gemm", (reads, reads), ("node",)) for i, reads in enumerate(["int8", "fp16"])]
-    found = audit([*kernels, Layer("after", "kgen", ("fp32",), ("node",))], {"node": "int8"})
+    kernels = [EngineLayer(f"k{i}", "gemm", (reads, reads), ("node",)) for i, reads in enumerate(["int8", "fp16"])]
+    found = audit([*kernels, EngineLayer("after", "kgen", ("fp32",), ("node",))], {"node": "int8"})
     assert found.obtained == {}
     assert found.missed == ("node: asked for int8, runs in fp16+int8",)
 
@@ -121,7 +121,7 @@ WIDTHS = ["int8", "fp16", "fp32"]
 
 @given(st.lists(st.sampled_from(WIDTHS), min_size=2))
 def test_a_product_computes_in_the_wider_of_its_operands(reads):
-    layer = Layer("k", "gemm", tuple(reads), ())
+    layer = EngineLayer("k", "gemm", tuple(reads), ())
     assert layer.precision == sorted(reads, key=WIDTHS.index)[1]
 
 

@@ -14,7 +14,7 @@ from glint.errors import ModelError
 from glint.runtime.engines.tensorrt.cache import (
     ANY_GPU,
     InputRange,
-    PlanInfo,
+    Sidecar,
     Target,
     cache_folder,
     difference,
@@ -47,7 +47,7 @@ def info(**changes):
         "built": "2026-01-01T00:00:00+00:00",
         "seconds": 1.5,
     }
-    return PlanInfo(**{**values, **changes})
+    return Sidecar(**{**values, **changes})
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def changed(value):
     return value + "x" if isinstance(value, str) else value + 1
 
 
-@pytest.mark.parametrize("key", [f.name for f in dataclasses.fields(PlanInfo)])
+@pytest.mark.parametrize("key", [f.name for f in dataclasses.fields(Sidecar)])
 def test_no_field_of_a_sidecar_can_be_edited_unnoticed(plan, key):
     document = json.loads(sidecar_path(plan).read_text())
     document[key] = changed(document[key])
@@ -110,7 +110,7 @@ values = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from([f.name for f in dataclasses.fields(PlanInfo)]), values, min_size=1))
+@given(st.dictionaries(st.sampled_from([f.name for f in dataclasses.fields(Sidecar)]), values, min_size=1))
 @settings(max_examples=200, deadline=None)
 def test_any_values_in_a_sidecar_are_a_clear_error(tmp_path_factory, replacements):
     path = tmp_path_factory.mktemp("plan") / "a.plan"

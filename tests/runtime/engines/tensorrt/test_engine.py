@@ -21,10 +21,10 @@ from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from glint.runtime.engines.tensorrt import api as tensorrt_api
 from glint.runtime.engines.tensorrt import loaded_plan as tensorrt_plan
 from glint.runtime.engines.tensorrt.build import BuildOptions, build, machine
-from glint.runtime.engines.tensorrt.cache import InputRange, PlanInfo, Profile, store
+from glint.runtime.engines.tensorrt.cache import InputRange, Profile, Sidecar, store
 from glint.runtime.engines.tensorrt.engine import TensorRTEngine
 from glint.runtime.engines.tensorrt.loaded_plan import round_up
-from glint.runtime.engines.tensorrt.onnx_to_plan import Order, build_plan
+from glint.runtime.engines.tensorrt.onnx_to_plan import Order, plan_from_onnx
 
 onnx = pytest.importorskip("onnx")
 UNMIXER = "dscsnet-s-sensor"
@@ -46,8 +46,8 @@ class Bench:
         source, path = self.folder / "model.onnx", self.folder / "model.plan"
         onnx.save(model, source)
         trt = tensorrt_api.load()
-        built = build_plan(trt, Order(source, profiles, "fp32", dla=dla))
-        info = PlanInfo(
+        built = plan_from_onnx(trt, Order(source, profiles, "fp32", dla=dla))
+        info = Sidecar(
             model="model", precision="fp32", onnx_sha256="", plan_sha256="", target=machine(trt), options={},
             profiles=profiles, inputs=built.inputs, outputs=built.outputs,
         )  # fmt: skip
@@ -186,7 +186,7 @@ def test_an_empty_batch_has_outputs_of_no_rows(bench: Bench) -> None:
 
 def test_the_tightest_profile_that_holds_the_batch_is_used(bench: Bench) -> None:
     profiles = pair_profile(1, 32, 64), pair_profile(1, 4, 8), pair_profile(1, 1, 1)
-    plan = tensorrt_plan.Plan(bench.plan(pair(), *profiles))
+    plan = tensorrt_plan.LoadedPlan(bench.plan(pair(), *profiles))
     chosen = {n: plan.choose({"a": (n, 3), "b": (n, 3)}) for n in (1, 2, 8, 9, 64, 65)}
     assert chosen == {1: 2, 2: 1, 8: 1, 9: 0, 64: 0, 65: 0}
 
