@@ -22,11 +22,10 @@ from glint.benchmarks.bench.subjects import (
 from glint.calibration.task_score import score_detector, score_targets, score_unmixer
 from glint.cards import ModelCard, load_card
 from glint.data.datasets import LabelledImage, labelled_images
-from glint.metrics.matching import match_points
+from glint.metrics.matching import UNMIXING_MATCH_PX, match_points
 from glint.optics import Psf
 from glint.runtime.engines.base import Arrays, Engine
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from glint.runtime.sinks.summary import MATCH_DISTANCE
 from glint.simulation.scenes import SceneConfig, simulate_scene
 
 SEED = 77  # of what is scored on: not what is timed
@@ -118,7 +117,7 @@ def _judge_pipeline(case: BenchCase, subject: PipelineSubject) -> dict[str, Any]
     for frame, truth in simulate_scene(scene):
         targets = subject.pipeline(frame).targets
         distance = np.hypot(truth.x[:, None] - targets.x, truth.y[:, None] - targets.y)
-        rows, _ = match_points(distance, MATCH_DISTANCE)
+        rows, _ = match_points(distance, UNMIXING_MATCH_PX)
         true, found, reported = true + len(truth), found + len(rows), reported + len(targets)
     return {
         "metric": "targets found %", "value": 100 * found / max(true, 1), "false": reported - found, "targets": true,

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from glint.errors import InputError
-from glint.metrics.matching import match_points
+from glint.metrics.matching import DETECTION_MATCH_PX, match_points
 
 MATCHINGS = ("one-to-one", "legacy")
-MATCH_DISTANCE = 3.0  # px
 _EIGHT = np.ones((3, 3), dtype=np.int8)
 
 
@@ -79,13 +78,13 @@ def components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def _match_optimal(distance: NDArray[np.float64]) -> NDArray[np.int64]:
-    return match_points(distance, MATCH_DISTANCE)[1]
+    return match_points(distance, DETECTION_MATCH_PX)[1]
 
 
 def _match_legacy(distance: NDArray[np.float64]) -> NDArray[np.int64]:
     taken: list[int] = []
     for row in distance:
-        free = [j for j in np.flatnonzero(row < MATCH_DISTANCE) if j not in taken]
+        free = [j for j in np.flatnonzero(row < DETECTION_MATCH_PX) if j not in taken]
         taken.extend(int(j) for j in free[:1])
     return np.array(taken, dtype=np.int64)
 

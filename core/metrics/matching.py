@@ -6,6 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+DETECTION_MATCH_PX = 3.0  # a predicted spot is a true one if their centroids are nearer than this
+UNMIXING_MATCH_PX = 0.5  # the least separation of two targets: beyond it a pair is not the same target
+
 
 def match_points(distance: NDArray[np.float64], limit: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pair rows with columns: as many pairs nearer than ``limit`` as possible, then the closest.

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glint.errors import InputError
-from glint.metrics.matching import match_points
+from glint.metrics.matching import UNMIXING_MATCH_PX, match_points
 
 THRESHOLDS = (0.05, 0.10, 0.15, 0.20, 0.25)
-MATCH_DISTANCE = 0.5  # px; beyond the least separation of two targets a pair is not the same target
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class UnmixingScore:
         count_accuracy: patches with the right number of targets, percent.
         position_rmse: sqrt(mean(dx^2 + dy^2)) of the matched pairs, pixels; NaN without pairs.
         radiance_error: median |error| / truth of the matched pairs, percent; NaN without pairs.
-        matched: share of the truths that have a detection within :data:`MATCH_DISTANCE` in a
+        matched: share of the truths that have a detection within :data:`UNMIXING_MATCH_PX` in a
             one-to-one match, percent.
         patches: number of patches.
     """
@@ -189,12 +188,12 @@ def _rank(
 
 
 def _match(patch: NDArray[np.int64], distance: NDArray[np.float64]) -> NDArray[np.int64]:
-    """One-to-one pairs (detection, truth slot) of least total distance within MATCH_DISTANCE: ``[P, 2]``."""
+    """One-to-one pairs (detection, truth slot) of least total distance within UNMIXING_MATCH_PX: ``[P, 2]``."""
     pairs: list[tuple[int, int]] = []
     order = np.argsort(patch, kind="stable")
     starts = np.flatnonzero(np.diff(patch[order], prepend=-1))
     for rows in np.split(order, starts[1:]) if len(order) else []:
-        found, slot = match_points(distance[rows], MATCH_DISTANCE)
+        found, slot = match_points(distance[rows], UNMIXING_MATCH_PX)
         pairs.extend(zip(rows[found].tolist(), slot.tolist()))
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from glint.metrics.matching import match_points
+from glint.metrics.matching import UNMIXING_MATCH_PX, match_points
 from glint.runtime.pipeline.pipeline import STAGES, Result
 from glint.runtime.sinks.base import Sink
 from glint.types import Gap
 
-MATCH_DISTANCE = 0.5  # px within which a found target is a true one
 _STEP = math.log(1.01)
 
 
@@ -68,7 +67,7 @@ class Summary(Sink):
         if truth is not None:
             self.has_truth = True
             distance = np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y)
-            rows, columns = match_points(distance, MATCH_DISTANCE)
+            rows, columns = match_points(distance, UNMIXING_MATCH_PX)
             self.truths += len(truth)
             self.found += len(rows)
             for value in distance[rows, columns].tolist():
@@ -94,7 +93,7 @@ class Summary(Sink):
                 "targets": self.truths,
                 "found": self.found,
                 "false": self.targets - self.found,
-                "match_distance_px": MATCH_DISTANCE,
+                "match_distance_px": UNMIXING_MATCH_PX,
                 "median_position_error_px": round(self.error.percentile(50), 4) if self.error.count else None,
             }
         return summary

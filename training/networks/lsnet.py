@@ -42,9 +42,7 @@ _POINT_SIGMA_PX = 0.7  # pixels, standard deviation of the point looked for
 _LEAST_DEVIATION = 0.02  # standard deviations of the frame, least deviation of a point's surroundings
 _NEAR_PX = 5  # pixels to all sides that continue the background under a target
 _NEAR_SIGMA_PX = 3.0  # pixels, standard deviation of their weights
-_OWN_BACKGROUND_WEIGHT = (
-    0.01  # of the network's own background beside those pixels, which weigh 1 where all are free of targets
-)
+_OWN_BACKGROUND_WEIGHT = 0.01  # of the network's own background; pixels nearby weigh 1 where no target is near
 _LOGIT_SCALE = 1 / 8  # of the logits: spots have logits of up to 100, and float32 ends at 17
 
 
