@@ -20,7 +20,8 @@ from glint.files import refuse_existing
 from glint.optics import PsfEstimate, save_psf
 from glint.processing.crop import crop_windows
 from glint.progress import Progress
-from glint.runtime.commands.options import add_engine_arguments
+from glint.runtime.commands.options import add_engine_arguments, engine_of
+from glint.runtime.engines.choose import choose_engine
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.sources.open import open_source
 from glint.runtime.unmixing.psf_fit import Spots, fit_psf
@@ -55,8 +56,10 @@ def psf(
 
     Raises:
         InputError: if there are too few isolated single targets.
+        EngineError: if the engine cannot be used.
         GlintError: one of its subclasses, for a bad source or model.
     """
+    choose_engine(engine)  # one that is required and cannot be had is an error, also where patches need none
     if str(source).endswith(".npy"):
         spots = spots_of_patches(read_patches(Path(source)), full_scale)
     else:
@@ -141,7 +144,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         refuse_existing(arguments.out, overwrite=arguments.overwrite)
     estimate = psf(
-        arguments.source, detector=arguments.detector, engine=arguments.engine, precision=arguments.precision,
+        arguments.source, detector=arguments.detector, engine=engine_of(arguments), precision=arguments.precision,
         threads=arguments.threads, full_scale=arguments.full_scale, least=arguments.least,
     )  # fmt: skip
     if arguments.out is not None:

@@ -80,3 +80,13 @@ def test_too_few_targets_and_wrong_files_are_refused(glint: Glint, tmp_path: Pat
 @pytest.mark.parametrize("least", ["0", "1", "x"])
 def test_a_figure_rests_on_two_spots_at_least(glint: Glint, tmp_path: Path, least: str) -> None:
     assert glint("psf", patches_file(tmp_path, 0.5), "--least", least).code == 2
+
+
+def test_an_engine_that_is_required_is_never_replaced(glint: Glint, tmp_path: Path) -> None:
+    patches, out = patches_file(tmp_path, 0.5), tmp_path / "psf.json"
+    for source in (SCENE, patches):
+        for option in ("--require", "--engine"):
+            glint("psf", source, "--out", out, option, "tensorrt").refused(3, "TensorRT", "hint:")
+        glint("psf", source, "--require", "tensorrt", "--engine", "onnxruntime").refused(2, "contradict")
+    assert not out.exists()
+    assert glint("psf", patches, "--require", "onnxruntime").code == 0
