@@ -7,7 +7,7 @@ WHEEL := $(VENV)/wheel
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 SOURCES := pyproject.toml README.md LICENSE $(shell find core training export calibration runtime benchmarks zoo \
-             -name '*.py' -o -name '*.onnx' -o -name '*.json' -o -name '*.html' -o -name py.typed)
+             -name '*.py' -o -name '*.onnx' -o -name '*.json' -o -name '*.html' -o -name py.typed -o -name '*.pyi')
 
 .PHONY: help demo test format clean
 .DEFAULT_GOAL := help

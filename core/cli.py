@@ -20,6 +20,8 @@ from typing import Any
 
 from glint import __version__
 from glint.errors import EXIT_INTERRUPTED, EXIT_OK, GlintError, MissingDependencyError
+from glint.progress import speaking
+from glint.progress import talk as talk
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("glint.runtime.commands.doctor", "say what works on this machine, what does not, and how to mend it"),
@@ -95,7 +97,8 @@ def _guarded(call: Callable[[], int], *, debug: bool) -> int:
     in_main_thread = threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
     try:
-        return call()
+        with speaking():
+            return call()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -132,11 +135,6 @@ def _report(error: GlintError, *, debug: bool) -> int:
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     print(json.dumps(value, indent=2, allow_nan=False))
-
-
-def talk(text: str) -> None:
-    """A line for the person at the terminal, on standard error."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""One line of progress on a terminal; nothing where nobody is looking."""
+"""What is said to the person at the terminal: nothing where nobody asked, or nobody is looking."""
 
 from __future__ import annotations
 
@@ -10,12 +10,31 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TextIO
 
+_listeners = 0
+
+
+@contextmanager
+def speaking() -> Iterator[None]:
+    """While it is entered, :func:`talk` and lines of progress are heard: by the command line, else by nobody."""
+    global _listeners
+    _listeners += 1
+    try:
+        yield
+    finally:
+        _listeners -= 1
+
+
+def talk(text: str) -> None:
+    """A line for the person at the terminal, on standard error, while something is :func:`speaking`."""
+    if _listeners:
+        print(text, file=sys.stderr, flush=True)
+
 
 class Progress:
     """A status line on standard error, redrawn at most ten times a second.
 
     Draws only when the stream is a terminal, and first after ``delay`` seconds: what is over by
-    then needs no line.
+    then needs no line. On standard error only while something is :func:`speaking`.
 
     Args:
         what: first word of the line, e.g. ``"run"``.
@@ -33,7 +52,7 @@ class Progress:
         self._start = time.monotonic()
         self._next = self._start + delay
         self._drawn = False
-        self._live = self.stream.isatty()
+        self._live = self.stream.isatty() and (stream is not None or _listeners > 0)
 
     def __enter__(self) -> Progress:
         return self
@@ -73,10 +92,11 @@ def _duration(seconds: float) -> str:
 def told_if_slow(text: str, *, stream: TextIO | None = None, delay: float = 2.0) -> Iterator[None]:
     """Say ``text`` on standard error, once, if what happens inside takes longer than ``delay`` seconds.
 
-    Only where the stream is a terminal.
+    Only where the stream is a terminal, and on standard error only while something is :func:`speaking`.
     """
+    heard = stream is not None or _listeners > 0
     stream = stream if stream is not None else sys.stderr
-    if not stream.isatty():
+    if not (heard and stream.isatty()):
         yield
         return
     timer = threading.Timer(delay, print, [text], {"file": stream, "flush": True})

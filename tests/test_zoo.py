@@ -50,7 +50,7 @@ def test_the_sensor_model_gains_by_refinement_and_by_a_prior():
 
 def test_the_sensor_model_does_not_depend_on_the_gain_of_the_camera():
     image = simulate_patches(CONDITIONS["float"], 20, np.random.default_rng(2)).image
-    one, many = unmix(image, refined=False), unmix(64 * image, refined=False)
+    one, many = unmix(image, refine=False), unmix(64 * image, refine=False)
     assert np.array_equal(one.blob, many.blob)
     assert np.allclose(one.x, many.x, atol=1e-4) and np.allclose(64 * one.radiance, many.radiance, rtol=1e-3)
 

@@ -35,7 +35,7 @@ def bench(
     batches: Sequence[int] = (1, 64),
     sizes: Sequence[tuple[int, int]] = ((640, 512),),
     blobs: int = 10,
-    refined: bool = True,
+    refine: bool = True,
     detector: str = DEFAULT_DETECTOR,
     unmixer: str = DEFAULT_UNMIXER,
     checkpoints: Sequence[Path] = (),
@@ -56,7 +56,7 @@ def bench(
         batches: patches per call, for unmixers.
         sizes: width and height of frames, for detectors and the pipeline.
         blobs: clusters in those frames.
-        refined: refine the targets, as ``glint unmix`` and ``glint run`` do.
+        refine: refine the targets, as ``glint unmix`` and ``glint run`` do.
         detector, unmixer: of the pipeline.
         checkpoints: weights for PyTorch, each for the model of its network and domain.
         threads: of the CPU; default: all cores.
@@ -75,7 +75,7 @@ def bench(
     effort = QUICK if quick else Effort()
     effort = effort if seconds is None else replace(effort, seconds=seconds)
     common = BenchCase(
-        "", "", threads=threads or available_cores(), blobs=blobs, refined=refined, detector=detector, unmixer=unmixer
+        "", "", threads=threads or available_cores(), blobs=blobs, refine=refine, detector=detector, unmixer=unmixer
     )
     cases, skipped = expand(
         subjects or (PIPELINE, detector, unmixer), engines=engines or default_engines(), precisions=precisions,
@@ -195,7 +195,7 @@ def main(arguments: argparse.Namespace) -> int:
         report = bench(
             arguments.what, engines=arguments.engine, precisions=arguments.precision,
             batches=arguments.batch or (1, 64), sizes=arguments.size or ((640, 512),), blobs=arguments.blobs,
-            refined=not arguments.no_refine, detector=arguments.detector, unmixer=arguments.unmixer,
+            refine=not arguments.no_refine, detector=arguments.detector, unmixer=arguments.unmixer,
             checkpoints=arguments.checkpoint, threads=arguments.threads, baseline=arguments.baseline,
             seconds=arguments.seconds, quick=arguments.quick, data=arguments.data, split=arguments.split,
             command=_command(),

@@ -29,7 +29,7 @@ class BenchCase:
         threads: CPU threads.
         graph: whether TensorRT may use a CUDA graph.
         buffers: ``pinned`` or ``mapped`` memory for TensorRT; None: what is faster here.
-        refined: whether targets are refined.
+        refine: whether targets are refined.
         detector, unmixer: of the pipeline.
         checkpoint: weights for PyTorch; None: fresh ones, which are good for times only.
     """
@@ -44,7 +44,7 @@ class BenchCase:
     threads: int = 1
     graph: bool = True
     buffers: str | None = None
-    refined: bool = True
+    refine: bool = True
     detector: str = ""
     unmixer: str = ""
     checkpoint: str | None = None

@@ -124,7 +124,7 @@ class UnmixerSubject(Subject):
         card, engine = open_model(case, case.subject)
         self.clock = Stopwatch(engine)
         self.unmixer = Unmixer(self.clock, card)
-        self.amount, self.refined = case.batch, case.refined
+        self.amount, self.refine = case.batch, case.refine
         self.config, self.psf = refine_config(card.unmixer), Psf(self.unmixer.spec.sigma)  # type: ignore[arg-type]
         number = case.batch * max(1, _VARIETY // case.batch)
         patches = bench_patches(card, number)
@@ -143,7 +143,7 @@ class UnmixerSubject(Subject):
         unmixed = self.unmixer(image, full_scale=limit)
         middle = time.perf_counter()
         times = _around(self.clock, start, middle)
-        if self.refined:
+        if self.refine:
             refine(image, unmixed.candidates, self.psf, full_scale=limit, config=self.config)
             times["refine"] = 1e3 * (time.perf_counter() - middle)
         return _with_total(times)
@@ -192,7 +192,7 @@ class PipelineSubject(Subject):
         engines = [open_model(case, model) for model in (case.detector, case.unmixer)]
         (first, detector), (second, unmixer) = ((card, Stopwatch(engine)) for card, engine in engines)
         self.clocks = (detector, unmixer)
-        self.pipeline = Pipeline(Detector(detector, first), Unmixer(unmixer, second), refined=case.refined)
+        self.pipeline = Pipeline(Detector(detector, first), Unmixer(unmixer, second), refine=case.refine)
         self.frames = bench_frames(case)
         self.turn = self.blobs = 0
 

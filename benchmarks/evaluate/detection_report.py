@@ -18,7 +18,7 @@ from glint.benchmarks.reporting.html import figures, page, paragraph, section, t
 from glint.benchmarks.reporting.plots import Axis, Series, line_plot
 from glint.files import write_bytes, write_json
 from glint.images import write_image
-from glint.runtime.sinks.overlay import stretch
+from glint.runtime.pipeline.picture import stretch
 
 _TRUE, _PREDICTED, _PAPER = (90, 220, 120), (255, 80, 60), 18
 _CROP = 41  # pixels of the image that a magnified piece shows

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from glint.cards import DEFAULT_DETECTOR
 from glint.cli import print_json, talk
 from glint.errors import OutputError
@@ -50,8 +48,7 @@ def detect(
     with model.engine, Progress("detect", frames.total) as line:
         for frame in frames.frames():
             detection = model(frame)
-            mask = np.where(detection.probability > model.spec.threshold, 255, 0).astype(np.uint8)
-            write_image(out / f"{frame.name or f'{frame.index:06d}'}.png", mask)
+            write_image(out / f"{frame.name or f'{frame.index:06d}'}.png", detection.mask)
             count, blobs = count + 1, blobs + len(detection.blobs)
             line.update(count + len(frames.skipped))
     seconds = round(time.perf_counter() - started, 3)

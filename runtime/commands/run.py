@@ -24,22 +24,21 @@ from glint.runtime.commands.run_options import add_input_arguments, add_output_a
 from glint.runtime.device.watch import DeviceWatch
 from glint.runtime.engines.choose import choose_engine
 from glint.runtime.pipeline.detector import Detector
-from glint.runtime.pipeline.pipeline import Pipeline, Result, Roi
+from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.pipeline.sensor_correction import Conditioner
+from glint.runtime.pipeline.settings import Roi
 from glint.runtime.pipeline.tracker import Tracker
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sinks.json_lines import RunFiles
 from glint.runtime.sinks.summary import Summary
 from glint.runtime.sources.base import Source
-from glint.runtime.sources.images import ImageSource
 from glint.runtime.sources.open import open_source
 from glint.runtime.stream.interruption import Interruption
-from glint.runtime.stream.stream import Drop, Stream, Track
+from glint.runtime.stream.results import follower
+from glint.runtime.stream.stream import Drop, Stream
 from glint.runtime.unmixing.refine import RadiancePrior, refine_config
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.runtime.view.status import StreamStatus
-
-_FRAME_NS = 33_333_333  # between images that have no times of their own
 
 
 def run(
@@ -134,7 +133,7 @@ def run(
         models = [f"{m.card.name} ({m.card.precision})" for m in (first, second)]
         talk(f"engine: {name} ({why}); detector {models[0]}, unmixer {models[1]}")
         pipeline = Pipeline(
-            first, second, refined=refine, psf=Psf(measured.sigma if measured else second.spec.sigma),
+            first, second, refine=refine, psf=Psf(measured.sigma if measured else second.spec.sigma),
             config=refine_config(second.spec, radiance=radiance_prior, measured=measured), roi=roi,
             conditioner=Conditioner.load(_path(dead_pixels), _path(dark), _path(flat)),
         )  # fmt: skip
@@ -142,7 +141,7 @@ def run(
         last: list[Sink] = [summary, ProgressLine(line, frames), *([Callback(on_result)] if on_result else [])]
         stream = Stream(
             frames, pipeline, [*sinks, *last], drop=drop, deadline_ms=deadline_ms, warm=warm_up,
-            track=_track(frames, tracker),
+            track=None if tracker is None else follower(frames, tracker),
         )  # fmt: skip
     except BaseException:
         for sink in sinks:
@@ -202,14 +201,6 @@ def _described(card: ModelCard) -> dict[str, str]:
 
 def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value)
-
-
-def _track(source: Source, tracker: Tracker | None) -> Track | None:
-    if tracker is None:
-        return None
-    if isinstance(source, ImageSource):  # the time at which a file was read says nothing
-        return lambda result: tracker.update(result.frame.index * _FRAME_NS, result.targets)
-    return lambda result: tracker.update(result.frame.t_ns, result.targets)
 
 
 def _status(source: Source, engine: str, streams: Sequence[Stream]) -> StreamStatus:

@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace) -> int:
         started = time.perf_counter()
         targets = unmix(
             patches, unmixer=arguments.unmixer, engine=engine_of(arguments), precision=arguments.precision,
-            threads=arguments.threads, refined=not arguments.no_refine, radiance_prior=arguments.radiance_prior,
+            threads=arguments.threads, refine=not arguments.no_refine, radiance_prior=arguments.radiance_prior,
             full_scale=arguments.full_scale, psf=arguments.psf,
         )  # fmt: skip
         seconds = time.perf_counter() - started

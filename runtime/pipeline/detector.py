@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard, load_card
+from glint.errors import InputError
 from glint.processing.connected import number_connected, pixels_above
 from glint.processing.crop import crop_windows
 from glint.processing.extent import confine
@@ -46,6 +47,14 @@ class Detection:
     def residual(self) -> NDArray[np.float32]:
         """Frame minus background, DN, ``float32 [H, W]``; made when it is asked for: few ask for all of it."""
         return self._difference(self.level, self.background)
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """Where blobs are: ``uint8 [H, W]``, 255 there and 0 elsewhere."""
+        labels = self.blobs.label_map
+        if labels is None:
+            raise InputError("Detection.mask: these blobs have no label map")
+        return np.where(labels > 0, 255, 0).astype(np.uint8)
 
     def residual_windows(self, left: NDArray[np.int64], top: NDArray[np.int64], size: int) -> NDArray[np.float32]:
         """The residual in some windows (see ``crop.crop_windows``), ``float32 [N, size, size]``."""

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.errors import InputError
-from glint.optics import Psf
+from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
+from glint.errors import EngineError, InputError
+from glint.files import refuse_existing
+from glint.images import write_image
+from glint.optics import Psf, PsfEstimate
 from glint.processing.candidates import Candidates
 from glint.runtime.pipeline.detector import Detection, Detector
+from glint.runtime.pipeline.picture import draw_picture
 from glint.runtime.pipeline.sensor_correction import Conditioner
+from glint.runtime.pipeline.settings import Roi, Settings
 from glint.runtime.pipeline.spots import Spots, cut_spots, local_noise
-from glint.runtime.unmixing.refine import RefineConfig, prepare_refinement, refine, refine_config
+from glint.runtime.sources.items import frame_of
+from glint.runtime.unmixing.refine import RadiancePrior, RefineConfig, prepare_refinement, refine, refine_config
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import Blobs, Frame, TargetFlag, Targets
 
 STAGES = ("capture", "queue", "detect", "unmix", "refine", "total")
-Roi = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,49 +57,182 @@ class Result:
     late: bool = False
     dropped: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def blobs(self) -> Blobs:
+        """What the detector found, one row per connected spot."""
+        return self.detection.blobs
+
+    def records(self) -> list[dict[str, Any]]:
+        """One JSON-ready object per target (see ``Targets.records``).
+
+        Where targets are tracked, each has its ``track``: a number, or None as long as its track is not confirmed.
+        """
+        rows = self.targets.records()
+        if self.track is not None:
+            for row, track in zip(rows, self.track.tolist()):
+                row["track"] = track if track >= 0 else None
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as its JSON line (see docs/run.md)."""
+        return {
+            "frame": self.frame.index,
+            "name": self.frame.name,
+            "t_ns": self.frame.t_ns,
+            "targets": self.records(),
+            "latency_ms": {stage: round(ms, 3) for stage, ms in self.latency_ms.items()},
+            **({"late": True} if self.late else {}),
+            **({"dropped": self.dropped} if self.dropped else {}),
+        }
+
+    def plot(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write a picture of the frame with its targets and clusters, as ``--overlay`` does, as PNG.
+
+        Raises:
+            InputError: if the path does not end in ``.png``.
+            OutputError: if the file exists and ``overwrite`` is not set, or it cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise InputError(f"plot: expected a path that ends in .png, got {path}")
+        refuse_existing(path, overwrite=overwrite)
+        write_image(path, draw_picture(self.frame, self.spots, self.targets, self.frame.truth))
+        return path
+
 
 class Pipeline:
     """Detector, unmixer and refinement as one callable.
 
+    Any thread may call it, several at a time; a process opens its own. As a context manager it closes itself.
+
     Args:
-        detector, unmixer: loaded models.
-        refined: False takes the network's word for its targets.
+        detector, unmixer: loaded models, which belong to it.
+        refine: False takes the network's word for its targets.
         config: priors and limits of the refinement.
         psf: what the refinement fits; None: the PSF that the unmixer was trained for.
         conditioner: corrects frames first; results go on carrying them as they came.
         roi: x, y, width and height of the only part of a frame in which targets are looked for, pixels.
+
+    Attributes:
+        settings: what it was opened with; None if it was made of loaded models.
     """
+
+    settings: Settings | None = None
 
     def __init__(
         self,
         detector: Detector,
         unmixer: Unmixer,
         *,
-        refined: bool = True,
+        refine: bool = True,
         config: RefineConfig | None = None,
         psf: Psf | None = None,
         conditioner: Conditioner | None = None,
         roi: Roi | None = None,
     ) -> None:
         self.detector, self.unmixer = detector, unmixer
-        self.refined, self.config = refined, config or refine_config(unmixer.spec)
+        self.refine, self.config = refine, config or refine_config(unmixer.spec)
         self.psf = psf or Psf(unmixer.spec.sigma)
-        if refined:
+        if refine:
             prepare_refinement(self.psf)
         if roi is not None and (len(roi) != 4 or min(roi[:2]) < 0 or min(roi[2:]) < 1):
             raise InputError(f"roi: expected x, y >= 0 and width, height >= 1, got {roi}")
         self.conditioner, self.roi = conditioner or Conditioner(), roi
+        self._process, self._closed = os.getpid(), False
+
+    @staticmethod
+    def open(
+        *,
+        detector: str | Path = DEFAULT_DETECTOR,
+        unmixer: str | Path = DEFAULT_UNMIXER,
+        engine: str = "auto",
+        precision: str = "fp32",
+        threads: int | None = None,
+        refine: bool = True,
+        radiance_prior: RadiancePrior = "card",
+        psf: str | Path | PsfEstimate | None = None,
+        roi: Roi | None = None,
+        tile: tuple[int, int] | None = None,
+        dead_pixels: str | Path | None = None,
+        dark: str | Path | None = None,
+        flat: str | Path | None = None,
+    ) -> Pipeline:
+        """Load the models and whatever else belongs to a pipeline; see :class:`Settings` for the arguments.
+
+        Raises:
+            GlintError: one of its subclasses, for a bad model, engine, file or argument.
+        """
+        settings = Settings(
+            detector, unmixer, engine, precision, threads, refine, radiance_prior, psf, roi, tile, dead_pixels, dark,
+            flat,
+        )  # fmt: skip
+        return Pipeline.of(settings)
+
+    @staticmethod
+    def of(settings: Settings) -> Pipeline:
+        """The pipeline of some settings; as :meth:`open`."""
+        measured, conditioner = settings.measured_psf(), settings.conditioner()
+        detector, unmixer = settings.open_models()
+        try:
+            pipeline = Pipeline(
+                detector, unmixer, refine=settings.refine, psf=None if measured is None else Psf(measured.sigma),
+                config=refine_config(unmixer.spec, radiance=settings.radiance_prior, measured=measured),
+                conditioner=conditioner, roi=settings.roi,
+            )  # fmt: skip
+        except BaseException:
+            detector.engine.close()
+            unmixer.engine.close()
+            raise
+        pipeline.settings = settings
+        return pipeline
+
+    def close(self) -> None:
+        """Give back what the engines hold. May be called twice."""
+        self._closed = True
+        self.detector.engine.close()
+        self.unmixer.engine.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as settings; it is opened anew there."""
+        if self.settings is None:
+            raise InputError("a pipeline that was made of loaded models cannot travel", hint="use Pipeline.open")
+        return Pipeline.of, (self.settings,)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise EngineError("this pipeline is closed", hint="open it again")
+        if self._process != os.getpid():  # threads of engines do not survive a fork: it would hang
+            hint = "open a pipeline in each process, e.g. in the initializer of a pool"
+            raise EngineError("this pipeline was opened in another process", hint=hint)
 
     def __call__(
-        self, frame: Frame, *, capture_ms: float = 0.0, queue_ms: float = 0.0, deadline_ns: int | None = None
+        self,
+        frame: Frame | NDArray[Any],
+        *,
+        capture_ms: float = 0.0,
+        queue_ms: float = 0.0,
+        deadline_ns: int | None = None,
     ) -> Result:
         """Process one frame.
 
         Args:
-            frame: as the source gave it.
+            frame: as the source gave it; or an array ``[H, W]`` of integers or floats (see ``casting.as_pixels``),
+                which is copied and becomes frame 0.
             capture_ms, queue_ms: what it took to get it, and how long it waited.
             deadline_ns: ``time.monotonic_ns`` after which the refinement is left out and targets are ``UNREFINED``.
+
+        Raises:
+            InputError: if it is no frame, or one that the settings do not fit.
+            EngineError: if an engine fails, or the pipeline is closed or of another process.
         """
+        self._require_open()
+        frame = frame if isinstance(frame, Frame) else frame_of(frame)
         started = time.perf_counter()
         seen = self.conditioner(frame)
         detection = self._detect(seen.frame)
@@ -100,11 +241,11 @@ class Pipeline:
         unmixed = self.unmixer(spots.patches, full_scale=spots.full_scale)
         taken_apart = time.perf_counter()
         late = deadline_ns is not None and time.monotonic_ns() > deadline_ns
-        if self.refined and len(spots.patches) and not late:
+        if self.refine and len(spots.patches) and not late:
             targets = refine_spots(seen.frame, detection.blobs, spots, unmixed.candidates, self.psf, self.config)
         else:
             targets = unmixed.targets()
-        flags = int(TargetFlag.UNREFINED) if self.refined and late else 0
+        flags = int(TargetFlag.UNREFINED) if self.refine and late else 0
         targets = to_frame(targets, frame, spots, flags)
         done = time.perf_counter()
         spans = (detected - started, taken_apart - detected, done - taken_apart)

@@ -107,12 +107,14 @@ class Conditioner:
     def _saturation(self, full_scale: float | None) -> NDArray[np.float32] | None:
         if full_scale is None or self.shape is None:
             return None
-        if self._ceiling is None or self._ceiling[0] != full_scale:
-            level = self._correct(np.full(self.shape, full_scale))
-            if self._dead is not None:
-                level[self._dead] = np.inf  # what stands there is not what it measured
-            self._ceiling = (full_scale, level)
-        return self._ceiling[1]
+        kept = self._ceiling  # other threads may replace it
+        if kept is not None and kept[0] == full_scale:
+            return kept[1]
+        level = self._correct(np.full(self.shape, full_scale))
+        if self._dead is not None:
+            level[self._dead] = np.inf  # what stands there is not what it measured
+        self._ceiling = (full_scale, level)
+        return level
 
 
 def _correction(

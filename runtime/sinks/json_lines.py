@@ -13,7 +13,7 @@ from glint.errors import OutputError
 from glint.files import append_whole, refuse_existing, write_json
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Sink
-from glint.runtime.sinks.records import frame_record, gap_record
+from glint.runtime.sinks.records import gap_record
 from glint.types import Gap
 
 
@@ -35,12 +35,8 @@ class RunFiles(Sink):
 
     def write(self, result: Result) -> None:
         """See the base class."""
-        frame, record = result.frame, frame_record(result)
-        if result.late:
-            record["late"] = True
-        if result.dropped:
-            record["dropped"] = result.dropped
-        self.lines.write(record)
+        frame = result.frame
+        self.lines.write(result.to_dict())
         if self._file is not None and frame.truth is not None:
             if self._truth is None:
                 self._truth = JsonLines(_beside(self._file, "truth.jsonl"), overwrite=self._overwrite)

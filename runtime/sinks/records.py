@@ -14,22 +14,12 @@ def target_records(result: Result) -> list[dict[str, Any]]:
 
     Where targets are tracked, each has its ``track``: a number, or None as long as its track is not confirmed.
     """
-    rows = result.targets.records()
-    if result.track is not None:
-        for row, track in zip(rows, result.track.tolist()):
-            row["track"] = track if track >= 0 else None
-    return rows
+    return result.records()
 
 
 def frame_record(result: Result) -> dict[str, Any]:
-    """The JSON line of one frame."""
-    return {
-        "frame": result.frame.index,
-        "name": result.frame.name,
-        "t_ns": result.frame.t_ns,
-        "targets": target_records(result),
-        "latency_ms": {k: round(v, 3) for k, v in result.latency_ms.items()},
-    }
+    """The JSON line of one frame, without what the stream says of itself: late and dropped frames."""
+    return {key: value for key, value in result.to_dict().items() if key not in ("late", "dropped")}
 
 
 def gap_record(gap: Gap) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import importlib
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from glint.data.datasets import image_files
@@ -12,6 +13,7 @@ from glint.errors import InputError, SourceError
 from glint.images import SUFFIXES
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.images import ImageSource
+from glint.runtime.sources.items import items_of
 from glint.runtime.sources.synthetic import open_synthetic
 from glint.runtime.sources.uri import split_path
 
@@ -74,6 +76,30 @@ def open_source(uri: str) -> Source:
         raise
     except OSError as error:
         raise SourceError(f"{uri}: {error.strerror or error}") from error
+
+
+def open_any(source: Any) -> Source:
+    """A source of whatever a program holds.
+
+    Args:
+        source: a URI (see :func:`open_source`), a ``Path``, an array ``[N, H, W]`` or ``[H, W]``, a list or another
+            iterable of arrays ``[H, W]``, frames and paths of images, or a source.
+
+    Raises:
+        GlintError: one of its subclasses, if it is none of these.
+    """
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, str):
+        return open_source(source)
+    if isinstance(source, Path):
+        try:
+            return _open_path(str(source), str(source))  # a path is no URI: it may hold % and ://
+        except SourceError:
+            raise
+        except OSError as error:
+            raise SourceError(f"{source}: {error.strerror or error}") from error
+    return items_of(source)
 
 
 def _open_path(uri: str, path: str) -> Source:

@@ -18,7 +18,8 @@ from glint.errors import InputError, SourceError
 from glint.images import read_image
 from glint.optics import Psf, load_psf
 from glint.progress import Progress
-from glint.runtime.unmixing.refine import RadiancePrior, prepare_refinement, refine, refine_config
+from glint.runtime.unmixing.refine import RadiancePrior, prepare_refinement, refine_config
+from glint.runtime.unmixing.refine import refine as refine_patches
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.simulation.patches import Patches
 from glint.types import Targets
@@ -76,7 +77,7 @@ def run_unmixer(
         middle = time.perf_counter()
         found = {}
         if "refined" in parts:
-            found["refined"] = refine(chunk, unmixed.candidates, psf, full_scale=limit, config=config)
+            found["refined"] = refine_patches(chunk, unmixed.candidates, psf, full_scale=limit, config=config)
         seconds += (middle - began, time.perf_counter() - middle)
         found.update(grid=unmixed.on_grid(), network=unmixed.targets())
         for stage, rows in parts.items():
@@ -120,7 +121,7 @@ def unmix(
     engine: str = "auto",
     precision: str = "fp32",
     threads: int | None = None,
-    refined: bool = True,
+    refine: bool = True,
     radiance_prior: RadiancePrior = "card",
     full_scale: float | None = None,
     psf: str | Path | None = None,
@@ -131,7 +132,7 @@ def unmix(
         patches: ``[N, n, n]``, DN above the background.
         unmixer: name in the zoo or path of a model card.
         engine, precision, threads: what runs the network.
-        refined: fit the optical model to what the network found.
+        refine: fit the optical model to what the network found.
         radiance_prior: mean and standard deviation of a target's radiance, DN; None if it is unknown;
             "card": what the unmixer's card says.
         full_scale: DN at which the sensor clips; None: 255 for ``uint8`` patches, else never.
@@ -150,15 +151,15 @@ def unmix(
         full_scale = 255.0
     optics = Psf(measured.sigma if measured else model.spec.sigma)
     config = refine_config(model.spec, radiance=radiance_prior, measured=measured)
-    if refined:
+    if refine:
         prepare_refinement(optics)
     parts: list[Targets] = []
     with model.engine, Progress("unmix", len(values)) as line:
         for start in range(0, len(values), _CHUNK):
             chunk = values[start : start + _CHUNK]
             unmixed = model(chunk, full_scale=full_scale)
-            if refined:
-                targets = refine(chunk, unmixed.candidates, optics, full_scale=full_scale, config=config)
+            if refine:
+                targets = refine_patches(chunk, unmixed.candidates, optics, full_scale=full_scale, config=config)
             else:
                 targets = unmixed.targets()
             parts.append(Targets(**{**vars(targets), "blob": targets.blob + start}))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glint.cards import DEFAULT_UNMIXER, ModelCard, UnmixerSpec, load_card
+from glint.casting import as_float32
 from glint.errors import InputError
 from glint.processing import grid
 from glint.processing.candidates import SLOTS, Candidates, find_candidates
@@ -108,12 +109,9 @@ class Unmixer:
             InputError: if they have another shape, are not numbers, or are not finite.
         """
         n = self.spec.patch
-        if patches.ndim != 3 or patches.shape[1:] != (n, n):
-            raise InputError(f"patches: expected shape [N, {n}, {n}], got {list(patches.shape)}")
-        if patches.dtype.kind not in "uif":
-            raise InputError(f"patches: expected integers or floating-point numbers, got {patches.dtype}")
-        with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite and is refused below
-            values = patches.astype(np.float32)
+        values = as_float32("patches", patches)
+        if values.ndim != 3 or values.shape[1:] != (n, n):
+            raise InputError(f"patches: expected shape [N, {n}, {n}], got {list(values.shape)}")
         bad = ~np.isfinite(values).all(axis=(1, 2))
         if bad.any():
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -100,18 +101,22 @@ class SizedEngine(Engine):
         self._card, self._open = card, open_size
         self._engines: dict[Size, TensorRTEngine] = {}
         self._facts: dict[str, dict[str, Any]] = {}
+        self._lock = threading.Lock()  # two threads must not build an engine of one size
 
     def _infer(self, arrays: Arrays) -> Arrays:
         height, width = next(iter(arrays.values())).shape[-2:]
         size = (height, width)
-        if size not in self._engines:
-            engine = self._engines[size] = self._open(size)
-            self._facts[f"{width}x{height}"] = engine.details()
-            if len(self._engines) == _MANY:
-                talk(
-                    f"{self._card.name}: frames of {_MANY} sizes so far; --engine onnxruntime takes any without a build"
-                )
-        return self._engines[size].infer(**arrays)
+        with self._lock:
+            if size not in self._engines:
+                engine = self._engines[size] = self._open(size)
+                self._facts[f"{width}x{height}"] = engine.details()
+                if len(self._engines) == _MANY:
+                    talk(
+                        f"{self._card.name}: frames of {_MANY} sizes so far; --engine onnxruntime takes any without "
+                        "a build"
+                    )
+            engine = self._engines[size]
+        return engine.infer(**arrays)
 
     def stage_times(self, runs: int, **arrays: NDArray[Any]) -> dict[str, list[float]]:
         """See :meth:`TensorRTEngine.stage_times`; of the engine for frames of this size, once it is open."""

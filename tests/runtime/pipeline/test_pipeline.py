@@ -175,8 +175,8 @@ Build = Callable[..., Pipeline]
 
 @pytest.fixture
 def build(fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer], by_peak: Network) -> Build:
-    def make(network: Network = by_peak, *, crop: int = 7, refined: bool = True) -> Pipeline:
-        return Pipeline(fake_detector(by_level), fake_unmixer(network, crop=crop), refined=refined)
+    def make(network: Network = by_peak, *, crop: int = 7, refine: bool = True) -> Pipeline:
+        return Pipeline(fake_detector(by_level), fake_unmixer(network, crop=crop), refine=refine)
 
     return make
 
@@ -211,7 +211,7 @@ def test_two_targets_of_one_blob_are_taken_apart(build: Build, render: Render) -
 
 @pytest.mark.parametrize("crop", [7, 11])
 def test_without_refinement_the_networks_word_is_taken(build: Build, render: Render, crop: int) -> None:
-    result = build(refined=False, crop=crop)(as_frame(100 + render([(41.3, 9.8, 300)], SHAPE)))
+    result = build(refine=False, crop=crop)(as_frame(100 + render([(41.3, 9.8, 300)], SHAPE)))
     targets = result.targets
     assert (targets.x.tolist(), targets.y.tolist()) == ([41.0], [10.0])
     assert targets.radiance == pytest.approx(2 * result.spots.patches.max(), rel=1e-5)
@@ -434,7 +434,7 @@ def test_a_target_that_saturated_the_raw_pixel_is_saturated_after_the_correction
 def test_a_late_frame_is_not_refined_and_its_targets_say_so(make: Callable[..., Pipeline], render: Render) -> None:
     frame = as_frame(100 + render(PLACES, SHAPE))
     late = make()(frame, deadline_ns=time.monotonic_ns()).targets
-    plain = make(refined=False)(frame, deadline_ns=time.monotonic_ns()).targets
+    plain = make(refine=False)(frame, deadline_ns=time.monotonic_ns()).targets
     timely = make()(frame, deadline_ns=time.monotonic_ns() + 10**12).targets
     assert (late.flags == TargetFlag.UNREFINED).all()
     assert np.array_equal(late.x, plain.x)
@@ -456,6 +456,6 @@ def test_the_released_models_find_a_bright_target_in_a_frame(
 
 
 def test_the_released_models_pass_a_frame_in_which_nothing_is(detector: Detector, unmixer: Unmixer) -> None:
-    for refined in (True, False):
-        result = Pipeline(detector, unmixer, refined=refined)(as_frame(np.full(SHAPE, 100.0)))
+    for refine in (True, False):
+        result = Pipeline(detector, unmixer, refine=refine)(as_frame(np.full(SHAPE, 100.0)))
         assert len(result.targets) == len(result.detection.blobs) == 0

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from glint.runtime.pipeline.detector import Detection
+from glint.runtime.pipeline.picture import stretch
 from glint.runtime.pipeline.pipeline import Result, Spots
-from glint.runtime.sinks.overlay import draw_overlay, stretch
+from glint.runtime.sinks.overlay import draw_overlay
 from glint.types import Blobs, Frame, Targets
 
 Make = Callable[..., Targets]

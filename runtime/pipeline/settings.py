@@ -1,0 +1,88 @@
+"""What a pipeline is opened with: plain values, which travel to other processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
+from glint.errors import InputError
+from glint.optics import PsfEstimate, load_psf
+from glint.runtime.pipeline.detector import Detector
+from glint.runtime.pipeline.sensor_correction import Conditioner
+from glint.runtime.unmixing.refine import RadiancePrior
+from glint.runtime.unmixing.unmixer import Unmixer
+
+Roi = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a pipeline, with the names and defaults of ``glint run``.
+
+    Attributes:
+        detector, unmixer: names in the zoo or paths of model cards.
+        engine: ``auto``, ``tensorrt`` or ``onnxruntime``. precision: ``fp32``, ``fp16`` or ``int8``.
+        threads: CPU threads of the networks; None: all cores.
+        refine: fit the optical model to what the network found.
+        radiance_prior: mean and standard deviation of a target's radiance, DN; None if it is unknown; "card": what the
+            unmixer's card says.
+        psf: measured PSF, or its file, that the refinement takes instead of the model's.
+        roi: x, y, width, height of the part of a frame in which targets are looked for, pixels.
+        tile: width and height above which a frame is given to the detector in tiles, pixels.
+        dead_pixels, dark, flat: files of the sensor's corrections.
+    """
+
+    detector: str | Path = DEFAULT_DETECTOR
+    unmixer: str | Path = DEFAULT_UNMIXER
+    engine: str = "auto"
+    precision: str = "fp32"
+    threads: int | None = None
+    refine: bool = True
+    radiance_prior: RadiancePrior = "card"
+    psf: str | Path | PsfEstimate | None = None
+    roi: Roi | None = None
+    tile: tuple[int, int] | None = None
+    dead_pixels: str | Path | None = None
+    dark: str | Path | None = None
+    flat: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        prior: Any = self.radiance_prior
+        if isinstance(prior, str) != (prior == "card") or not (prior is None or len(prior) in (2, 4)):
+            raise InputError(f"radiance_prior: expected (mean, deviation) in DN, None or 'card', got {prior!r}")
+        if self.tile is not None and (len(self.tile) != 2 or min(self.tile) < 1):
+            raise InputError(f"tile: expected width and height of at least 1 pixel, got {self.tile}")
+
+    def measured_psf(self) -> PsfEstimate | None:
+        """The measured PSF, read from its file.
+
+        Raises:
+            InputError: if there is no such file, or it is not what ``glint psf`` writes.
+        """
+        return load_psf(Path(self.psf)) if isinstance(self.psf, str | Path) else self.psf
+
+    def open_models(self) -> tuple[Detector, Unmixer]:
+        """The two models; if the second one fails, the first is closed.
+
+        Raises:
+            GlintError: one of its subclasses, for a bad model or engine.
+        """
+        common: dict[str, Any] = {"engine": self.engine, "precision": self.precision, "threads": self.threads}
+        tile = None if self.tile is None else (self.tile[1], self.tile[0])
+        detector = Detector.open(self.detector, tile=tile, **common)
+        try:
+            return detector, Unmixer.open(self.unmixer, **common)
+        except BaseException:
+            detector.engine.close()
+            raise
+
+    def conditioner(self) -> Conditioner | None:
+        """The sensor's corrections, or None if there are none.
+
+        Raises:
+            GlintError: one of its subclasses, for a bad file.
+        """
+        files = (None if path is None else Path(path) for path in (self.dead_pixels, self.dark, self.flat))
+        return Conditioner.load(*files)

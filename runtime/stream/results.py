@@ -1,0 +1,101 @@
+"""``glint.stream``: the results of any source as an iterator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
+from glint.errors import InputError
+from glint.optics import PsfEstimate
+from glint.runtime.pipeline.pipeline import Pipeline, Result
+from glint.runtime.pipeline.settings import Roi, Settings
+from glint.runtime.pipeline.tracker import Tracker
+from glint.runtime.sources.base import Source
+from glint.runtime.sources.images import ImageSource
+from glint.runtime.sources.items import Item, ItemSource
+from glint.runtime.sources.open import open_any
+from glint.runtime.stream.stream import Drop, Stream
+from glint.runtime.unmixing.refine import RadiancePrior
+
+_FRAME_NS = 33_333_333  # between images that have no times of their own
+
+
+def stream(
+    source: str | Path | NDArray[Any] | Iterable[Item] | Source,
+    *,
+    pipeline: Pipeline | None = None,
+    detector: str | Path = DEFAULT_DETECTOR,
+    unmixer: str | Path = DEFAULT_UNMIXER,
+    engine: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+    refine: bool = True,
+    radiance_prior: RadiancePrior = "card",
+    psf: str | Path | PsfEstimate | None = None,
+    roi: Roi | None = None,
+    tile: tuple[int, int] | None = None,
+    dead_pixels: str | Path | None = None,
+    dark: str | Path | None = None,
+    flat: str | Path | None = None,
+    drop: Drop | None = None,
+    deadline_ms: float | None = None,
+    warm_up: bool | None = None,
+    track: bool = False,
+) -> Generator[Result, None, None]:
+    """Detect and unmix the targets of all frames of a source.
+
+    The next frame is captured while one is worked on. The iterator closes the source and the models at its end, at an
+    error, and when it is closed or forgotten.
+
+    Args:
+        source: a URI (see docs/sources.md), a ``Path``, an array ``[N, H, W]``, or a list or another iterable of arrays
+            ``[H, W]``, frames and paths of images.
+        pipeline: an open one, which stays open; it has its settings already.
+        detector, unmixer, engine, precision, threads, refine, radiance_prior, psf, roi, tile, dead_pixels, dark, flat:
+            as of ``Pipeline.open``.
+        drop, deadline_ms: what happens to frames that come too fast or are too old (see ``Stream``).
+        warm_up: run the first frame until the latency settles, uncounted; None: for live sources.
+        track: follow the targets from frame to frame; results have their ``track`` then.
+
+    Returns:
+        An iterator of results, in the order of the frames.
+
+    Raises:
+        GlintError: one of its subclasses: at once for a bad source, model or argument, on iteration for a bad frame.
+    """
+    settings = Settings(
+        detector, unmixer, engine, precision, threads, refine, radiance_prior, psf, roi, tile, dead_pixels, dark, flat
+    )
+    if pipeline is not None and settings != Settings():
+        raise InputError("stream: an open pipeline has its settings already", hint="give them to Pipeline.open")
+    frames = open_any(source)
+    tracker = Tracker() if track else None
+
+    def start(opened: Pipeline) -> Stream:
+        follow = None if tracker is None else follower(frames, tracker)
+        return Stream(frames, opened, (), drop=drop, deadline_ms=deadline_ms, warm=warm_up, track=follow)
+
+    results = _results(pipeline or settings, start)
+    next(results)  # opens the models: what is wrong is said at once
+    return results
+
+
+def _results(what: Pipeline | Settings, start: Callable[[Pipeline], Stream]) -> Generator[Any, None, None]:
+    """None as soon as all is open, then the results."""
+    opened = nullcontext(what) if isinstance(what, Pipeline) else Pipeline.of(what)
+    with opened as pipeline, closing(start(pipeline).results()) as results:
+        yield None
+        yield from results
+
+
+def follower(source: Source, tracker: Tracker) -> Callable[[Result], NDArray[np.int64]]:
+    """Says which track each target of a result belongs to, by the times of the source's frames."""
+    if isinstance(source, ImageSource | ItemSource):  # the time at which a file was read says nothing
+        return lambda result: tracker.update(result.frame.index * _FRAME_NS, result.targets)
+    return lambda result: tracker.update(result.frame.t_ns, result.targets)
