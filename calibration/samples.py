@@ -26,7 +26,7 @@ from glint.errors import InputError, SourceError
 from glint.files import read_json
 from glint.images import read_image
 from glint.progress import Progress
-from glint.runtime.engines.base import Arrays, Engine
+from glint.runtime.engines.base import Arrays, EngineProxy
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.simulation.patches import SENSOR_TRAINING, PatchConfig, Patches, simulate_patches
@@ -207,36 +207,26 @@ def network_inputs(
     Raises:
         InputError: if patches have another size than the network's.
     """
-    recorder = _Recorder(card)
+    seen: list[NDArray[np.float32]] = []
+
+    def find_nothing(arrays: Arrays) -> Arrays:
+        (value,) = arrays.values()
+        seen.append(value)
+        free = (len(value), 1, *value.shape[2:])
+        shapes = {spec.name: [n if n != -1 else f for n, f in zip(spec.shape, free)] for spec in card.outputs}
+        return {name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()}
+
+    recorder = EngineProxy(card, find_nothing)
     if card.task == "detect":
         detector = Detector(recorder, card)
         for i, image in enumerate(images):
             detector(Frame(i, 0, image))
-        return tuple(recorder.seen)
+        return tuple(seen)
     if len({image.shape for image in images}) > 1:
         raise InputError("the patches differ in size")
     limit = None if full_scale is None else full_scale[:, None, None]
     Unmixer(recorder, card)(np.stack(images), full_scale=limit)
-    return (np.concatenate(recorder.seen),)
-
-
-class _Recorder(Engine):
-    """An engine that keeps what it is given and finds nothing."""
-
-    name = "recorder"
-
-    def __init__(self, card: ModelCard) -> None:
-        self.inputs, self.outputs = card.inputs, card.outputs
-        self.seen: list[NDArray[np.float32]] = []
-
-    def _infer(self, arrays: Arrays) -> Arrays:
-        (value,) = arrays.values()
-        self.seen.append(value)
-        free = (len(value), 1, *value.shape[2:])
-        return {
-            spec.name: np.zeros([n if n != -1 else f for n, f in zip(spec.shape, free)], dtype=np.float32)
-            for spec in self.outputs
-        }
+    return (np.concatenate(seen),)
 
 
 def _check_level(card: ModelCard, batches: Sequence[NDArray[np.float32]]) -> None:

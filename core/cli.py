@@ -16,12 +16,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glint import __version__
-from glint.errors import EXIT_INTERRUPTED, EXIT_OK, GlintError, MissingDependencyError
+from glint.errors import EXIT_INTERRUPTED, EXIT_OK, GlintError, InputError, MissingDependencyError
 from glint.progress import speaking
 from glint.progress import talk as talk
+
+if TYPE_CHECKING:
+    from glint.types import FrameSize
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("glint.runtime.commands.doctor", "say what works on this machine, what does not, and how to mend it"),
@@ -156,6 +159,16 @@ def positive_float(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
     return value
+
+
+def frame_size(text: str) -> FrameSize:
+    """Argument type: ``WIDTHxHEIGHT``, pixels."""
+    from glint.types import FrameSize  # with NumPy, which help does not need
+
+    try:
+        return FrameSize.parse(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def seed(text: str) -> int:

@@ -72,6 +72,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return _coerce(inner, value, where)
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast("type[Any]", hint), value, where=where)
+    if isinstance(hint, type) and issubclass(hint, tuple):  # a NamedTuple
+        return hint(*_coerce_tuple(tuple(typing.get_type_hints(hint).values()), value, where))
     if origin is tuple:
         return _coerce_tuple(arguments, value, where)
     if origin in (dict, Mapping) or hint is dict:

@@ -68,3 +68,8 @@ class CheckFailedError(GlintError, RuntimeError):
     """A check that the user asked for (parity, accuracy, loss) did not hold."""
 
     exit_code = EXIT_CHECK_FAILED
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of another library says, in one line; its name if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

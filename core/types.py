@@ -6,17 +6,19 @@ centre of the top-left pixel; everything is in pixels of the frame unless a name
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntFlag
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glint.errors import InputError
 
+MOST_SIDE_PX = 16384
 FRAME_DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
 
@@ -64,6 +66,34 @@ def _column(owner: str, name: str, value: ArrayLike, dtype: Any, length: int | N
         raise InputError(f"{owner}.{name}: expected {length} entries like the other columns, got {len(array)}")
     array.setflags(write=False)
     return array
+
+
+class FrameSize(NamedTuple):
+    """Size of a frame, pixels. The shape of its array is the other way round: (height, width)."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+    @staticmethod
+    def parse(text: str) -> FrameSize:
+        """The size that ``WIDTHxHEIGHT`` names.
+
+        Raises:
+            InputError: if it is none, or a side is 0 or more than :data:`MOST_SIDE_PX`.
+        """
+        match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
+        size = FrameSize(int(match[1]), int(match[2])) if match is not None else FrameSize(0, 0)
+        if not all(1 <= side <= MOST_SIDE_PX for side in size):
+            raise InputError(f"expected WIDTHxHEIGHT, e.g. 640x512, at most {MOST_SIDE_PX} each, got {text!r}")
+        return size
 
 
 @dataclass(frozen=True, eq=False)

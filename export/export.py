@@ -17,7 +17,7 @@ from torch import nn
 
 from glint import __version__
 from glint.cards import ModelCard, save_card
-from glint.cli import talk
+from glint.cli import frame_size, talk
 from glint.errors import CheckFailedError, GlintError, InputError, ModelError
 from glint.export.export_spec import ExportSpec, make_plan, run, size
 from glint.export.lint.findings import REFUSED
@@ -26,6 +26,7 @@ from glint.export.to_onnx import OPSET, island_prefixes, to_onnx
 from glint.files import atomic_path, refuse_existing, sha256
 from glint.training.checkpoint import CheckpointInfo, keep_weights
 from glint.training.networks.registry import load_model, task_of
+from glint.types import FrameSize
 
 PARITY_LIMIT = 1e-3  # largest error of a sound export, relative to the largest value of an output
 
@@ -34,7 +35,7 @@ def export(
     checkpoint: Path,
     out: Path,
     *,
-    sizes: Sequence[tuple[int, int]] = (),
+    sizes: Sequence[FrameSize] = (),
     name: str | None = None,
     threshold: float | None = None,
     weights: Path | None = None,
@@ -50,7 +51,7 @@ def export(
     Args:
         checkpoint: ``*.safetensors``; its averaged weights are exported.
         out: folder.
-        sizes: width and height of the frames, one file for each; LSNet only.
+        sizes: of the frames, one file for each; LSNet only.
         name: of the model; default: the network's name.
         threshold: above which something is a target: probability of a pixel (LSNet, default 0.5), DN
             of a cell (DSCSNet ``csist``, 50) or its share of the brightest cell (``sensor``, 0.2).
@@ -72,8 +73,8 @@ def export(
         raise InputError("--half says how weights are kept, and none are", hint="add --weights FOLDER")
     info, model = load_model(checkpoint)
     name = name or info.network
-    each: list[tuple[int, int] | None] = list(sizes) or [None]
-    names = {name if only is None else f"{name}.{only[0]}x{only[1]}": only for only in each}
+    each: list[FrameSize | None] = list(sizes) or [None]
+    names = {name if only is None else f"{name}.{only}": only for only in each}
     for stem in names:
         refuse_existing(out / f"{stem}.fp32.onnx", overwrite=overwrite)
         refuse_existing(out / f"{stem}.fp32.json", overwrite=overwrite)
@@ -183,15 +184,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, metavar="FOLDER", help="also keep the averaged weights there")
     parser.add_argument("--half", action="store_true", help="keep them in float16")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-
-
-def frame_size(text: str) -> tuple[int, int]:
-    """Argument type: width and height, e.g. ``640x512``."""
-    try:
-        width, height = (int(n) for n in text.split("x"))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, e.g. 640x512, got {text!r}") from error
-    return width, height
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -27,10 +27,11 @@ from glint.training.tasks.unmixing import (
     THRESHOLD_SHARE,
     UnmixingTask,
 )
+from glint.types import FrameSize
 
 MACS_SIZE = 512  # pixels per side of the frame that a detector's MACs are counted on
 _MAX_TILES = 512  # of 16 pixels per side
-_SIZES = ((128, 96), (256, 256), (320, 240))  # width and height of the frames that a network of any size is tried on
+_SIZES = (FrameSize(128, 96), FrameSize(256, 256), FrameSize(320, 240))  # that a network of any size is tried on
 _BATCHES = (1, 7, 64)
 _LEAST_SCENE = 64  # pixels per side; smaller frames are cut out of one of these
 
@@ -58,12 +59,12 @@ class ExportSpec:
 
 
 def make_plan(
-    info: CheckpointInfo, model: nn.Module, *, size: tuple[int, int] | None = None, threshold: float | None = None
+    info: CheckpointInfo, model: nn.Module, *, size: FrameSize | None = None, threshold: float | None = None
 ) -> ExportSpec:
     """ExportSpec of a network with the given weights.
 
     Args:
-        size: width and height of the only frames that the ONNX file will take; default: any.
+        size: of the only frames that the ONNX file will take; default: any.
         threshold: above which something is a target; default: the network's.
 
     Raises:
@@ -73,25 +74,24 @@ def make_plan(
         return _detector(model, size, threshold)
     if size is not None:
         raise InputError(
-            f"{info.network} takes patches of {info.config['size']}x{info.config['size']} pixels, got --size {size[0]}x"
-            f"{size[1]}",
+            f"{info.network} takes patches of {info.config['size']}x{info.config['size']} pixels, got --size {size}",
             hint="leave --size away: the exported file takes any number of patches",
         )
     return _unmixer(info, model, threshold)
 
 
-def _detector(model: nn.Module, size: tuple[int, int] | None, threshold: float | None) -> ExportSpec:
+def _detector(model: nn.Module, size: FrameSize | None, threshold: float | None) -> ExportSpec:
     dynamic = {}
     if size is None:
         tiles = {axis: torch.export.Dim(n, min=2, max=_MAX_TILES) for axis, n in ((2, "rows"), (3, "columns"))}
         dynamic = {axis: MULTIPLE * dim for axis, dim in tiles.items()}
-    elif min(size) < MULTIPLE or size[0] % MULTIPLE or size[1] % MULTIPLE:
-        fitting = "x".join(str(max(1, -(-n // MULTIPLE)) * MULTIPLE) for n in size)
+    elif min(size) < MULTIPLE or any(side % MULTIPLE for side in size):
+        fitting = FrameSize(*(max(1, -(-side // MULTIPLE)) * MULTIPLE for side in size))
         raise InputError(
-            f"--size {size[0]}x{size[1]}: width and height must be multiples of {MULTIPLE}",
+            f"--size {size}: width and height must be multiples of {MULTIPLE}",
             hint=f"take {fitting}: glint run fills frames up to it",
         )
-    trials = [_frame(*(size or default), seed) for seed, default in enumerate(_SIZES)]
+    trials = [_frame(size or default, seed) for seed, default in enumerate(_SIZES)]
     return ExportSpec(
         *_tensors(model, "frame", trials[0], dynamic), dynamic, trials, 0, NORMALISER,
         detector=DetectorSpec(
@@ -100,11 +100,11 @@ def _detector(model: nn.Module, size: tuple[int, int] | None, threshold: float |
     )  # fmt: skip
 
 
-def _frame(width: int, height: int, seed: int) -> NDArray[np.float32]:
-    wide, high = max(width, _LEAST_SCENE), max(height, _LEAST_SCENE)
+def _frame(size: FrameSize, seed: int) -> NDArray[np.float32]:
+    wide, high = (max(side, _LEAST_SCENE) for side in size)
     scene = SceneConfig(width=wide, height=high, frames=1, clusters=2, singles=2, seed=seed)
     ((still, _),) = simulate_scene(scene)
-    return np.ascontiguousarray(NORMALISER.apply(still.data[:height, :width]).value[None, None])
+    return np.ascontiguousarray(NORMALISER.apply(still.data[: size.height, : size.width]).value[None, None])
 
 
 def _unmixer(info: CheckpointInfo, model: nn.Module, threshold: float | None) -> ExportSpec:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from glint.cards import ISLAND, in_island
-from glint.errors import CheckFailedError, ModelError
+from glint.errors import CheckFailedError, ModelError, first_line
 
 OPSET = 19
 _FLOAT32_FUNCTIONS = {"exp", "log", "pow", "rsqrt", "softmax", "softplus"}  # of autocast, as far as we use them
@@ -65,7 +65,7 @@ def to_onnx(
             program = torch.export.export(model, (value,), dynamic_shapes=(dict(dynamic),), strict=False)
         except Exception as error:  # torch raises whatever comes up while it traces
             raise ModelError(
-                f"{_module_of(error.__traceback__, model)} cannot be traced: {_first_line(error)}",
+                f"{_module_of(error.__traceback__, model)} cannot be traced: {first_line(error)}",
                 hint="control flow and conversions that depend on the data have no place in an ONNX graph",
             ) from error
         islands = _mark_islands(program)
@@ -229,7 +229,7 @@ def _unsupported(error: Exception, program: torch.export.ExportedProgram) -> Mod
     """Which operator, and in which module: the decomposed program has the node that the message names."""
     found = re.search(r"translating node %(\w+).*?target=([\w.]+)", str(error.__cause__ or error), re.DOTALL)
     if found is None:
-        return ModelError(f"cannot be converted to ONNX: {_first_line(error.__cause__ or error)}")
+        return ModelError(f"cannot be converted to ONNX: {first_line(error.__cause__ or error)}")
     name, operator = found[1], found[2].removeprefix("torch.ops.").removesuffix(".default")
     stacks = {n.name: n.meta.get("nn_module_stack") for n in program.run_decompositions().graph.nodes}
     stack = stacks.get(name)
@@ -252,7 +252,3 @@ def _module_of(trace: TracebackType | None, model: nn.Module) -> str:
 
 def _place(path: str) -> str:
     return f"module {path}" if path else "the network"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -25,7 +25,8 @@ from torch._dynamo.exc import TorchDynamoException
 
 from glint.cli import talk
 from glint.config import to_dict
-from glint.errors import InputError, ModelError
+from glint.errors import InputError, ModelError, first_line
+from glint.files import known
 from glint.progress import Progress
 from glint.training.checkpoint import CheckpointInfo, load_checkpoint, part, save_checkpoint
 from glint.training.distributed import Ranks
@@ -39,9 +40,8 @@ def _compiling() -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        reason = str(error).strip().splitlines()[0]
         hint = "on a CPU it needs a C++ compiler (g++) and Python's headers; or leave --compile away"
-        raise InputError(f"the step cannot be compiled: {reason}", hint=hint) from error
+        raise InputError(f"the step cannot be compiled: {first_line(error)}", hint=hint) from error
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class Trainer:
             metrics = self.task.validate(self.model)
         self.model.load_state_dict(weights)
         # A score without a single case is NaN, which JSON does not know.
-        return {name: None if value != value else value for name, value in metrics.items()}
+        return known(metrics)
 
     def save(self, name: str) -> None:
         """Write the whole state as ``folder/name.safetensors`` and ``.json``; every process must call it."""

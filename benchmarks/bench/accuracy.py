@@ -13,7 +13,6 @@ from glint.benchmarks.bench.peer_subjects import UNMIXER, UnmixingPeer
 from glint.benchmarks.bench.subjects import (
     BITS,
     PipelineSubject,
-    Stopwatch,
     Subject,
     bench_condition,
     bench_patches,
@@ -22,9 +21,10 @@ from glint.benchmarks.bench.subjects import (
 from glint.calibration.task_score import score_detector, score_targets, score_unmixer
 from glint.cards import ModelCard, load_card
 from glint.data.datasets import LabelledImage, labelled_images
+from glint.files import known
 from glint.metrics.matching import UNMIXING_MATCH_PX, match_points
 from glint.optics import Psf
-from glint.runtime.engines.base import Arrays, Engine
+from glint.runtime.engines.base import Arrays, Engine, EngineProxy
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from glint.simulation.scenes import SceneConfig, simulate_scene
 
@@ -59,7 +59,7 @@ def judge(
     else:
         accuracy = _judge_detector(card, engine, None if data is None else Path(data), split)
     is_reference = (case.engine, case.precision) == ("onnxruntime", "fp32")
-    assert isinstance(engine, Stopwatch)  # noqa: S101  (all models here are timed)
+    assert isinstance(engine, EngineProxy)  # noqa: S101  (all models here are timed)
     return {"accuracy": accuracy, "parity": None if is_reference else parity(case, engine)}
 
 
@@ -88,7 +88,7 @@ def _judge_peer(peer: UnmixingPeer, number: int) -> dict[str, Any]:
 def _judge_detector(card: ModelCard, engine: Engine, data: Path | None, split: str) -> dict[str, Any]:
     samples = simulated_images() if data is None else list(labelled_images(data, split))
     score = asdict(score_detector(engine, card, samples))
-    figures = {name: None if score[name] != score[name] else score[name] for name in ("iou", "niou", "pd", "fa")}
+    figures = known({name: score[name] for name in ("iou", "niou", "pd", "fa")})
     where = f"{len(samples)} simulated frames" if data is None else f"{data.name}/{split}, {len(samples)} images"
     # The mask of a simulated target is a convention, whether it is found is not.
     metric = "pd" if data is None else "iou"
@@ -125,7 +125,7 @@ def _judge_pipeline(case: BenchCase, subject: PipelineSubject) -> dict[str, Any]
     }  # fmt: skip
 
 
-def parity(case: BenchCase, engine: Stopwatch) -> dict[str, Any] | None:
+def parity(case: BenchCase, engine: EngineProxy) -> dict[str, Any] | None:
     """Outputs for the last inputs against those of the fp32 model on ONNX Runtime.
 
     Returns:
@@ -137,7 +137,7 @@ def parity(case: BenchCase, engine: Stopwatch) -> dict[str, Any] | None:
     if found is None:
         return None
     with OnnxRuntimeEngine(found[1], threads=case.threads) as reference:
-        return compare(engine.inner.infer(**engine.last), reference.infer(**engine.last))
+        return compare(engine.said, reference.infer(**engine.given))
 
 
 def compare(outputs: Arrays, reference: Arrays) -> dict[str, Any]:

@@ -18,11 +18,12 @@ from glint.benchmarks.bench.cases import BENCH_ENGINES, PIPELINE, BenchCase, exp
 from glint.benchmarks.bench.report import Report, ask_limits, weights_by_key
 from glint.benchmarks.bench.turns import BASELINE, QUICK, Bench, Effort, groups_of
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, PRECISIONS
-from glint.cli import positive_float, positive_int, print_json, talk, words
+from glint.cli import frame_size, positive_float, positive_int, print_json, talk, words
 from glint.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
 from glint.files import refuse_existing, write_bytes, write_json
 from glint.runtime.engines.choose import choose_engine
 from glint.runtime.engines.onnxruntime import available_cores
+from glint.types import FrameSize
 
 _MODES = ("compare", "scaling", "peers")
 
@@ -33,7 +34,7 @@ def bench(
     engines: Sequence[str] | None = None,
     precisions: Sequence[str] | None = None,
     batches: Sequence[int] = (1, 64),
-    sizes: Sequence[tuple[int, int]] = ((640, 512),),
+    sizes: Sequence[FrameSize] = (FrameSize(640, 512),),
     blobs: int = 10,
     refine: bool = True,
     detector: str = DEFAULT_DETECTOR,
@@ -54,7 +55,7 @@ def bench(
         engines: of :data:`BENCH_ENGINES`; default: what ``auto`` means here, and ONNX Runtime.
         precisions: default: all that the models are released in.
         batches: patches per call, for unmixers.
-        sizes: width and height of frames, for detectors and the pipeline.
+        sizes: of frames, for detectors and the pipeline.
         blobs: clusters in those frames.
         refine: refine the targets, as ``glint unmix`` and ``glint run`` do.
         detector, unmixer: of the pipeline.
@@ -118,14 +119,8 @@ def _numbers(text: str) -> list[int]:
     return [positive_int(word) for word in words(text)]
 
 
-def _sizes(text: str) -> list[tuple[int, int]]:
-    try:
-        sizes = [tuple(int(n) for n in word.split("x")) for word in words(text)]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT,..., got {text!r}") from error
-    if not sizes or any(len(size) != 2 or min(size) < 1 for size in sizes):
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT,..., got {text!r}")
-    return [(width, height) for width, height in sizes]
+def _sizes(text: str) -> list[FrameSize]:
+    return [frame_size(word) for word in text.split(",")]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -194,7 +189,7 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         report = bench(
             arguments.what, engines=arguments.engine, precisions=arguments.precision,
-            batches=arguments.batch or (1, 64), sizes=arguments.size or ((640, 512),), blobs=arguments.blobs,
+            batches=arguments.batch or (1, 64), sizes=arguments.size or (FrameSize(640, 512),), blobs=arguments.blobs,
             refine=not arguments.no_refine, detector=arguments.detector, unmixer=arguments.unmixer,
             checkpoints=arguments.checkpoint, threads=arguments.threads, baseline=arguments.baseline,
             seconds=arguments.seconds, quick=arguments.quick, data=arguments.data, split=arguments.split,

@@ -9,8 +9,10 @@ from typing import Any
 
 from glint.cards import PRECISIONS, load_card
 from glint.errors import GlintError, InputError
+from glint.types import FrameSize
 
 PIPELINE = "pipeline"
+
 BENCH_ENGINES = ("tensorrt", "onnxruntime", "torch", "torch-compile")
 
 
@@ -24,7 +26,7 @@ class BenchCase:
         engine: one of :data:`BENCH_ENGINES`; of a peer what computes it, e.g. ``numpy``.
         precision: ``fp32``, ``fp16`` or ``int8``.
         batch: patches per call.
-        size: width and height of frames, pixels.
+        size: of frames.
         blobs: clusters in a frame.
         threads: CPU threads.
         graph: whether TensorRT may use a CUDA graph.
@@ -39,7 +41,7 @@ class BenchCase:
     engine: str = "onnxruntime"
     precision: str = "fp32"
     batch: int = 1
-    size: tuple[int, int] = (640, 512)
+    size: FrameSize = FrameSize(640, 512)
     blobs: int = 10
     threads: int = 1
     graph: bool = True
@@ -58,7 +60,7 @@ class BenchCase:
     @property
     def place(self) -> str:
         """Subject and size: cases of one place do the same work, and take turns."""
-        frames = f" {self.size[0]}x{self.size[1]}"
+        frames = f" {self.size}"
         if self.task == "pipeline":
             return f"{self.label}{frames}, {self.blobs} blobs"
         return self.label + (frames if self.task.endswith("detect") else f" x{self.batch}")
@@ -99,7 +101,7 @@ def expand(
     engines: Sequence[str],
     precisions: Sequence[str] | None,
     batches: Sequence[int],
-    sizes: Sequence[tuple[int, int]],
+    sizes: Sequence[FrameSize],
     common: BenchCase,
     checkpoints: dict[str, str],
     gpu_torch: bool,
@@ -111,7 +113,7 @@ def expand(
         engines: of :data:`BENCH_ENGINES`.
         precisions: of the released models; None: all that there are.
         batches: patches per call, for unmixers.
-        sizes: width and height of frames, for detectors and the pipeline.
+        sizes: of frames, for detectors and the pipeline.
         common: what all cases share: threads, blobs, refinement, the pipeline's models.
         checkpoints: weights by :func:`weights_key`.
         gpu_torch: PyTorch would run on a GPU, so that fp16 makes sense.

@@ -13,6 +13,7 @@ from glint.benchmarks.bench.stats import fit_growth
 from glint.benchmarks.bench.turns import BASELINE, QUICK, Bench, Effort, Measurement
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.runtime.engines.onnxruntime import available_cores
+from glint.types import FrameSize
 
 _BLOBS = (0, 1, 3, 10, 30, 100, 250, 500)
 _SIDES = ((256, 256), (384, 320), (512, 384), (512, 512), (640, 512), (768, 640), (1024, 768), (1280, 1024))
@@ -43,7 +44,7 @@ class Curve:
 def curve(kind: str, common: BenchCase, points: int) -> Curve:
     """The curve of that kind, with so many sizes."""
     if kind == "blobs":
-        base = replace(common, subject=PIPELINE, task=PIPELINE, size=(640, 512))
+        base = replace(common, subject=PIPELINE, task=PIPELINE, size=FrameSize(640, 512))
         cases = [replace(base, blobs=n) for n in _BLOBS[:points]]
         return Curve(
             "blobs", "pipeline at 640x512", tuple(cases), lambda m: float(m.finished["engine"]["blobs"]),
@@ -51,7 +52,7 @@ def curve(kind: str, common: BenchCase, points: int) -> Curve:
         )  # fmt: skip
     if kind == "size":
         base = replace(common, subject=common.detector, task="detect")
-        cases = [replace(base, size=size) for size in _SIDES[:points]]
+        cases = [replace(base, size=FrameSize(*size)) for size in _SIDES[:points]]
         return Curve(
             "pixels", common.detector, tuple(cases), lambda m: float(np.prod(m.case.size)),
             {"ms per frame": lambda m: m.medians("total"), "MB": _memory},

@@ -20,7 +20,7 @@ from glint.benchmarks.bench.cases import PIPELINE, BenchCase
 from glint.benchmarks.bench.stats import WINDOWS, settled
 from glint.benchmarks.bench.subjects import DetectorSubject, PipelineSubject, Subject, UnmixerSubject
 from glint.config import from_dict
-from glint.errors import GlintError
+from glint.errors import GlintError, first_line
 
 
 def open_subject(case: BenchCase) -> Subject:
@@ -153,8 +153,7 @@ def _answer(session: Session, request: dict[str, Any]) -> dict[str, Any]:
     except GlintError as error:
         return {"error": str(error), "hint": error.hint}
     except Exception as error:  # of any library: it ends this row, and the others go on
-        lines = str(error).strip().splitlines()
-        return {"error": f"{type(error).__name__}: {lines[0] if lines else ''}", "hint": None}
+        return {"error": f"{type(error).__name__}: {first_line(error)}", "hint": None}
 
 
 def serve() -> None:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from glint.benchmarks.bench.cases import PIPELINE, BenchCase
 from glint.calibration.task_score import ALL_CONDITIONS
 from glint.cards import ModelCard, load_card
 from glint.files import sha256
 from glint.optics import Psf
-from glint.runtime.engines.base import Arrays, Engine
+from glint.runtime.engines.base import Engine, EngineProxy
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from glint.runtime.engines.tensorrt.open import open_tensorrt
 from glint.runtime.pipeline.detector import Detector
@@ -33,50 +32,6 @@ _VARIETY = 64  # different patches at least that calls go through, so that one i
 _FRAMES = 4
 
 Times = dict[str, float]
-
-
-class Stopwatch(Engine):
-    """An engine with a clock around it.
-
-    Attributes:
-        seconds: spent in it since :meth:`reset`.
-        last: inputs of the last call.
-        began, ended: first call's start and last call's end, seconds of the performance counter; None before.
-    """
-
-    def __init__(self, inner: Engine) -> None:
-        self.inner = inner
-        self.name, self.inputs, self.outputs = inner.name, inner.inputs, inner.outputs
-        self.last: Arrays = {}
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the calls so far."""
-        self.seconds = 0.0
-        self.began: float | None = None
-        self.ended: float | None = None
-
-    def infer(self, **arrays: NDArray[Any]) -> Arrays:
-        """See :class:`Engine`."""
-        start = time.perf_counter()
-        self.began = start if self.began is None else self.began
-        self.last = arrays
-        try:
-            return self.inner.infer(**arrays)
-        finally:
-            self.ended = time.perf_counter()
-            self.seconds += self.ended - start
-
-    def _infer(self, arrays: Arrays) -> Arrays:
-        return self.inner.infer(**arrays)
-
-    def details(self) -> dict[str, Any]:
-        """Those of the engine."""
-        return self.inner.details()
-
-    def close(self) -> None:
-        """Close the engine."""
-        self.inner.close()
 
 
 class Subject(ABC):
@@ -105,8 +60,8 @@ class Subject(ABC):
     def gpu_stages(self, runs: int) -> dict[str, list[float]]:
         """Milliseconds of a TensorRT engine's stages, on what was last put into it; see its ``stage_times``."""
         (_, clock) = self.models()[0]
-        assert isinstance(clock, Stopwatch)  # noqa: S101  (all models here are timed)
-        times: dict[str, list[float]] = clock.inner.stage_times(runs, **clock.last)  # type: ignore[attr-defined]
+        assert isinstance(clock, EngineProxy)  # noqa: S101  (all models here are timed)
+        times: dict[str, list[float]] = clock.inner.stage_times(runs, **clock.given)  # type: ignore[union-attr]
         return times
 
     def close(self) -> None:
@@ -122,7 +77,7 @@ class UnmixerSubject(Subject):
 
     def __init__(self, case: BenchCase) -> None:
         card, engine = open_model(case, case.subject)
-        self.clock = Stopwatch(engine)
+        self.clock = EngineProxy(engine)
         self.unmixer = Unmixer(self.clock, card)
         self.amount, self.refine = case.batch, case.refine
         self.config, self.psf = refine_config(card.unmixer), Psf(self.unmixer.spec.sigma)  # type: ignore[arg-type]
@@ -162,7 +117,7 @@ class DetectorSubject(Subject):
 
     def __init__(self, case: BenchCase) -> None:
         card, engine = open_model(case, case.subject)
-        self.clock = Stopwatch(engine)
+        self.clock = EngineProxy(engine)
         self.detector = Detector(self.clock, card)
         self.frames = bench_frames(case)
         self.turn = 0
@@ -190,7 +145,7 @@ class PipelineSubject(Subject):
 
     def __init__(self, case: BenchCase) -> None:
         engines = [open_model(case, model) for model in (case.detector, case.unmixer)]
-        (first, detector), (second, unmixer) = ((card, Stopwatch(engine)) for card, engine in engines)
+        (first, detector), (second, unmixer) = ((card, EngineProxy(engine)) for card, engine in engines)
         self.clocks = (detector, unmixer)
         self.pipeline = Pipeline(Detector(detector, first), Unmixer(unmixer, second), refine=case.refine)
         self.frames = bench_frames(case)
@@ -224,7 +179,7 @@ class PipelineSubject(Subject):
         return list(zip((self.pipeline.detector.card, self.pipeline.unmixer.card), self.clocks))
 
 
-def _around(clock: Stopwatch, start: float, end: float) -> Times:
+def _around(clock: EngineProxy, start: float, end: float) -> Times:
     """Before the network, in it, and after it; between the calls of a cut batch counts as after."""
     began, ended = clock.began or start, clock.ended or start
     return {

@@ -18,6 +18,7 @@ from PIL import Image
 
 from glint.data.datasets import LabelledImage, files_by_stem
 from glint.errors import InputError, SourceError
+from glint.files import known
 from glint.images import read_image
 from glint.metrics.decomposition import ImageEnergy, image_energy, score_decomposition
 from glint.metrics.detection import ImageCounts, bootstrap_detection, count_image, score_detection
@@ -145,11 +146,6 @@ def evaluate_detection(
         result["decomposition"] = known(asdict(score_decomposition(energies)))
     result["worst"] = [{"name": e.sample.name, "iou": round(e.iou, 2)} for e in kept]
     return Evaluation(result, kept)
-
-
-def known(figures: dict[str, Any]) -> dict[str, Any]:
-    """The same with None for NaN, which JSON does not know."""
-    return {k: None if isinstance(v, float) and v != v else v for k, v in figures.items()}
 
 
 def _point(threshold: float, counts: Sequence[ImageCounts]) -> dict[str, Any]:

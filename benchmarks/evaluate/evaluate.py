@@ -16,6 +16,7 @@ from glint.cards import ModelCard, load_card, require_task
 from glint.cli import positive_int, print_json, seed, talk
 from glint.data.csist import read_csist
 from glint.errors import InputError
+from glint.files import known
 from glint.metrics.unmixing import UnmixingScore
 from glint.progress import Progress
 from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
@@ -137,7 +138,7 @@ def _score_unmixer(unmixer: Unmixer, patches: Patches, radiance_prior: RadianceP
 
 def _rounded(score: UnmixingScore) -> dict[str, Any]:
     values = {k: np.round(v, 4).tolist() for k, v in asdict(score).items() if k != "patches"}
-    return {k: None if v != v else v for k, v in values.items()}
+    return known(values)
 
 
 def _text(result: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from glint.benchmarks.parity.tensor_error import TensorError
-from glint.errors import InputError, ModelError
+from glint.errors import InputError, ModelError, first_line
 from glint.export.lint.lint import load_onnx
 from glint.runtime.engines.onnxruntime import available_cores
 
@@ -143,15 +143,11 @@ def _session(model: onnx.ModelProto, tensors: list[str], path: Path, threads: in
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exceptions share no base but this
-        raise ModelError(f"ONNX Runtime cannot load {path} with all its tensors: {_first_line(error)}") from error
+        raise ModelError(f"ONNX Runtime cannot load {path} with all its tensors: {first_line(error)}") from error
 
 
 def _run(session: Any, tensors: list[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
     try:
         return list(session.run(tensors, dict(inputs)))
     except Exception as error:  # as above
-        raise ModelError(f"ONNX Runtime failed: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"ONNX Runtime failed: {first_line(error)}") from error

@@ -22,7 +22,7 @@ from glint.calibration.task_score import ALL_CONDITIONS
 from glint.cards import ModelCard
 from glint.cli import positive_int, print_json, seed, talk
 from glint.errors import EXIT_CHECK_FAILED, EXIT_OK, GlintError
-from glint.files import refuse_existing, write_bytes
+from glint.files import known, refuse_existing, write_bytes
 from glint.progress import Progress
 from glint.runtime.engines.base import Arrays
 
@@ -213,7 +213,7 @@ def _notes(compared: Comparison, allowed: Budget, labelled: bool) -> list[str]:
 def _score(one: Difference, allowed: Budget) -> dict[str, Any]:
     values = {**asdict(one), "difference": one.difference}
     rounded = {k: round(v, 4) + 0.0 if isinstance(v, float) and v == v else v for k, v in values.items()}  # no -0.0
-    return {**{k: None if v != v else v for k, v in rounded.items()}, "within": _within(one, allowed)}
+    return {**known(rounded), "within": _within(one, allowed)}
 
 
 def _moved(distance: NDArray[np.float64]) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def _layer_facts(steps: list[LayerError], allowed: Budget) -> dict[str, Any]:
 
 def _layer(one: LayerError, clean: float) -> dict[str, Any]:
     values = {**asdict(one), "lost": one.lost(clean)}
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}
+    return known(values)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

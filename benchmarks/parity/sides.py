@@ -12,7 +12,7 @@ import numpy as np
 from glint.cards import PRECISIONS, ModelCard, TensorSpec, load_card
 from glint.errors import CheckFailedError, InputError, ModelError
 from glint.files import sha256
-from glint.runtime.engines.base import Arrays, Engine
+from glint.runtime.engines.base import Arrays, Engine, EngineProxy
 from glint.runtime.engines.choose import ENGINES, open_engine
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
@@ -21,34 +21,17 @@ class NotFiniteError(CheckFailedError):
     """A network computes numbers that are NaN or infinite."""
 
 
-class RecordingEngine(Engine):
-    """An engine that remembers the last call and lets no NaN pass.
+def _finite(engine: Engine, label: str) -> EngineProxy:
+    """The engine, which lets no NaN pass."""
 
-    Attributes:
-        given, said: inputs and outputs of the last call.
-    """
-
-    def __init__(self, engine: Engine, label: str) -> None:
-        self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
-        self._engine, self._label = engine, label
-        self.given: Arrays = {}
-        self.said: Arrays = {}
-
-    def _infer(self, arrays: Arrays) -> Arrays:
-        self.given = arrays
-        self.said = self._engine.infer(**arrays)
-        for name, values in self.said.items():
+    def answer(arrays: Arrays) -> Arrays:
+        said = engine.infer(**arrays)
+        for name, values in said.items():
             if bad := int((~np.isfinite(values)).sum()):
-                raise NotFiniteError(f"{self._label}: {bad} of {values.size} numbers of {name!r} are NaN or infinite")
-        return self.said
+                raise NotFiniteError(f"{label}: {bad} of {values.size} numbers of {name!r} are NaN or infinite")
+        return said
 
-    def details(self) -> dict[str, Any]:
-        """Of the engine."""
-        return self._engine.details()
-
-    def close(self) -> None:
-        """Close the engine."""
-        self._engine.close()
+    return EngineProxy(engine, answer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +48,7 @@ class Side:
     """
 
     text: str
-    engine: RecordingEngine
+    engine: EngineProxy
     precision: str
     card: ModelCard | None
     file: Path
@@ -119,14 +102,14 @@ def _open(given: str, threads: int | None) -> Side:
     if path.suffix == ".onnx" and path.is_file() and not path.with_suffix(".json").is_file():
         if engine == "tensorrt":
             raise InputError(f"{given}: building an engine needs the model's card", hint=f"{path.stem}.json beside it")
-        return Side(text, RecordingEngine(OnnxRuntimeEngine(path, threads=threads), text), _precision(path), None, path)
+        return Side(text, _finite(OnnxRuntimeEngine(path, threads=threads), text), _precision(path), None, path)
     if path.suffix in (".onnx", ".json"):
         card, file = load_card(path)
     else:
         model, precision = _split(name, ":", PRECISIONS)
         card, file = load_card(model, precision=precision or "fp32")
     loaded = open_engine(file, engine=engine, threads=threads)
-    return Side(text, RecordingEngine(loaded, text), card.precision, card, file, card.name)
+    return Side(text, _finite(loaded, text), card.precision, card, file, card.name)
 
 
 def _split(text: str, mark: str, known: tuple[str, ...]) -> tuple[str, str]:
@@ -139,7 +122,7 @@ def _checkpoint(text: str, path: Path, threads: int | None) -> Side:
     from glint.benchmarks.torch_engine import open_checkpoint
 
     card, engine = open_checkpoint(path, threads=threads)
-    return Side(text, RecordingEngine(engine, text), "fp32", card, path, card.name)
+    return Side(text, _finite(engine, text), "fp32", card, path, card.name)
 
 
 def _plan(text: str, path: Path) -> Side:
@@ -149,7 +132,7 @@ def _plan(text: str, path: Path) -> Side:
     if not path.is_file():
         raise ModelError(f"engine {path}: no such file", hint="glint build makes one")
     info = read_info(path)
-    return Side(text, RecordingEngine(TensorRTEngine(path), text), info.precision, None, path, info.model)
+    return Side(text, _finite(TensorRTEngine(path), text), info.precision, None, path, info.model)
 
 
 def _card_of_plan(side: Side) -> ModelCard | None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.errors import InputError
+from glint.files import known
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 STEPS = 32  # bins per factor of two
@@ -91,7 +92,7 @@ class TensorError:
         """
         return {
             "count": self.count, "not_finite": self.not_finite, "peak": self.peak, "needed": self.needed,
-            "sqnr_db": _finite(self.sqnr),
+            "sqnr_db": known(self.sqnr),
             "absolute": self._figures(self.bins, self._absolute, self.largest, 0),
             "relative": self._figures(self._relative_bins, self._relative, self._largest_relative, self._unbounded),
         }  # fmt: skip
@@ -103,7 +104,7 @@ class TensorError:
         figures = {f"q{100 * q:g}": self._quantile(bins, q, largest) for q in QUANTILES}
         mean = math.inf if unbounded else total / max(self.count, 1)
         every = {"max": math.inf if unbounded else largest, "mean": mean, **figures}
-        return {name: _finite(value) for name, value in every.items()}
+        return {name: known(value) for name, value in every.items()}
 
     def _quantile(self, bins: NDArray[np.int64], share: float, largest: float) -> float:
         """The least upper border of a bin below which this share of all errors lies: at most 2.2 % too high."""
@@ -127,7 +128,3 @@ def _binned(errors: NDArray[np.float64]) -> NDArray[np.int64]:
     number = (_HIGHEST - _LOWEST) * STEPS
     index = np.ceil(np.log2(errors) * STEPS).astype(np.int64) - _LOWEST * STEPS - 1
     return np.bincount(np.clip(index, 0, number - 1), minlength=number)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -78,7 +78,6 @@ class SceneScore(Sink):
     kept: list[tuple[Targets, Targets]] = field(default_factory=list)
 
     def write(self, result: Result) -> None:
-        """See the base class."""
         truth, found = result.frame.truth, result.targets
         if truth is None or result.track is None:
             raise ValueError("expected frames with truth and results with tracks")

@@ -27,7 +27,7 @@ from glint.cli import positive_float, positive_int, print_json, standalone
 from glint.errors import CheckFailedError
 from glint.files import refuse_existing, write_json
 from glint.progress import Progress
-from glint.runtime.engines.base import Arrays, Engine
+from glint.runtime.engines.base import Arrays, Engine, EngineProxy
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.pipeline import Pipeline, Result, refine_spots, to_frame
 from glint.runtime.pipeline.spots import cut_spots
@@ -43,19 +43,17 @@ _SHARES = (50, 95, 99)
 T = TypeVar("T")
 
 
-class Replayed(Engine):
-    """Answers as the engine within did when it was asked first for the present frame."""
+def _replayed(engine: Engine, present: list[int]) -> EngineProxy:
+    """Answers as the engine did when it was asked first for the present frame."""
+    answers: dict[int, Arrays] = {}
 
-    def __init__(self, engine: Engine) -> None:
-        self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
-        self._engine = engine
-        self._answers: dict[int, Arrays] = {}
-        self.frame = 0
+    def answer(arrays: Arrays) -> Arrays:
+        (frame,) = present
+        if frame not in answers:
+            answers[frame] = engine.infer(**arrays)
+        return answers[frame]
 
-    def _infer(self, arrays: Arrays) -> Arrays:
-        if self.frame not in self._answers:
-            self._answers[self.frame] = self._engine.infer(**arrays)
-        return self._answers[self.frame]
+    return EngineProxy(engine, answer)
 
 
 class _Clock:
@@ -107,8 +105,8 @@ def pipeline_overhead(
         Percentiles by stage in milliseconds, and what they are of.
     """
     first, second = Detector.open(detector, threads=1), Unmixer.open(unmixer, threads=1)
-    engines = [Replayed(model.engine) for model in (first, second)]
-    first.engine, second.engine = engines
+    present = [0]  # number of the frame
+    first.engine, second.engine = (_replayed(model.engine, present) for model in (first, second))
     pipeline = Pipeline(first, second)
     frames = [frame for frame, _ in simulate_scene(parse_synthetic(scene))]
     rows: list[dict[str, float]] = []
@@ -119,8 +117,7 @@ def pipeline_overhead(
             tracker = Tracker()
             for turn in range(repeats + 1):
                 for number, frame in enumerate(frames):
-                    for engine in engines:
-                        engine.frame = number
+                    present[0] = number
                     spent, b, t = measure(pipeline, frame, tracker, refined=refined)
                     line.update(line.done + 1)
                     if turn and refined:

@@ -80,11 +80,9 @@ class DiscardingSink(Sink):
         self._lines = JsonLines(os.devnull, overwrite=True)
 
     def write(self, result: Result) -> None:
-        """See the base class."""
         self._lines.write(frame_record(result))
 
     def close(self) -> None:
-        """See the base class."""
         self._lines.close()
 
 
@@ -97,7 +95,6 @@ class Watch(Sink):
         self.frames = 0
 
     def write(self, result: Result) -> None:
-        """See the base class."""
         self.frames += 1
         seconds = time.monotonic() - self._started
         if seconds >= len(self.looks) * _PERIOD:
@@ -120,7 +117,6 @@ class Bounded(Source):
                 return
 
     def close(self) -> None:
-        """See the base class."""
         self.source.close()
 
 

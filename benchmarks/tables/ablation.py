@@ -22,7 +22,7 @@ from glint.benchmarks.torch_engine import open_checkpoint
 from glint.cli import positive_float, positive_int, print_json, seed, standalone, talk, words
 from glint.config import to_dict
 from glint.errors import InputError
-from glint.files import write_bytes, write_json
+from glint.files import known, write_bytes, write_json
 from glint.metrics.unmixing import UnmixingScore, score_unmixing
 from glint.processing import grid
 from glint.runtime.unmixing.unmixer import Unmixer
@@ -167,7 +167,7 @@ def _score(checkpoint: Path, condition: str, number: int) -> dict[str, Any]:
     steps = int(card.training["step"])
     size = {"parameters": card.parameters, "batch_gmac": round(64e-9 * card.macs, 3), "steps": steps}
     values = {k: np.round(v, 4).tolist() for k, v in asdict(score).items() if k != "patches"}
-    return {**size, **{k: None if v != v else v for k, v in values.items()}}
+    return {**size, **known(values)}
 
 
 def markdown(table: dict[str, Any]) -> str:

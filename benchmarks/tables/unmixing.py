@@ -27,7 +27,7 @@ from glint.cards import load_card, zoo_names
 from glint.cli import positive_int, print_json, seed, standalone, talk, words
 from glint.config import to_dict
 from glint.errors import InputError
-from glint.files import read_json, refuse_existing, write_bytes, write_json
+from glint.files import known, read_json, refuse_existing, write_bytes, write_json
 from glint.metrics.unmixing import THRESHOLDS, score_unmixing
 from glint.optics import Psf
 from glint.progress import Progress
@@ -175,7 +175,7 @@ def measure(method: Method, condition: PatchConfig, patches: Patches) -> list[di
         values = {k: np.round(v, 4).tolist() for k, v in asdict(score).items() if k != "patches"}
         name = f"{method.name}, {stage}" if stage else method.name
         row = {"method": name, **values, "ms_per_patch": round(1e3 * float(spent) / max(len(patches), 1), 4)}
-        rows_out.append({k: None if v != v else v for k, v in row.items()})
+        rows_out.append(known(row))
     return rows_out
 
 
@@ -208,10 +208,10 @@ def unmixing_table(
         InputError: if a condition or method is unknown, or the folder's rows are of other settings.
         GlintError: another of its subclasses, for a bad model or output.
     """
-    for what, given, known in (("condition", conditions, CONDITIONS), ("method", methods, CLASSICAL)):
-        unknown = [name for name in given if name not in known]
+    for what, given, there in (("condition", conditions, CONDITIONS), ("method", methods, CLASSICAL)):
+        unknown = [name for name in given if name not in there]
         if unknown:
-            raise InputError(f"unknown {what} {unknown[0]!r}", hint=f"known: {', '.join(known)}")
+            raise InputError(f"unknown {what} {unknown[0]!r}", hint=f"known: {', '.join(there)}")
     if models is None:
         models = [name.removesuffix(".fp32") for name in zoo_names() if name.endswith(".fp32")]
         models = [name for name in models if load_card(name)[0].task == "unmix"]

@@ -20,7 +20,7 @@ from glint.errors import InputError
 from glint.images import read_image
 from glint.optics import Psf
 from glint.simulation.patches import PATCH_SIZE, draw_offsets
-from glint.types import Frame, Targets
+from glint.types import Frame, FrameSize, Targets
 
 FRAME_PERIOD_NS = 33_333_333  # a 30 Hz camera
 _MOST_GROUPS = 10_000
@@ -204,21 +204,18 @@ def parse_synthetic(uri: str) -> SceneConfig:
             f"{uri}: expected synthetic://?NAME=VALUE&...", hint="e.g. synthetic://?size=640x512&frames=100"
         )
     for name, text in parse_qsl(query, keep_blank_values=True):
+        if name != "size" and name not in known:
+            hint = f"known: size, {', '.join(sorted(known))}"
+            raise InputError(f"synthetic://: unknown parameter {name!r}", hint=hint)
         try:
             if name == "size":
-                values["width"], values["height"] = (int(v) for v in text.split("x"))
+                values["width"], values["height"] = FrameSize.parse(text)
             elif name == "radiance":
                 values["radiance"] = tuple(float(v) for v in text.split("-", 1))
             elif name == "background":
                 values["background"] = text
-            elif name in known:
-                values[name] = int(text) if known[name] == "int" else float(text)
             else:
-                raise InputError(
-                    f"synthetic://: unknown parameter {name!r}", hint=f"known: size, {', '.join(sorted(known))}"
-                )
-        except InputError:
-            raise
+                values[name] = int(text) if known[name] == "int" else float(text)
         except ValueError as error:
             raise InputError(f"synthetic://: {name}={text!r} is malformed") from error
     if len(values.get("radiance", (0, 0))) != 2:  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
-from glint.errors import ModelError
+from glint.errors import ModelError, first_line
 from glint.export.lint import operators as rules_operators
 from glint.export.lint import quantisation as rules_quantisation
 from glint.export.lint.findings import FLOAT, REFUSED, WARNING, Finding, View
@@ -59,5 +59,5 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except (DecodeError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{path} is no valid ONNX model: {str(error).strip().splitlines()[0]}") from error
+        raise ModelError(f"{path} is no valid ONNX model: {first_line(error)}") from error
     return model

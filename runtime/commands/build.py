@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glint.cards import PRECISIONS
-from glint.cli import positive_int, print_json, talk
+from glint.cli import frame_size, positive_int, print_json, talk
 from glint.config import from_dict, to_dict
 from glint.errors import InputError
 from glint.files import atomic_path, refuse_existing
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="NAME|CARD", help="released model, or path of a model card or ONNX file")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: the card's; fp32 for a released model")
     parser.add_argument(
-        "--size", type=_size, nargs="+", action="extend", default=[], metavar="WIDTHxHEIGHT",
+        "--size", type=frame_size, nargs="+", action="extend", default=[], metavar="WIDTHxHEIGHT",
         help="frame size of a detector; several give one engine for all of them",
     )  # fmt: skip
     parser.add_argument(
@@ -147,14 +147,6 @@ def _profile_text(profile: Profile) -> str:
         f"{r.name} {' to '.join('x'.join(map(str, shape)) for shape in dict.fromkeys((r.min, r.opt, r.max)))}"
         for r in profile
     )
-
-
-def _size(text: str) -> tuple[int, int]:
-    """``WIDTHxHEIGHT`` as (height, width)."""
-    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text!r}")
-    return int(match[2]), int(match[1])
 
 
 def _batch(text: str) -> tuple[int, int, int]:

@@ -48,7 +48,6 @@ class Callback(Sink):
         self.function = function
 
     def write(self, result: Result) -> None:
-        """See the base class."""
         self.function(result)
 
 
@@ -59,7 +58,6 @@ class ProgressLine(Sink):
         self.line, self.source, self.frames = line, source, 0
 
     def write(self, result: Result) -> None:
-        """See the base class."""
         self.frames += 1
         self.line.update(self.frames + len(self.source.skipped), f"{len(result.targets)} targets")
 

@@ -39,6 +39,7 @@ from glint.runtime.stream.stream import Drop, Stream
 from glint.runtime.unmixing.refine import RadiancePrior, refine_config
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.runtime.view.status import StreamStatus
+from glint.types import FrameSize
 
 
 def run(
@@ -66,7 +67,7 @@ def run(
     radiance_prior: RadiancePrior = "card",
     psf: str | Path | None = None,
     roi: Roi | None = None,
-    tile: tuple[int, int] | None = None,
+    tile: FrameSize | None = None,
     dead_pixels: str | Path | None = None,
     dark: str | Path | None = None,
     flat: str | Path | None = None,
@@ -100,7 +101,7 @@ def run(
             unknown; "card": what the unmixer's card says.
         psf: file of a measured PSF (see ``psf``) that the refinement takes instead of the model's.
         roi: x, y, width, height of the part of the frame in which targets are looked for, pixels.
-        tile: width and height above which a frame is given to the detector in tiles, pixels.
+        tile: size above which a frame is given to the detector in tiles, pixels.
         dead_pixels, dark, flat: files of the sensor's corrections (see ``runtime.conditioning``).
         drop, deadline_ms: what happens to frames that come too fast or are too old (see ``runtime.stream.Stream``).
         warm_up: run the first frame until the latency settles, uncounted; None: for live sources.
@@ -128,7 +129,7 @@ def run(
     try:
         settings: dict[str, Any] = {"engine": engine, "precision": precision, "threads": threads}
         measured = load_psf(Path(psf)) if psf is not None else None
-        first = Detector.open(detector, tile=None if tile is None else (tile[1], tile[0]), **settings)
+        first = Detector.open(detector, tile=tile, **settings)
         second = Unmixer.open(unmixer, **settings)
         models = [f"{m.card.name} ({m.card.precision})" for m in (first, second)]
         talk(f"engine: {name} ({why}); detector {models[0]}, unmixer {models[1]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from glint.cli import positive_float
+from glint.cli import frame_size, positive_float
 from glint.runtime.stream.stream import DROPS
 
 
@@ -54,7 +54,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     """What the sensor's frames need."""
     group = parser.add_argument_group("sensor")
     group.add_argument("--roi", type=_roi, metavar="X,Y,W,H", help="look for targets in this part of the frame")
-    group.add_argument("--tile", type=_size, metavar="WxH", help="give larger frames to the detector in tiles")
+    group.add_argument("--tile", type=frame_size, metavar="WxH", help="give larger frames to the detector in tiles")
     group.add_argument("--dead-pixels", type=Path, metavar="FILE", help="map of dead pixels (not 0), .npy or image")
     group.add_argument("--dark", type=Path, metavar="FILE", help="dark frame, taken off: .npy or image")
     group.add_argument("--flat", type=Path, metavar="FILE", help="flat frame, with --dark for two-point correction")
@@ -64,13 +64,6 @@ def _roi(text: str) -> tuple[int, ...]:
     numbers = tuple(int(part) for part in text.split(","))
     if len(numbers) != 4:
         raise argparse.ArgumentTypeError(f"expected X,Y,W,H, got {text!r}")
-    return numbers
-
-
-def _size(text: str) -> tuple[int, ...]:
-    numbers = tuple(int(part) for part in text.split("x"))
-    if len(numbers) != 2 or min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text!r}")
     return numbers
 
 

@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.cards import TensorSpec
-from glint.errors import InputError
+from glint.cards import ModelCard, TensorSpec
+from glint.errors import EngineError, InputError
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -78,3 +80,57 @@ class Engine(ABC):
 
     def close(self) -> None:  # noqa: B027  (most engines hold nothing that must be given back)
         """Give back what the engine holds."""
+
+
+class EngineProxy(Engine):
+    """Stands for an engine: passes calls on, or answers them itself, and says what they were and took.
+
+    Args:
+        like: the engine, or a model's card where there is none.
+        answer: makes outputs of checked inputs; None: the engine does.
+
+    Attributes:
+        inner: the engine, or None.
+        given, said: inputs of the last call and outputs of the last one that succeeded.
+        seconds: spent in calls since :meth:`reset`.
+        began, ended: first call's start and last call's end, seconds of the performance counter; None before.
+    """
+
+    def __init__(self, like: Engine | ModelCard, answer: Callable[[Arrays], Arrays] | None = None) -> None:
+        self.name, self.inputs, self.outputs = like.name, like.inputs, like.outputs
+        self.inner = like if isinstance(like, Engine) else None
+        self._answer = answer
+        self.given: Arrays = {}
+        self.said: Arrays = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the times of the calls so far."""
+        self.seconds = 0.0
+        self.began: float | None = None
+        self.ended: float | None = None
+
+    def infer(self, **arrays: NDArray[Any]) -> Arrays:
+        start = time.perf_counter()
+        self.began = start if self.began is None else self.began
+        self.given = arrays
+        try:
+            self.said = super().infer(**arrays)
+            return self.said
+        finally:
+            self.ended = time.perf_counter()
+            self.seconds += self.ended - start
+
+    def _infer(self, arrays: Arrays) -> Arrays:
+        if self._answer is not None:
+            return self._answer(arrays)
+        if self.inner is None:
+            raise EngineError(f"{self.name}: there is no engine that answers")
+        return self.inner._infer(arrays)
+
+    def details(self) -> dict[str, Any]:
+        return super().details() if self.inner is None else self.inner.details()
+
+    def close(self) -> None:
+        if self.inner is not None:
+            self.inner.close()

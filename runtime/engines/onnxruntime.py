@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from glint.cards import TensorSpec
-from glint.errors import EngineError, MissingDependencyError, ModelError
+from glint.errors import EngineError, MissingDependencyError, ModelError, first_line
 from glint.runtime.engines.base import Arrays, Engine
 
 
@@ -40,7 +40,7 @@ class OnnxRuntimeEngine(Engine):
                 str(path), sess_options=options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's own exceptions share no base but this
-            raise ModelError(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
+            raise ModelError(f"ONNX Runtime cannot load {path}: {first_line(error)}") from error
         self._facts = {"onnxruntime": onnxruntime.__version__, "threads": options.intra_op_num_threads}
         self.inputs = tuple(_spec(tensor) for tensor in self._session.get_inputs())
         self.outputs = tuple(_spec(tensor) for tensor in self._session.get_outputs())
@@ -53,7 +53,7 @@ class OnnxRuntimeEngine(Engine):
         try:
             results = self._session.run(None, arrays)
         except Exception as error:  # as above
-            raise EngineError(f"ONNX Runtime failed: {_first_line(error)}") from error
+            raise EngineError(f"ONNX Runtime failed: {first_line(error)}") from error
         return {spec.name: result for spec, result in zip(self.outputs, results)}
 
 
@@ -67,11 +67,6 @@ _ELEMENT_TYPES = {
 def _spec(tensor: Any) -> TensorSpec:
     shape = tuple(size if isinstance(size, int) else -1 for size in tensor.shape)
     return TensorSpec(tensor.name, _ELEMENT_TYPES.get(tensor.type, tensor.type), shape)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def available_cores() -> int:

@@ -20,7 +20,7 @@ from glint.processing.normalise import Normalised
 from glint.runtime.engines.base import Engine
 from glint.runtime.engines.choose import open_engine
 from glint.runtime.pipeline.tiling import Maps, in_tiles
-from glint.types import Blobs, Frame
+from glint.types import Blobs, Frame, FrameSize
 
 Map = NDArray[np.float32]
 
@@ -85,10 +85,10 @@ class Detector:
     Args:
         engine: runs the model. Where it takes one size only, smaller frames are padded and larger ones tiled.
         card: says how frames go in and what a target is.
-        tile: height and width above which a frame is tiled (rounded up to what the network takes), or None.
+        tile: size above which a frame is tiled (rounded up to what the network takes), or None.
     """
 
-    def __init__(self, engine: Engine, card: ModelCard, *, tile: tuple[int, int] | None = None) -> None:
+    def __init__(self, engine: Engine, card: ModelCard, *, tile: FrameSize | None = None) -> None:
         self.engine, self.card, self.tile = engine, card, tile
         self.spec: DetectorSpec = card.detector or DetectorSpec()
 
@@ -99,7 +99,7 @@ class Detector:
         engine: str = "auto",
         precision: str = "fp32",
         threads: int | None = None,
-        tile: tuple[int, int] | None = None,
+        tile: FrameSize | None = None,
     ) -> Detector:
         """Load a detector by name or card.
 
@@ -159,7 +159,7 @@ class Detector:
             return fixed
         multiple = self.spec.multiple
         if self.tile is not None:
-            length = min(length, self.tile[axis])
+            length = min(length, self.tile.shape[axis])
         # At least two tiles of the coarsest level per side: its smallest line to scan.
         return max(2, -(-length // multiple)) * multiple
 

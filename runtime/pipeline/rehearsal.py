@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 
-from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, ModelCard, load_card
-from glint.runtime.engines.base import Arrays, Engine
+from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, TensorSpec, load_card
+from glint.runtime.engines.base import Arrays, EngineProxy
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.pipeline import Pipeline
 from glint.runtime.pipeline.tracker import Tracker
@@ -19,7 +22,9 @@ _SPOT = slice(20, 22)
 def rehearse() -> None:
     """Detect, unmix, refine and track a spot in frames of every type; only the networks are stood in for."""
     (detector, _), (unmixer, _) = load_card(DEFAULT_DETECTOR), load_card(DEFAULT_UNMIXER)
-    pipeline = Pipeline(Detector(_Detects(detector), detector), Unmixer(_Unmixes(unmixer), unmixer))
+    detects = EngineProxy(detector, partial(_detect, detector.outputs))
+    unmixes = EngineProxy(unmixer, partial(_unmix, unmixer.outputs))
+    pipeline = Pipeline(Detector(detects, detector), Unmixer(unmixes, unmixer))
     tracker = Tracker()
     for index, dtype in enumerate(FRAME_DTYPES):
         data = np.full((_SIDE, _SIDE), 20, dtype=dtype)
@@ -28,30 +33,19 @@ def rehearse() -> None:
         tracker.update(frame.t_ns, pipeline(frame).targets)
 
 
-class _StandIn(Engine):
-    name = "rehearsal"
-
-    def __init__(self, card: ModelCard) -> None:
-        self.inputs, self.outputs = card.inputs, card.outputs
-
-
-class _Detects(_StandIn):
-    """Calls a target what is bright."""
-
-    def _infer(self, arrays: Arrays) -> Arrays:
-        bright = (arrays["frame"] > 1).astype(np.float32)
-        return {out.name: bright if out.name == "probability" else 0 * bright for out in self.outputs}
+def _detect(outputs: Sequence[TensorSpec], arrays: Arrays) -> Arrays:
+    """A target is what is bright."""
+    bright = (arrays["frame"] > 1).astype(np.float32)
+    return {out.name: bright if out.name == "probability" else 0 * bright for out in outputs}
 
 
-class _Unmixes(_StandIn):
-    """Says that one target is in the middle of every patch."""
-
-    def _infer(self, arrays: Arrays) -> Arrays:
-        answers = {}
-        for out in self.outputs:
-            channels, height, width = out.shape[1:]
-            answers[out.name] = np.full((len(arrays["patch"]), channels, height, width), 0.3, dtype=np.float32)
-            if out.name == "presence":
-                answers[out.name][...] = 0
-                answers[out.name][..., height // 2, width // 2] = 1
-        return answers
+def _unmix(outputs: Sequence[TensorSpec], arrays: Arrays) -> Arrays:
+    """One target is in the middle of every patch."""
+    answers = {}
+    for out in outputs:
+        channels, height, width = out.shape[1:]
+        answers[out.name] = np.full((len(arrays["patch"]), channels, height, width), 0.3, dtype=np.float32)
+        if out.name == "presence":
+            answers[out.name][...] = 0
+            answers[out.name][..., height // 2, width // 2] = 1
+    return answers

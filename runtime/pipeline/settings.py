@@ -13,6 +13,7 @@ from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.sensor_correction import Conditioner
 from glint.runtime.unmixing.refine import RadiancePrior
 from glint.runtime.unmixing.unmixer import Unmixer
+from glint.types import FrameSize
 
 Roi = tuple[int, int, int, int]
 
@@ -70,7 +71,7 @@ class Settings:
             GlintError: one of its subclasses, for a bad model or engine.
         """
         common: dict[str, Any] = {"engine": self.engine, "precision": self.precision, "threads": self.threads}
-        tile = None if self.tile is None else (self.tile[1], self.tile[0])
+        tile = None if self.tile is None else FrameSize(*self.tile)
         detector = Detector.open(self.detector, tile=tile, **common)
         try:
             return detector, Unmixer.open(self.unmixer, **common)

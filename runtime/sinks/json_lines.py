@@ -34,7 +34,6 @@ class RunFiles(Sink):
                 refuse_existing(_beside(self._file, ending), overwrite=overwrite)
 
     def write(self, result: Result) -> None:
-        """See the base class."""
         frame = result.frame
         self.lines.write(result.to_dict())
         if self._file is not None and frame.truth is not None:
@@ -43,11 +42,9 @@ class RunFiles(Sink):
             self._truth.write({"frame": frame.index, "t_ns": frame.t_ns, "targets": frame.truth.records()})
 
     def gap(self, gap: Gap) -> None:
-        """See the base class."""
         self.lines.write(gap_record(gap))
 
     def close(self) -> None:
-        """See the base class."""
         self.lines.close()
         if self._truth is not None:
             self._truth.close()

@@ -33,6 +33,5 @@ class Overlays(Sink):
             raise OutputError(f"overlay folder {folder} is not empty", hint="choose another or pass --overwrite")
 
     def write(self, result: Result) -> None:
-        """See the base class."""
         name = result.frame.name or f"{result.frame.index:06d}"
         write_image(self.folder / f"{name}.png", draw_overlay(result, result.frame.truth))

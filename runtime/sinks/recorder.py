@@ -71,7 +71,6 @@ class Recorder(Sink):
         self._older_bytes = 0
 
     def write(self, result: Result) -> None:
-        """See the base class."""
         frame = result.frame
         self._next_index = frame.index + 1
         if not self.events:
@@ -90,14 +89,12 @@ class Recorder(Sink):
         self._keep(frame)
 
     def gap(self, gap: Gap) -> None:
-        """See the base class."""
         if self.events and self._until is None:
             self._wait(gap)
         else:
             self._keep(gap)
 
     def close(self) -> None:
-        """See the base class."""
         self._end_event()
 
     def _end_event(self) -> None:

@@ -56,7 +56,6 @@ class Summary(Sink):
         self.latency = {stage: Spread() for stage in STAGES}
 
     def write(self, result: Result) -> None:
-        """See the base class."""
         self.frames += 1
         self.targets += len(result.targets)
         self.blobs += len(result.detection.blobs)
@@ -74,7 +73,6 @@ class Summary(Sink):
                 self.error.add(value)
 
     def gap(self, gap: Gap) -> None:
-        """See the base class."""
         self.gaps += 1
         self.gap_seconds += gap.seconds
 

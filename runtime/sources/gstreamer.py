@@ -65,7 +65,6 @@ class GstSource(LiveSource):
         self._launcher = launcher
 
     def connect(self) -> Connection:
-        """See the base class."""
         return _Pipeline(self._launcher, self._words, self.uri, self.waker)
 
 
@@ -93,7 +92,6 @@ class _Pipeline(Connection):
         self._listener.start()
 
     def read(self, seconds: float) -> Captured | None:
-        """See the base class."""
         deadline = time.monotonic() + seconds
         first = bytearray(1)
         if not self._fill(memoryview(first), deadline):
@@ -116,7 +114,6 @@ class _Pipeline(Connection):
         return Captured(arrived, image, full_scale)
 
     def close(self) -> None:
-        """See the base class."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGINT)  # lets cameras close their session
         try:

@@ -30,7 +30,6 @@ class ImageSource(Source):
         self.total = len(files)
 
     def refuse_collisions(self, folder: Path | None) -> None:
-        """See the base class."""
         if folder is None:
             return
         twice = [stem for stem, n in Counter(p.stem for p in self.files).items() if n > 1]

@@ -101,7 +101,6 @@ class LiveSource(Source):
         """
 
     def close(self) -> None:
-        """See the base class."""
         self.waker.close()
 
     def __iter__(self) -> Iterator[Frame | Gap]:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from glint.errors import InputError, SourceError, SourceLostError
 from glint.runtime.sources.base import Source
-from glint.runtime.sources.uri import frame_size, full_scale_of_bits, one_of, parameters, positive, split_path
+from glint.runtime.sources.uri import full_scale_of_bits, one_of, parameters, positive, split_path
 from glint.runtime.sources.waiting import Closed, InterruptibleWait
-from glint.types import Frame
+from glint.types import Frame, FrameSize
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,6 @@ class RawSource(Source):
             raise SourceError(f"{self.uri} holds no frame")
 
     def close(self) -> None:
-        """See the base class."""
         self._waker.close()
 
     def _open(self) -> int:
@@ -130,7 +129,7 @@ def open_raw(uri: str) -> RawSource:
     """
     path, query = split_path(uri.removeprefix("raw:"))
     known = {
-        "size": frame_size,
+        "size": FrameSize.parse,
         "dtype": one_of("uint8", "uint16", "float32"),
         "endian": one_of("little", "big"),
         "fps": positive,

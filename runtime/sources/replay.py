@@ -55,7 +55,6 @@ class ReplaySource(Source):
             raise SourceError(f"{self.uri} holds no frame that can be read{why}")
 
     def close(self) -> None:
-        """See the base class."""
         self._pacer.close()
 
 

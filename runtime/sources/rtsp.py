@@ -48,7 +48,6 @@ class NetworkSource(LiveSource):
         self.transport, self.luma, self.full_scale = transport, luma, full_scale
 
     def connect(self) -> Connection:
-        """See the base class."""
         options = {"fpsprobesize": "0"}  # else the first frames wait until their rate is known
         if self._url.lower().startswith("rtsp"):
             options["rtsp_transport"] = self.transport
@@ -72,7 +71,6 @@ class _Stream(Connection):
             raise
 
     def read(self, seconds: float) -> Captured:
-        """See the base class."""
         # libav's own timeout comes first, so that its thread is over when the next one starts.
         patience = seconds + 0.5 if self._opened else 2 * seconds + 0.5
         if not self._waker.wait(self._readable, patience):
@@ -85,7 +83,6 @@ class _Stream(Connection):
         return item
 
     def close(self) -> None:
-        """See the base class."""
         self._closed.set()
         with suppress(queue.Empty):  # the thread may be about to put one more, and no second
             self._items.get_nowait()

@@ -40,7 +40,6 @@ class SyntheticSource(Source):
             yield replace(frame, truth=truth, t_ns=now)
 
     def close(self) -> None:
-        """See the base class."""
         self._pacer.close()
 
 

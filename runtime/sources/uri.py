@@ -13,7 +13,6 @@ from glint.errors import InputError
 
 Converter = Callable[[str], Any]
 _LOCAL = ("file", "synthetic", "v4l2")  # they name things of this machine: no secrets
-_MOST_PIXELS = 16384  # per side
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _URL_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"']*)")
 _PROPERTY = re.compile(r"([\w-]+)=(\"(?:\\.|[^\"])*\"|'[^']*'|\S+)")
@@ -113,15 +112,6 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError("expected a number") from None
-
-
-def frame_size(text: str) -> tuple[int, int]:
-    """``640x512`` as (width, height)."""
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
-    size = (int(match[1]), int(match[2])) if match is not None else (0, 0)
-    if not all(1 <= side <= _MOST_PIXELS for side in size):
-        raise ValueError(f"expected WIDTHxHEIGHT, e.g. 640x512, at most {_MOST_PIXELS} each")
-    return size
 
 
 def full_scale_of_bits(text: str) -> float:

@@ -15,10 +15,12 @@ from glint.errors import InputError, SourceError, SourceLostError
 from glint.runtime.sources import v4l2_ioctl as v4l2
 from glint.runtime.sources.grey import packed_luma
 from glint.runtime.sources.live import RECONNECT_PARAMETERS, Captured, Connection, LiveSource, Reconnect, reconnect_of
-from glint.runtime.sources.uri import frame_size, full_scale_of_bits, one_of, parameters, positive
+from glint.runtime.sources.uri import full_scale_of_bits, one_of, parameters, positive
 from glint.runtime.sources.waiting import InterruptibleWait
+from glint.types import FrameSize
 
 _BUFFERS = 4
+
 _GONE = (errno.ENODEV, errno.EIO, errno.ENXIO, errno.EPIPE, errno.EPROTO)
 
 
@@ -92,7 +94,6 @@ class CameraSource(LiveSource):
         self.config, self._open_device = config, open_device
 
     def connect(self) -> Connection:
-        """See the base class."""
         try:
             device = self._open_device(self.config.path)
         except OSError as error:
@@ -128,7 +129,6 @@ class _Camera(Connection):
         v4l2.stream(device, on=True)
 
     def read(self, seconds: float) -> Captured:
-        """See the base class."""
         deadline, lost = time.monotonic() + seconds, ""
         while self._waker.wait(self._device.fileno(), deadline - time.monotonic()):
             try:
@@ -151,7 +151,6 @@ class _Camera(Connection):
         raise SourceLostError(f"no frame for {seconds:g} s")
 
     def close(self) -> None:
-        """See the base class."""
         try:
             v4l2.stream(self._device, on=False)
         except OSError:
@@ -220,7 +219,7 @@ def open_camera(uri: str) -> CameraSource:
     path, _, query = uri.removeprefix("v4l2://").partition("?")
     if not path.startswith("/"):
         raise InputError(f"{uri}: expected the device file, e.g. v4l2:///dev/video0?fmt=y16")
-    known = {"fmt": one_of(*FORMATS), "size": frame_size, "fps": positive, "gray": one_of("luma")}
+    known = {"fmt": one_of(*FORMATS), "size": FrameSize.parse, "fps": positive, "gray": one_of("luma")}
     values = parameters(uri, query, {**known, "bits": full_scale_of_bits, **RECONNECT_PARAMETERS})
     asked = {name: values[name] for name in ("fmt", "size", "fps") if name in values}
     config = CameraConfig(path, **asked, luma="gray" in values, full_scale=values.get("bits"))

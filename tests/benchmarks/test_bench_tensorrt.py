@@ -11,6 +11,7 @@ from glint.benchmarks.bench.session import Session, _answer
 from glint.benchmarks.bench.turns import Bench, Effort, rows_of
 from glint.config import to_dict
 from glint.errors import EngineError
+from glint.types import FrameSize
 
 BRIEF = Effort(seconds=0.02, rounds=4, warm_up=0.01, patches=8)
 UNMIX = BenchCase("dscsnet-s-csist", "unmix", engine="tensorrt", batch=2, buffers="pinned")
@@ -76,7 +77,7 @@ def test_rows_hold_the_stages_of_the_gpu_and_the_engine_s_facts(gpu):
 
 
 def test_a_frame_s_engine_is_split_into_stages_too(gpu):
-    case = BenchCase("lsnet-s", "detect", engine="tensorrt", size=(64, 64), blobs=1, buffers="pinned")
+    case = BenchCase("lsnet-s", "detect", engine="tensorrt", size=FrameSize(64, 64), blobs=1, buffers="pinned")
     (one,) = Bench(BRIEF).group([case])
     assert one.finished["stages"]["gpu"] == [1.0] * 20
     assert one.finished["engine"]["sizes"]["64x64"]["cuda_graph"] is True

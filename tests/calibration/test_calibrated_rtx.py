@@ -5,6 +5,7 @@ import tiny_net
 
 from glint.calibration.calibrate import CalibrateOptions, calibrate
 from glint.runtime.engines.tensorrt.build import BuildOptions, build
+from glint.types import FrameSize
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (x86-64 Linux and Windows only)")
 
@@ -16,7 +17,7 @@ def test_every_layer_that_is_quantised_runs_in_int8(tmp_path, monkeypatch, model
     source = tiny_net.save_tiny(tmp_path) if tiny else model
     options = CalibrateOptions(samples=4 if tiny else 64, scored=2 if tiny else 60, budget=100.0)
     card = calibrate(source, tmp_path / "out", precision="int8", options=options)
-    sizes = ((64, 96),) if tiny else ()
+    sizes = (FrameSize(96, 64),) if tiny else ()
     built = build(
         tmp_path / "out" / card.file, BuildOptions(sizes=sizes), flavour="tensorrt_rtx", compute_capability="8.6"
     )

@@ -11,12 +11,18 @@ from hypothesis import strategies as st
 
 from glint.config import from_dict, to_dict
 from glint.errors import GlintError, InputError
+from glint.types import FrameSize
 
 
 @dataclass(frozen=True)
 class Inner:
     size: int = 3
     scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Place:
+    size: FrameSize
 
 
 @dataclass(frozen=True)
@@ -191,3 +197,10 @@ def test_the_checks_of_the_dataclass_are_run():
 
     with pytest.raises(GlintError, match="n is wrong"):
         from_dict(Checked, {"n": 1}, where="file.json")
+
+
+def test_a_named_tuple_comes_back_as_itself() -> None:
+    again = from_dict(Place, to_dict(Place(FrameSize(640, 512))), where="place")
+    assert again.size.width == 640
+    with pytest.raises(InputError, match="2 entries"):
+        from_dict(Place, {"size": [1]}, where="place")

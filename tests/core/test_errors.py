@@ -15,6 +15,7 @@ from glint.errors import (
     OutputError,
     SourceError,
     SourceLostError,
+    first_line,
 )
 
 CODES = {
@@ -48,3 +49,8 @@ def test_a_hint_is_optional_and_survives_another_process(error):
     assert error("text").hint is None
     copy = pickle.loads(pickle.dumps(error("text", hint="next")))  # noqa: S301  (made here)
     assert (type(copy), str(copy), copy.hint) == (error, "text", "next")
+
+
+def test_the_first_line_of_what_another_library_says() -> None:
+    assert first_line(ValueError("\n one thing\nand another")) == "one thing"
+    assert first_line(KeyError()) == "KeyError"

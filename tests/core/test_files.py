@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import math
 
 import pytest
 
 from glint.errors import InputError, OutputError, SourceError
-from glint.files import atomic_path, read_json, refuse_existing, sha256, write_bytes, write_json
+from glint.files import atomic_path, known, read_json, refuse_existing, sha256, write_bytes, write_json
 
 
 def names(folder):
@@ -115,3 +116,9 @@ def test_existing_outputs_are_refused_unless_overwriting(tmp_path):
     with pytest.raises(OutputError, match="exists") as caught:
         refuse_existing(path, overwrite=False)
     assert "--overwrite" in caught.value.hint
+
+
+def test_numbers_that_json_does_not_know_are_none() -> None:
+    values = {"a": 1.5, "b": math.nan, "c": {"d": math.inf, "e": "nan", "f": 3}, "g": [1]}
+    assert known(values) == {"a": 1.5, "b": None, "c": {"d": None, "e": "nan", "f": 3}, "g": [1]}
+    assert known(-math.inf) is None and known(0.0) == 0.0

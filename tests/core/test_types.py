@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glint.errors import InputError
-from glint.types import FLAG_TEXT, Blobs, Frame, TargetFlag, Targets, flag_names
+from glint.types import FLAG_TEXT, Blobs, Frame, FrameSize, TargetFlag, Targets, flag_names
 
 
 def targets(number=3, **columns):
@@ -154,3 +154,17 @@ def test_the_page_of_conventions_explains_every_flag_as_registered():
     page = (Path(__file__).parents[2] / "docs" / "conventions.md").read_text(encoding="utf-8")
     for flag, text in FLAG_TEXT.items():
         assert f"| `{flag.name}` | {text}" in page
+
+
+def test_a_frame_size_is_width_by_height() -> None:
+    size = FrameSize.parse("640x512")
+    assert (size, size.width, size.shape, str(size)) == ((640, 512), 640, (512, 640), "640x512")
+    assert np.zeros(size.shape).shape[1] == size.width
+
+
+@pytest.mark.parametrize(
+    "text", ["640", "640x", "x512", "0x512", "640x512x1", "-640x512", "6 x 5", "٣x٣", "16385x1", ""]
+)
+def test_what_is_no_frame_size_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="expected WIDTHxHEIGHT"):
+        FrameSize.parse(text)

@@ -31,7 +31,7 @@ from glint.training.networks.unet import UNet, UNetConfig
 from glint.training.tasks.augmentation import NORMALISER
 from glint.training.tasks.detection import DetectionTask, predict
 from glint.training.tasks.unmixing import UnmixingTask
-from glint.types import Frame
+from glint.types import Frame, FrameSize
 
 # Enough to differ from the start, where the presence is the same everywhere and so any order of candidates.
 RECIPE = Recipe(steps=6, batch=4, validate_every=6, amp="off", lr=0.01, warmup=1)
@@ -232,7 +232,7 @@ def test_the_detector_is_exported_for_several_sizes_at_once(detection, tmp_path,
 
 def test_the_smallest_frame_can_be_exported(detection, tmp_path):
     folder, _ = detection
-    (card,) = export(folder / "run" / "last.safetensors", tmp_path, sizes=[(16, 16)])
+    (card,) = export(folder / "run" / "last.safetensors", tmp_path, sizes=[FrameSize(16, 16)])
     assert card.inputs[0].shape == (1, 1, 16, 16)
 
 
@@ -248,7 +248,7 @@ def test_a_size_that_does_not_fit_is_refused_with_one_that_does(detection, tmp_p
 def test_a_patch_network_takes_no_size(unmixing, tmp_path):
     folder, _ = unmixing
     with pytest.raises(InputError, match="patches of 7x7 pixels"):
-        export(folder / "last.safetensors", tmp_path, sizes=[(64, 64)])
+        export(folder / "last.safetensors", tmp_path, sizes=[FrameSize(64, 64)])
 
 
 @pytest.mark.parametrize("text", ["64", "64x", "axb", "64x48x3"])
@@ -265,7 +265,7 @@ def test_nothing_is_written_if_one_of_the_sizes_fails(detection, tmp_path, monke
     )
     monkeypatch.setattr("glint.export.export.measure_parity", lambda *_: next(parities))
     with pytest.raises(CheckFailedError, match=r"lsnet-s\.48x32"):
-        export(folder / "run" / "last.safetensors", tmp_path, sizes=[(32, 32), (48, 32)])
+        export(folder / "run" / "last.safetensors", tmp_path, sizes=[FrameSize(32, 32), FrameSize(48, 32)])
     assert list(tmp_path.iterdir()) == []
 
 

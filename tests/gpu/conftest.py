@@ -10,6 +10,7 @@ from glint.errors import GlintError
 from glint.runtime.engines.choose import choose_engine
 from glint.runtime.engines.tensorrt.build import BuildOptions, BuiltEngine, build
 from glint.runtime.engines.tensorrt.cuda import GpuInfo, gpu
+from glint.types import FrameSize
 
 SIZE = (256, 320)  # of the detector's frames: height, width
 
@@ -33,4 +34,4 @@ def unmixer_plan(machine: GpuInfo) -> BuiltEngine:
 
 @pytest.fixture(scope="session")
 def detector_plan(machine: GpuInfo) -> BuiltEngine:
-    return build("lsnet-s", BuildOptions(sizes=(SIZE,)))
+    return build("lsnet-s", BuildOptions(sizes=(FrameSize(SIZE[1], SIZE[0]),)))

@@ -23,6 +23,7 @@ from glint.errors import CheckFailedError, ModelError
 from glint.files import sha256
 from glint.runtime.engines.tensorrt.build import BuildOptions, build
 from glint.runtime.engines.tensorrt.cache import read_info
+from glint.types import FrameSize
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (x86-64 Linux and Windows only)")
 
@@ -39,7 +40,7 @@ def cache(monkeypatch, tmp_path):
 def options_for(card):
     """Shapes to build with: whatever in a model's input is free."""
     free = any(-1 in spec.shape[-2:] for spec in card.inputs)
-    return BuildOptions(sizes=((64, 96),) if free else ())
+    return BuildOptions(sizes=(FrameSize(96, 64),) if free else ())
 
 
 def build_card(path):

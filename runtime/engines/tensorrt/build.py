@@ -36,6 +36,7 @@ from glint.runtime.engines.tensorrt.cache import (
     verify,
 )
 from glint.runtime.engines.tensorrt.onnx_to_plan import Order, compute_capabilities, plan_from_onnx
+from glint.types import FrameSize
 
 DEFAULT_BATCH = (1, 64, 256)
 # Last and first releases with DLA on Jetson; the API is in all of them.
@@ -48,7 +49,7 @@ class BuildOptions:
 
     Attributes:
         precision: ``fp32``, ``fp16`` or ``int8``; None: the card's, or fp32 for a name in the zoo.
-        sizes: (height, width) of the frames, one profile each, for a network that takes any size.
+        sizes: of the frames, one profile each, for a network that takes any size.
         batch: least, usual and largest number of patches, for a network with a dynamic batch.
         workspace: bytes of scratch memory at most; None: half of the GPU's free memory.
         dla: DLA core; None: the GPU.
@@ -57,7 +58,7 @@ class BuildOptions:
     """
 
     precision: str | None = None
-    sizes: tuple[tuple[int, int], ...] = ()
+    sizes: tuple[FrameSize, ...] = ()
     batch: tuple[int, int, int] | None = None
     workspace: int | None = None
     dla: int | None = None
@@ -69,7 +70,7 @@ class BuildOptions:
         if self.batch is not None and not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
             raise InputError(f"batch: expected 1 <= MIN <= OPT <= MAX, got {','.join(map(str, self.batch))}")
         if any(min(size) < 1 for size in self.sizes):
-            raise InputError(f"size: expected positive numbers, got {self.sizes}")
+            raise InputError(f"size: expected positive numbers, got {', '.join(map(str, self.sizes))}")
         if self.workspace is not None and self.workspace < 1:
             raise InputError(f"workspace: expected a positive number of bytes, got {self.workspace}")
         if self.dla is not None and self.dla < 0:
@@ -261,32 +262,32 @@ def _profiles(card: ModelCard, options: BuildOptions) -> tuple[Profile, ...]:
     return tuple(tuple(_range(spec, batch, size) for spec in card.inputs) for size in sizes)
 
 
-def _check_size(card: ModelCard, size: tuple[int, int], dynamic: bool) -> None:
-    text = f"size {size[1]}x{size[0]}"
+def _check_size(card: ModelCard, size: FrameSize, dynamic: bool) -> None:
+    text = f"size {size}"
     if card.detector is None:
         raise InputError(f"{text}: {card.name} takes patches of one size", hint="leave --size out")
     if not dynamic:
-        fixed = card.inputs[0].shape[-2:]
-        if size != fixed:
-            raise InputError(f"{text}: {card.name} takes {fixed[1]}x{fixed[0]} only")
+        height, width = card.inputs[0].shape[-2:]
+        if size != (width, height):
+            raise InputError(f"{text}: {card.name} takes {FrameSize(width, height)} only")
         return
     multiple = card.detector.multiple
-    fitting = tuple(max(2, -(-n // multiple)) * multiple for n in size)
+    fitting = FrameSize(*(max(2, -(-side // multiple)) * multiple for side in size))
     if size != fitting:
         raise InputError(
             f"{text}: {card.name} takes multiples of {multiple} from {2 * multiple} on",
-            hint=f"frames of this size are padded: --size {fitting[1]}x{fitting[0]}",
+            hint=f"frames of this size are padded: --size {fitting}",
         )
 
 
-def _range(spec: TensorSpec, batch: tuple[int, int, int], size: tuple[int, int] | None) -> InputRange:
+def _range(spec: TensorSpec, batch: tuple[int, int, int], size: FrameSize | None) -> InputRange:
     shapes = []
     for number in batch:
         shape = list(spec.shape)
         if shape and shape[0] == -1:
             shape[0] = number
         if size is not None and len(shape) == 4:
-            shape[-2:] = [wanted if n == -1 else n for n, wanted in zip(shape[-2:], size)]
+            shape[-2:] = [wanted if n == -1 else n for n, wanted in zip(shape[-2:], size.shape)]
         if -1 in shape:
             raise ModelError(f"input {spec.name!r} has a shape that cannot be filled in: {spec.shape}")
         shapes.append(tuple(shape))

@@ -17,8 +17,8 @@ from glint.runtime.engines.tensorrt.api import TensorRT, load
 from glint.runtime.engines.tensorrt.build import BuildOptions, BuildPreview, build, preview_build
 from glint.runtime.engines.tensorrt.cache import Sidecar, difference, entries, verify
 from glint.runtime.engines.tensorrt.engine import TensorRTEngine
+from glint.types import FrameSize
 
-Size = tuple[int, int]  # height, width
 _MANY = 4
 
 
@@ -41,14 +41,14 @@ def open_tensorrt(onnx: Path, *, graph: bool = True, buffers: str | None = None)
     return _open(onnx, None, graph, buffers)
 
 
-def _open(onnx: Path, size: Size | None, graph: bool, buffers: str | None) -> TensorRTEngine:
+def _open(onnx: Path, size: FrameSize | None, graph: bool, buffers: str | None) -> TensorRTEngine:
     options, trt = BuildOptions(sizes=() if size is None else (size,)), load()
     wanted = preview_build(onnx, options, trt=trt)
     path = _built_by_hand(wanted) or _weakly_typed(wanted, options, trt) or build(onnx, options).path
     engine = TensorRTEngine(path, graph=graph, buffers=buffers)
     facts = engine.details()
     recorded = "CUDA graph" if facts["cuda_graph"] else f"no CUDA graph ({facts['cuda_graph_problem']})"
-    frames = "" if size is None else f" for frames of {size[1]}x{size[0]}"
+    frames = "" if size is None else f" for frames of {size}"
     talk(
         f"engine of {wanted.card.name}{frames}: {facts['tensorrt']} on {facts['gpu']}, {facts['precision']}, "
         f"{facts['buffers']} buffers, {recorded}"
@@ -91,25 +91,25 @@ class SizedEngine(Engine):
 
     Args:
         card: of the network.
-        open_size: opens the engine for frames of (height, width).
+        open_size: opens the engine for frames of a size.
     """
 
     name = "tensorrt"
 
-    def __init__(self, card: ModelCard, open_size: Callable[[Size], TensorRTEngine]) -> None:
+    def __init__(self, card: ModelCard, open_size: Callable[[FrameSize], TensorRTEngine]) -> None:
         self.inputs, self.outputs = card.inputs, card.outputs
         self._card, self._open = card, open_size
-        self._engines: dict[Size, TensorRTEngine] = {}
+        self._engines: dict[FrameSize, TensorRTEngine] = {}
         self._facts: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()  # two threads must not build an engine of one size
 
     def _infer(self, arrays: Arrays) -> Arrays:
         height, width = next(iter(arrays.values())).shape[-2:]
-        size = (height, width)
+        size = FrameSize(width, height)
         with self._lock:
             if size not in self._engines:
                 engine = self._engines[size] = self._open(size)
-                self._facts[f"{width}x{height}"] = engine.details()
+                self._facts[str(size)] = engine.details()
                 if len(self._engines) == _MANY:
                     talk(
                         f"{self._card.name}: frames of {_MANY} sizes so far; --engine onnxruntime takes any without "
@@ -121,7 +121,7 @@ class SizedEngine(Engine):
     def stage_times(self, runs: int, **arrays: NDArray[Any]) -> dict[str, list[float]]:
         """See :meth:`TensorRTEngine.stage_times`; of the engine for frames of this size, once it is open."""
         height, width = next(iter(arrays.values())).shape[-2:]
-        return self._engines[(height, width)].stage_times(runs, **arrays)
+        return self._engines[FrameSize(width, height)].stage_times(runs, **arrays)
 
     def details(self) -> dict[str, Any]:
         """What runs the frames of each size so far."""

@@ -11,32 +11,9 @@ from glint.benchmarks.bench.accuracy import compare, judge, simulated_images
 from glint.benchmarks.bench.cases import BenchCase
 from glint.benchmarks.bench.peer_subjects import DetectionPeer, UnmixingPeer
 from glint.benchmarks.bench.session import open_subject
-from glint.benchmarks.bench.subjects import Stopwatch, float_model
-from glint.cards import TensorSpec, load_card, save_card
-from glint.runtime.engines.base import Engine
-
-
-class Late(Engine):
-    """Adds one to what it is given."""
-
-    name = "late"
-    inputs = outputs = (TensorSpec("x", "float32", (-1,)),)
-
-    def _infer(self, arrays):
-        return {"x": arrays["x"] + 1}
-
-
-def test_a_stopwatch_tells_the_time_and_changes_nothing():
-    with Stopwatch(Late()) as clock:
-        x = np.zeros(3, dtype=np.float32)
-        np.testing.assert_array_equal(clock.infer(x=x)["x"], np.ones(3))
-        first = clock.seconds
-        clock.infer(x=x)
-        assert 0 < first < clock.seconds
-        assert clock.seconds <= clock.ended - clock.began
-        assert clock.last["x"] is x
-        clock.reset()
-        assert (clock.seconds, clock.began, clock.ended) == (0.0, None, None)
+from glint.benchmarks.bench.subjects import float_model
+from glint.cards import load_card, save_card
+from glint.types import FrameSize
 
 
 def test_parity_names_the_worst_output():
@@ -86,7 +63,7 @@ def test_a_card_of_another_precision_is_held_against_the_float_model_beside_it(t
 def test_detectors_are_scored_on_simulated_frames():
     images = simulated_images()
     assert all(0 < sample.mask.sum() < 0.01 * sample.mask.size for sample in images)
-    case = BenchCase("lsnet-s", "detect", size=(96, 80), blobs=2)
+    case = BenchCase("lsnet-s", "detect", size=FrameSize(96, 80), blobs=2)
     subject = open_subject(case)
     times = subject.call()
     assert set(times) == {"total", "pre", "network", "post"}
@@ -96,7 +73,9 @@ def test_detectors_are_scored_on_simulated_frames():
 
 
 def test_the_pipeline_is_the_sum_of_its_stages():
-    case = BenchCase("pipeline", "pipeline", size=(160, 128), blobs=3, detector="lsnet-s", unmixer="dscsnet-s-sensor")
+    case = BenchCase(
+        "pipeline", "pipeline", size=FrameSize(160, 128), blobs=3, detector="lsnet-s", unmixer="dscsnet-s-sensor"
+    )
     subject = open_subject(case)
     times = subject.call()
     stages = ("detector", "around detector", "unmixer", "around unmixer", "refine")
@@ -129,7 +108,7 @@ def test_networks_of_others_are_timed_with_fresh_weights(name):
 
 def test_detectors_of_others_are_timed_on_the_same_frames():
     pytest.importorskip("glint.benchmarks.peers.saliency")
-    case = BenchCase("top-hat", "peer detect", engine="numpy", precision="fp64", size=(96, 80), blobs=1)
+    case = BenchCase("top-hat", "peer detect", engine="numpy", precision="fp64", size=FrameSize(96, 80), blobs=1)
     peer = open_subject(case)
     assert isinstance(peer, DetectionPeer)
     assert peer.call()["total"] > 0

@@ -10,12 +10,18 @@ from glint.benchmarks.bench.report import weights_by_key
 from glint.benchmarks.bench.turns import groups_of
 from glint.cards import zoo_folder
 from glint.errors import InputError, ModelError
+from glint.types import FrameSize
 
 COMMON = BenchCase("", "", threads=2, detector="lsnet-s", unmixer="dscsnet-s-sensor")
 
 
 def rows(*subjects, engines=("onnxruntime",), precisions=("fp32",), **changes):
-    options = {"batches": (1, 64), "sizes": ((640, 512), (320, 256)), "common": COMMON, "checkpoints": {}}
+    options = {
+        "batches": (1, 64),
+        "sizes": (FrameSize(640, 512), FrameSize(320, 256)),
+        "common": COMMON,
+        "checkpoints": {},
+    }
     options |= {"gpu_torch": False, **changes}
     return expand(subjects, engines=engines, precisions=precisions, **options)
 

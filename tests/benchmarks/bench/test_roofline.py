@@ -10,6 +10,7 @@ from glint.benchmarks.bench.cases import BenchCase
 from glint.benchmarks.bench.roofline import Work, best_time, count_macs, limits, precision_shares, roofline, work
 from glint.benchmarks.bench.subjects import model_files
 from glint.cards import load_card
+from glint.types import FrameSize
 
 
 def needs_onnx():
@@ -18,7 +19,10 @@ def needs_onnx():
 
 @pytest.mark.parametrize(
     ("case", "share"),
-    [(BenchCase("dscsnet-s-csist", "unmix", batch=1), 1.0), (BenchCase("lsnet-s", "detect", size=(512, 512)), 1.033)],
+    [
+        (BenchCase("dscsnet-s-csist", "unmix", batch=1), 1.0),
+        (BenchCase("lsnet-s", "detect", size=FrameSize(512, 512)), 1.033),
+    ],
 )
 def test_work_agrees_with_what_the_card_counted_by_pytorch(case, share):
     card, _ = load_card(case.subject)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glint.cards import TensorSpec, zoo_folder
+from glint.cards import TensorSpec, load_card, zoo_folder
 from glint.errors import EngineError, InputError, MissingDependencyError, ModelError
-from glint.runtime.engines.base import Engine
+from glint.runtime.engines.base import Engine, EngineProxy
 from glint.runtime.engines.choose import choose_engine, open_engine
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine, available_cores
 
@@ -176,3 +176,48 @@ def test_an_unknown_engine_is_named_beside_the_known_ones() -> None:
 def test_available_cores_respects_the_affinity_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
     assert available_cores() == 3
+
+
+class Late(Engine):
+    """Adds one to what it is given."""
+
+    name = "late"
+    inputs = outputs = (TensorSpec("x", "float32", (-1,)),)
+    closed = False
+
+    def _infer(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        return {"x": arrays["x"] + 1}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_proxy_tells_the_time_and_changes_nothing() -> None:
+    inner = Late()
+    with EngineProxy(inner) as proxy:
+        x = np.zeros(3, dtype=np.float32)
+        np.testing.assert_array_equal(proxy.infer(x=x)["x"], np.ones(3))
+        first = proxy.seconds
+        said = proxy.infer(x=x)
+        assert proxy.began is not None and proxy.ended is not None
+        assert 0 < first < proxy.seconds <= proxy.ended - proxy.began
+        assert proxy.given["x"] is x
+        assert proxy.said is said
+        assert proxy.details() == inner.details()
+        proxy.reset()
+        assert (proxy.seconds, proxy.began, proxy.ended) == (0.0, None, None)
+        with pytest.raises(InputError, match="expected float32"):
+            proxy.infer(x=np.zeros(3))
+    assert inner.closed
+
+
+def test_a_proxy_answers_for_a_model_without_an_engine() -> None:
+    card, _ = load_card("dscsnet-s-sensor")
+    proxy = EngineProxy(card, lambda arrays: {"presence": 2 * arrays["patch"]})
+    patch = np.ones((2, *card.inputs[0].shape[1:]), dtype=np.float32)
+    np.testing.assert_array_equal(proxy.infer(patch=patch)["presence"], 2 * patch)
+    with pytest.raises(InputError, match="engine inputs"):
+        proxy.infer(frame=patch)
+    with pytest.raises(EngineError, match="no engine"):
+        EngineProxy(card).infer(patch=patch)
+    proxy.close()

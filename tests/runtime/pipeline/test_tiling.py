@@ -12,7 +12,7 @@ from glint.cards import TensorSpec
 from glint.errors import InputError
 from glint.runtime.pipeline.detector import Detection, Detector
 from glint.runtime.pipeline.tiling import OVERLAP, in_tiles, spans
-from glint.types import Frame
+from glint.types import Frame, FrameSize
 
 Render = Callable[..., np.ndarray]
 
@@ -116,7 +116,7 @@ def test_a_frame_that_is_longer_on_one_axis_only_is_tiled_there(fixed: Callable[
 
 def test_tiles_can_be_asked_for_and_are_what_the_network_takes(fake_detector: Callable[..., Detector]) -> None:
     detector = fake_detector(by_contrast)
-    detector.tile = (100, 120)
+    detector.tile = FrameSize(120, 100)
     detector(Frame(0, 0, np.zeros((300, 90), dtype=np.uint8)))
     assert {s["frame"].shape for s in detector.engine.seen} == {(1, 1, 112, 96)}
 
@@ -125,7 +125,7 @@ def test_the_released_detector_finds_the_same_in_tiles(detector: Detector, rende
     noise = np.random.default_rng(0).standard_normal((192, 448))
     places = [(60.3, 50.6, 300), (300.2, 140.4, 300), (395.5, 30.1, 300), (191.6, 100.2, 300)]
     image = np.clip(np.round(40 + noise + render(places, noise.shape)), 0, 255).astype(np.uint8)
-    tiled = Detector(detector.engine, detector.card, tile=(192, 256))
+    tiled = Detector(detector.engine, detector.card, tile=FrameSize(256, 192))
     for model in (detector, tiled):
         blobs = model(Frame(0, 0, image)).blobs
         found = blobs.score > 0.9

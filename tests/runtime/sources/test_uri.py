@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from glint.errors import InputError
 from glint.runtime.sources.uri import (
-    frame_size,
     full_scale_of_bits,
     not_negative,
     one_of,
@@ -18,6 +17,7 @@ from glint.runtime.sources.uri import (
     safe_uri,
     split_path,
 )
+from glint.types import FrameSize
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_text_is_cleaned_of_every_url_and_password() -> None:
 
 
 KNOWN = {
-    "size": frame_size,
+    "size": FrameSize.parse,
     "fps": positive,
     "fmt": one_of("y16", "grey"),
     "wait": not_negative,

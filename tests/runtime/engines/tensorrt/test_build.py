@@ -28,13 +28,14 @@ from glint.runtime.engines.tensorrt import onnx_to_plan as builder
 from glint.runtime.engines.tensorrt.build import BuildOptions, build
 from glint.runtime.engines.tensorrt.cache import cache_folder, sidecar_path, timing_cache_path
 from glint.runtime.pipeline import rehearsal
+from glint.types import FrameSize
 
 GPU = cuda.GpuInfo(
     name="Orin", sm="8.7", total=8 << 30, free=4 << 30, integrated=True, cuda="12.6", driver="540.4.0"
 )  # fmt: skip
 OLD = [v for v in VERSIONS if v.startswith("tensorrt-10")]
 NEW = [v for v in VERSIONS if v not in OLD]
-SIZES = BuildOptions(sizes=((64, 96), (32, 32)))
+SIZES = BuildOptions(sizes=(FrameSize(96, 64), FrameSize(32, 32)))
 
 
 @pytest.fixture(autouse=True)
@@ -606,9 +607,9 @@ def test_impossible_options_are_refused(options):
     ("options", "message", "hint"),
     [
         (BuildOptions(), "takes frames of any size", "--size 640x512"),
-        (BuildOptions(sizes=((50, 64),)), "size 64x50: .* multiples of 16", "--size 64x64"),
-        (BuildOptions(sizes=((16, 64),)), "size 64x16: .* from 32 on", "--size 64x32"),
-        (BuildOptions(sizes=((32, 32),), batch=(1, 2, 4)), "one frame at a time", None),
+        (BuildOptions(sizes=(FrameSize(64, 50),)), "size 64x50: .* multiples of 16", "--size 64x64"),
+        (BuildOptions(sizes=(FrameSize(64, 16),)), "size 64x16: .* from 32 on", "--size 64x32"),
+        (BuildOptions(sizes=(FrameSize(32, 32),), batch=(1, 2, 4)), "one frame at a time", None),
     ],
 )
 def test_sizes_and_batches_that_a_detector_does_not_take(orin, tmp_path, options, message, hint):
@@ -716,7 +717,7 @@ def test_malformed_arguments_are_usage_errors(words, capsys):
 
 @given(st.text(max_size=12) | st.from_regex(r"[0-9]{1,6}[x,][0-9]{1,6}([x,][0-9]{1,6})?", fullmatch=True))
 def test_sizes_and_batches_are_read_or_refused(text):
-    for read, form in ((build_command._size, "{1}x{0}"), (build_command._batch, "{0},{1},{2}")):
+    for read, form in ((build_command.frame_size, "{0}x{1}"), (build_command._batch, "{0},{1},{2}")):
         try:
             numbers = read(text)
         except argparse.ArgumentTypeError:

@@ -25,6 +25,7 @@ from glint.runtime.engines.tensorrt.cache import InputRange, Profile, Sidecar, s
 from glint.runtime.engines.tensorrt.engine import TensorRTEngine
 from glint.runtime.engines.tensorrt.loaded_plan import round_up
 from glint.runtime.engines.tensorrt.onnx_to_plan import Order, plan_from_onnx
+from glint.types import FrameSize
 
 onnx = pytest.importorskip("onnx")
 UNMIXER = "dscsnet-s-sensor"
@@ -116,7 +117,7 @@ def test_the_unmixer_agrees_with_onnxruntime_at_any_batch(every: Bench) -> None:
 
 
 def test_the_detector_runs_at_the_sizes_of_its_plan_and_refuses_others(every: Bench) -> None:
-    plan = build("lsnet-s", BuildOptions(sizes=((32, 48), (64, 32))))
+    plan = build("lsnet-s", BuildOptions(sizes=(FrameSize(48, 32), FrameSize(32, 64))))
     with TensorRTEngine(plan.path) as engine, OnnxRuntimeEngine(load_card("lsnet-s")[1], threads=1) as reference:
         for height, width in ((32, 48), (64, 32)):
             frame = np.random.default_rng(0).normal(size=(1, 1, height, width)).astype(np.float32)

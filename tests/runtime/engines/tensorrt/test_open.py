@@ -23,7 +23,7 @@ from glint.runtime.engines.tensorrt import loaded_plan as tensorrt_plan
 from glint.runtime.engines.tensorrt.build import BuildOptions, build
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.unmixing.unmixer import Unmixer
-from glint.types import Frame
+from glint.types import Frame, FrameSize
 
 SCENE = "synthetic://?size=96x64&frames=2&clusters=1&noise=2&bits=14&seed=1"
 
@@ -108,7 +108,7 @@ def test_many_sizes_are_remarked_on(gpu: FakeCuda, capsys: pytest.CaptureFixture
 
 def test_an_engine_that_was_built_before_is_used_whatever_its_options(gpu: FakeCuda) -> None:
     build("dscsnet-s-sensor", BuildOptions(batch=(1, 3, 5), workspace=1 << 20))
-    build("lsnet-s", BuildOptions(sizes=((64, 64), (64, 96))))
+    build("lsnet-s", BuildOptions(sizes=(FrameSize(64, 64), FrameSize(96, 64))))
     before = plans()
     with Unmixer.open(engine="tensorrt").engine, Detector.open("lsnet-s", engine="tensorrt").engine as detect:
         detect.infer(frame=np.zeros((1, 1, 64, 96), np.float32))
