@@ -9,7 +9,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml README.md LICENSE $(shell find core training export calibration runtime benchmarks zoo \
              -name '*.py' -o -name '*.onnx' -o -name '*.json' -o -name '*.html' -o -name py.typed -o -name '*.pyi')
 
-.PHONY: help demo test format clean
+.PHONY: help demo test format api clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -30,6 +30,9 @@ test: $(VENV)/dev.installed ## lint, type-check and test the built wheel
 format: $(VENV)/dev.installed ## format the sources
 	$(DEV)/ruff check --fix .
 	$(DEV)/ruff format .
+
+api: $(VENV)/dev.installed ## write docs/api.md from the docstrings
+	$(DEV)/python docs/make_api.py
 
 clean: ## remove what the build made
 	rm -rf $(VENV) build dist out glint.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

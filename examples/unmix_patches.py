@@ -5,14 +5,14 @@ The same three steps work on patches of your own: ``[N, 11, 11]``, DN above the 
 
 import numpy as np
 
+import glint
 from glint.metrics.unmixing import score_unmixing
-from glint.runtime.unmixing.unmix import unmix
 from glint.simulation.patches import CONDITIONS, simulate_patches
 
 patches = simulate_patches(CONDITIONS["14bit"], 200, np.random.default_rng(1))
 
 # What is known of the targets' radiance helps to count them; leave it away if nothing is known.
-targets = unmix(patches.image, radiance_prior=(235.0, 8.66))
+targets = glint.unmix(patches.image, radiance_prior=(235.0, 8.66))
 
 for row in targets.select(targets.blob == 0).records():
     print(

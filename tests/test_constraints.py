@@ -52,3 +52,9 @@ def test_the_check_in_the_file_is_for_its_python(name, python):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert f"--python-version {python}" in text
     assert f"Python {python}," in text
+
+
+def test_the_hook_formats_like_the_makefile():
+    (ruff,) = [r for r in pins("constraints.txt") if r.name == "ruff"]
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"ruff-pre-commit\n\s+rev: v(\S+)", hooks) == [str(ruff.specifier).removeprefix("==")]

@@ -18,6 +18,7 @@ from glint.benchmarks.reporting.html import figures, page, paragraph, section, t
 from glint.benchmarks.reporting.plots import Axis, Series, line_plot
 from glint.files import write_bytes, write_json
 from glint.images import write_image
+from glint.metrics.detection import FIGURES
 from glint.runtime.pipeline.picture import stretch
 
 _TRUE, _PREDICTED, _PAPER = (90, 220, 120), (255, 80, 60), 18
@@ -28,9 +29,7 @@ _MOST_FA = 1e4  # of a million pixels
 _GAP = 6
 _SIDE = 2 * (_CROP * _ZOOM) + _GAP  # screen pixels of the whole image's longer side
 
-NAMES = {
-    "iou": "IoU, %", "niou": "nIoU, %", "f1": "F1, %", "pd": "Pd, %", "fa": "Fa, 1e-6",
-}  # fmt: skip
+NAMES = {name: f"{written}, {unit}" for name, (written, unit) in FIGURES.items()}
 
 
 def draw_errors(examined: Examined) -> NDArray[np.uint8]:

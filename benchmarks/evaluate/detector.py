@@ -22,6 +22,7 @@ from glint.benchmarks.evaluate.planted import generated_backgrounds
 from glint.data.datasets import background_images, image_files, labelled_images, read_split, split_file
 from glint.data.leaks import split_duplicates, training_list
 from glint.errors import InputError, OutputError
+from glint.metrics.detection import FIGURES
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
 
@@ -163,7 +164,7 @@ def detector_text(result: dict[str, Any]) -> str:
         f"{result['model']} on {result['data']}/{result['split']} ({result['images']} images, {result['targets']} "
         f"targets; protocol {result['protocol']}, threshold {result['threshold']:g})"
     ]
-    for name, unit in (("iou", "%"), ("niou", "%"), ("f1", "%"), ("pd", "%"), ("fa", "1e-6")):
+    for name, (_, unit) in FIGURES.items():
         low, high = result["intervals"][name]
         lines.append(f"{name:<6}{number(result[name]):>8} {unit:<5} 95 %: {number(low)} to {number(high)}")
     if "legacy" in result:

@@ -44,6 +44,10 @@ class ImageCounts:
     pixels: int
 
 
+FIGURES = {"iou": ("IoU", "%"), "niou": ("nIoU", "%"), "f1": ("F1", "%"), "pd": ("Pd", "%"), "fa": ("Fa", "1e-6")}
+"""How each figure of a :class:`DetectionScore` is written, and its unit; texts and reports show all of them."""
+
+
 @dataclass(frozen=True)
 class DetectionScore:
     """Scores of a set of images; percent except ``fa``.

@@ -102,10 +102,10 @@ def run(
         psf: file of a measured PSF (see ``psf``) that the refinement takes instead of the model's.
         roi: x, y, width, height of the part of the frame in which targets are looked for, pixels.
         tile: size above which a frame is given to the detector in tiles, pixels.
-        dead_pixels, dark, flat: files of the sensor's corrections (see ``runtime.conditioning``).
-        drop, deadline_ms: what happens to frames that come too fast or are too old (see ``runtime.stream.Stream``).
+        dead_pixels, dark, flat: files of the sensor's corrections (see ``runtime.pipeline.sensor_correction``).
+        drop, deadline_ms: what happens to frames that come too fast or are too old (see ``stream.stream.Stream``).
         warm_up: run the first frame until the latency settles, uncounted; None: for live sources.
-        track: follow the targets from frame to frame (see ``runtime.tracker``).
+        track: follow the targets from frame to frame (see ``runtime.pipeline.tracker``).
         overwrite: replace existing outputs.
         on_result: called with every result, in order, in the thread of the outputs.
 

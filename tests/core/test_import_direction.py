@@ -234,6 +234,17 @@ def test_packages_are_imported_by_their_installed_name(package):
     assert bare == set()
 
 
+def test_every_public_name_is_in_its_module_and_told_to_type_checkers():
+    told = ast.parse((folder("core") / "__init__.pyi").read_text(encoding="utf-8"))
+    lines = {
+        (name.asname, node.module) for node in told.body if isinstance(node, ast.ImportFrom) for name in node.names
+    }
+    assert lines == set(glint.API.items())
+    for name, module in glint.API.items():
+        tree = ast.parse(modules()[module][1].read_text(encoding="utf-8"))
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_a_module_with_arguments_and_a_main(command):
     _, path = modules()[COMMANDS[command][0]]

@@ -129,6 +129,19 @@ def test_bad_settings_are_refused(bad: dict[str, Any]) -> None:
         Pipeline.open(**bad)
 
 
+def test_width_comes_before_height(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Pipeline.open(threads=1, tile=(64, 32), roi=(8, 4, 96, 80)) as opened:
+        seen: list[tuple[int, ...]] = []
+        infer = opened.detector.engine.infer
+        monkeypatch.setattr(
+            opened.detector.engine, "infer", lambda frame: [seen.append(frame.shape), infer(frame=frame)][1]
+        )
+        result = opened(np.random.default_rng(0).normal(50, 2, (100, 120)))
+    assert set(seen) == {(1, 1, 32, 64)}
+    rows, columns = np.nonzero(result.detection.level)
+    assert (columns.min(), rows.min(), columns.max(), rows.max()) == (8, 4, 8 + 96 - 1, 4 + 80 - 1)
+
+
 def test_every_source_gives_the_same_results(pipeline: Pipeline, images: np.ndarray, tmp_path: Path) -> None:
     for i, image in enumerate(images):
         write_image(tmp_path / "100% night" / f"{i}.png", image)

@@ -6,6 +6,7 @@ import torch
 from scipy import ndimage
 
 from glint.images import write_image
+from glint.metrics.detection import FIGURES
 from glint.training.loop import Recipe, Trainer
 from glint.training.networks.lsnet import LSNetConfig
 from glint.training.tasks import detection
@@ -161,7 +162,7 @@ def test_training_reaches_beyond_chance_on_a_trivial_set(folder, tmp_path):
     recipe = Recipe(steps=80, batch=4, lr=5e-3, warmup=5, validate_every=80, ema=0.9, amp="off")
     metrics = Trainer(task, recipe, tmp_path / "run").fit()
     assert metrics["iou"] > 20
-    assert set(metrics["intervals"]) == {"iou", "niou", "f1", "pd", "fa"}
+    assert set(metrics["intervals"]) == set(FIGURES)
     for name, (low, high) in metrics["intervals"].items():
         assert low <= metrics[name] <= high
 
