@@ -47,16 +47,16 @@ $(WHEEL).built: $(SOURCES) | $(VENV)
 $(VENV):
 	mkdir -p $@
 
-$(VENV)/run.deps: constraints.txt pyproject.toml | $(VENV)
+# What the wheel asks for comes with it; the wheel itself is put in anew whenever a source changes.
+$(VENV)/run.deps: constraints.txt pyproject.toml | $(WHEEL).built
 	$(PYTHON) -m venv $(VENV)/run
-	$(RUN)/python $(PIP_INSTALL) -c constraints.txt numpy scipy numba onnxruntime pillow
+	$(RUN)/python $(PIP_INSTALL) -c constraints.txt $(WHEEL)/*.whl
 	touch $@
 
-$(VENV)/dev.deps: constraints.txt pyproject.toml | $(VENV)
+$(VENV)/dev.deps: constraints.txt pyproject.toml | $(WHEEL).built
 	$(PYTHON) -m venv $(VENV)/dev
 	$(DEV)/python $(PIP_INSTALL) -c constraints.txt torch
-	$(DEV)/python $(PIP_INSTALL) -c constraints.txt numpy scipy numba onnxruntime pillow safetensors onnx onnxscript \
-	  paho-mqtt pytest pytest-xdist hypothesis ruff mypy av "tensorrt_rtx ; sys_platform == 'linux' and platform_machine == 'x86_64'"
+	$(DEV)/python $(PIP_INSTALL) -c constraints.txt "$$(echo $(WHEEL)/*.whl)[dev]"
 	touch $@
 
 $(VENV)/%.installed: $(VENV)/%.deps $(WHEEL).built

@@ -46,10 +46,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calibrate": ("glint.calibration.calibrate", "make an fp16 or int8 model that scores like its fp32 one"),
 }
 
-_EXTRAS = {
-    "torch": "train", "safetensors": "train", "onnx": "export", "onnxscript": "export", "av": "video", "paho": "mqtt",
-}  # fmt: skip
-
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser; with ``command``, that command's arguments are filled in."""
@@ -112,11 +108,12 @@ def _guarded(call: Callable[[], int], *, debug: bool) -> int:
     except GlintError as error:
         return _report(error, debug=debug)
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").split(".")[0])
-        if extra is None:
+        from glint.libraries import library_of
+
+        library = library_of(error.name or "")
+        if library is None:
             raise
-        hint = f"pip install '.[{extra}]' in the checkout of glint"
-        return _report(MissingDependencyError(f"{error.name} is not installed", hint=hint), debug=debug)
+        return _report(MissingDependencyError(f"{error.name} is not installed", hint=library.fix), debug=debug)
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, previous)

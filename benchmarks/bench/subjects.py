@@ -212,7 +212,7 @@ def open_model(case: BenchCase, model: str) -> tuple[ModelCard, Engine]:
         return replace(card, precision=case.precision), engine
     card, path = load_card(model, precision=case.precision)
     if case.engine == "tensorrt":
-        return card, open_tensorrt(path, graph=case.graph, buffers=case.buffers)
+        return card, open_tensorrt(card, path, graph=case.graph, buffers=case.buffers)
     return card, OnnxRuntimeEngine(path, threads=case.threads)
 
 

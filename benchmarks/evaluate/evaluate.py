@@ -121,7 +121,7 @@ def open_model(
         require_task(card, task)
         return card, opened
     card, path = load_card(model, precision=precision, task=task)
-    return card, open_engine(path, engine=engine, threads=threads)
+    return card, open_engine(card, path, engine=engine, threads=threads)
 
 
 def _score_unmixer(unmixer: Unmixer, patches: Patches, radiance_prior: RadiancePrior) -> dict[str, Any]:

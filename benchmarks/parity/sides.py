@@ -108,7 +108,7 @@ def _open(given: str, threads: int | None) -> Side:
     else:
         model, precision = _split(name, ":", PRECISIONS)
         card, file = load_card(model, precision=precision or "fp32")
-    loaded = open_engine(file, engine=engine, threads=threads)
+    loaded = open_engine(card, file, engine=engine, threads=threads)
     return Side(text, _finite(loaded, text), card.precision, card, file, card.name)
 
 

@@ -21,27 +21,23 @@ from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, load_card, zoo_folder
 from glint.cli import print_json
 from glint.errors import EXIT_ENVIRONMENT, EXIT_OK, EngineError, GlintError, MissingDependencyError
 from glint.files import cache_folder
+from glint.libraries import Library, libraries
 from glint.runtime.engines.choose import choose_engine
 from glint.runtime.engines.onnxruntime import available_cores
 from glint.runtime.engines.tensorrt import cuda
 from glint.runtime.engines.tensorrt.api import FLAVOURS
+from glint.runtime.sources.gstreamer import LAUNCHER
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 
-# module, distribution, what it is for, how to get it, whether `glint run` needs it
-_LIBRARIES = (
-    ("numpy", "numpy", "arrays", "pip install numpy", True),
-    ("scipy", "scipy", "optics and image labels", "pip install scipy", True),
-    ("numba", "numba", "compiled refinement", "pip install numba", True),
-    ("PIL", "pillow", "image files", "pip install pillow", True),
-    ("onnxruntime", "onnxruntime", "engine on the CPU", "pip install onnxruntime", True),
-    ("torch", "torch", "glint train, export", "pip install '.[train]' (in the checkout)", False),
-    ("safetensors", "safetensors", "glint train, export", "pip install '.[train]' (in the checkout)", False),
-    ("onnx", "onnx", "glint export", "pip install '.[export]' (in the checkout)", False),
-    ("onnxscript", "onnxscript", "glint export", "pip install '.[export]' (in the checkout)", False),
-    ("pycuda", "pycuda", "GPU memory for the TensorRT engine", "pip install pycuda (needs nvcc on PATH)", False),
-    ("cuda.bindings", "cuda-bindings", "CUDA graphs of the TensorRT engine", "pip install cuda-bindings", False),
-)  # fmt: skip
+_PURPOSES = {
+    "numpy": "arrays", "scipy": "optics and image labels", "numba": "compiled refinement", "pillow": "image files",
+    "onnxruntime": "engine on the CPU", "torch": "glint train, export", "safetensors": "glint train, export",
+    "onnx": "glint export, calibrate, inspect", "onnxscript": "glint export",
+    "pycuda": "GPU memory for the TensorRT engine", "cuda-bindings": "CUDA graphs of the TensorRT engine",
+    "av": "PyAV: video files and rtsp:// as sources, --video", "paho-mqtt": "results to a broker, --mqtt",
+}  # fmt: skip
+_FIXES = {"pycuda": "pip install pycuda (needs nvcc on PATH)", "cuda-bindings": "pip install cuda-bindings"}
 
 
 @dataclass(frozen=True)
@@ -65,8 +61,8 @@ class Check:
 
 def doctor() -> dict[str, Any]:
     """The report: machine, checks, models, and the engine that ``auto`` takes."""
-    checks = [_library(*entry) for entry in _LIBRARIES]
-    checks += [_machine_code(), _tensorrt(), _gpu(), _python(), _opencv(), *_models()]
+    checks = [_library(library) for library in libraries() if library.module not in FLAVOURS]
+    checks += [_machine_code(), _tensorrt(), _gpu(), _gstreamer(), _python(), _opencv(), *_models()]
     engine, why = choose_engine("auto")
     usable = all(c.state == OK for c in checks if c.name == engine)
     return {
@@ -83,10 +79,20 @@ def doctor() -> dict[str, Any]:
     }
 
 
-def _library(module: str, distribution: str, purpose: str, fix: str, needed: bool) -> Check:
-    if not _found(module):
-        return Check(distribution, MISSING, purpose, needed, fix)
-    return Check(distribution, OK, f"{_version(distribution)}, {purpose}", needed)
+def _library(library: Library) -> Check:
+    name, needed = library.distribution, not library.extra
+    purpose = _PURPOSES.get(name, f"the extra {library.extra}")
+    if not _found(library.module):
+        return Check(name, MISSING, purpose, needed, _FIXES.get(name, library.fix))
+    return Check(name, OK, f"{_version(name)}, {purpose}", needed)
+
+
+def _gstreamer() -> Check:
+    path, purpose = shutil.which(LAUNCHER), "gst: pipelines as sources"
+    if path is None:
+        fix = "sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good"
+        return Check("gstreamer", MISSING, purpose, False, fix)
+    return Check("gstreamer", OK, f"{path}, {purpose}", False)
 
 
 def _found(module: str) -> bool:

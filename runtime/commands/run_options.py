@@ -1,63 +1,52 @@
-"""Command-line arguments of ``glint run`` alone: outputs, stream, sensor."""
+"""The options of ``glint run``, declared once: arguments of the command, keywords of the function, what sinks ask for.
+
+An option is a field with its help, the words that argparse wants, and the title under which help shows it. The field
+of an output also names the module whose ``open_sink`` opens it: a new output is that file, and its field here.
+"""
+
+# ruff: noqa: RUF009  (a function makes the fields)
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import inspect
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
+from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.cli import frame_size, positive_float
-from glint.runtime.stream.stream import DROPS
+from glint.errors import InputError
+from glint.runtime.pipeline.settings import Roi, Settings
+from glint.runtime.stream.stream import DROPS, Drop
+from glint.runtime.unmixing.refine import RadiancePrior
+from glint.types import FrameSize
+
+T = TypeVar("T")
+_FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+_FOLDER: dict[str, Any] = {"type": Path, "metavar": "FOLDER"}
+_ADDRESS = {"metavar": "HOST:PORT"}
+_RECORD = "recording of the frames, bit by bit"
+TITLES = ("output", _RECORD, "publishing", "stream", "sensor", "models")
+"""Of the groups of arguments, in the order of ``glint run --help``."""
 
 
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to write, record, publish and serve."""
-    group = parser.add_argument_group("output")
-    group.add_argument("--out", metavar="FILE", help="JSON lines, one object per frame; - for standard output")
-    group.add_argument("--csv", type=Path, metavar="FILE", help="a table with one row per target")
-    group.add_argument("--overlay", type=Path, metavar="FOLDER", help="a picture of each frame with its targets")
-    group.add_argument("--video", type=Path, metavar="FILE", help="the same as a film")
-    group.add_argument("--overwrite", action="store_true", help="replace existing outputs")
-    group.add_argument("--json", action="store_true", help="print the manifest as JSON on standard output")
-    group = parser.add_argument_group("recording of the frames, bit by bit")
-    group.add_argument("--record", type=Path, metavar="FOLDER", help="where to; replay:FOLDER plays it")
-    group.add_argument("--record-events", action="store_true", help="only what is near frames with targets")
-    group.add_argument("--record-before", type=_seconds, default=3.0, metavar="S", help="before them (default: 3)")
-    group.add_argument("--record-after", type=_seconds, default=5.0, metavar="S", help="after them (default: 5)")
-    group.add_argument("--record-max-gb", type=positive_float, metavar="GB", help="the oldest files make room")
-    group = parser.add_argument_group("publishing")
-    group.add_argument("--view", metavar="HOST:PORT", help="serve the live page, e.g. 127.0.0.1:8080")
-    group.add_argument("--metrics", metavar="HOST:PORT", help="serve /metrics and /healthz alone")
-    group.add_argument("--mqtt", metavar="URL", help="publish results to a broker: mqtt://HOST/TOPIC")
-    group.add_argument("--udp", metavar="HOST:PORT", help="send each JSON line as a datagram")
+def _option(help: str, under: str = "", opens: str = "", *, default: Any = None, **argument: Any) -> Any:
+    """A field; one without a title has an argument that commands share (see ``options``)."""
+    return field(default=default, metadata={"help": help, "under": under, "opens": opens, "argument": argument})
 
 
-def add_stream_arguments(parser: argparse.ArgumentParser) -> None:
-    """What happens between frames."""
-    group = parser.add_argument_group("stream")
-    group.add_argument(
-        "--drop", choices=list(DROPS),
-        help="frames that come too fast: keep the latest only, none is dropped (the source waits), or the oldest "
-        "of eight goes (default: latest for live sources, none for others)",
-    )  # fmt: skip
-    group.add_argument(
-        "--deadline-ms", type=positive_float, metavar="MS",
-        help="age at which a frame is late: dropped before the detector, else not refined, at least marked",
-    )  # fmt: skip
-    group.add_argument(
-        "--warm-up", action=argparse.BooleanOptionalAction,
-        help="run the first frame until the latency settles, uncounted (default: for live sources)",
-    )  # fmt: skip
-    group.add_argument("--track", action="store_true", help="follow targets from frame to frame")
+def _switch(help: str, under: str) -> Any:
+    return _option(help, under, default=False, action="store_true")
 
 
-def add_input_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the sensor's frames need."""
-    group = parser.add_argument_group("sensor")
-    group.add_argument("--roi", type=_roi, metavar="X,Y,W,H", help="look for targets in this part of the frame")
-    group.add_argument("--tile", type=frame_size, metavar="WxH", help="give larger frames to the detector in tiles")
-    group.add_argument("--dead-pixels", type=Path, metavar="FILE", help="map of dead pixels (not 0), .npy or image")
-    group.add_argument("--dark", type=Path, metavar="FILE", help="dark frame, taken off: .npy or image")
-    group.add_argument("--flat", type=Path, metavar="FILE", help="flat frame, with --dark for two-point correction")
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"expected 0 to 3600 seconds, got {text}")
+    return value
 
 
 def _roi(text: str) -> tuple[int, ...]:
@@ -67,8 +56,194 @@ def _roi(text: str) -> tuple[int, ...]:
     return numbers
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"expected 0 to 3600 seconds, got {text}")
-    return value
+def _described(cls: type[T]) -> type[T]:
+    """The class, whose docstring tells the help of its fields."""
+    lines = [f"    {f.name}: {f.metadata['help']}." for f in fields(cls)]  # type: ignore[arg-type]
+    cls.__doc__ = "\n".join([cls.__doc__ or "", "", "Attributes:", *lines])
+    return cls
+
+
+class Group:
+    """Options that belong together; names of files may be given as text."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.metadata["argument"].get("type") is Path and value is not None:
+                object.__setattr__(self, f.name, Path(value))
+
+
+@_described
+@dataclass(frozen=True)
+class Outputs(Group):
+    """What to write, to publish and to serve."""
+
+    out: str | Path | None = _option(
+        "JSON lines, one object per frame; - for standard output", "output", "sinks.json_lines", metavar="FILE"
+    )
+    csv: Path | None = _option("a table with one row per target", "output", "sinks.csv_table", **_FILE)
+    overlay: Path | None = _option("a picture of each frame with its targets", "output", "sinks.overlay", **_FOLDER)
+    video: Path | None = _option("the same as a film", "output", "sinks.overlay_video", **_FILE)
+    overwrite: bool = _switch("replace existing outputs", "output")
+    view: str | None = _option("serve the live page, e.g. 127.0.0.1:8080", "publishing", "view.live_view", **_ADDRESS)
+    metrics: str | None = _option(
+        "serve /metrics and /healthz alone", "publishing", "view.metrics_endpoint", **_ADDRESS
+    )
+    mqtt: str | None = _option(
+        "publish results to a broker: mqtt://HOST/TOPIC", "publishing", "sinks.mqtt", metavar="URL"
+    )
+    udp: str | None = _option("send each JSON line as a datagram", "publishing", "sinks.udp", **_ADDRESS)
+
+
+@_described
+@dataclass(frozen=True)
+class Recording(Group):
+    """The frames themselves, kept bit by bit."""
+
+    record: Path | None = _option("where to; replay:FOLDER plays it", _RECORD, "sinks.recorder", **_FOLDER)
+    record_events: bool = _switch("only what is near frames with targets", _RECORD)
+    record_before: float = _option("before them (default: 3)", _RECORD, default=3.0, type=_seconds, metavar="S")
+    record_after: float = _option("after them (default: 5)", _RECORD, default=5.0, type=_seconds, metavar="S")
+    record_max_gb: float | None = _option("the oldest files make room", _RECORD, type=positive_float, metavar="GB")
+
+
+@_described
+@dataclass(frozen=True)
+class Delivery(Group):
+    """What happens between frames."""
+
+    drop: Drop | None = _option(
+        "frames that come too fast: keep the latest only, none is dropped (the source waits), or the oldest "
+        "of eight goes (default: latest for live sources, none for others)", "stream", choices=list(DROPS),
+    )  # fmt: skip
+    deadline_ms: float | None = _option(
+        "age at which a frame is late: dropped before the detector, else not refined, at least marked",
+        "stream", type=positive_float, metavar="MS",
+    )  # fmt: skip
+    warm_up: bool | None = _option(
+        "run the first frame until the latency settles, uncounted (default: for live sources)",
+        "stream", action=argparse.BooleanOptionalAction,
+    )  # fmt: skip
+    track: bool = _switch("follow targets from frame to frame", "stream")
+
+
+@_described
+@dataclass(frozen=True)
+class Sensor(Group):
+    """What the sensor's frames need."""
+
+    roi: Roi | None = _option("look for targets in this part of the frame", "sensor", type=_roi, metavar="X,Y,W,H")
+    tile: FrameSize | None = _option(
+        "give larger frames to the detector in tiles", "sensor", type=frame_size, metavar="WxH"
+    )
+    dead_pixels: Path | None = _option("map of dead pixels (not 0), .npy or image", "sensor", **_FILE)
+    dark: Path | None = _option("dark frame, taken off: .npy or image", "sensor", **_FILE)
+    flat: Path | None = _option("flat frame, with --dark for two-point correction", "sensor", **_FILE)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tile is not None:
+            object.__setattr__(self, "tile", FrameSize(*self.tile))
+
+    @property
+    def corrections(self) -> dict[str, Path | None]:
+        """Files of corrections, by what they are."""
+        return {"dead_pixels": self.dead_pixels, "dark": self.dark, "flat": self.flat}
+
+
+@_described
+@dataclass(frozen=True)
+class Models(Group):
+    """The networks, what runs them, and what becomes of their targets."""
+
+    detector: str | Path = _option("default: %(default)s", "models", default=DEFAULT_DETECTOR, metavar="NAME|CARD")
+    unmixer: str | Path = _option("default: %(default)s", "models", default=DEFAULT_UNMIXER, metavar="NAME|CARD")
+    engine: str = _option("what runs the networks", default="auto")
+    precision: str = _option("of the released models", default="fp32")
+    threads: int | None = _option("CPU threads; None: all cores")
+    refine: bool = _option("fit the optical model to what the network found", default=True)
+    radiance_prior: RadiancePrior = _option(
+        "mean and standard deviation of a target's radiance, DN; None: unknown; card: what the unmixer's card says",
+        default="card",
+    )
+    psf: Path | None = _option("file of a measured PSF that is fitted instead of the model's", type=Path)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """All options of a run."""
+
+    outputs: Outputs = Outputs()
+    recording: Recording = Recording()
+    delivery: Delivery = Delivery()
+    sensor: Sensor = Sensor()
+    models: Models = Models()
+
+    @staticmethod
+    def of(*groups: Group, **options: Any) -> RunOptions:
+        """From some groups, and options by their names.
+
+        Raises:
+            InputError: if there is no such option or group, or an option is given twice.
+        """
+        values: dict[str, Any] = {}
+        for group in groups:
+            if not isinstance(group, Group):
+                raise InputError(f"run: expected groups of options, got {type(group).__name__}")
+            own = {f.name: getattr(group, f.name) for f in fields(group)}
+            _refuse_twice(values, own)
+            values |= own
+        _refuse_twice(values, options)
+        for name in options.keys() - OPTIONS.keys():
+            near = difflib.get_close_matches(name, OPTIONS, n=1)
+            raise InputError(f"run: no option {name!r}", hint=f"did you mean {near[0]}?" if near else None)
+        values |= options
+        kinds = ((where, kind, [f.name for f in fields(kind)]) for where, kind in _KINDS.items())
+        return RunOptions(
+            **{where: kind(**{name: values[name] for name in own if name in values}) for where, kind, own in kinds}
+        )
+
+    def settings(self) -> Settings:
+        """What the pipeline of the run is opened with."""
+        return Settings(**vars(self.models), **vars(self.sensor))
+
+    def by_name(self) -> dict[str, Any]:
+        """Every option by its name."""
+        return {f.name: getattr(getattr(self, where), f.name) for where, kind in _KINDS.items() for f in fields(kind)}
+
+
+def _refuse_twice(given: Container[str], more: Iterable[str]) -> None:
+    for name in more:
+        if name in given:
+            raise InputError(f"run: {name} is given twice")
+
+
+_KINDS: dict[str, Any] = {f.name: type(f.default) for f in fields(RunOptions)}
+OPTIONS = {f.name: f for kind in _KINDS.values() for f in fields(kind)}
+"""The field of every option, by its name."""
+
+
+def with_options(function: Callable[..., T]) -> Callable[..., T]:
+    """The function, whose signature tells the options that its ``**options`` are."""
+    own = inspect.signature(function)
+    kept = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    keywords = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+        for name, f in OPTIONS.items()
+    ]
+    function.__signature__ = own.replace(parameters=[*kept, *keywords])  # type: ignore[attr-defined]
+    return function
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """An argument for every option that has a title."""
+    for title in TITLES:
+        group = parser.add_argument_group(title)
+        for name, f in OPTIONS.items():
+            if f.metadata["under"] == title:
+                flag, text = f"--{name.replace('_', '-')}", f.metadata["help"]
+                group.add_argument(flag, default=f.default, help=text, **f.metadata["argument"])
+        if title == "output":
+            group.add_argument("--json", action="store_true", help="print the manifest as JSON on standard output")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from glint.cards import ModelCard
 from glint.errors import EngineError, GlintError, InputError, MissingDependencyError
 from glint.runtime.engines.base import Engine
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -52,11 +53,11 @@ def _tensorrt() -> str:
     return f"{trt.flavour} {trt.version} on {gpu.name}"
 
 
-def open_engine(path: Path, *, engine: str = "auto", threads: int | None = None) -> Engine:
+def open_engine(card: ModelCard, path: Path, *, engine: str = "auto", threads: int | None = None) -> Engine:
     """Load an ONNX file with the engine that ``engine`` means here (see :func:`choose_engine`).
 
     Args:
-        path: the ONNX file. For TensorRT its model card stands beside it, and an engine is built if
+        card, path: the model, as :func:`~glint.cards.load_card` gives it: TensorRT builds an engine of it if
             there is none yet.
         engine: one of :data:`ENGINES`.
         threads: CPU threads of ONNX Runtime.
@@ -68,5 +69,5 @@ def open_engine(path: Path, *, engine: str = "auto", threads: int | None = None)
     if name == "tensorrt":
         from glint.runtime.engines.tensorrt.open import open_tensorrt
 
-        return open_tensorrt(path)
+        return open_tensorrt(card, path)
     return OnnxRuntimeEngine(path, threads=threads)

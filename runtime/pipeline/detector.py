@@ -108,7 +108,7 @@ class Detector:
             EngineError: if the engine cannot be used.
         """
         card, path = load_card(model, precision=precision, task="detect")
-        return Detector(open_engine(path, engine=engine, threads=threads), card, tile=tile)
+        return Detector(open_engine(card, path, engine=engine, threads=threads), card, tile=tile)
 
     def __call__(self, frame: Frame) -> Detection:
         """Detect the targets of one frame of any size."""

@@ -1,9 +1,13 @@
-"""Where results go: what a sink is."""
+"""Where results go: what a sink is, and what it is opened with."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
+from glint.runtime.device.state import DeviceState
 from glint.runtime.pipeline.pipeline import Result
 from glint.types import Gap
 
@@ -24,3 +28,20 @@ class Sink(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Finish what is open, so that what was written so far is valid."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What ``open_sink(opening)`` of a sink's module is given.
+
+    Attributes:
+        options: of ``glint run``, by name.
+        uri: of the source.
+        status: gives the counters of the stream (a ``StreamStatus``).
+        device: gives the state of the device.
+    """
+
+    options: Mapping[str, Any]
+    uri: str
+    status: Callable[[], Any]
+    device: Callable[[], DeviceState]

@@ -10,7 +10,7 @@ from pathlib import Path
 from glint.errors import OutputError
 from glint.files import append_whole, refuse_existing
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.base import Sink
+from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.records import target_records
 
 COLUMNS = (
@@ -61,3 +61,8 @@ class CsvSink(Sink):
         """Close the file; every row is in it already."""
         if self._file is not None:
             self._file.close()
+
+
+def open_sink(opening: Opening) -> Sink:
+    """What ``--csv`` asks for."""
+    return CsvSink(opening.options["csv"], overwrite=opening.options["overwrite"])

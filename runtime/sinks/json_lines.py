@@ -12,7 +12,7 @@ from typing import Any
 from glint.errors import OutputError
 from glint.files import append_whole, refuse_existing, write_json
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.base import Sink
+from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.records import gap_record
 from glint.types import Gap
 
@@ -119,3 +119,8 @@ class JsonLines:
         """Close the file; standard output stays open."""
         if self._file is not None:
             self._file.close()
+
+
+def open_sink(opening: Opening) -> Sink:
+    """What ``--out`` asks for."""
+    return RunFiles(opening.options["out"], overwrite=opening.options["overwrite"])

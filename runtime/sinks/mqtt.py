@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from glint.cli import talk
 from glint.errors import InputError, MissingDependencyError
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.base import Sink
+from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.records import encode_record, frame_record, gap_record
 from glint.types import Gap
 
@@ -126,3 +126,8 @@ class MqttSink(Sink):
         if not self._told:
             talk(f"mqtt {self.where}: {trouble}, trying again")
         self._told = True
+
+
+def open_sink(opening: Opening) -> Sink:
+    """What ``--mqtt`` asks for."""
+    return MqttSink(opening.options["mqtt"])

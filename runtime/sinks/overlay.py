@@ -12,7 +12,7 @@ from glint.errors import OutputError
 from glint.images import write_image
 from glint.runtime.pipeline.picture import draw_picture
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.base import Sink
+from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.track_tails import Points
 from glint.types import Targets
 
@@ -35,3 +35,8 @@ class Overlays(Sink):
     def write(self, result: Result) -> None:
         name = result.frame.name or f"{result.frame.index:06d}"
         write_image(self.folder / f"{name}.png", draw_overlay(result, result.frame.truth))
+
+
+def open_sink(opening: Opening) -> Sink:
+    """What ``--overlay`` asks for."""
+    return Overlays(opening.options["overlay"], overwrite=opening.options["overwrite"])

@@ -12,7 +12,7 @@ import numpy as np
 from glint.errors import InputError, MissingDependencyError, OutputError
 from glint.files import refuse_existing
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.base import Sink
+from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.overlay import draw_overlay
 from glint.runtime.sinks.track_tails import Tails
 
@@ -133,3 +133,8 @@ def _encoder(suffix: str) -> tuple[str, str]:
                 return name, pixels
     tried = ", ".join(name for name, _ in ENCODERS)
     raise MissingDependencyError(f"this PyAV has no encoder for a video; tried {tried}", hint="pip install av")
+
+
+def open_sink(opening: Opening) -> Sink:
+    """What ``--video`` asks for."""
+    return OverlayVideo(opening.options["video"], overwrite=opening.options["overwrite"])

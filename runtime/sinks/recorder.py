@@ -8,7 +8,7 @@ from pathlib import Path
 
 from glint.errors import InputError, OutputError
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.base import Sink
+from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sources.recording_format import SUFFIX, RecordingFile, encode_frame, encode_gap, recordings
 from glint.types import Frame, Gap
 
@@ -161,3 +161,13 @@ class Recorder(Sink):
 
 def _size(item: Frame | Gap) -> int:
     return item.data.nbytes if isinstance(item, Frame) else 0
+
+
+def open_sink(opening: Opening) -> Sink:
+    """What ``--record`` asks for."""
+    o = opening.options
+    limit = o["record_max_gb"]
+    return Recorder(
+        o["record"], events=o["record_events"], before_s=o["record_before"], after_s=o["record_after"],
+        max_bytes=None if limit is None else int(1e9 * limit), source=opening.uri,
+    )  # fmt: skip

@@ -12,7 +12,8 @@ from typing import Any
 from glint.cli import talk
 from glint.errors import InputError
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.base import Sink
+from glint.runtime.sinks.address import parse_address
+from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.records import encode_record, frame_record, gap_record
 from glint.types import Gap
 
@@ -89,3 +90,8 @@ def split_record(record: Mapping[str, Any], limit: int) -> list[bytes]:
         shares[-1].append(target)
         taken += size
     return [encode_record({**record, "targets": t, "part": [i, len(shares)]}) for i, t in enumerate(shares, 1)]
+
+
+def open_sink(opening: Opening) -> Sink:
+    """What ``--udp`` asks for."""
+    return UdpSink(*parse_address(opening.options["udp"]))

@@ -100,7 +100,7 @@ class Unmixer:
             EngineError: if the engine cannot be used.
         """
         card, path = load_card(model, precision=precision, task="unmix")
-        return Unmixer(open_engine(path, engine=engine, threads=threads), card)
+        return Unmixer(open_engine(card, path, engine=engine, threads=threads), card)
 
     def check(self, patches: NDArray[Any]) -> NDArray[np.float32]:
         """Patches as ``float32 [N, n, n]``.

@@ -21,7 +21,8 @@ from typing import Any
 from glint import __version__
 from glint.cli import talk
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.base import Sink
+from glint.runtime.sinks.address import parse_address
+from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.track_tails import Tails
 from glint.runtime.view.history import History
 from glint.runtime.view.live_frame import ViewFrame, cluster_facts, display_range, frame_facts, picture
@@ -196,3 +197,8 @@ def _page() -> Answer:
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return Answer(text.encode(), "text/html; charset=utf-8", headers={"Content-Security-Policy": policy})
+
+
+def open_sink(opening: Opening) -> Sink:
+    """What ``--view`` asks for."""
+    return LiveView(*parse_address(opening.options["view"]), status=opening.status, device=opening.device)

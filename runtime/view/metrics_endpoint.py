@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from glint.cli import talk
 from glint.runtime.device.state import DeviceState
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.base import Sink
+from glint.runtime.sinks.address import parse_address
+from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.view.prometheus_text import CONTENT_TYPE, metrics_text
 from glint.runtime.view.status import StreamStatus
 from glint.runtime.view.telemetry import Telemetry
@@ -68,3 +69,8 @@ class Metrics(Sink):
         """Hang up."""
         self._telemetry.end()
         self._server.close()
+
+
+def open_sink(opening: Opening) -> Sink:
+    """What ``--metrics`` asks for."""
+    return Metrics(*parse_address(opening.options["metrics"]), status=opening.status, device=opening.device)

@@ -641,7 +641,7 @@ def test_a_bad_option_of_the_stream_is_an_error(
 def test_the_function_has_the_arguments_of_the_command() -> None:
     parser = build_parser("run")
     names = set(vars(parser.parse_args(["run", "frames"]))) - {"command", "debug", "json", "require", "no_refine"}
-    assert names | {"refine", "on_result"} == set(inspect.signature(run).parameters)
+    assert names | {"refine", "on_result", "groups"} == set(inspect.signature(run).parameters)
 
 
 def test_sixteen_bit_frames_run_too(glint: Glint, scene: str) -> None:

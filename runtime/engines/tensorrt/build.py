@@ -1,6 +1,6 @@
 """Engines for this machine: found in the cache, or built and put there.
 
-:func:`preview_build` says what would be done, :func:`build` does it.
+:func:`preview_build` says what would be done, :func:`build_previewed` does it, :func:`build` is both.
 """
 
 from __future__ import annotations
@@ -140,9 +140,15 @@ def build(
         MissingDependencyError: if TensorRT or pycuda is not installed.
         OutputError: if the cache cannot be written.
     """
-    options = options or BuildOptions()
     trt = load(flavour)
-    plan = preview_build(model, options, trt=trt, compute_capability=compute_capability)
+    plan = preview_build(model, options or BuildOptions(), trt=trt, compute_capability=compute_capability)
+    return build_previewed(plan, trt=trt, no_build=no_build, overwrite=overwrite)
+
+
+def build_previewed(
+    plan: BuildPreview, *, trt: TensorRT, no_build: bool = False, overwrite: bool = False
+) -> BuiltEngine:
+    """The engine of a preview that ``trt`` made; arguments and errors as of :func:`build`."""
     if plan.reason is None and not overwrite:
         return BuiltEngine(plan.path, read_info(plan.path), cached=True)
     reason = plan.reason or "asked to build it again"
@@ -156,18 +162,30 @@ def build(
         if not overwrite and verify(plan.path, plan.target, onnx_sha256=plan.onnx_sha256) is None:
             return BuiltEngine(plan.path, read_info(plan.path), cached=True)
         talk(f"build: {plan.card.name} ({plan.precision}) for {describe(plan.target)}: {reason}")
-        info = _build(trt, plan, options, compute_capability)
+        info = _build(trt, plan)
     return BuiltEngine(plan.path, info, cached=False)
 
 
 def preview_build(
-    model: str | Path, options: BuildOptions, *, trt: TensorRT, compute_capability: str | None = None
+    model: str | Path,
+    options: BuildOptions,
+    *,
+    trt: TensorRT,
+    compute_capability: str | None = None,
+    card: ModelCard | None = None,
 ) -> BuildPreview:
-    """What :func:`build` would do; raises what it would raise before it builds."""
+    """What :func:`build` would do; raises what it would raise before it builds.
+
+    Args:
+        model, options, compute_capability: as of :func:`build`.
+        trt: the library.
+        card: that :func:`~glint.cards.load_card` read of the ONNX file ``model`` already: it is not read and its
+            file not hashed again.
+    """
     _refuse_impossible(trt, options, compute_capability)
     # Weak typing takes fp16 from a flag; int8 needs the model's Q/DQ in any case.
     wanted = "fp32" if options.weak and options.precision == "fp16" else options.precision
-    card, onnx = load_card(model, precision=wanted or "fp32")
+    card, onnx = load_card(model, precision=wanted or "fp32") if card is None else (card, Path(model))
     if wanted is not None and card.precision != wanted:
         raise InputError(
             f"precision {options.precision} needs a model in {wanted}, {onnx.name} is in {card.precision}",
@@ -313,11 +331,11 @@ def _why_build(plan: BuildPreview) -> str | None:
     return "the cache has none with these options"
 
 
-def _build(trt: TensorRT, plan: BuildPreview, options: BuildOptions, compute_capability: str | None) -> Sidecar:
+def _build(trt: TensorRT, plan: BuildPreview) -> Sidecar:
     timing_cache = timing_cache_path(plan.target)
-    order = Order(
-        plan.onnx, plan.profiles, plan.precision, plan.workspace, options.weak, options.dla, compute_capability
-    )
+    elsewhere = plan.target.sm if plan.target.gpu == ANY_GPU else None
+    weak, dla = plan.options["weak"], plan.options["dla"]
+    order = Order(plan.onnx, plan.profiles, plan.precision, plan.workspace, weak, dla, elsewhere)
     started = time.perf_counter()
     try:
         timings = timing_cache.read_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from glint.cards import ModelCard, load_card
 from glint.cli import talk
 from glint.runtime.engines.base import Arrays, Engine
 from glint.runtime.engines.tensorrt.api import TensorRT, load
-from glint.runtime.engines.tensorrt.build import BuildOptions, BuildPreview, build, preview_build
+from glint.runtime.engines.tensorrt.build import BuildOptions, BuildPreview, build_previewed, preview_build
 from glint.runtime.engines.tensorrt.cache import Sidecar, difference, entries, verify
 from glint.runtime.engines.tensorrt.engine import TensorRTEngine
 from glint.types import FrameSize
@@ -22,38 +22,52 @@ from glint.types import FrameSize
 _MANY = 4
 
 
-def open_tensorrt(onnx: Path, *, graph: bool = True, buffers: str | None = None) -> Engine:
+def open_tensorrt(card: ModelCard, onnx: Path, *, graph: bool = True, buffers: str | None = None) -> Engine:
     """A TensorRT engine of a model.
 
     An engine takes frames of one size; for a model that takes any, it is found or built when the
     first frame of a size arrives.
 
     Args:
-        onnx: the ONNX file; its card stands beside it.
+        card, onnx: the model, as :func:`~glint.cards.load_card` gives it: the card is not read again.
         graph, buffers: as of :class:`TensorRTEngine`.
 
     Raises:
         GlintError: one of its subclasses, as ``build`` and :class:`TensorRTEngine` do.
     """
-    card, _ = load_card(onnx)
+    trt = load()
+    models = [(card, onnx, BuildOptions())]
+    original = onnx.with_name(f"{card.name}.fp32.onnx")
+    if card.precision == "fp16" and trt.can_be_weak and original.is_file():
+        # An fp16 engine of the fp32 model, by a TensorRT that chose the precisions, will do as well.
+        models.append((*load_card(original), BuildOptions(precision="fp16", weak=True)))
+
+    def open_size(size: FrameSize | None) -> TensorRTEngine:
+        engine = TensorRTEngine(_find(models, size, trt), graph=graph, buffers=buffers)
+        facts = engine.details()
+        recorded = "CUDA graph" if facts["cuda_graph"] else f"no CUDA graph ({facts['cuda_graph_problem']})"
+        frames = "" if size is None else f" for frames of {size}"
+        talk(
+            f"engine of {card.name}{frames}: {facts['tensorrt']} on {facts['gpu']}, {facts['precision']}, "
+            f"{facts['buffers']} buffers, {recorded}"
+        )
+        return engine
+
     if any(-1 in spec.shape[1:] for spec in card.inputs):
-        return SizedEngine(card, lambda size: _open(onnx, size, graph, buffers))
-    return _open(onnx, None, graph, buffers)
+        return SizedEngine(card, open_size)
+    return open_size(None)
 
 
-def _open(onnx: Path, size: FrameSize | None, graph: bool, buffers: str | None) -> TensorRTEngine:
-    options, trt = BuildOptions(sizes=() if size is None else (size,)), load()
-    wanted = preview_build(onnx, options, trt=trt)
-    path = _built_by_hand(wanted) or _weakly_typed(wanted, options, trt) or build(onnx, options).path
-    engine = TensorRTEngine(path, graph=graph, buffers=buffers)
-    facts = engine.details()
-    recorded = "CUDA graph" if facts["cuda_graph"] else f"no CUDA graph ({facts['cuda_graph_problem']})"
-    frames = "" if size is None else f" for frames of {size}"
-    talk(
-        f"engine of {wanted.card.name}{frames}: {facts['tensorrt']} on {facts['gpu']}, {facts['precision']}, "
-        f"{facts['buffers']} buffers, {recorded}"
-    )
-    return engine
+def _find(models: Sequence[tuple[ModelCard, Path, BuildOptions]], size: FrameSize | None, trt: TensorRT) -> Path:
+    """The newest engine of the cache that would do, of the first model that has one; else the first model's, built."""
+    sizes = () if size is None else (size,)
+    previews = []
+    for card, onnx, options in models:
+        preview = preview_build(onnx, replace(options, sizes=sizes), trt=trt, card=card)
+        if (path := _built_by_hand(preview)) is not None:
+            return path
+        previews.append(preview)
+    return build_previewed(previews[0], trt=trt).path
 
 
 def _built_by_hand(wanted: BuildPreview) -> Path | None:
@@ -71,14 +85,6 @@ def _built_by_hand(wanted: BuildPreview) -> Path | None:
         if fits(info) and verify(path, wanted.target) is None:
             return path
     return None
-
-
-def _weakly_typed(wanted: BuildPreview, options: BuildOptions, trt: TensorRT) -> Path | None:
-    """The newest fp16 engine that was built from the fp32 model, by a TensorRT that chose the precisions."""
-    original = wanted.onnx.with_name(f"{wanted.card.name}.fp32.onnx")
-    if wanted.precision != "fp16" or not trt.can_be_weak or not original.is_file():
-        return None
-    return _built_by_hand(preview_build(original, replace(options, precision="fp16", weak=True), trt=trt))
 
 
 def _within(shape: tuple[int, ...], smallest: tuple[int, ...], largest: tuple[int, ...]) -> bool:

@@ -104,6 +104,25 @@ def test_a_missing_library_that_is_needed_makes_the_machine_not_ready(
     assert "Traceback" not in shown.err
 
 
+def test_it_knows_what_sources_and_sinks_may_need(
+    without: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without("av")
+    without("paho")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    report = doctor()
+    for name, purpose, fix in (
+        ("av", "--video", "pip install '.[video]'"),
+        ("paho-mqtt", "--mqtt", "pip install '.[mqtt]'"),
+        ("gstreamer", "gst:", "apt install gstreamer1.0-tools"),
+    ):
+        entry = check(report, name)
+        assert (entry["state"], entry["needed"]) == ("missing", False)
+        assert purpose in entry["detail"]
+        assert fix in entry["fix"]
+    assert report["ready"]
+
+
 def test_it_says_whether_machine_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLINT_CACHE", str(tmp_path / "a" / "b"))
     nothing = check(doctor(), "machine code")

@@ -10,7 +10,8 @@ import pytest
 from stream_parts import frame, result_of
 
 from glint.errors import OutputError
-from glint.runtime.commands.outputs import OutputOptions, open_outputs
+from glint.runtime.commands.outputs import open_outputs
+from glint.runtime.commands.run_options import RunOptions
 from glint.runtime.device.state import DeviceState
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sinks.json_lines import RunFiles
@@ -19,13 +20,13 @@ from glint.runtime.view.status import StreamStatus
 from glint.types import Frame, Gap, Targets
 
 
-def opened(options: OutputOptions) -> list[Sink]:
-    return open_outputs(options, "fake:", StreamStatus, lambda: DeviceState(0))
+def opened(**options: Any) -> list[Sink]:
+    return open_outputs(RunOptions.of(**options), "fake:", StreamStatus, lambda: DeviceState(0))
 
 
 def test_lines_tell_of_late_results_dropped_frames_gaps_and_tracks(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    (files,) = opened(OutputOptions(out=path))
+    (files,) = opened(out=path)
     ones = np.ones(2)
     two = Targets(ones, ones, ones, ones, ones, ones, ones, ones, np.zeros(2))
     files.write(result_of(frame(0), two, track=np.array([7, -1])))
@@ -42,7 +43,7 @@ def test_lines_tell_of_late_results_dropped_frames_gaps_and_tracks(tmp_path: Pat
 
 def test_every_line_is_in_the_file_before_the_next(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    (files,) = opened(OutputOptions(out=path))
+    (files,) = opened(out=path)
     for index in range(3):
         files.write(result_of(frame(index)))
         assert [json.loads(line)["frame"] for line in path.read_text().splitlines()] == list(range(index + 1))
@@ -50,7 +51,7 @@ def test_every_line_is_in_the_file_before_the_next(tmp_path: Path) -> None:
 
 
 def test_nothing_is_created_before_the_first_result(tmp_path: Path) -> None:
-    sinks = opened(OutputOptions(out=tmp_path / "a" / "r.jsonl", overlay=tmp_path / "p"))
+    sinks = opened(out=tmp_path / "a" / "r.jsonl", overlay=tmp_path / "p")
     assert [type(sink) for sink in sinks] == [RunFiles, Overlays]
     for sink in sinks:
         sink.close()
@@ -61,12 +62,12 @@ def test_no_output_is_touched_if_one_of_them_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "precious.png").write_text("")
     with pytest.raises(OutputError, match="not empty"):
-        opened(OutputOptions(out=tmp_path / "r.jsonl", overlay=tmp_path / "p"))
+        opened(out=tmp_path / "r.jsonl", overlay=tmp_path / "p")
     assert not (tmp_path / "r.jsonl").exists()
 
 
 def test_the_manifest_comes_last_and_an_empty_run_has_an_empty_file(tmp_path: Path) -> None:
-    (files,) = opened(OutputOptions(out=tmp_path / "r.jsonl"))
+    (files,) = opened(out=tmp_path / "r.jsonl")
     assert isinstance(files, RunFiles)
     files.close()
     files.finish({"frames": 0})
@@ -78,7 +79,7 @@ def test_nothing_is_written_beside_a_device(tmp_path: Path) -> None:
     device = Path("/dev/null")
     if not device.exists():
         pytest.skip("needs /dev/null")
-    (files,) = opened(OutputOptions(out=device, overwrite=True))
+    (files,) = opened(out=device, overwrite=True)
     assert isinstance(files, RunFiles)
     item = Frame(0, 0, np.zeros((4, 6), dtype=np.uint8), truth=Targets())
     files.write(result_of(item))
@@ -105,7 +106,7 @@ def test_every_option_opens_its_output(tmp_path: Path, options: dict[str, Any], 
     if kind == "MqttSink":
         pytest.importorskip("paho.mqtt.client")
     paths = {name: tmp_path / value for name, value in options.items() if name in ("csv", "video", "record")}
-    (sink,) = opened(OutputOptions(**{**options, **paths}))
+    (sink,) = opened(**{**options, **paths})
     try:
         assert type(sink).__name__ == kind
     finally:
@@ -114,14 +115,13 @@ def test_every_option_opens_its_output(tmp_path: Path, options: dict[str, Any], 
 
 
 def test_a_recording_is_told_its_source_and_bounds(tmp_path: Path) -> None:
-    options = OutputOptions(record=tmp_path / "r", record_events=True, record_after_s=7.0, record_max_gb=0.5)
-    (sink,) = opened(options)
+    (sink,) = opened(record=tmp_path / "r", record_events=True, record_after=7.0, record_max_gb=0.5)
     assert (sink.events, sink.max_bytes, sink.source) == (True, 500_000_000, "fake:")  # type: ignore[attr-defined]
 
 
 def test_a_service_of_systemd_has_its_watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "socket"))
-    (sink,) = opened(OutputOptions())
+    (sink,) = opened()
     sink.close()
     assert type(sink).__name__ == "Watchdog"
 
@@ -130,4 +130,4 @@ def test_a_taken_port_is_an_error_and_closes_what_was_opened(tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = "127.0.0.1:" + str(server.getsockname()[1])
         with pytest.raises(OutputError, match="cannot listen"):
-            opened(OutputOptions(metrics="127.0.0.1:0", view=address))
+            opened(metrics="127.0.0.1:0", view=address)

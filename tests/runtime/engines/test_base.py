@@ -15,6 +15,7 @@ from glint.runtime.engines.choose import choose_engine, open_engine
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine, available_cores
 
 onnx = pytest.importorskip("onnx")
+CARD, _ = load_card("dscsnet-s-sensor")  # ONNX Runtime asks no card
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,7 @@ def test_a_with_block_closes_the_engine_even_when_it_fails() -> None:
 
 
 def test_close_may_be_called_twice(sum_file: Path) -> None:
-    engine = open_engine(sum_file, threads=1)
+    engine = open_engine(CARD, sum_file, threads=1)
     engine.close()
     engine.close()
 
@@ -159,12 +160,12 @@ def test_auto_takes_onnxruntime_and_says_why() -> None:
 
 def test_asking_by_name_gets_that_engine(sum_file: Path) -> None:
     assert choose_engine("onnxruntime")[0] == "onnxruntime"
-    assert open_engine(sum_file, engine="onnxruntime", threads=1).name == "onnxruntime"
+    assert open_engine(CARD, sum_file, engine="onnxruntime", threads=1).name == "onnxruntime"
 
 
 def test_tensorrt_is_an_engine_error_with_a_way_out(sum_file: Path) -> None:
     with pytest.raises(EngineError) as caught:
-        open_engine(sum_file, engine="tensorrt")
+        open_engine(CARD, sum_file, engine="tensorrt")
     assert "onnxruntime" in (caught.value.hint or "")
 
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glint.errors import InputError, OutputError
+from glint.runtime.sinks.address import parse_address
 from glint.runtime.view import web_server as web
-from glint.runtime.view.web_server import Answer, WebServer, is_loopback, json_answer, parse_address
+from glint.runtime.view.web_server import Answer, WebServer, is_loopback, json_answer
 
 
 def get(server: WebServer, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> tuple[int, bytes]:

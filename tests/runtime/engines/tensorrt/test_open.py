@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorrt_standin as standin
 from fake_cuda import FakeCuda
 
-from glint import cli
+from glint import cards, cli
 from glint.cards import load_card, save_card
 from glint.errors import EngineError, InputError
 from glint.files import sha256
@@ -19,7 +22,10 @@ from glint.runtime.commands.doctor import doctor
 from glint.runtime.commands.run import run
 from glint.runtime.engines.choose import choose_engine, open_engine
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from glint.runtime.engines.tensorrt import build as tensorrt_build
+from glint.runtime.engines.tensorrt import cache
 from glint.runtime.engines.tensorrt import loaded_plan as tensorrt_plan
+from glint.runtime.engines.tensorrt import open as open_module
 from glint.runtime.engines.tensorrt.build import BuildOptions, build
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.unmixing.unmixer import Unmixer
@@ -98,6 +104,32 @@ def test_each_frame_size_gets_an_engine_once(gpu: FakeCuda, capsys: pytest.Captu
     assert not gpu.live
 
 
+def test_a_card_is_read_and_its_model_hashed_once_whatever_the_sizes(
+    gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: Counter[str] = Counter()
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Path, *rest: Any, **more: Any) -> Any:
+            if path.suffix in (".onnx", ".json") and "lsnet-s" in path.name and ".plan" not in path.name:
+                done[name] += 1
+            return function(path, *rest, **more)
+
+        return call
+
+    for module in (cards, cache, tensorrt_build):
+        monkeypatch.setattr(module, "sha256", counted("hashed", sha256))
+    monkeypatch.setattr(cards, "read_json", counted("read", cards.read_json))
+    monkeypatch.setattr(open_module, "preview_build", counted("previewed", open_module.preview_build))
+    monkeypatch.setattr(tensorrt_build, "preview_build", counted("previewed again", tensorrt_build.preview_build))
+    detector = Detector.open("lsnet-s", engine="tensorrt")
+    for width, height in ((96, 64), (64, 64), (96, 64)):
+        detector(frame(width, height))
+    detector.engine.close()
+    assert done == {"hashed": 1, "read": 1, "previewed": 2}
+    assert len(plans()) == 2
+
+
 def test_many_sizes_are_remarked_on(gpu: FakeCuda, capsys: pytest.CaptureFixture[str]) -> None:
     detector = Detector.open("lsnet-s", engine="tensorrt")
     for number in range(2, 7):
@@ -128,10 +160,10 @@ def test_an_fp16_engine_of_weak_typing_serves_the_fp16_model(gpu: FakeCuda, tmp_
         save_card(replace(card, precision=precision, file=path.name, sha256=sha256(path)), tmp_path)
     build(tmp_path / f"{card.name}.fp32.onnx", BuildOptions(precision="fp16", weak=True))
     before = plans()
-    with open_engine(tmp_path / f"{card.name}.fp16.onnx", engine="tensorrt") as engine:
+    with open_engine(*load_card(tmp_path / f"{card.name}.fp16.onnx"), engine="tensorrt") as engine:
         assert engine.details()["precision"] == "fp16"
     assert plans() == before
-    with open_engine(tmp_path / f"{card.name}.fp32.onnx", engine="tensorrt") as engine:
+    with open_engine(*load_card(tmp_path / f"{card.name}.fp32.onnx"), engine="tensorrt") as engine:
         assert engine.details()["precision"] == "fp32"
     assert len(plans()) == len(before) + 1
 
@@ -139,7 +171,7 @@ def test_an_fp16_engine_of_weak_typing_serves_the_fp16_model(gpu: FakeCuda, tmp_
 def test_a_damaged_engine_is_not_used_but_built_again(gpu: FakeCuda) -> None:
     path = build("dscsnet-s-sensor").path
     path.write_bytes(b"nonsense")
-    with open_engine(load_card("dscsnet-s-sensor")[1], engine="tensorrt") as engine:
+    with open_engine(*load_card("dscsnet-s-sensor"), engine="tensorrt") as engine:
         assert engine.name == "tensorrt"
     assert path.read_bytes() != b"nonsense"
 
