@@ -9,7 +9,7 @@ import pytest
 from glint.progress import speaking
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _speaking() -> Iterator[None]:
     with speaking():
         yield
