@@ -21,8 +21,8 @@ from glint.calibration.int8_layers import Graph, QuantisableLayer, constant, dro
 from glint.calibration.tensor_ranges import Batches, observe, values
 from glint.calibration.threshold_choice import Choice, choose_thresholds
 
-_WORTH = 0.5  # of the error that must be left at most
-_TOP = 1 / 2000  # share of a channel's values that its range leaves out
+_MOST_ERROR_SHARE = 0.5  # of the error that must be left at most
+_CLIPPED_SHARE = 1 / 2000  # share of a channel's values that its range leaves out
 Factors = dict[str, NDArray[np.float32]]
 
 
@@ -31,7 +31,7 @@ def channel_factors(model: onnx.ModelProto, layers: Sequence[QuantisableLayer], 
     tops: dict[str, NDArray[np.float32]] = {}
     for name, value in values(model, list(dict.fromkeys(layer.data for layer in layers)), batches, what="channels"):
         channels = np.abs(np.moveaxis(value, 1, 0).reshape(value.shape[1], -1))
-        rank = max(1, int(channels.shape[1] * _TOP))
+        rank = max(1, int(channels.shape[1] * _CLIPPED_SHARE))
         top = np.partition(channels, -rank, axis=1)[:, -rank]
         tops[name] = np.maximum(tops.get(name, np.zeros_like(top)), top)
     graph = Graph(model)
@@ -107,7 +107,7 @@ def worth_balancing(
         mine = [layer for layer in readers if layer in uneven]
         after = sum(_error(found[theirs[layer.name].data]) for layer in mine)
         # The error of a tensor is that of all its readers.
-        if after < _WORTH * _error(choices[tensor]) * len(mine) / len(readers):
+        if after < _MOST_ERROR_SHARE * _error(choices[tensor]) * len(mine) / len(readers):
             kept += mine
     return kept, {data: found[data] for data in (theirs[layer.name].data for layer in kept)}
 

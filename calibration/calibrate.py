@@ -15,7 +15,7 @@ import onnxruntime
 from glint import __version__
 from glint.calibration.balance import balance, channel_factors, worth_balancing
 from glint.calibration.fp16 import check_range, to_fp16
-from glint.calibration.int8_layers import MOVES, PRODUCTS, Graph, QuantisableLayer, count_macs, float_tensors
+from glint.calibration.int8_layers import MOVES, PRODUCTS, Graph, QuantisableLayer, float_tensors, macs_by_node
 from glint.calibration.judge import Judge, frame_judge, image_judge, loss, patch_judge
 from glint.calibration.plan_search import search
 from glint.calibration.precision_plan import PrecisionPlan, full_plan, load_plan, save_plan
@@ -36,7 +36,7 @@ PRECISIONS = ("fp16", "int8")
 BUDGET = {"fp16": 0.1, "int8": 0.3}  # points
 SCORED = {"unmix": 10000, "detect": 96}
 SEARCHED = {"unmix": (600, 10000), "detect": (24, 96)}  # that single layers, and plans, are judged by in a search
-_LARGEST = 640 * 512  # pixels of an image that a search still takes
+_LARGEST_PIXELS = 640 * 512  # pixels of an image that a search still takes
 _JUDGED_SPLIT = "val"
 
 
@@ -171,7 +171,7 @@ def _observe(model: onnx.ModelProto, samples: Samples) -> _Network:
     tensors = [n for n in float_tensors(model) if n in asked or graph.maker[n].op_type not in MOVES]
     seen = observe(model, tensors, samples.batches)
     shapes = {model.graph.input[0].name: samples.batches[0].shape, **seen.shapes}
-    macs = count_macs(graph, shapes)
+    macs = macs_by_node(graph, shapes)
     total = sum(macs.values())
     return _Network(
         graph.layers(), {name: n / total for name, n in macs.items()}, seen.largest, check_range(model, seen.largest)
@@ -297,7 +297,7 @@ def _make_judge(card: ModelCard, options: CalibrateOptions, *, searched: int | N
     split = _JUDGED_SPLIT if searched is None else options.split
     images: list[LabelledImage] = list(labelled_images(folder, split))
     if searched is not None:
-        small = [image for image in images if image.image.size <= _LARGEST] or images
+        small = [image for image in images if image.image.size <= _LARGEST_PIXELS] or images
         images = small[:: -(-len(small) // number)]
     return image_judge(card, images, f"{len(images)} images of {folder.name}/{split}")
 

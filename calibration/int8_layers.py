@@ -12,7 +12,6 @@ A *product* is a convolution or matrix product. A path is *short* if no product 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from glint.cards import in_island
+from glint.cards import count_macs, in_island
 
 PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 LEAST_CHANNELS = 8
@@ -139,7 +138,7 @@ class Graph:
         return found
 
 
-def count_macs(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+def macs_by_node(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """Multiply-accumulates of every product, by its node.
 
     Args:
@@ -147,16 +146,11 @@ def count_macs(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
         shapes: of all tensors, as they were in a run.
     """
     known = {**{name: tuple(tensor.dims) for name, tensor in graph.constants.items()}, **shapes}
-    macs = {}
-    for node in graph.model.graph.node:
-        if node.op_type in PRODUCTS:
-            first, second, out = known[node.input[0]], known[node.input[1]], known[node.output[0]]
-            factors = {
-                "Conv": (*out, *second[1:]), "ConvTranspose": (*first, *second[1:]), "Gemm": (*first, out[-1]),
-                "MatMul": (*out, first[-1]),
-            }  # fmt: skip
-            macs[node.name] = math.prod(factors[node.op_type])
-    return macs
+    return {
+        node.name: count_macs(node.op_type, *(known[name] for name in (*node.input[:2], node.output[0])))
+        for node in graph.model.graph.node
+        if node.op_type in PRODUCTS
+    }
 
 
 def float_tensors(model: onnx.ModelProto) -> list[str]:

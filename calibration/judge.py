@@ -24,7 +24,7 @@ from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from glint.simulation.patches import Patches, simulate_patches
 from glint.simulation.scenes import simulate_scene
 
-_LIT = 0.1  # share of a target's radiance that a pixel of its mask holds
+_MASK_SHARE = 0.1  # share of a target's radiance that a pixel of its mask holds
 _ONE_SIDED = ("pd",)  # a score that may rise
 Scores = dict[str, float]
 
@@ -83,7 +83,7 @@ def frame_judge(card: ModelCard, number: int, seed: int, bits: int | None = None
         frame, truth = next(iter(simulate_scene(scene)))
         gain = 2.0 ** (scene.bits - 8)
         light = Psf(scene.sigma).render(truth.x, truth.y, truth.radiance / gain, frame.data.shape)
-        images.append(LabelledImage(frame.name, frame.data, light > _LIT * scene.radiance[0]))
+        images.append(LabelledImage(frame.name, frame.data, light > _MASK_SHARE * scene.radiance[0]))
     return Judge(card, images=images, what=f"{number} simulated frames, seed {seed}")
 
 

@@ -27,7 +27,7 @@ from glint.calibration.tensor_ranges import Batches, values
 from glint.cli import talk
 from glint.progress import Progress
 
-_AIM = 2 / 3  # share of the budget
+_BUDGET_SHARE = 2 / 3  # share of the budget
 Outputs = dict[str, list[NDArray[np.float32]]]
 
 
@@ -120,7 +120,7 @@ def search(
         share = sum(found[unit].share for unit in kept)
         points.append({"share": round(share, 4), "loss": round(change, 3), "scores": _rounded(scores), "fp16": number})
         talk(f"search: {share:.1%} of the MACs in int8: " + _text(scores) + f", loss {change:.2f}")
-        if change <= _AIM * budget:
+        if change <= _BUDGET_SHARE * budget:
             best = kept
             break
     return PrecisionPlan(

@@ -15,7 +15,7 @@ from scipy import ndimage
 from glint.processing.crop import border_level
 from glint.simulation.patches import Patches
 
-_NORMAL = 1.4826  # standard deviation over median absolute deviation of normal noise
+_SD_PER_MAD = 1.4826  # standard deviation over median absolute deviation of normal noise
 
 
 def choose(figures: NDArray[np.float64], number: int) -> NDArray[np.int64]:
@@ -49,7 +49,7 @@ def patch_figures(patches: Patches) -> NDArray[np.float64]:
     level = border_level(image)
     ring = np.ones(image.shape[1:], dtype=bool)
     ring[1:-1, 1:-1] = False
-    noise = _NORMAL * np.median(np.abs(image[:, ring] - level[:, None]), axis=1)
+    noise = _SD_PER_MAD * np.median(np.abs(image[:, ring] - level[:, None]), axis=1)
     radiance = patches.radiance.sum(axis=1) / np.maximum(patches.count, 1)
     saturated = (image >= patches.full_scale[:, None, None]).any(axis=(1, 2))
     return np.column_stack([patches.count, radiance, noise, level, saturated])
@@ -63,7 +63,7 @@ def frame_figures(image: NDArray[np.generic]) -> NDArray[np.float64]:
     """
     data = image.astype(np.float64)
     spread = max(float(data.std()), 1e-9)
-    noise = _NORMAL * float(np.median(np.abs(np.diff(data, axis=1)))) / np.sqrt(2)
+    noise = _SD_PER_MAD * float(np.median(np.abs(np.diff(data, axis=1)))) / np.sqrt(2)
     excess = data - ndimage.median_filter(data, size=7, mode="nearest")
     many = float((excess > 5 * max(noise, 0.02 * spread)).mean())
     coarse = float(ndimage.uniform_filter(data, size=32, mode="nearest").std())

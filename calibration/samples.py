@@ -36,10 +36,10 @@ from glint.types import Frame
 NUMBER = {"unmix": 512, "detect": 24}
 FEW = {"unmix": 64, "detect": 8}
 LIST_FORMAT = 1
-_POOL = 8  # simulated candidates for each one that is taken
-_FRAME = 256  # px per side of a simulated frame
-_LARGEST = 512  # px per side of what is taken of a real one
-_BRIGHTEST = (0.02, 50.0)  # of the network's input: outside, the data are in other units than the model's
+_CANDIDATES_PER_SAMPLE = 8  # simulated candidates for each one that is taken
+_FRAME_PX = 256  # px per side of a simulated frame
+_LARGEST_PX = 512  # px per side of what is taken of a real one
+_BRIGHTEST_INPUT = (0.02, 50.0)  # of the network's input: outside, the data are in other units than the model's
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +234,7 @@ def _check_level(card: ModelCard, batches: Sequence[NDArray[np.float32]]) -> Non
     if card.normaliser.kind != "fixed":
         return
     typical = float(np.median(np.concatenate([b[:, 0].reshape(len(b), -1).max(axis=1) for b in batches])))
-    if not _BRIGHTEST[0] < typical < _BRIGHTEST[1]:
+    if not _BRIGHTEST_INPUT[0] < typical < _BRIGHTEST_INPUT[1]:
         raise InputError(
             f"the samples are {typical:.3g} times as bright as what {card.name} was trained on "
             f"(it divides by {card.normaliser.scale:g} DN)",
@@ -243,7 +243,7 @@ def _check_level(card: ModelCard, batches: Sequence[NDArray[np.float32]]) -> Non
 
 
 def _simulated_patches(card: ModelCard, number: int, seed: int) -> _Pool:
-    patches = simulate_patches(scene_of(card), _POOL * number, np.random.default_rng(seed))
+    patches = simulate_patches(scene_of(card), _CANDIDATES_PER_SAMPLE * number, np.random.default_rng(seed))
     return _Pool(
         [f"simulated/{i}" for i in range(len(patches))], list(patches.image), patches.full_scale, patch_figures(patches)
     )
@@ -257,7 +257,7 @@ def scene_of(card: ModelCard) -> PatchConfig:
 
 
 def _simulated_frames(number: int, seed: int, bits: int | None) -> _Pool:
-    scenes = list(draw_scenes(_POOL // 2 * number, seed, bits))
+    scenes = list(draw_scenes(_CANDIDATES_PER_SAMPLE // 2 * number, seed, bits))
     images = [next(iter(simulate_scene(scene)))[0].data for scene in scenes]
     return _Pool([f"simulated/{i}" for i in range(len(images))], images, np.full(len(images), np.inf), _figures(images))
 
@@ -270,7 +270,8 @@ def draw_scenes(number: int, seed: int, bits: int | None) -> list[SceneConfig]:
         low = float(np.exp(rng.uniform(np.log(15.0), np.log(200.0))))
         scenes.append(
             SceneConfig(
-                width=_FRAME, height=_FRAME, frames=1, clusters=int(rng.integers(7)), singles=int(rng.integers(7)),
+                width=_FRAME_PX, height=_FRAME_PX, frames=1,
+                clusters=int(rng.integers(7)), singles=int(rng.integers(7)),
                 noise=float(np.exp(rng.uniform(np.log(0.1), np.log(5.0)))), bits=bits or int(rng.choice([8, 14])),
                 radiance=(low, 1.5 * low), sigma=float(rng.uniform(0.45, 1.2)), seed=int(rng.integers(1 << 31)),
             )
@@ -322,8 +323,10 @@ def _real_frames(data: Path, split: str) -> _Pool:
 def _cut(image: NDArray[Any]) -> NDArray[Any]:
     """At most 512 x 512 pixels around the brightest point: ranges need no more, and memory is finite."""
     row, column = np.unravel_index(int(image.argmax()), image.shape)
-    top, left = (int(np.clip(at - _LARGEST // 2, 0, max(0, n - _LARGEST))) for at, n in zip((row, column), image.shape))
-    return image[top : top + _LARGEST, left : left + _LARGEST]
+    top, left = (
+        int(np.clip(at - _LARGEST_PX // 2, 0, max(0, n - _LARGEST_PX))) for at, n in zip((row, column), image.shape)
+    )
+    return image[top : top + _LARGEST_PX, left : left + _LARGEST_PX]
 
 
 def _figures(images: Sequence[NDArray[Any]]) -> NDArray[np.float64]:

@@ -15,8 +15,8 @@ from glint.errors import InputError
 from glint.progress import Progress
 
 BINS = 2048
-_BATCH = 64  # patches per run
-_AT_ONCE = 128  # tensors kept per run: bounds the memory that large frames take
+_PATCHES_PER_RUN = 64  # patches per run
+_TENSORS_PER_RUN = 128  # tensors kept per run: bounds the memory that large frames take
 Batches = Sequence[NDArray[np.float32]]
 
 
@@ -43,8 +43,8 @@ def values(
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Every float32 tensor of every run: its name and its value ``[n, ...]``, some tensors after the other."""
     entry = model.graph.input[0].name
-    runs = [batch[i : i + _BATCH] for batch in batches for i in range(0, len(batch), _BATCH)]
-    groups = [tensors[i : i + _AT_ONCE] for i in range(0, len(tensors), _AT_ONCE)]
+    runs = [batch[i : i + _PATCHES_PER_RUN] for batch in batches for i in range(0, len(batch), _PATCHES_PER_RUN)]
+    groups = [tensors[i : i + _TENSORS_PER_RUN] for i in range(0, len(tensors), _TENSORS_PER_RUN)]
     with Progress(what, len(groups) * len(runs)) as line:
         for g, group in enumerate(groups):
             running = session(with_outputs(model, group))

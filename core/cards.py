@@ -7,6 +7,7 @@ person wants to know (data, recipe, measured accuracy, parity), and the hash of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -147,6 +148,15 @@ def in_island(node: str) -> bool:
     return ISLAND in node.split("/")[:-1]
 
 
+def count_macs(operator: str, first: tuple[int, ...], second: tuple[int, ...], out: tuple[int, ...]) -> int:
+    """Multiply-accumulates of a ``Conv``, ``ConvTranspose``, ``Gemm`` or ``MatMul`` by the shapes of its tensors."""
+    factors = {
+        "Conv": (*out, *second[1:]), "ConvTranspose": (*first, *second[1:]), "Gemm": (*first, *out[-1:]),
+        "MatMul": (*out, *first[-1:]),
+    }  # fmt: skip
+    return math.prod(factors[operator])
+
+
 def zoo_folder() -> Path:
     """Where the released models are installed."""
     return Path(str(resources.files("glint.zoo")))
@@ -205,8 +215,8 @@ def require_task(card: ModelCard, task: str | None) -> None:
         ModelError: if it is.
     """
     if task is not None and card.task != task:
-        hint = "lsnet and its sizes detect, dscsnet and its sizes unmix"
-        raise ModelError(f"model {card.name} is made to {card.task}, not to {task}", hint=hint)
+        default = DEFAULT_DETECTOR if task == "detect" else DEFAULT_UNMIXER
+        raise ModelError(f"model {card.name} is made to {card.task}, not to {task}", hint=f"one that does: {default}")
 
 
 def _card_path(model: str | Path, precision: str) -> Path:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,7 +30,6 @@ from glint.files import known
 from glint.progress import Progress
 from glint.training.checkpoint import CheckpointInfo, load_checkpoint, part, save_checkpoint
 from glint.training.distributed import Ranks
-from glint.training.networks.dscsnet import DSCSNet
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
@@ -105,6 +104,14 @@ class Task(Protocol):
 
     def validate(self, model: nn.Module) -> dict[str, Any]:
         """Scores of the model; higher ``best_metric`` is better."""
+
+
+@runtime_checkable
+class PartialStart(Protocol):
+    """A task that can begin with a part of another network."""
+
+    def take_over(self, model: nn.Module, other: nn.Module) -> str:
+        """Bring that part of ``other`` into ``model``; says what it is, "" for nothing."""
 
 
 class Trainer:
@@ -258,7 +265,7 @@ class Trainer:
     def start_from(self, info: CheckpointInfo, model: nn.Module) -> None:
         """Begin with another run's weights; optimizer, schedule and data start afresh.
 
-        Of the other size of DSCSNet the target head is taken, and this is said.
+        Of another network the task may take over a part, and this is said.
 
         Raises:
             ModelError: if they are of another network or configuration.
@@ -266,9 +273,12 @@ class Trainer:
         """
         if (info.network, info.config) == (self.task.network, to_dict(self.task.config)):
             self.model.load_state_dict(model.state_dict())
-        elif info.network != self.task.network and isinstance(self.model, DSCSNet) and isinstance(model, DSCSNet):
-            self.model.head.take(model.head)
-            talk(f"the target head is that of {info.network}, step {info.step}; everything else begins afresh")
+        elif (
+            info.network != self.task.network
+            and isinstance(self.task, PartialStart)
+            and (taken := self.task.take_over(self.model, model))
+        ):
+            talk(f"the {taken} is that of {info.network}, step {info.step}; everything else begins afresh")
         else:
             raise ModelError(f"--init is of {info.network} {info.config}, this run trains {self.task.network}")
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}

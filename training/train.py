@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glint.cli import positive_int, print_json, talk
 from glint.errors import InputError, OutputError
+from glint.training.networks.registry import NETWORKS, entry, load_model, preset
 
-_UNMIX = ("dscsnet", "dscsnet-s")
-_COMPARED = ("dista-net", "focus")
-_DETECT = ("lsnet", "lsnet-s", "unet-s")
+if TYPE_CHECKING:
+    from glint.training.loop import Recipe, Task
 
 
 def train(
@@ -58,7 +58,6 @@ def train(
     from glint.training.checkpoint import load_checkpoint
     from glint.training.distributed import join
     from glint.training.loop import Recipe, Trainer
-    from glint.training.networks.registry import load_model
 
     last = out / "last.safetensors"
     if last.exists() and not resume:
@@ -69,7 +68,7 @@ def train(
         raise InputError("--device cuda: PyTorch sees no GPU here", hint="leave it away to train on the CPU")
     if threads:
         torch.set_num_threads(threads)
-    task, default = _task(network, data, domain, Recipe())
+    task, default = _task(network, data, domain)
     if resume:
         info, _ = load_checkpoint(last)
         default = from_dict(Recipe, info.recipe, where=str(last))
@@ -97,30 +96,28 @@ def train(
         return trainer.fit()
 
 
-def _task(network: str, data: Path | None, domain: str, base: Any) -> tuple[Any, Any]:
-    from glint.training.networks.registry import PRESETS
+def _task(network: str, data: Path | None, domain: str) -> tuple[Task, Recipe]:
+    """What there is to learn, and how by default."""
+    from glint.training.loop import Recipe
 
-    if network in _UNMIX:
-        from glint.training.tasks.unmixing import LEARNING_RATE, UnmixingTask
-
-        return UnmixingTask(network, PRESETS[network], domain), replace(base, lr=LEARNING_RATE[network])
-    if network in _COMPARED:
-        from glint.training.tasks.grid import GridTask
-
-        return GridTask(network, PRESETS[network], domain), replace(base, lr=1.5e-3)
-    if network in _DETECT:
+    learns, recipe = entry(network).learns, Recipe(lr=entry(network).learning_rate)
+    if learns == "detection":
         from glint.training.tasks.detection import DetectionTask
 
         if data is None:
             raise InputError(f"training {network} needs labelled images", hint="--data FOLDER with images/ and masks/")
-        recipe = replace(base, lr=8e-4, batch=8, weight_decay=2e-2, warmup=100, validate_every=250, ema=0.998)
-        return DetectionTask(network, PRESETS[network], data), recipe
-    raise InputError(f"no network {network!r}", hint=f"known: {', '.join(_UNMIX + _COMPARED + _DETECT)}")
+        recipe = replace(recipe, batch=8, weight_decay=2e-2, warmup=100, validate_every=250, ema=0.998)
+        return DetectionTask(network, preset(network), data), recipe
+    from glint.training.tasks.grid import GridTask
+    from glint.training.tasks.unmixing import UnmixingTask
+
+    task = GridTask if learns == "grid" else UnmixingTask
+    return task(network, preset(network), domain), recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``glint train``."""
-    parser.add_argument("network", choices=_UNMIX + _COMPARED + _DETECT)
+    parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="checkpoints and log")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="SIRST-style folder (lsnet)")
     parser.add_argument("--domain", choices=("csist", "sensor"), default="sensor", help="patches (dscsnet)")

@@ -30,7 +30,7 @@ from glint.simulation.scenes import SceneConfig, simulate_scene
 
 SEED = 77  # of what is scored on: not what is timed
 _FRAMES = 4
-_LIT = 0.1  # share of a group's brightest pixel above which a pixel belongs to its mask
+_MASK_SHARE = 0.1  # share of a group's brightest pixel above which a pixel belongs to its mask
 
 
 def judge(
@@ -104,7 +104,7 @@ def simulated_images() -> list[LabelledImage]:
         for group in np.unique(truth.blob):
             own = truth.select(truth.blob == group)
             light = psf.render(own.x, own.y, own.radiance, frame.shape)
-            mask |= light > _LIT * light.max()
+            mask |= light > _MASK_SHARE * light.max()
         images.append(LabelledImage(frame.name, frame.data, mask))
     return images
 

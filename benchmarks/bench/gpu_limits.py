@@ -11,7 +11,7 @@ from glint.errors import GlintError
 from glint.runtime.engines.tensorrt import cuda
 
 _SIDES = {"fp32": 4096, "fp16": 8192, "int8": 8192}  # rows and columns of the matrix product
-_COPY = 1 << 28  # bytes
+_COPY_BYTES = 1 << 28  # bytes
 _RUNS = 20  # at a time, between two waits for the GPU
 
 
@@ -42,24 +42,24 @@ def _by_torch(seconds: float) -> dict[str, Any] | None:
         except RuntimeError:  # this GPU has no such kernel
             continue
         rates[precision] = side**3 / spent
-    source, target = (torch.empty(_COPY, dtype=torch.uint8, device="cuda") for _ in range(2))
+    source, target = (torch.empty(_COPY_BYTES, dtype=torch.uint8, device="cuda") for _ in range(2))
     spent = _spent(lambda: target.copy_(source), torch.cuda.synchronize, seconds / 4)
     sides = ", ".join(f"{p} {s}" for p, s in _SIDES.items())
-    how = f"PyTorch's matrix products ({sides} rows and columns) and a copy of {_COPY >> 20} MiB"
-    return {"macs_per_s": rates, "bytes_per_s": 2 * _COPY / spent, "how": how}
+    how = f"PyTorch's matrix products ({sides} rows and columns) and a copy of {_COPY_BYTES >> 20} MiB"
+    return {"macs_per_s": rates, "bytes_per_s": 2 * _COPY_BYTES / spent, "how": how}
 
 
 def _by_pycuda(seconds: float) -> dict[str, Any] | None:
     try:
         with cuda.current() as driver:
-            source, target = driver.mem_alloc(_COPY), driver.mem_alloc(_COPY)
-            spent = _spent(lambda: driver.memcpy_dtod(target, source, _COPY), driver.Context.synchronize, seconds)
+            source, target = driver.mem_alloc(_COPY_BYTES), driver.mem_alloc(_COPY_BYTES)
+            spent = _spent(lambda: driver.memcpy_dtod(target, source, _COPY_BYTES), driver.Context.synchronize, seconds)
             source.free()
             target.free()
     except GlintError:
         return None
-    how = f"a copy of {_COPY >> 20} MiB; matrix products need a PyTorch with CUDA"
-    return {"macs_per_s": {}, "bytes_per_s": 2 * _COPY / spent, "how": how}
+    how = f"a copy of {_COPY_BYTES >> 20} MiB; matrix products need a PyTorch with CUDA"
+    return {"macs_per_s": {}, "bytes_per_s": 2 * _COPY_BYTES / spent, "how": how}
 
 
 def _spent(call: Callable[[], Any], wait: Callable[[], Any], seconds: float) -> float:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from glint.benchmarks.bench.cases import BenchCase
@@ -17,13 +16,14 @@ from glint.benchmarks.bench.subjects import Subject, Times, bench_frames, bench_
 from glint.cards import load_card
 from glint.runtime.pipeline.detector import Detector
 from glint.simulation.patches import CONDITIONS, Patches
+from glint.training.networks.registry import NETWORKS
 from glint.types import Frame, Targets
 
 UNMIXER = "dscsnet-s-csist"  # made for the benchmark's protocol, as its peers are
 DETECTOR = "lsnet-s"
 UNET = "unet-s"  # of as many multiply-accumulates
 CLASSICAL = ("template", "nnls-fit", "fista", "ista")
-NETWORKS = ("dista-net", "focus")
+GRID_NETWORKS = tuple(name for name, network in NETWORKS.items() if network.learns == "grid")
 _WEIGHTS = {"fista": 5.0, "ista": 8.0}  # of the l1 norm, DN; what glint.benchmarks.tables.unmixing tunes them to
 _VARIETY = 64
 # Function of glint.benchmarks.peers.saliency and settings; those that tuning on SIRST tends to choose.
@@ -107,18 +107,18 @@ def _unet(case: BenchCase) -> tuple[Callable[[Frame], Any], dict[str, Any]]:
 
     from glint.benchmarks.torch_engine import TorchEngine
     from glint.config import to_dict
-    from glint.training.networks.registry import PRESETS, build
+    from glint.training.networks.registry import build, preset
 
     torch.set_num_threads(case.threads)
     card, _ = load_card(DETECTOR)
-    network = build(UNET, to_dict(PRESETS[UNET])).eval()
+    network = build(UNET, to_dict(preset(UNET))).eval()
     engine = TorchEngine(network, card.inputs, card.outputs)
     detector = Detector(engine, card)
     return detector, engine.details()
 
 
 def _solver(case: BenchCase) -> tuple[Solve, dict[str, Any]]:
-    if case.subject in NETWORKS:
+    if case.subject in GRID_NETWORKS:
         return _grid_network(case)
     from glint.benchmarks.tables.unmixing import classical_method
 
@@ -127,35 +127,11 @@ def _solver(case: BenchCase) -> tuple[Solve, dict[str, Any]]:
 
 
 def _grid_network(case: BenchCase) -> tuple[Solve, dict[str, Any]]:
-    """A network that answers on the grid, in PyTorch; without a checkpoint its answers are noise."""
     import torch
 
-    from glint.config import from_dict, to_dict
-    from glint.processing.normalise import Normaliser
-    from glint.training.networks.registry import PRESETS, build, load_model
-    from glint.training.tasks.grid import decode_patches
-    from glint.training.tasks.unmixing import DOMAINS
+    from glint.benchmarks.peers.grid_network import GridNetwork
 
-    torch.set_num_threads(case.threads)
+    checkpoint = Path(case.checkpoint) if case.checkpoint else None
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if case.checkpoint is None:
-        config, domain, normaliser = PRESETS[case.subject], "csist", DOMAINS["csist"][1]
-        model = build(case.subject, to_dict(config)).eval()
-    else:
-        info, model = load_model(Path(case.checkpoint))
-        config = from_dict(type(PRESETS[info.network]), info.config, where=case.checkpoint)
-        domain = info.data["domain"]
-        normaliser = from_dict(Normaliser, info.data["normaliser"], where=case.checkpoint)
-
-    model.to(device)
-
-    def solve(patches: NDArray[Any], limit: NDArray[Any]) -> Targets:
-        patch, x, y, radiance = decode_patches(model, config, domain, normaliser, patches)
-        unknown = np.full(len(x), np.nan)
-        return Targets(
-            x=x, y=y, radiance=radiance, sigma_x=unknown, sigma_y=unknown, sigma_radiance=unknown, blob=patch,
-            score=radiance / (radiance + 1), flags=np.zeros(len(x), dtype=np.int64),
-        )  # fmt: skip
-
-    facts = {"name": "torch", "torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}
-    return solve, facts
+    network = GridNetwork(case.subject, checkpoint, threads=case.threads, device=device)
+    return lambda patches, limit: network(patches), network.facts

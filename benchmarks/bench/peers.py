@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from glint.benchmarks.bench.cases import BenchCase, weights_key
-from glint.benchmarks.bench.peer_subjects import CLASSICAL, DETECTOR, NETWORKS, SALIENCY, UNET, UNMIXER
+from glint.benchmarks.bench.peer_subjects import CLASSICAL, DETECTOR, GRID_NETWORKS, SALIENCY, UNET, UNMIXER
 from glint.benchmarks.bench.turns import QUICK, Bench, Effort
 from glint.cards import load_card
 
@@ -89,5 +89,7 @@ def unmixing_cases(common: BenchCase, checkpoints: dict[str, str]) -> list[Bench
     if importlib.util.find_spec("torch") is not None:
         cases.append(replace(own, engine="torch", checkpoint=checkpoints.get(weights_key(card.network, card.training))))
         in_torch = replace(peer, engine="torch", precision="fp32")
-        cases += [replace(in_torch, subject=name, checkpoint=checkpoints.get(f"{name} csist")) for name in NETWORKS]
+        cases += [
+            replace(in_torch, subject=name, checkpoint=checkpoints.get(f"{name} csist")) for name in GRID_NETWORKS
+        ]
     return cases

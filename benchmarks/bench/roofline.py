@@ -24,7 +24,7 @@ import numpy as np
 
 from glint.benchmarks.bench.cases import PIPELINE, BenchCase
 from glint.benchmarks.bench.subjects import bench_frames, float_model
-from glint.cards import ModelCard, load_card
+from glint.cards import ModelCard, count_macs, load_card
 from glint.errors import EngineError
 
 WIDTHS = {"fp32": 4, "fp16": 2, "int8": 1}  # bytes of a number
@@ -62,7 +62,7 @@ def work(case: BenchCase) -> Work:
         if event["op_name"] in _MULTIPLYING:
             inputs = [_shape(entry) for entry in event["input_type_shape"]]
             (out,) = (_shape(entry) for entry in event["output_type_shape"])
-            macs += count_macs(event["op_name"], inputs, out)
+            macs += count_macs(event["op_name"], inputs[0], inputs[1], out)
             numbers += (int(event["activation_size"]) + int(event["output_size"])) // WIDTHS["fp32"]
     return Work(macs, card.parameters, numbers)
 
@@ -100,18 +100,6 @@ def _profile(path: Path, inputs: dict[str, Any]) -> list[dict[str, Any]]:
 def _shape(entry: dict[str, list[int]]) -> tuple[int, ...]:
     (shape,) = entry.values()
     return tuple(shape)
-
-
-def count_macs(operator: str, inputs: list[tuple[int, ...]], out: tuple[int, ...]) -> int:
-    """Multiply-accumulates of one layer, by the shapes of what it reads and writes."""
-    first, second = inputs[:2]
-    if operator == "Conv":
-        return math.prod(out) * math.prod(second[1:])
-    if operator == "ConvTranspose":
-        return math.prod(first) * math.prod(second[1:])
-    if operator == "Gemm":
-        return math.prod(first) * out[-1]
-    return math.prod(out) * first[-1]
 
 
 def precision_shares(path: Path) -> dict[str, float] | None:

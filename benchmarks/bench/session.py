@@ -42,7 +42,7 @@ def open_subject(case: BenchCase) -> Subject:
 _WINDOW_S = 0.1  # of warming up: a window is this long and at least one call
 
 
-_AGAIN = 0.1  # share of a turn that goes by unmeasured: caches have seen other rows since
+_UNMEASURED_SHARE = 0.1  # share of a turn that goes by unmeasured: caches have seen other rows since
 
 
 _RUNS = 20  # of a TensorRT engine, split into its stages
@@ -78,8 +78,8 @@ class Session:
 
     def run(self, case: BenchCase, seconds: float) -> dict[str, list[float]]:
         """A turn: milliseconds of each call, by stage. What fills a turn by itself needs no getting used to again."""
-        if self.pace_ms < 1e3 * _AGAIN * seconds:
-            self._calls(_AGAIN * seconds)
+        if self.pace_ms < 1e3 * _UNMEASURED_SHARE * seconds:
+            self._calls(_UNMEASURED_SHARE * seconds)
         samples = self._calls(seconds)
         return {stage: [sample[stage] for sample in samples] for stage in samples[0]}
 

@@ -28,8 +28,8 @@ _CHUNK = 256  # patches per batch; an unmixer runs that many in one call
 _CASES = 6
 _SAMPLE = 100  # pairs of values kept per batch and output
 _MOST = 2000  # pairs kept per output
-_CLOSE_UP = 5  # px; side of what is shown of a patch
-_VIEW = 48  # px; side of what is shown of a frame
+_CLOSE_UP_PX = 5  # px; side of what is shown of a patch
+_VIEW_PX = 48  # px; side of what is shown of a frame
 _KEPT = 32  # rows of the first batch that are kept for the comparison of layers
 
 Pair = tuple[Any, Any]
@@ -185,10 +185,12 @@ def _close_up(
     for axis in (0, 1):
         found = np.concatenate([xy[axis] for xy in targets.values()])
         middle = found.mean() if len(found) else (image.shape[1 - axis] - 1) / 2
-        first[axis] = int(np.clip(np.round(middle) - _CLOSE_UP // 2, 0, max(image.shape[1 - axis] - _CLOSE_UP, 0)))
+        first[axis] = int(
+            np.clip(np.round(middle) - _CLOSE_UP_PX // 2, 0, max(image.shape[1 - axis] - _CLOSE_UP_PX, 0))
+        )
     left, top = first
     shifted = {name: (x - left, y - top) for name, (x, y) in targets.items()}
-    return image[top : top + _CLOSE_UP, left : left + _CLOSE_UP], shifted
+    return image[top : top + _CLOSE_UP_PX, left : left + _CLOSE_UP_PX], shifted
 
 
 def _moved(one: Targets, two: Targets) -> float:
@@ -240,8 +242,8 @@ def _keep_frame(
     """What is around the pixel of a frame whose probability differs most."""
     error = np.abs(maps[1].astype(np.float64) - maps[0])
     y, x = np.unravel_index(int(error.argmax()), error.shape)
-    top, left = (int(np.clip(c - _VIEW // 2, 0, max(n - _VIEW, 0))) for c, n in zip((y, x), error.shape))
-    view = np.s_[top : top + _VIEW, left : left + _VIEW]
+    top, left = (int(np.clip(c - _VIEW_PX // 2, 0, max(n - _VIEW_PX, 0))) for c, n in zip((y, x), error.shape))
+    view = np.s_[top : top + _VIEW_PX, left : left + _VIEW_PX]
     changed = int((masks[0] != masks[1]).sum())
     title = f"frame {name} at x {x}, y {y}: probability changed by {error.max():.2g}; {changed} pixels of the mask"
     result.keep(WorstCase(float(error.max()), title, image[view], (maps[0][view], maps[1][view]), "probability"))

@@ -22,8 +22,8 @@ from glint.errors import InputError, ModelError, first_line
 from glint.export.lint.lint import load_onnx
 from glint.runtime.engines.onnxruntime import available_cores
 
-_GROUP = 48  # tensors fetched per run: bounds the memory
-_LOST = -10.0  # dB at which nothing is left to lose
+_TENSORS_PER_RUN = 48  # tensors fetched per run: bounds the memory
+_NOTHING_LEFT_DB = -10.0  # dB at which nothing is left to lose
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class LayerError:
 
     def lost(self, clean: float) -> float:
         """dB lost in this layer; signals better than ``clean`` dB count as that good."""
-        return max(min(self.before, clean) - max(self.sqnr, _LOST), 0.0)
+        return max(min(self.before, clean) - max(self.sqnr, _NOTHING_LEFT_DB), 0.0)
 
 
 def compare_layers(
@@ -94,8 +94,8 @@ def compare_layers(
     ]
     sqnr: dict[str, float] = {}  # of the reference's tensors
     layers = []
-    for start in range(0, len(pairs), _GROUP):
-        group = pairs[start : start + _GROUP]
+    for start in range(0, len(pairs), _TENSORS_PER_RUN):
+        group = pairs[start : start + _TENSORS_PER_RUN]
         expected, actual = (
             _run(session, [pair[i].output[0] for pair in group], inputs) for i, session in enumerate(sessions)
         )

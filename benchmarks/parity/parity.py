@@ -27,8 +27,8 @@ from glint.progress import Progress
 from glint.runtime.engines.base import Arrays
 
 _CLOSE = ("CSO-mAP grid", "CSO-mAP refined", "IoU")  # must stay within the budget, up and down
-_CLEAN = 30.0  # dB above the limit of a bad layer at which a signal counts as clean
-_VIEW = 256  # px; largest side of the frame in which layers are compared
+_CLEAN_MARGIN_DB = 30.0  # dB above the limit of a bad layer at which a signal counts as clean
+_VIEW_PX = 256  # px; largest side of the frame in which layers are compared
 
 
 @dataclass(frozen=True)
@@ -243,8 +243,8 @@ def _view(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any
     index = [slice(None)] * array.ndim
     for axis in range(2, array.ndim):
         size = array.shape[axis]
-        if shape[axis] == -1 and size > _VIEW:
-            index[axis] = slice((size - _VIEW) // 2, (size - _VIEW) // 2 + _VIEW)
+        if shape[axis] == -1 and size > _VIEW_PX:
+            index[axis] = slice((size - _VIEW_PX) // 2, (size - _VIEW_PX) // 2 + _VIEW_PX)
     return np.ascontiguousarray(array[tuple(index)])
 
 
@@ -259,7 +259,7 @@ def _where_not_finite(first: Side, second: Side, threads: int | None) -> str:
 
 
 def _layer_facts(steps: list[LayerError], allowed: Budget) -> dict[str, Any]:
-    bad, clean = first_below(steps, allowed.layers), allowed.layers + _CLEAN
+    bad, clean = first_below(steps, allowed.layers), allowed.layers + _CLEAN_MARGIN_DB
     return {
         "compared": len(steps),
         "limit_db": allowed.layers,

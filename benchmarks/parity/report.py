@@ -27,7 +27,7 @@ from glint.benchmarks.reporting.plots import Axis, Series, histogram, line_plot,
 
 _NAMED = 3  # layers that the plot names
 _BARS = STEPS // 4  # bins of an error per bar of a histogram: four per factor of two
-_CEILING = 150.0  # dB; what "no difference" is drawn as
+_CEILING_DB = 150.0  # dB; what "no difference" is drawn as
 
 Result = dict[str, Any]
 
@@ -179,11 +179,11 @@ def _layer_parts(facts: dict[str, Any], layers: list[LayerError]) -> list[str]:
     bad, losses = facts["first_bad"], facts["largest_losses"]
     head = f"{_layer_lines(facts)[0]}. Layers are those with the same name and kind in both graphs."
     named = {row["name"] for row in losses[:_NAMED]} | ({bad["name"]} if bad else set())
-    height = [min(max(layer.sqnr, -10.0), _CEILING) for layer in layers]
+    height = [min(max(layer.sqnr, -10.0), _CEILING_DB) for layer in layers]
     labels = [layer.name if layer.name in named else "" for layer in layers]
     plot = line_plot(
         [Series("", np.arange(len(layers)), height, labels)], Axis("layer, in order"), Axis("SQNR, dB"),
-        caption=f"Signal to noise along the network; {_CEILING:g} dB stands for no difference",
+        caption=f"Signal to noise along the network; {_CEILING_DB:g} dB stands for no difference",
     )  # fmt: skip
     rows = [
         [row["name"], row["operator"], _db(row["before"]), _db(row["sqnr"]), number_text(row["needed"])]

@@ -21,7 +21,7 @@ from glint.types import TargetFlag, Targets
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-_LEAST_RADIANCE = 1.0  # DN
+_LEAST_RADIANCE_DN = 1.0  # DN
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def fit_points(
         k = len(s)
         move = np.clip(step[: 2 * k], -0.35, 0.35).reshape(2, k, -1)  # the model is only locally linear
         trial_p = p + move
-        trial_s = np.maximum(s + step[2 * k :], _LEAST_RADIANCE)
+        trial_s = np.maximum(s + step[2 * k :], _LEAST_RADIANCE_DN)
         trial = _linearise(here, trial_p, trial_s, priors)
         better = trial.cost <= state.cost
         p, s = np.where(better, trial_p, p), np.where(better, trial_s, s)

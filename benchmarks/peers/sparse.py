@@ -21,10 +21,10 @@ from glint.types import TargetFlag, Targets
 
 CELLS = 3
 THRESHOLD = 50.0  # DN; what a cell must exceed, as the benchmark reads a grid
-_WINDOW = 7  # px around the centroid in which non-negative least squares looks
-_DARK = 0.1  # share of the brightest cell below which a cell of the NNLS solution is empty
+_WINDOW_PX = 7  # px around the centroid in which non-negative least squares looks
+_EMPTY_CELL_SHARE = 0.1  # share of the brightest cell below which a cell of the NNLS solution is empty
 _FIT_STEPS = 30
-_WEIGHTS = (0.3, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # DN; a ladder about the best one
+_WEIGHTS_DN = (0.3, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # DN; a ladder about the best one
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class NnlsFit:
 
     def __call__(self, patches: NDArray[np.floating], full_scale: FloatArray) -> Targets:
         """Take patches ``[N, n, n]`` DN apart; pixels at ``full_scale`` ``[N]`` only bound the fit from below."""
-        windows, left, top = recentre(patches.astype(np.float64), _WINDOW)
+        windows, left, top = recentre(patches.astype(np.float64), _WINDOW_PX)
         noise = border_deviation(patches)
         saturated = windows >= full_scale[:, None, None]
         groups: dict[int, list[tuple[int, FloatArray]]] = {}
@@ -117,9 +117,9 @@ class NnlsFit:
         A target between cells lights several of them, so the nearest pair is joined until none is
         nearer than targets can be.
         """
-        solution, _ = nnls(_dense(self.sigma), window.ravel(), maxiter=10 * (CELLS * _WINDOW) ** 2)
-        lit = np.flatnonzero(solution > _DARK * solution.max())
-        row, column = np.divmod(lit, CELLS * _WINDOW)
+        solution, _ = nnls(_dense(self.sigma), window.ravel(), maxiter=10 * (CELLS * _WINDOW_PX) ** 2)
+        lit = np.flatnonzero(solution > _EMPTY_CELL_SHARE * solution.max())
+        row, column = np.divmod(lit, CELLS * _WINDOW_PX)
         points = np.stack([cell_centre(column, CELLS), cell_centre(row, CELLS), solution[lit]])
         while points.shape[1] > 1:
             gap = np.hypot(points[0, :, None] - points[0], points[1, :, None] - points[1])
@@ -135,7 +135,7 @@ class NnlsFit:
         return points[:, order]
 
 
-def tune_ista(method: Ista, patches: Patches, weights: tuple[float, ...] = _WEIGHTS) -> Ista:
+def tune_ista(method: Ista, patches: Patches, weights: tuple[float, ...] = _WEIGHTS_DN) -> Ista:
     """The weight of the l1 norm that scores best (CSO-mAP) on simulated patches."""
     scores = []
     for weight in weights:
@@ -150,4 +150,4 @@ def tune_ista(method: Ista, patches: Patches, weights: tuple[float, ...] = _WEIG
 
 @lru_cache(maxsize=8)
 def _dense(sigma: float) -> FloatArray:
-    return Psf(sigma).sampling_matrix(_WINDOW, CELLS)
+    return Psf(sigma).sampling_matrix(_WINDOW_PX, CELLS)

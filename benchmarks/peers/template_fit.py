@@ -24,12 +24,12 @@ from glint.processing.crop import border_level
 from glint.simulation.patches import draw_offsets
 from glint.types import Targets
 
-_WINDOW = 7  # px; a cluster within one pixel leaves nothing beyond
+_WINDOW_PX = 7  # px; a cluster within one pixel leaves nothing beyond
 _NUMBER = (0, 400, 1600, 3000, 4000, 5000)  # templates by count
-_LEAST_NOISE = 0.03  # DN; below it the fit's own convergence decides
-_QUANTISATION = 0.3  # DN; standard deviation of rounding to whole numbers, rounded up
-_PENALTY = 3 * math.log(_WINDOW**2)  # BIC of a target's three parameters, on the scale of twice the log-likelihood
-_TOO_CLOSE = 0.05  # px below the separation that cost as much as one standard deviation
+_LEAST_NOISE_DN = 0.03  # DN; below it the fit's own convergence decides
+_QUANTISATION_DN = 0.3  # DN; standard deviation of rounding to whole numbers, rounded up
+_PENALTY = 3 * math.log(_WINDOW_PX**2)  # BIC of a target's three parameters, on the scale of twice the log-likelihood
+_SEPARATION_SD_PX = 0.05  # px below the separation that cost as much as one standard deviation
 _BATCH = 512  # fits at a time: what the processor's cache holds
 
 
@@ -75,7 +75,7 @@ class TemplateFitConfig:
     @property
     def priors(self) -> Priors:
         """Those of the fits, in the window's coordinates."""
-        start = (_WINDOW - 1) / 2 + self.box_start
+        start = (_WINDOW_PX - 1) / 2 + self.box_start
         return Priors(self.sigma, self.prior, (start, start + 1), self.softness)
 
 
@@ -87,7 +87,7 @@ def _bank(config: TemplateFitConfig, count: int, limit: float) -> tuple[PointFit
     offsets = draw_offsets(np.full(number, count), config.separation, rng)[:, :count]
     position = offsets + config.priors.box[0] if config.priors.box else offsets  # [T, K, 2]
     radiance = rng.uniform(*config.radiance, (number, count))
-    image = Psf(config.sigma).render(position[..., 0], position[..., 1], radiance, (_WINDOW, _WINDOW))
+    image = Psf(config.sigma).render(position[..., 0], position[..., 1], radiance, (_WINDOW_PX, _WINDOW_PX))
     flat = np.minimum(image, limit).reshape(number, -1)
     start = PointFit(np.ascontiguousarray(position.transpose(2, 1, 0)), radiance.T.copy(), np.zeros(number))
     return start, flat.astype(np.float32), 0.5 * (flat**2).sum(1)
@@ -218,7 +218,7 @@ def border_deviation(patches: NDArray[np.floating]) -> FloatArray:
     values = patches[:, ring].astype(np.float64)
     spread = 1.4826 * np.median(np.abs(values - np.median(values, axis=1, keepdims=True)), axis=1)
     whole = (patches == np.round(patches)).all(axis=(1, 2))
-    return np.maximum(spread, np.where(whole, _QUANTISATION, _LEAST_NOISE))
+    return np.maximum(spread, np.where(whole, _QUANTISATION_DN, _LEAST_NOISE_DN))
 
 
 def base_windows(image: FloatArray, box_start: float) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.int64]]:
@@ -226,7 +226,7 @@ def base_windows(image: FloatArray, box_start: float) -> tuple[FloatArray, NDArr
 
     What lies outside the patch is dark.
     """
-    n, half = image.shape[-1], _WINDOW // 2
+    n, half = image.shape[-1], _WINDOW_PX // 2
     light = np.maximum(image - 0.1 * image.max(axis=(1, 2), keepdims=True), 1e-9)
     total, steps = light.sum(axis=(1, 2)), np.arange(n)
     middle = box_start + 0.5  # of the box, from the base pixel
@@ -235,7 +235,7 @@ def base_windows(image: FloatArray, box_start: float) -> tuple[FloatArray, NDArr
         centroid = light.sum(axis=axis) @ steps / total
         corner.append(np.round(centroid - middle).astype(np.int64) - half)
     left, top = corner
-    rows, columns = (v[:, None] + half + np.arange(_WINDOW) for v in (top, left))
+    rows, columns = (v[:, None] + half + np.arange(_WINDOW_PX) for v in (top, left))
     image = np.pad(image, ((0, 0), (half, half), (half, half)))
     return image[np.arange(len(image))[:, None, None], rows[:, :, None], columns[:, None, :]], left, top
 
@@ -256,7 +256,7 @@ def _penalised(fit: PointFit, separation: float) -> FloatArray:
     first, second = np.triu_indices(len(fit.radiance), 1)
     gap = fit.position[:, first] - fit.position[:, second]
     missing = np.maximum(separation - np.sqrt((gap**2).sum(0)), 0)
-    return fit.cost + ((missing / _TOO_CLOSE) ** 2).sum(0)
+    return fit.cost + ((missing / _SEPARATION_SD_PX) ** 2).sum(0)
 
 
 def _best_rows(cost: FloatArray, group: int, number: int) -> NDArray[np.int64]:

@@ -24,9 +24,9 @@ from glint.simulation.patches import draw_offsets
 from glint.simulation.scenes import FRAME_PERIOD_NS, generate_background
 from glint.types import Frame, Targets
 
-_MARGIN = 12.0  # px that the middle of a group keeps from the edge
-_ROOM = 8  # px by which a background is larger than the picture, at least
-_AROUND = 5  # px around a real target from which the background under it is taken
+_MARGIN_PX = 12.0  # px that the middle of a group keeps from the edge
+_LEAST_ROOM_PX = 8  # px by which a background is larger than the picture, at least
+_AROUND_PX = 5  # px around a real target from which the background under it is taken
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class MovingConfig:
     pan: float = 0.4
 
     def __post_init__(self) -> None:
-        if min(self.width, self.height) < 4 * _MARGIN or not 8 <= self.bits <= 16:
-            raise InputError(f"MovingConfig: expected at least {4 * _MARGIN:.0f} pixels per side and 8 to 16 bits")
+        if min(self.width, self.height) < 4 * _MARGIN_PX or not 8 <= self.bits <= 16:
+            raise InputError(f"MovingConfig: expected at least {4 * _MARGIN_PX:.0f} pixels per side and 8 to 16 bits")
         if min(self.frames, self.clusters, self.singles, self.noise, self.speed, self.pan) < 0:
             raise InputError("MovingConfig: frames, clusters, singles, noise, speed and pan must not be negative")
 
@@ -78,7 +78,9 @@ class MovingScene(Source):
     def __init__(self, name: str, background: NDArray[np.floating], config: MovingConfig, seed: int) -> None:
         super().__init__(f"moving scene over {name}")
         self.name, self.total, self.config, self.seed = name, config.frames, config, seed
-        lack = [max(0, need + _ROOM - has) for need, has in zip((config.height, config.width), background.shape)]
+        lack = [
+            max(0, need + _LEAST_ROOM_PX - has) for need, has in zip((config.height, config.width), background.shape)
+        ]
         self.background = np.pad(background.astype(np.float64), [(n // 2, n - n // 2) for n in lack], mode="symmetric")
 
     def __iter__(self) -> Iterator[Frame]:
@@ -88,8 +90,8 @@ class MovingScene(Source):
         group, slot = np.nonzero(np.arange(5) < count[:, None])
         member = draw_offsets(count, 0.5, rng)[group, slot] - 0.5
         radiance = rng.uniform(*config.radiance, len(group))
-        high = np.array([config.width, config.height]) - 1 - _MARGIN
-        start = rng.uniform(_MARGIN, high, (number, 2))
+        high = np.array([config.width, config.height]) - 1 - _MARGIN_PX
+        start = rng.uniform(_MARGIN_PX, high, (number, 2))
         velocity = config.speed * np.sqrt(rng.random((number, 1))) * _direction(rng, number)
         room = np.array(self.background.shape[::-1]) - np.array([config.width, config.height])
         corner, drift = rng.uniform(0, room), config.pan * _direction(rng, 1)[0]
@@ -97,7 +99,7 @@ class MovingScene(Source):
         gain, psf = 2.0 ** (config.bits - 8), Psf(config.sigma)
         full_scale = 2.0**config.bits - 1
         for index in range(config.frames):
-            x, y = (_turned(start + index * velocity, _MARGIN, high)[group] + member).T
+            x, y = (_turned(start + index * velocity, _MARGIN_PX, high)[group] + member).T
             behind = _sample(spline, _turned(corner + index * drift, 0.0, room), config)
             level = behind + psf.render(x, y, radiance, behind.shape) + config.noise * rng.standard_normal(behind.shape)
             data = np.clip(np.round(gain * level), 0, full_scale).astype(np.uint8 if config.bits == 8 else np.uint16)
@@ -156,8 +158,8 @@ def without_targets(image: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDAr
     clean = image.copy()
     labels, _ = ndimage.label(wide, structure=np.ones((3, 3)))
     for i, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        around = np.s_[max(0, rows.start - _AROUND) : rows.stop + _AROUND,
-                       max(0, columns.start - _AROUND) : columns.stop + _AROUND]  # fmt: skip
+        around = np.s_[max(0, rows.start - _AROUND_PX) : rows.stop + _AROUND_PX,
+                       max(0, columns.start - _AROUND_PX) : columns.stop + _AROUND_PX]  # fmt: skip
         rest = image[around][~wide[around]]
         clean[labels == i] = np.median(rest if rest.size else image)
     return clean
@@ -173,7 +175,7 @@ def scenes(config: MovingConfig, number: int, seed: int, folder: Path | None) ->
         for i, (name, background) in enumerate(read_backgrounds(folder, number)):
             yield MovingScene(name, background, config, seed + i)
         return
-    shape = (config.height + 4 * _ROOM, config.width + 4 * _ROOM)
+    shape = (config.height + 4 * _LEAST_ROOM_PX, config.width + 4 * _LEAST_ROOM_PX)
     for i in range(number):
         sky = generate_background(shape, np.random.default_rng(seed + i))
         yield MovingScene(f"sky {i}", sky, config, seed + i)

@@ -45,7 +45,7 @@ from glint.types import Frame, Gap
 
 SCENE = "synthetic://?size=160x128&frames=1000000000&clusters=2&singles=2&bits=14&seed=1"
 MOST_GROWTH = 1.0  # percent
-_PERIOD = 1.0  # s between two looks
+_PERIOD_S = 1.0  # s between two looks
 _LEAST_LOOKS = 20
 
 
@@ -97,7 +97,7 @@ class Watch(Sink):
     def write(self, result: Result) -> None:
         self.frames += 1
         seconds = time.monotonic() - self._started
-        if seconds >= len(self.looks) * _PERIOD:
+        if seconds >= len(self.looks) * _PERIOD_S:
             self.looks.append(look(seconds))
         self._line.update(int(seconds), f"{self.frames} frames")
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from glint.benchmarks.reporting import markdown as md
 from glint.benchmarks.torch_engine import open_checkpoint
 from glint.cli import positive_float, positive_int, print_json, seed, standalone, talk, words
 from glint.config import to_dict
@@ -30,7 +31,8 @@ from glint.simulation.patches import CONDITIONS, simulate_patches
 from glint.training.checkpoint import load_checkpoint
 from glint.training.loop import Recipe, Trainer
 from glint.training.networks.dscsnet import PRESETS, DSCSNetConfig
-from glint.training.tasks.unmixing import LEARNING_RATE, THRESHOLD_DN, UnmixingTask
+from glint.training.networks.registry import NETWORKS
+from glint.training.tasks.unmixing import THRESHOLD_DN, UnmixingTask
 
 PARTS = ("modules", "stages", "weight", "memory")
 TEST_SEED = 40_000
@@ -110,7 +112,9 @@ def ablation(
     if (minutes > 0) == (steps is not None):
         raise InputError("a training needs a budget", hint="give --minutes or --steps, not both")
     base = PRESETS[network]
-    recipe = Recipe(lr=LEARNING_RATE[network], batch=batch, seed=seed, minutes=minutes, steps=steps or Recipe.steps)
+    recipe = Recipe(
+        lr=NETWORKS[network].learning_rate, batch=batch, seed=seed, minutes=minutes, steps=steps or Recipe.steps
+    )
     chosen = variants(base, parts)
     different = {folder_name(c, base) for c in chosen.values()}
     budget = f"{minutes:g} minutes" if minutes else f"{steps} steps"
@@ -174,18 +178,19 @@ def markdown(table: dict[str, Any]) -> str:
     """The table as Markdown."""
     recipe = table["recipe"]
     budget = f"{recipe['minutes']:g} minutes" if recipe["minutes"] else f"{recipe['steps']} steps"
+    head = ["variant", "parameters M", "GMAC / 64", "steps", "CSO-mAP", "AP05", "AP10", "AP15", "AP20", "AP25"]
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        size = [f"{row['parameters'] / 1e6:.3f}", f"{row['batch_gmac']:.2f}", str(row["steps"])]
+        figures = [row["cso_map"], *row["ap"], row["count_accuracy"], row["paper"]]
+        return [row["variant"], *size, *(md.figure(v, 2) for v in figures)]
+
     text = [
         f"{table['network']}, {budget} of training per variant; grid output on {table['patches']} patches",
         f"({table['condition']}), threshold 50 DN.",
         "",
-        "| variant | parameters M | GMAC / 64 | steps | CSO-mAP | AP05 | AP10 | AP15 | AP20 | AP25 | count % | paper |",
-        "| --- " + "| ---: " * 11 + "|",
+        *md.table([*head, "count %", "paper"], map(cells, table["rows"])),
     ]
-    for row in table["rows"]:
-        figures = [row["cso_map"], *row["ap"], row["count_accuracy"]]
-        cells = [row["variant"], f"{row['parameters'] / 1e6:.3f}", f"{row['batch_gmac']:.2f}", str(row["steps"])]
-        cells += [f"{v:.2f}" for v in figures] + ["-" if row["paper"] is None else f"{row['paper']:.2f}"]
-        text.append(f"| {' | '.join(cells)} |")
     return "\n".join(text) + "\n"
 
 

@@ -26,6 +26,7 @@ from glint.benchmarks.evaluate.detection_scores import Predict, Prediction, dete
 from glint.benchmarks.evaluate.detector import score_backgrounds
 from glint.benchmarks.evaluate.evaluate import open_model
 from glint.benchmarks.peers.saliency import patch_contrast, patch_image, top_hat
+from glint.benchmarks.reporting import markdown as md
 from glint.cards import load_card, zoo_names
 from glint.cli import print_json, standalone, talk, words
 from glint.data.datasets import LabelledImage, labelled_images, read_split
@@ -246,32 +247,28 @@ def _model_row(name: str, data: Path, train: str, split: str, backgrounds: Path 
 
 def markdown(table: dict[str, Any]) -> str:
     """The table as Markdown; intervals in brackets."""
-
-    def cell(value: float | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
     head = ["method", "IoU", "nIoU", "F1", "Pd", "Fa, 1e-6", "ms"]
     if table["backgrounds"]:
         head[-1:] = ["false alarms per empty frame", "Pd at SCR 5", "flux error", "ms"]
-    lines = [
-        f"{table['data']}/{table['split']}, native size, {table['rows'][0]['images']} images, "
-        f"{table['rows'][0]['targets']} targets; 95 % intervals in brackets.",
-        "",
-        f"| {' | '.join(head)} |",
-        f"| --- |{' ---: |' * (len(head) - 1)}",
-    ]
+    rows = []
     for row in table["rows"]:
         cells = [row["method"]]
-        for name, digits in (("iou", 1), ("niou", 1), ("f1", 1), ("pd", 1), ("fa", 1)):
-            low, high = row["intervals"][name]
-            cells.append(f"{cell(row[name], digits)} ({cell(low, digits)} to {cell(high, digits)})")
+        for name in ("iou", "niou", "f1", "pd", "fa"):
+            value, low, high = (md.figure(v, 1) for v in (row[name], *row["intervals"][name]))
+            cells.append(f"{value} ({low} to {high})")
         if table["backgrounds"]:
             found = row["backgrounds"]
             at_5 = next(p["pd"] for p in found["pd_by_scr"] if p["scr"] == 5)
             flux = found["flux"]["residual_error"] if found["flux"] else None
-            cells += [cell(found["false_alarms"]["per_frame"], 2), cell(at_5, 1), cell(flux, 1)]
-        lines.append(f"| {' | '.join([*cells, cell(row['ms_per_frame'], 1)])} |")
-    lines.append("")
+            cells += [md.figure(found["false_alarms"]["per_frame"], 2), md.figure(at_5, 1), md.figure(flux, 1)]
+        rows.append([*cells, md.figure(row["ms_per_frame"], 1)])
+    lines = [
+        f"{table['data']}/{table['split']}, native size, {table['rows'][0]['images']} images, "
+        f"{table['rows'][0]['targets']} targets; 95 % intervals in brackets.",
+        "",
+        *md.table(head, rows),
+        "",
+    ]
     for row in table["rows"]:
         settings = ", ".join(f"{k} {v}" for k, v in row["settings"].items())
         tuned = f"; nIoU {row['tuning']['niou']} on {row['tuning']['images']} images" if "tuning" in row else ""

@@ -24,6 +24,7 @@ from glint.benchmarks.evaluate.detector import empty_frames
 from glint.benchmarks.evaluate.evaluate import open_model
 from glint.benchmarks.evaluate.planted import Array, plant
 from glint.benchmarks.peers.saliency import point_ratio
+from glint.benchmarks.reporting import markdown as md
 from glint.cli import print_json, seed, standalone
 from glint.data.datasets import LabelledImage
 from glint.metrics.detection import components
@@ -131,16 +132,13 @@ def _row(
 
 def markdown(rows: dict[str, list[dict[str, Any]]]) -> str:
     """The table as Markdown."""
-    lines = [
-        f"| method | false alarms per frame: at most | in fact | {' | '.join(f'SCR {scr:g}' for scr in SCRS)} |",
-        f"| --- | ---: | ---: |{' ---: |' * len(SCRS)}",
+    head = ["method", "false alarms per frame: at most", "in fact", *(f"SCR {scr:g}" for scr in SCRS)]
+    cells = [
+        [name, f"{at['rate']:g}", md.figure(at["per_frame"], 2), *(md.figure(pd, 1) for pd in at["pd"].values())]
+        for name, row in rows.items()
+        for at in row
     ]
-    for name, row in rows.items():
-        for at in row:
-            cells = ("-" if pd is None else f"{pd:.1f}" for pd in at["pd"].values())
-            reached = "-" if at["per_frame"] is None else f"{at['per_frame']:.2f}"
-            lines.append(f"| {name} | {at['rate']:g} | {reached} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(md.table(head, cells)) + "\n"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

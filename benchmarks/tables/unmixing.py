@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from glint import __version__
 from glint.benchmarks.peers.sparse import Ista, NnlsFit, tune_ista
 from glint.benchmarks.peers.template_fit import TemplateFit, TemplateFitConfig
+from glint.benchmarks.reporting import markdown as md
 from glint.cards import load_card, zoo_names
 from glint.cli import positive_int, print_json, seed, standalone, talk, words
 from glint.config import to_dict
@@ -34,6 +35,7 @@ from glint.progress import Progress
 from glint.runtime.unmixing.refine import prepare_refinement, refine, refine_config
 from glint.runtime.unmixing.unmixer import Unmixed, Unmixer
 from glint.simulation.patches import CONDITIONS, CSIST_TRAINING, PatchConfig, Patches, simulate_patches
+from glint.training.networks.registry import entry, load_model
 from glint.types import Targets
 
 BATCH = 256
@@ -90,13 +92,14 @@ def _ista(name: str, weight: float) -> Ista:
 def network_method(model: str) -> Method:
     """A model of the zoo, a card, or a checkpoint (needs PyTorch): on its grid; off it and refined if it is ours."""
     if Path(model).suffix == ".safetensors":
-        from glint.training.networks.registry import load_model
-
-        info, _ = load_model(Path(model))
-        if info.network in ("dista-net", "focus"):
-            return _grid_network(Path(model))
+        from glint.benchmarks.peers.grid_network import GridNetwork
         from glint.benchmarks.torch_engine import open_checkpoint
 
+        info, _ = load_model(Path(model))
+        if entry(info.network).learns == "grid":
+            network = GridNetwork(info.network, Path(model), threads=1)
+            name = f"{info.network} ({Path(model).parent.name})"
+            return Method(name, lambda radiance: [("grid", lambda patches, limit, _: network(patches))])
         card, engine = open_checkpoint(Path(model), threads=1)
         unmixer = Unmixer(engine, card)
         name = f"{card.name} ({Path(model).parent.name})"
@@ -122,31 +125,6 @@ def network_method(model: str) -> Method:
         return [("grid", on_grid), ("network", off_grid), ("refined", refined)]
 
     return Method(name, make)
-
-
-def _grid_network(checkpoint: Path) -> Method:
-    import torch
-
-    from glint.config import from_dict
-    from glint.processing.normalise import Normaliser
-    from glint.training.networks.registry import PRESETS, load_model
-    from glint.training.tasks.grid import decode_patches
-
-    torch.set_num_threads(1)
-    info, model = load_model(checkpoint)
-    config = from_dict(type(PRESETS[info.network]), info.config, where=str(checkpoint))
-    normaliser = from_dict(Normaliser, info.data["normaliser"], where=str(checkpoint))
-
-    def solve(patches: Array) -> Targets:
-        patch, x, y, radiance = decode_patches(model, config, info.data["domain"], normaliser, patches)
-        unknown = np.full(len(x), np.nan)
-        return Targets(
-            x=x, y=y, radiance=radiance, sigma_x=unknown, sigma_y=unknown, sigma_radiance=unknown, blob=patch,
-            score=radiance / (radiance + 1), flags=np.zeros(len(x), dtype=np.int64),
-        )  # fmt: skip
-
-    name = f"{info.network} ({checkpoint.parent.name})"
-    return Method(name, lambda radiance: [("grid", lambda patches, limit, _: solve(patches))])
 
 
 def measure(method: Method, condition: PatchConfig, patches: Patches) -> list[dict[str, Any]]:
@@ -265,40 +243,28 @@ def markdown(table: dict[str, Any]) -> str:
     names = list(dict.fromkeys(row["method"] for row in rows))
     by_place = {(row["method"], row["condition"]): row for row in rows}
 
-    def cell(value: float | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
+    def summary(name: str) -> list[str]:
+        found = [by_place.get((name, c)) for c in conditions]
+        cost = by_place.get((name, "8sat")) or next(row for row in found if row)
+        scores = [md.figure(row["cso_map"] if row else None, 1) for row in found]
+        return [name, *scores, md.figure(cost["ms_per_patch"], 3)]
 
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cells)} |"
+    def everything(row: dict[str, Any]) -> list[str]:
+        figures = [md.figure(v, 2) for v in (row["cso_map"], *row["ap"], row["count_accuracy"])]
+        rest = [("position_rmse", 4), ("radiance_error", 2), ("ms_per_patch", 3)]
+        return [row["method"], *figures, *(md.figure(row[key], digits) for key, digits in rest)]
 
     text = [
         f"CSO-mAP in %, {table['patches']} fresh patches for each condition, seed {table['seed']}; ms per patch on",
         f"one core (batch {table['batch']}) under 8sat.",
         "",
-        line(["method", *conditions, "ms"]),
-        line(["---", *["---:"] * (len(conditions) + 1)]),
+        *md.table(["method", *conditions, "ms"], map(summary, names)),
     ]
-    for name in names:
-        found = [by_place.get((name, c)) for c in conditions]
-        cost = by_place.get((name, "8sat")) or next(row for row in found if row)
-        scores = [cell(row["cso_map"] if row else None, 1) for row in found]
-        text.append(line([name, *scores, cell(cost["ms_per_patch"], 3)]))
-    head = [
-        "method",
-        "CSO-mAP",
-        *(f"AP{round(100 * t):02d}" for t in THRESHOLDS),
-        "count %",
-        "RMSE px",
-        "radiance %",
-        "ms",
-    ]
+    precisions = [f"AP{round(100 * t):02d}" for t in THRESHOLDS]
+    head = ["method", "CSO-mAP", *precisions, "count %", "RMSE px", "radiance %", "ms"]
     for condition in conditions:
-        text += ["", f"### {condition}", "", line(head), line(["---", *["---:"] * (len(head) - 1)])]
-        for name in names:
-            if row := by_place.get((name, condition)):
-                figures = [row["cso_map"], *row["ap"], row["count_accuracy"]]
-                rest = [cell(row["position_rmse"], 4), cell(row["radiance_error"], 2), cell(row["ms_per_patch"], 3)]
-                text.append(line([name, *(cell(v, 2) for v in figures), *rest]))
+        found = [by_place[name, condition] for name in names if (name, condition) in by_place]
+        text += ["", f"### {condition}", "", *md.table(head, map(everything, found))]
     return "\n".join(text) + "\n"
 
 

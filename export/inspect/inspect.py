@@ -16,8 +16,8 @@ from glint.config import to_dict
 from glint.errors import EXIT_OK, InputError, MissingDependencyError, ModelError
 from glint.export.inspect.text import report_text
 from glint.files import read_json, sha256
+from glint.training.networks.registry import NETWORKS, build, load_model, preset, task_of
 
-_PUBLISHED = {"dscsnet": (6.23e6, 40.70e9), "lsnet": (2.18e6, 24.46e9)}  # parameters; MACs per batch of 64 or per frame
 _EXTRA = "pip install '.[export]' in the checkout of glint"
 
 
@@ -86,7 +86,6 @@ def _missing_for_graphs() -> str:
 
 def _checkpoint(path: Path) -> dict[str, Any]:
     from glint.export.export import describe
-    from glint.training.networks.registry import load_model
 
     info, network = load_model(path)
     card = describe(info, network)
@@ -95,25 +94,23 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 def _network(name: str, error: ModelError) -> dict[str, Any]:
     """An architecture without weights; ``error`` says that there is no model of that name."""
+    if name not in NETWORKS:
+        raise ModelError(str(error), hint=f"{error.hint}; networks: {', '.join(NETWORKS)}") from error
     if importlib.util.find_spec("torch") is None:
         raise MissingDependencyError(
-            f"{error}; whether it is a network cannot be looked up without PyTorch", hint=_EXTRA
+            f"{name} is a network without weights: it cannot be described without PyTorch", hint=_EXTRA
         ) from error
     from glint.export.export_spec import size
-    from glint.training.networks.registry import PRESETS, build, task_of
 
-    if name not in PRESETS:
-        raise ModelError(str(error), hint=f"{error.hint}; networks: {', '.join(PRESETS)}") from error
-    config = to_dict(PRESETS[name])
+    config = to_dict(preset(name))
     parameters, macs = size(name, build(name, config).eval())
     report = {"kind": "network", "name": name, "task": task_of(name), "parameters": parameters, "macs": macs}
     return {**report, **_published(name), "config": config}
 
 
 def _published(network: str) -> dict[str, Any]:
-    if network not in _PUBLISHED:
-        return {}
-    return {"published": dict(zip(("parameters", "macs"), _PUBLISHED[network]))}
+    published = NETWORKS[network].published if network in NETWORKS else None
+    return {"published": dict(zip(("parameters", "macs"), published))} if published else {}
 
 
 def _engine(path: Path) -> dict[str, Any]:

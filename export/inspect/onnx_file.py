@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto
 from onnxscript import optimizer
 
-from glint.cards import TensorSpec, in_island
+from glint.cards import TensorSpec, count_macs, in_island
 from glint.export.lint.findings import VERSIONS, View, input_name
 from glint.export.lint.lint import lint, load_onnx
 from glint.export.lint.quantisation import dequantise
@@ -100,16 +100,5 @@ def _count_macs(model: onnx.ModelProto) -> dict[str, int]:
     counts = {}
     for node in fixed.graph.node:
         if node.op_type in WEIGHTED and all(name in shapes for name in (*node.input[:2], node.output[0])):
-            first, second = (shapes[name] for name in node.input[:2])
-            counts[node.name] = _macs(node, first, second, shapes[node.output[0]])
+            counts[node.name] = count_macs(node.op_type, *(shapes[name] for name in (*node.input[:2], node.output[0])))
     return counts
-
-
-def _macs(node: onnx.NodeProto, first: tuple[int, ...], second: tuple[int, ...], out: tuple[int, ...]) -> int:
-    if node.op_type == "Conv":
-        return math.prod(out) * math.prod(second[1:])
-    if node.op_type == "ConvTranspose":
-        return math.prod(first) * math.prod(second[1:])
-    if node.op_type == "Gemm":
-        return math.prod(first) * out[-1]
-    return math.prod(out) * (first[-1] if first else 1)

@@ -18,7 +18,7 @@ from glint.errors import InputError, SourceError
 from glint.images import read_image
 from glint.optics import Psf, load_psf
 from glint.progress import Progress
-from glint.runtime.unmixing.refine import RadiancePrior, prepare_refinement, refine_config
+from glint.runtime.unmixing.refine import RadiancePrior, RefineConfig, prepare_refinement, refine_config
 from glint.runtime.unmixing.refine import refine as refine_patches
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.simulation.patches import Patches
@@ -51,14 +51,7 @@ def run_unmixer(
     stages: Sequence[str] = STAGES,
     progress: Callable[[int], None] | None = None,
 ) -> UnmixerRun:
-    """Unmix and refine.
-
-    Args:
-        unmixer: the network and its card.
-        patches: with the level at which each is saturated.
-        radiance_prior: for the refinement.
-        stages: what is wanted; without ``refined`` nothing is fitted, which takes half of the time.
-        progress: called with the number of patches done so far.
+    """Unmix and refine patches with the level at which each is saturated; see :func:`unmix_patches`.
 
     Raises:
         InputError: if the patches are malformed.
@@ -67,21 +60,47 @@ def run_unmixer(
     values = unmixer.check(patches.image)
     if "refined" in stages:
         prepare_refinement(psf)
+    limits = patches.full_scale[:, None, None]
+    return unmix_patches(unmixer, values, psf, config, full_scale=limits, stages=stages, progress=progress)
+
+
+def unmix_patches(
+    unmixer: Unmixer,
+    patches: NDArray[np.float32],
+    psf: Psf,
+    config: RefineConfig,
+    *,
+    full_scale: NDArray[Any] | float | None = None,
+    stages: Sequence[str] = STAGES,
+    progress: Callable[[int], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> UnmixerRun:
+    """Unmix and refine in chunks.
+
+    Args:
+        unmixer: the network and its card.
+        patches: ``[N, n, n]`` as ``unmixer.check`` gives them.
+        psf, config: of the refinement.
+        full_scale: DN at which a pixel is saturated, of each patch ``[N, 1, 1]`` or of all; None: never.
+        stages: what is wanted; without ``refined`` nothing is fitted, which takes half of the time.
+        progress: called with the number of patches done so far.
+        clock: seconds.
+    """
     parts: dict[str, list[Targets]] = {stage: [] for stage in stages}
     seconds = np.zeros(2)
-    for start in range(0, len(values), _CHUNK):
-        chunk = values[start : start + _CHUNK]
-        limit = patches.full_scale[start : start + _CHUNK, None, None]
-        began = time.perf_counter()
+    for start in range(0, len(patches), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        chunk, limit = patches[rows], full_scale[rows] if isinstance(full_scale, np.ndarray) else full_scale
+        began = clock()
         unmixed = unmixer(chunk, full_scale=limit)
-        middle = time.perf_counter()
+        middle = clock()
         found = {}
         if "refined" in parts:
             found["refined"] = refine_patches(chunk, unmixed.candidates, psf, full_scale=limit, config=config)
-        seconds += (middle - began, time.perf_counter() - middle)
+        seconds += (middle - began, clock() - middle)
         found.update(grid=unmixed.on_grid(), network=unmixed.targets())
-        for stage, rows in parts.items():
-            rows.append(Targets(**{**vars(found[stage]), "blob": found[stage].blob + start}))
+        for stage, targets in parts.items():
+            targets.append(Targets(**{**vars(found[stage]), "blob": found[stage].blob + start}))
         if progress is not None:
             progress(start + len(chunk))
     return UnmixerRun({stage: Targets.concatenate(rows) for stage, rows in parts.items()}, (seconds[0], seconds[1]))
@@ -153,15 +172,9 @@ def unmix(
     config = refine_config(model.spec, radiance=radiance_prior, measured=measured)
     if refine:
         prepare_refinement(optics)
-    parts: list[Targets] = []
+    stage = "refined" if refine else "network"
     with model.engine, Progress("unmix", len(values)) as line:
-        for start in range(0, len(values), _CHUNK):
-            chunk = values[start : start + _CHUNK]
-            unmixed = model(chunk, full_scale=full_scale)
-            if refine:
-                targets = refine_patches(chunk, unmixed.candidates, optics, full_scale=full_scale, config=config)
-            else:
-                targets = unmixed.targets()
-            parts.append(Targets(**{**vars(targets), "blob": targets.blob + start}))
-            line.update(start + len(chunk))
-    return Targets.concatenate(parts)
+        run = unmix_patches(
+            model, values, optics, config, full_scale=full_scale, stages=[stage], progress=line.update
+        )  # fmt: skip
+    return run.targets[stage]

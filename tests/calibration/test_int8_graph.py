@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from glint.calibration.int8_layers import Graph, count_macs, drop_unused, sort_nodes
+from glint.calibration.int8_layers import Graph, drop_unused, macs_by_node, sort_nodes
 from glint.cards import in_island, load_card, zoo_names
 
 FP32 = [name.removesuffix(".fp32") for name in zoo_names() if name.endswith(".fp32")]
@@ -58,7 +58,7 @@ def test_multiply_accumulates_are_those_of_the_formula():
     for node in model.graph.node:
         channels = {"first": 8, "block": 8, "wide": 8, "narrow": 4, "last": 1, "smooth": 1}
         shapes[node.output[0]] = (1, channels.get(node.name.split("/")[0].split(".")[0], 8), 8, 10)
-    macs = count_macs(Graph(model), shapes)
+    macs = macs_by_node(Graph(model), shapes)
     assert macs["block.inner/Conv"] == 8 * 8 * 9 * 80
     assert macs["first/Conv"] == 8 * 1 * 9 * 80
     assert macs["last/Conv"] == 12 * 9 * 80

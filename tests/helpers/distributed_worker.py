@@ -11,7 +11,6 @@ from glint import cli
 from glint.training.distributed import Ranks, join
 from glint.training.loop import Recipe, Trainer
 from glint.training.networks import dscsnet
-from glint.training.networks import registry as networks
 from glint.training.networks.dscsnet import DSCSNetConfig
 from glint.training.networks.lsnet import LSNetConfig
 from glint.training.tasks import unmixing
@@ -86,7 +85,7 @@ def train(folder: Path, ranks: Ranks) -> None:
 if __name__ == "__main__":
     what, place = sys.argv[1], Path(sys.argv[2])
     unmixing.VALIDATION_PATCHES = VALIDATION_PATCHES
-    dscsnet.PRESETS["dscsnet-s"] = networks.PRESETS["dscsnet-s"] = TINY
+    dscsnet.PRESETS["dscsnet-s"] = TINY
     if what == "command":
         words = "--domain csist --steps 2 --batch 4 --validate-every 1 --json --out"
         sys.exit(cli.main(["train", "dscsnet-s", *words.split(), str(place / "command")]))

@@ -16,7 +16,7 @@ from glint.simulation.patches import CONDITIONS, simulate_patches
 from glint.training.networks import dista_net, focus
 from glint.training.networks.dista_net import DistaNet, DistaNetConfig, GeneratedConv
 from glint.training.networks.focus import Focus, FocusConfig
-from glint.training.networks.registry import PRESETS, build, load_model, task_of
+from glint.training.networks.registry import build, load_model, preset, task_of
 from glint.training.tasks.grid import GridTask, decode_patches
 
 TINY = {
@@ -35,7 +35,7 @@ def macs(model: torch.nn.Module, *shape: int) -> float:
     ("name", "parameters", "batch_macs"), [("dista-net", 2.179e6, 35.10e9), ("focus", 46e3, 1.63e9)]
 )
 def test_the_stated_sizes_are_met_within_five_percent(name, parameters, batch_macs):
-    model = build(name, to_dict(PRESETS[name]))
+    model = build(name, to_dict(preset(name)))
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=0.05)
     assert 64 * macs(model, 1, 1, 11, 11) == pytest.approx(batch_macs, rel=0.05)
 
@@ -125,7 +125,7 @@ def test_a_perfect_grid_is_decoded_to_the_cells_of_the_truth():
 
 @pytest.mark.parametrize("name", TINY)
 def test_they_train_from_the_command_line_and_load_again(tmp_path, capsys, monkeypatch, name):
-    monkeypatch.setitem(PRESETS, name, TINY[name])
+    monkeypatch.setitem({"dista-net": dista_net, "focus": focus}[name].PRESETS, name, TINY[name])
     monkeypatch.setattr("glint.training.tasks.grid.VALIDATION_PATCHES", 20)
     out = tmp_path / name
     words = ["train", name, "--domain", "csist", "--batch", "4", "--steps", "3", "--out", str(out), "--json"]
@@ -135,4 +135,3 @@ def test_they_train_from_the_command_line_and_load_again(tmp_path, capsys, monke
     assert info.network == name
     assert task_of(name) == "unmix"
     assert isinstance(model, {"dista-net": DistaNet, "focus": Focus}[name])
-    assert name in {**dista_net.PRESETS, **focus.PRESETS}

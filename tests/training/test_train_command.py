@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-import glint.training.networks.registry
 from glint.cli import main
 from glint.training.networks.dscsnet import PRESETS, DSCSNetConfig
 from glint.training.networks.registry import load_model
@@ -17,7 +16,6 @@ TINY = DSCSNetConfig(size=5, channels=4, hidden=8, stages=2, memory=1)
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setitem(PRESETS, "dscsnet-s", TINY)
-    monkeypatch.setattr("glint.training.networks.registry.PRESETS", {"dscsnet-s": TINY})
     monkeypatch.setattr("glint.training.tasks.unmixing.VALIDATION_PATCHES", 20)
 
 
@@ -56,7 +54,6 @@ def test_a_new_run_can_start_from_other_weights_and_says_so(tmp_path):
 
 def test_the_large_network_can_start_from_the_small_ones_head(tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "dscsnet", replace(TINY, stages=3, memory=2))
-    monkeypatch.setitem(glint.training.networks.registry.PRESETS, "dscsnet", PRESETS["dscsnet"])
     small = tmp_path / "a" / "last.safetensors"
     more = ("--out", str(tmp_path / "b"), "--steps", "2", "--init", str(small), "--lr", "1e-12")
     assert train("--out", str(tmp_path / "a"), "--steps", "2") == 0

@@ -20,7 +20,6 @@ from glint.simulation.patches import CSIST_TRAINING, SENSOR_TRAINING, PatchConfi
 from glint.training.networks.dscsnet import DSCSNet, DSCSNetConfig
 from glint.training.tasks import torch_patches as simulation
 
-LEARNING_RATE = {"dscsnet": 2e-3, "dscsnet-s": 4e-3}  # peak; the best of those tried
 RADIANCE_UNIT = 235.0  # DN; the loss is in units of the protocol's mean radiance
 
 DOMAINS: dict[str, tuple[PatchConfig, Normaliser]] = {
@@ -62,6 +61,17 @@ class UnmixingTask:
     def build(self) -> nn.Module:
         """A fresh DSCSNet."""
         return DSCSNet(self.config)
+
+    def take_over(self, model: nn.Module, other: nn.Module) -> str:
+        """Begin with what can be used of another network; says what that is, "" for nothing.
+
+        Raises:
+            InputError: if the target heads of two sizes of DSCSNet do not fit each other.
+        """
+        if not (isinstance(model, DSCSNet) and isinstance(other, DSCSNet)):
+            return ""
+        model.head.take(other.head)
+        return "target head"
 
     def batch(self, size: int, rng: np.random.Generator, device: torch.device) -> dict[str, Tensor]:
         """``patch [N, 2, n, n]``, ``scale [N, 1, 1, 1]`` (DN per unit), ``grid [N, 1, g, g]`` in DN, and the

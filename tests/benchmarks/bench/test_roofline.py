@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from glint.benchmarks.bench.cases import BenchCase
-from glint.benchmarks.bench.roofline import Work, best_time, count_macs, limits, precision_shares, roofline, work
+from glint.benchmarks.bench.roofline import Work, best_time, limits, precision_shares, roofline, work
 from glint.benchmarks.bench.subjects import model_files
-from glint.cards import load_card
+from glint.cards import count_macs, load_card
 from glint.types import FrameSize
 
 
@@ -52,7 +52,7 @@ def test_work_grows_with_the_batch_and_with_the_padded_frame():
     ],
 )
 def test_multiply_accumulates_of_a_layer(operator, inputs, out, expected):
-    assert count_macs(operator, inputs, out) == expected
+    assert count_macs(operator, *inputs[:2], out) == expected
 
 
 @needs_onnx()

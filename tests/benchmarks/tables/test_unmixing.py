@@ -136,8 +136,7 @@ def test_a_released_model_has_a_row_on_its_grid_one_off_it_and_one_refined():
 def test_a_trained_comparator_has_a_row_of_its_own(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     from glint.cli import main
-    from glint.training.networks.focus import FocusConfig
-    from glint.training.networks.registry import PRESETS
+    from glint.training.networks.focus import PRESETS, FocusConfig
 
     monkeypatch.setitem(PRESETS, "focus", FocusConfig(pixel_channels=4, spread=2, channels=4, blocks=1))
     monkeypatch.setattr("glint.training.tasks.grid.VALIDATION_PATCHES", 10)

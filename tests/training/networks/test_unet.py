@@ -12,7 +12,7 @@ from glint.config import to_dict
 from glint.errors import InputError
 from glint.images import write_image
 from glint.training.loop import Recipe, Trainer
-from glint.training.networks.registry import PRESETS, build, load_model, task_of
+from glint.training.networks.registry import build, load_model, preset, task_of
 from glint.training.networks.unet import UNet, UNetConfig
 from glint.training.tasks.detection import Augmentation, DetectionTask
 from glint.training.train import train
@@ -21,7 +21,7 @@ TINY = UNetConfig((2, 3, 4, 5, 6))
 
 
 def macs(name):
-    model = build(name, to_dict(PRESETS[name]))
+    model = build(name, to_dict(preset(name)))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 1, 512, 512))
     return counter.get_total_flops() / 2
