@@ -145,7 +145,7 @@ class PsfEstimate:
     """The width of a Gaussian PSF, measured.
 
     Attributes:
-        sigma: standard deviation, pixels.
+        sigma: standard deviation, pixels; of an elliptical one the geometric mean of its axes.
         sigma_error: its standard deviation, pixels.
         scatter: by how much single spots differ beyond their own errors, standard deviation, pixels.
         used: spots that the figure rests on.
@@ -153,6 +153,9 @@ class PsfEstimate:
         source: where the spots came from.
         glint: version of the program.
         format: of this file.
+        sigma_x, sigma_y: standard deviations along x and y, pixels; 0 in old files: both are ``sigma``.
+        angle: of the longer axis from x towards y, degrees.
+        ratio: of the longer axis to the shorter one; 1 for a round PSF.
     """
 
     sigma: float
@@ -163,13 +166,28 @@ class PsfEstimate:
     source: str = ""
     glint: str = ""
     format: int = PSF_FORMAT
+    sigma_x: float = 0.0
+    sigma_y: float = 0.0
+    angle: float = 0.0
+    ratio: float = 1.0
 
     def __post_init__(self) -> None:
         Psf(self.sigma)  # checks it
         if not self.sigma_error >= 0:
             raise InputError(f"PSF: sigma_error must not be negative, got {self.sigma_error}")
+        if not (1 <= self.ratio < math.inf and math.isfinite(self.angle)):
+            raise InputError(f"PSF: expected a ratio of axes >= 1 and an angle, got {self.ratio} and {self.angle}")
         if self.format != PSF_FORMAT:
             raise InputError(f"PSF: format {self.format}, this glint reads {PSF_FORMAT}")
+
+    def shape(self) -> tuple[float, float]:
+        """The ellipse as the fit has it: half the log of the width of a row over that of y, and x per y."""
+        if self.ratio == 1:
+            return 0.0, 0.0
+        turn, long, short = math.radians(self.angle), self.sigma**2 * self.ratio, self.sigma**2 / self.ratio
+        cos, sin = math.cos(turn), math.sin(turn)
+        variance_y, both = long * sin**2 + short * cos**2, (long - short) * sin * cos
+        return 0.5 * math.log(self.sigma**2 / variance_y), both / variance_y
 
 
 def save_psf(estimate: PsfEstimate, path: Path) -> None:

@@ -45,7 +45,9 @@ FLAG_TEXT = {
 }
 
 
-_DIGITS = {"x": 5, "y": 5, "radiance": 3, "sigma_x": 5, "sigma_y": 5, "sigma_radiance": 3, "score": 6}
+_DIGITS = {
+    "x": 5, "y": 5, "radiance": 3, "sigma_x": 5, "sigma_y": 5, "sigma_radiance": 3, "score": 6, "count_probability": 4,
+}  # fmt: skip
 
 
 def flag_names(value: int) -> list[str]:
@@ -192,6 +194,7 @@ class Targets:
         blob: row of the blob (or number of the patch) that the target was taken out of.
         score: confidence in [0, 1].
         flags: bits of :class:`TargetFlag`.
+        count_probability: that its blob holds as many targets as it is said to; NaN if unknown, or left away.
     """
 
     x: NDArray[np.float64] = field(default_factory=_zeros)
@@ -203,8 +206,11 @@ class Targets:
     blob: NDArray[np.int64] = field(default_factory=_zeros)
     score: NDArray[np.float64] = field(default_factory=_zeros)
     flags: NDArray[np.int64] = field(default_factory=_zeros)
+    count_probability: NDArray[np.float64] = field(default_factory=_zeros)
 
     def __post_init__(self) -> None:
+        if not len(self.count_probability):
+            object.__setattr__(self, "count_probability", np.full(np.size(self.x), np.nan))
         integer = {"blob", "flags"}
         _set_columns(self, {f.name: np.int64 if f.name in integer else np.float64 for f in fields(self)})
 
@@ -220,14 +226,18 @@ class Targets:
         """The rows that an index or boolean array names, in its order."""
         return Targets(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self, *, counts: bool = False) -> list[dict[str, Any]]:
         """One JSON-ready object per target; an unknown uncertainty is ``None``.
 
-        Positions are rounded to 1e-5 px and radiances to 1e-3 DN, far below what can be measured.
+        Positions are rounded to 1e-5 px and radiances to 1e-3 DN, far below what can be measured. With ``counts`` each
+        says how many targets its blob has, ``n``, and how probable that is.
         """
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "count_probability"}
+        if counts:
+            _, place, number = np.unique(self.blob, return_inverse=True, return_counts=True)
+            columns |= {"n": number[place], "count_probability": self.count_probability}
         lists = {n: np.round(c, _DIGITS[n]).tolist() if n in _DIGITS else c.tolist() for n, c in columns.items()}
-        for name in _DIGITS:
+        for name in _DIGITS.keys() & columns.keys():
             if np.isnan(columns[name]).any():
                 lists[name] = [None if value != value else value for value in lists[name]]
         lists["flags"] = [flag_names(value) for value in lists["flags"]]

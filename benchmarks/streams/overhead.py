@@ -29,8 +29,7 @@ from glint.files import refuse_existing, write_json
 from glint.progress import Progress
 from glint.runtime.engines.base import Arrays, Engine, EngineProxy
 from glint.runtime.pipeline.detector import Detector
-from glint.runtime.pipeline.pipeline import Pipeline, Result, refine_spots, to_frame
-from glint.runtime.pipeline.spots import cut_spots
+from glint.runtime.pipeline.pipeline import Pipeline, Result, to_frame
 from glint.runtime.pipeline.tracker import Tracker
 from glint.runtime.sinks.records import frame_record
 from glint.runtime.unmixing.unmixer import Unmixer
@@ -77,16 +76,16 @@ def measure(pipeline: Pipeline, frame: Frame, tracker: Tracker, *, refined: bool
     """
     clock = _Clock()
     detection = clock("detect", lambda: pipeline.detector(frame))
-    spots = clock("cut", lambda: cut_spots(frame, detection, pipeline.unmixer.spec.patch, frame.full_scale))
-    unmixed = clock("unmix", lambda: pipeline.unmixer(spots.patches, full_scale=spots.full_scale))
+    scene = clock("cut", lambda: pipeline.look(frame, detection, frame.full_scale))
+    unmixed = clock("unmix", lambda: pipeline.unmixer(scene.view.patches, full_scale=scene.view.full_scale))
 
     def local() -> Targets:
         if not refined:
-            return unmixed.targets()
-        return refine_spots(frame, detection.blobs, spots, unmixed.candidates, pipeline.psf, pipeline.config)
+            return scene.view.to_windows(unmixed.targets(), scene.windows)
+        return pipeline.settle(scene, unmixed)
 
-    targets = to_frame(clock("refine" if refined else "read", local), frame, spots)
-    result = Result(frame, detection, targets, spots, clock.spent)
+    targets = to_frame(clock("refine" if refined else "read", local), frame, scene)
+    result = Result(frame, detection, targets, scene.spots, clock.spent)
     clock("track", lambda: tracker.update(frame.t_ns, targets))
     clock("line", lambda: json.dumps(frame_record(result)))
     return clock.spent, len(detection.blobs), len(targets)

@@ -32,7 +32,8 @@ from glint.files import known, read_json, refuse_existing, write_bytes, write_js
 from glint.metrics.unmixing import THRESHOLDS, score_unmixing
 from glint.optics import Psf
 from glint.progress import Progress
-from glint.runtime.unmixing.refine import prepare_refinement, refine, refine_config
+from glint.runtime.unmixing.patch_unmixing import unmix_known
+from glint.runtime.unmixing.refine import prepare_refinement, refine_config
 from glint.runtime.unmixing.unmixer import Unmixed, Unmixer
 from glint.simulation.patches import CONDITIONS, CSIST_TRAINING, PatchConfig, Patches, simulate_patches
 from glint.training.networks.registry import entry, load_model
@@ -120,7 +121,7 @@ def network_method(model: str) -> Method:
             return last[0].targets()
 
         def refined(patches: Array, limit: Array, _: Targets) -> Targets:
-            return refine(patches, last[0].candidates, psf, full_scale=limit[:, None, None], config=config)
+            return unmix_known(patches, last[0].candidates, psf, full_scale=limit[:, None, None], config=config)
 
         return [("grid", on_grid), ("network", off_grid), ("refined", refined)]
 

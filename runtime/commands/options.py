@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 
 from glint.cards import PRECISIONS
 from glint.cli import positive_int
@@ -42,7 +41,9 @@ def add_refine_arguments(parser: argparse.ArgumentParser, *, switch: bool = True
     if switch:
         group.add_argument("--no-refine", action="store_true", help="take the network's targets as they are")
         group.add_argument(
-            "--psf", type=Path, metavar="FILE", help="measured PSF (glint psf --out FILE) instead of the model's"
+            "--psf",
+            metavar="FILE|SIGMA|auto",
+            help="PSF: measured (glint psf --out FILE), its sigma in pixels, or learned from the spots themselves",
         )
     group.add_argument(
         "--radiance-prior",

@@ -30,6 +30,7 @@ from glint.runtime.sources.open import open_source
 from glint.runtime.stream.interruption import Interruption
 from glint.runtime.stream.results import follower
 from glint.runtime.stream.stream import Stream
+from glint.runtime.unmixing.optics_state import UNKNOWN, OpticsState
 from glint.runtime.view.status import StreamStatus
 
 
@@ -69,6 +70,8 @@ def run(
         opened = (pipeline.detector, pipeline.unmixer)
         loaded = [f"{m.card.name} ({m.card.precision})" for m in opened]
         talk(f"engine: {name} ({why}); detector {loaded[0]}, unmixer {loaded[1]}")
+        if models.refine:
+            _tell_optics(pipeline)
         line = Progress("run", frames.total)
         last: list[Sink] = [summary, ProgressLine(line, frames), *([Callback(on_result)] if on_result else [])]
         stream = Stream(
@@ -95,7 +98,7 @@ def run(
             "models": {m.card.task: _described(m.card) for m in opened},
             "refine": models.refine,
             "radiance_prior": pipeline.config.radiance,
-            "psf": {"sigma": pipeline.psf.sigma, "file": str(models.psf) if models.psf is not None else None},
+            "psf": {**pipeline.optics.as_dict(), "given": None if models.psf is None else str(models.psf)},
             "corrections": {what: str(path) for what, path in sensor.corrections.items() if path is not None},
             "roi": sensor.roi,
             "tile": sensor.tile,
@@ -110,6 +113,14 @@ def run(
         }
         _finish(sinks, manifest, error)
     return manifest
+
+
+def _tell_optics(pipeline: Pipeline) -> None:
+    """Say what is known of the PSF, now and whenever it changes."""
+    if pipeline.learner is None:
+        talk(f"optics: {pipeline.optics.text()}")
+    else:
+        pipeline.learner.tell = talk
 
 
 def _finish(sinks: Sequence[Sink], manifest: dict[str, Any], error: Exception | None) -> None:
@@ -166,6 +177,14 @@ def summary_text(manifest: dict[str, Any]) -> str:
     if manifest["device"]["throttled"]:
         lines.append("device    throttled: " + ", ".join(manifest["device"]["throttled_by"]))
     lines.append(f"targets   {manifest['targets']} in {manifest['blobs']} blobs")
+    if manifest["refine"]:
+        lines.append(f"optics    {OpticsState(**{k: v for k, v in manifest['psf'].items() if k != 'given'}).text()}")
+    if manifest["extended"]:
+        what = "the PSF" if manifest["psf"]["kind"] != UNKNOWN else "the model's PSF"
+        lines.append(
+            f"extended  {manifest['extended']} of {manifest['blobs']} spots are wider than {what}: "
+            "counts within them mean nothing"
+        )
     if truth := manifest.get("truth"):
         share = 100 * truth["found"] / max(truth["targets"], 1)
         lines.append(

@@ -21,6 +21,7 @@ from glint.cli import frame_size, positive_float
 from glint.errors import InputError
 from glint.runtime.pipeline.settings import Roi, Settings
 from glint.runtime.stream.stream import DROPS, Drop
+from glint.runtime.unmixing.optics_choice import PsfChoice
 from glint.runtime.unmixing.refine import RadiancePrior
 from glint.types import FrameSize
 
@@ -168,7 +169,7 @@ class Models(Group):
         "mean and standard deviation of a target's radiance, DN; None: unknown; card: what the unmixer's card says",
         default="card",
     )
-    psf: Path | None = _option("file of a measured PSF that is fitted instead of the model's", type=Path)
+    psf: PsfChoice = _option("PSF: a file that glint psf wrote, its sigma in pixels, or auto: learned from the spots")
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> int:
         engine = choose_engine(engine_of(arguments))[0]
         talk(f"{len(targets)} targets in {len(patches)} patches, {seconds:.1f} s ({engine}, {arguments.unmixer})")
         records: list[list[dict[str, Any]]] = [[] for _ in patches]
-        for number, record in zip(targets.blob.tolist(), targets.records()):
+        for number, record in zip(targets.blob.tolist(), targets.records(counts=True)):
             del record["blob"]
             records[number].append(record)
         lines = [{"patch": number, "targets": rows} for number, rows in enumerate(records)]

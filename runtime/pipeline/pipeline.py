@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,16 +16,29 @@ from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.errors import EngineError, InputError
 from glint.files import refuse_existing
 from glint.images import write_image
-from glint.optics import Psf, PsfEstimate
-from glint.processing.candidates import Candidates
+from glint.optics import Psf
 from glint.runtime.pipeline.detector import Detection, Detector
+from glint.runtime.pipeline.network_view import NetworkView, network_view
 from glint.runtime.pipeline.picture import draw_picture
 from glint.runtime.pipeline.sensor_correction import Conditioner
 from glint.runtime.pipeline.settings import Roi, Settings
 from glint.runtime.pipeline.spots import Spots, cut_spots, local_noise
 from glint.runtime.sources.items import frame_of
-from glint.runtime.unmixing.refine import RadiancePrior, RefineConfig, prepare_refinement, refine, refine_config
-from glint.runtime.unmixing.unmixer import Unmixer
+from glint.runtime.unmixing.optics_choice import PsfChoice, chosen_optics
+from glint.runtime.unmixing.optics_state import KNOWN, UNKNOWN, Learner, OpticsState
+from glint.runtime.unmixing.refine import (
+    RadiancePrior,
+    RefineConfig,
+    count_costs_of,
+    prepare_refinement,
+    refine,
+    refine_config,
+)
+from glint.runtime.unmixing.shapes import Shapes, measure_shapes
+from glint.runtime.unmixing.unmixer import Unmixed, Unmixer
+from glint.runtime.unmixing.verdicts import judge_spots, may_hold_several
+from glint.runtime.unmixing.window_noise import Ceiling
+from glint.runtime.unmixing.windows import Windows, cut_windows
 from glint.types import Blobs, Frame, TargetFlag, Targets
 
 STAGES = ("capture", "queue", "detect", "unmix", "refine", "total")
@@ -39,6 +53,7 @@ class Result:
         detection: blobs, probability and residual.
         targets: in frame pixels; ``blob`` is the row of ``detection.blobs``.
         spots: what was unmixed.
+        optics: what is known of the PSF by now.
         latency_ms: by stage. ``capture`` is the time to read the frame, for a live source what passed between
             its ``t_ns`` and its arrival; ``queue`` the wait of a live frame for the detector (files are read
             ahead: 0); ``total`` the sum of all: of a live frame, its age.
@@ -53,6 +68,7 @@ class Result:
     targets: Targets
     spots: Spots
     latency_ms: dict[str, float]
+    optics: OpticsState | None = None
     track: NDArray[np.int64] | None = None
     late: bool = False
     dropped: dict[str, int] = field(default_factory=dict)
@@ -67,7 +83,7 @@ class Result:
 
         Where targets are tracked, each has its ``track``: a number, or None as long as its track is not confirmed.
         """
-        rows = self.targets.records()
+        rows = self.targets.records(counts=True)
         if self.track is not None:
             for row, track in zip(rows, self.track.tolist()):
                 row["track"] = track if track >= 0 else None
@@ -100,6 +116,25 @@ class Result:
         return path
 
 
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """The spots of a frame.
+
+    Attributes:
+        spots: patches in the camera's pixels.
+        windows: about the same spots, with their background.
+        shapes: of the spots, each by itself.
+        view: what the network is shown.
+        optics: what was known of the PSF.
+    """
+
+    spots: Spots
+    windows: Windows
+    shapes: Shapes
+    view: NetworkView
+    optics: OpticsState
+
+
 class Pipeline:
     """Detector, unmixer and refinement as one callable.
 
@@ -109,7 +144,7 @@ class Pipeline:
         detector, unmixer: loaded models, which belong to it.
         refine: False takes the network's word for its targets.
         config: priors and limits of the refinement.
-        psf: what the refinement fits; None: the PSF that the unmixer was trained for.
+        psf: what the refinement fits, if that is known; None: it is learned from the spots.
         conditioner: corrects frames first; results go on carrying them as they came.
         roi: x, y, width and height of the only part of a frame in which targets are looked for, pixels.
 
@@ -126,15 +161,18 @@ class Pipeline:
         *,
         refine: bool = True,
         config: RefineConfig | None = None,
-        psf: Psf | None = None,
+        psf: Psf | OpticsState | None = None,
         conditioner: Conditioner | None = None,
         roi: Roi | None = None,
     ) -> None:
         self.detector, self.unmixer = detector, unmixer
         self.refine, self.config = refine, config or refine_config(unmixer.spec)
-        self.psf = psf or Psf(unmixer.spec.sigma)
+        known = OpticsState(KNOWN, psf.sigma) if isinstance(psf, Psf) else psf
+        self.learner = None if known is not None else Learner(unmixer.spec.sigma, self.config.radiance)
+        self.optics = known or OpticsState(UNKNOWN, unmixer.spec.sigma)
+        self._learning = threading.Lock()  # threads share what is learned
         if refine:
-            prepare_refinement(self.psf)
+            prepare_refinement(Psf(unmixer.spec.sigma))
         if roi is not None and (len(roi) != 4 or min(roi[:2]) < 0 or min(roi[2:]) < 1):
             raise InputError(f"roi: expected x, y >= 0 and width, height >= 1, got {roi}")
         self.conditioner, self.roi = conditioner or Conditioner(), roi
@@ -150,7 +188,7 @@ class Pipeline:
         threads: int | None = None,
         refine: bool = True,
         radiance_prior: RadiancePrior = "card",
-        psf: str | Path | PsfEstimate | None = None,
+        psf: PsfChoice = None,
         roi: Roi | None = None,
         tile: tuple[int, int] | None = None,
         dead_pixels: str | Path | None = None,
@@ -171,12 +209,12 @@ class Pipeline:
     @staticmethod
     def of(settings: Settings) -> Pipeline:
         """The pipeline of some settings; as :meth:`open`."""
-        measured, conditioner = settings.measured_psf(), settings.conditioner()
+        conditioner = settings.conditioner()
         detector, unmixer = settings.open_models()
         try:
             pipeline = Pipeline(
-                detector, unmixer, refine=settings.refine, psf=None if measured is None else Psf(measured.sigma),
-                config=refine_config(unmixer.spec, radiance=settings.radiance_prior, measured=measured),
+                detector, unmixer, refine=settings.refine, psf=chosen_optics(settings.psf, unmixer.spec),
+                config=refine_config(unmixer.spec, radiance=settings.radiance_prior),
                 conditioner=conditioner, roi=settings.roi,
             )  # fmt: skip
         except BaseException:
@@ -237,21 +275,54 @@ class Pipeline:
         seen = self.conditioner(frame)
         detection = self._detect(seen.frame)
         detected = time.perf_counter()
-        spots = cut_spots(seen.frame, detection, self.unmixer.spec.patch, seen.ceiling)
-        unmixed = self.unmixer(spots.patches, full_scale=spots.full_scale)
+        scene = self.look(seen.frame, detection, seen.ceiling)
+        spots, view = scene.spots, scene.view
+        unmixed = self.unmixer(view.patches, full_scale=view.full_scale)
         taken_apart = time.perf_counter()
         late = deadline_ns is not None and time.monotonic_ns() > deadline_ns
         if self.refine and len(spots.patches) and not late:
-            targets = refine_spots(seen.frame, detection.blobs, spots, unmixed.candidates, self.psf, self.config)
+            targets = self.settle(scene, unmixed)
         else:
-            targets = unmixed.targets()
+            targets = view.to_windows(unmixed.targets(), scene.windows)
         flags = int(TargetFlag.UNREFINED) if self.refine and late else 0
-        targets = to_frame(targets, frame, spots, flags)
+        targets = to_frame(targets, frame, scene, flags)
         done = time.perf_counter()
         spans = (detected - started, taken_apart - detected, done - taken_apart)
         stages = [capture_ms, queue_ms, *(1e3 * s for s in spans)]
         latency = dict(zip(STAGES, [*stages, sum(stages)]))
-        return Result(frame, detection, targets, spots, latency)
+        return Result(frame, detection, targets, spots, latency, self.optics)
+
+    def look(self, frame: Frame, detection: Detection, ceiling: Ceiling = None) -> Scene:
+        """Cut the spots out, measure their shapes, learn the optics, and show the spots as the network wants them."""
+        spots = cut_spots(frame, detection, self.unmixer.spec.patch, ceiling)
+        blobs, own = detection.blobs, self.unmixer.spec.sigma
+        # Clouds under a blob look like targets to a fit that expects the sensor's noise only.
+        floor = self.config.noise_floor * (1.0 if frame.data.dtype.kind in "ui" else 0.1)
+        white = np.maximum(local_noise(frame.data, blobs.x, blobs.y), floor)
+        windows = cut_windows(frame, blobs, np.maximum(white, spots.structure), white, ceiling)
+        shapes = measure_shapes(windows)
+        with self._learning:
+            if self.learner is not None:
+                self.optics = self.learner.update(shapes)
+            optics = self.optics
+        view = network_view(frame, blobs, spots, windows, shapes, optics.sigma, own, ceiling)
+        return Scene(spots, windows, shapes, view, optics)
+
+    def settle(self, scene: Scene, unmixed: Unmixed) -> Targets:
+        """Refined targets in pixels of the windows, as many in each spot as there is evidence for."""
+        view, points = scene.view, Targets()
+        rows = np.flatnonzero(may_hold_several(scene.shapes, scene.optics, self.config))
+        if len(rows):
+            points = refine(
+                view.patches[rows], unmixed.candidates.rows(rows), Psf(view.sigma), noise=view.noise[rows],
+                full_scale=view.full_scale[rows], valid=view.valid[rows], config=self.config,
+            )  # fmt: skip
+            points = view.to_windows(replace(points, blob=rows[points.blob]), scene.windows)
+        said = None if scene.optics.kind == UNKNOWN else count_costs_of(unmixed.candidates)
+        own = self.unmixer.spec.sigma
+        return judge_spots(
+            scene.windows, scene.shapes, points, scene.optics, self.config, own, said, keep=view.scale == 1
+        )
 
     def _detect(self, frame: Frame) -> Detection:
         if self.roi is None:
@@ -266,56 +337,12 @@ class Pipeline:
         return self.detector(part).placed(x, y, frame.shape)
 
 
-def refine_spots(
-    frame: Frame, blobs: Blobs, spots: Spots, candidates: Candidates, psf: Psf, config: RefineConfig
-) -> Targets:
-    """Refined targets in patch pixels.
-
-    A spot that no set of point targets explains becomes one target at its centre, flagged
-    ``EXTENDED``; so does one in which the network found nothing. A spot that is explained by noise
-    alone holds no target.
-    """
-    # Clouds under a blob look like targets to a fit that expects the sensor's noise only.
-    noise = np.maximum(local_noise(frame.data, blobs.x, blobs.y), spots.structure)
-    refined = refine(
-        spots.patches, candidates, psf, noise=noise, full_scale=spots.full_scale, valid=spots.valid, config=config
-    )
-    extended, nothing = (refined.flags & TargetFlag.EXTENDED) != 0, candidates.count() == 0
-    if not (extended.any() or nothing.any()):
-        return refined
-    whole = np.union1d(refined.blob[extended], np.flatnonzero(nothing))
-    kept = refined.select(~np.isin(refined.blob, whole))
-    saturated = np.any(spots.valid & (spots.patches >= spots.full_scale), axis=(1, 2))
-    joined = Targets.concatenate([kept, _centroids(blobs, spots, whole, noise, saturated)])
-    return joined.select(np.argsort(joined.blob, kind="stable"))
-
-
-def _centroids(
-    blobs: Blobs,
-    spots: Spots,
-    which: NDArray[np.int64],
-    noise: NDArray[np.float64],
-    saturated: NDArray[np.bool_],
-) -> Targets:
-    """One target per blob: the detector's flux-weighted centre and the flux that its light's pixels hold."""
-    valid = spots.valid[which]
-    flux = np.where(valid, spots.patches[which], 0).sum(axis=(1, 2), dtype=np.float64)
-    pixels = np.maximum(valid.sum(axis=(1, 2)), 1)
-    sigma_flux = noise[which] * np.sqrt(pixels)
-    # Centroid of A pixels under white noise: each axis errs by noise * sqrt(A) * spread / flux.
-    sigma = sigma_flux * np.sqrt(pixels / 12) / np.maximum(flux, sigma_flux)
-    flags = int(TargetFlag.EXTENDED) | np.where(saturated[which], int(TargetFlag.SATURATED), 0)
-    return Targets(
-        x=blobs.x[which] - spots.left[which], y=blobs.y[which] - spots.top[which], radiance=np.maximum(flux, 0),
-        sigma_x=sigma, sigma_y=sigma, sigma_radiance=sigma_flux, blob=which, score=blobs.score[which], flags=flags,
-    )  # fmt: skip
-
-
-def to_frame(targets: Targets, frame: Frame, spots: Spots, further: int = 0) -> Targets:
-    """Targets in patch pixels as targets in frame pixels, with ``EDGE`` and ``further`` flags."""
-    (height, width), size = frame.shape, spots.patches.shape[-1]
-    left, top = spots.left, spots.top
+def to_frame(targets: Targets, frame: Frame, scene: Scene, further: int = 0) -> Targets:
+    """Targets in pixels of the windows as targets in frame pixels, with ``EDGE`` and ``further`` flags."""
+    (height, width), size = frame.shape, scene.spots.patches.shape[-1]
+    left, top = scene.spots.left, scene.spots.top
     edge = (left < 0) | (top < 0) | (left + size > width) | (top + size > height)
     flags = targets.flags | np.where(edge[targets.blob], int(TargetFlag.EDGE), 0) | further
-    moved = {"x": targets.x + left[targets.blob], "y": targets.y + top[targets.blob], "flags": flags}
+    windows, blob = scene.windows, targets.blob
+    moved = {"x": targets.x + windows.left[blob], "y": targets.y + windows.top[blob], "flags": flags}
     return Targets(**{**vars(targets), **moved})

@@ -8,9 +8,9 @@ from typing import Any
 
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.errors import InputError
-from glint.optics import PsfEstimate, load_psf
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.sensor_correction import Conditioner
+from glint.runtime.unmixing.optics_choice import PsfChoice
 from glint.runtime.unmixing.refine import RadiancePrior
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import FrameSize
@@ -29,7 +29,8 @@ class Settings:
         refine: fit the optical model to what the network found.
         radiance_prior: mean and standard deviation of a target's radiance, DN; None if it is unknown; "card": what the
             unmixer's card says.
-        psf: measured PSF, or its file, that the refinement takes instead of the model's.
+        psf: measured PSF, its file, its sigma in pixels, or "auto": learned from the spots; None: auto, but the card's
+            own with an unmixer that is made for one protocol.
         roi: x, y, width, height of the part of a frame in which targets are looked for, pixels.
         tile: width and height above which a frame is given to the detector in tiles, pixels.
         dead_pixels, dark, flat: files of the sensor's corrections.
@@ -42,7 +43,7 @@ class Settings:
     threads: int | None = None
     refine: bool = True
     radiance_prior: RadiancePrior = "card"
-    psf: str | Path | PsfEstimate | None = None
+    psf: PsfChoice = None
     roi: Roi | None = None
     tile: tuple[int, int] | None = None
     dead_pixels: str | Path | None = None
@@ -55,14 +56,6 @@ class Settings:
             raise InputError(f"radiance_prior: expected (mean, deviation) in DN, None or 'card', got {prior!r}")
         if self.tile is not None and (len(self.tile) != 2 or min(self.tile) < 1):
             raise InputError(f"tile: expected width and height of at least 1 pixel, got {self.tile}")
-
-    def measured_psf(self) -> PsfEstimate | None:
-        """The measured PSF, read from its file.
-
-        Raises:
-            InputError: if there is no such file, or it is not what ``glint psf`` writes.
-        """
-        return load_psf(Path(self.psf)) if isinstance(self.psf, str | Path) else self.psf
 
     def open_models(self) -> tuple[Detector, Unmixer]:
         """The two models; if the second one fails, the first is closed.

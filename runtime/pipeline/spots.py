@@ -12,9 +12,9 @@ from glint.compiled import compiled
 from glint.processing.crop import crop_windows
 from glint.runtime.pipeline.detector import Detection
 from glint.runtime.unmixing.fit import PLANE, Array, BoolArray, factorise, substitute
+from glint.runtime.unmixing.window_noise import Ceiling, _noise_of
 from glint.types import Frame
 
-Ceiling = float | NDArray[np.float32] | None
 _WINDOW = 21  # px around a blob in which its background and the sensor's noise are estimated
 _RAMP = np.arange(_WINDOW) - (_WINDOW - 1) / 2
 _NEARNESS = 5.0  # px
@@ -179,19 +179,3 @@ def local_noise(image: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[n
     half = _WINDOW // 2 + 1
     left, top = (np.round(v).astype(np.int64) - half for v in (x, y))
     return _noise_of(crop_windows(image, left, top, 2 * half + 1).astype(np.float64))
-
-
-@compiled
-def _noise_of(windows: Array) -> Array:
-    """From the median of what is left by differences that are blind to planes and straight edges, ``[B]``."""
-    size = windows.shape[1] - 2
-    result, left = np.empty(len(windows)), np.empty(size * size)
-    for b in range(len(windows)):
-        w = windows[b]
-        for i in range(size):
-            for j in range(size):
-                corners = w[i, j] + w[i, j + 2] + w[i + 2, j] + w[i + 2, j + 2]
-                sides = w[i, j + 1] + w[i + 1, j] + w[i + 1, j + 2] + w[i + 2, j + 1]
-                left[i * size + j] = abs(corners - 2 * sides + 4 * w[i + 1, j + 1])
-        result[b] = 1.4826 * np.median(left) / _BEHIND
-    return result

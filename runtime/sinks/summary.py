@@ -10,7 +10,7 @@ import numpy as np
 from glint.metrics.matching import UNMIXING_MATCH_PX, match_points
 from glint.runtime.pipeline.pipeline import STAGES, Result
 from glint.runtime.sinks.base import Sink
-from glint.types import Gap
+from glint.types import Gap, TargetFlag
 
 _STEP = math.log(1.01)
 
@@ -49,7 +49,7 @@ class Summary(Sink):
     """Counts, latencies and, where the truth is known, the score."""
 
     def __init__(self) -> None:
-        self.frames = self.targets = self.blobs = self.late = self.truths = self.found = self.gaps = 0
+        self.frames = self.targets = self.blobs = self.late = self.truths = self.found = self.gaps = self.wide = 0
         self.gap_seconds = 0.0
         self.has_truth = False
         self.error = Spread()
@@ -60,6 +60,7 @@ class Summary(Sink):
         self.targets += len(result.targets)
         self.blobs += len(result.detection.blobs)
         self.late += result.late
+        self.wide += int(np.count_nonzero(result.targets.flags & TargetFlag.EXTENDED))
         for stage, value in result.latency_ms.items():
             self.latency[stage].add(value)
         truth, found = result.frame.truth, result.targets
@@ -82,6 +83,7 @@ class Summary(Sink):
             "frames": self.frames,
             "blobs": self.blobs,
             "targets": self.targets,
+            "extended": self.wide,
             "late": self.late,
             "gaps": {"count": self.gaps, "seconds": round(self.gap_seconds, 3)},
             "latency_ms": {stage: spread.as_dict() for stage, spread in self.latency.items()} if self.frames else {},

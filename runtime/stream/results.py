@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.errors import InputError
-from glint.optics import PsfEstimate
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.pipeline.settings import Roi, Settings
 from glint.runtime.pipeline.tracker import Tracker
@@ -21,6 +20,7 @@ from glint.runtime.sources.images import ImageSource
 from glint.runtime.sources.items import Item, ItemSource
 from glint.runtime.sources.open import open_any
 from glint.runtime.stream.stream import Drop, Stream
+from glint.runtime.unmixing.optics_choice import PsfChoice
 from glint.runtime.unmixing.refine import RadiancePrior
 
 _FRAME_NS = 33_333_333  # between images that have no times of their own
@@ -37,7 +37,7 @@ def stream(
     threads: int | None = None,
     refine: bool = True,
     radiance_prior: RadiancePrior = "card",
-    psf: str | Path | PsfEstimate | None = None,
+    psf: PsfChoice = None,
     roi: Roi | None = None,
     tile: tuple[int, int] | None = None,
     dead_pixels: str | Path | None = None,

@@ -57,7 +57,8 @@ _MUCH_BETTER = 0.5  # share of the matrix's variance below which the network's s
 _RIVAL = 2.0  # log likelihood ratio below which a count is ambiguous
 _SURE = 0.98  # probability of a count beyond which no other is tried
 _WELL_KNOWN = 0.05  # relative deviation of the radiance that tells 5 targets from 6
-_COLUMNS = 7  # x, y, radiance, their standard deviations, score
+_POOR = 2.0  # reduced chi square from which on points do not explain a patch
+_COLUMNS = 8  # x, y, radiance, their standard deviations, score, probability of the count
 
 _SATURATED, _NOT_CONVERGED = int(TargetFlag.SATURATED), int(TargetFlag.NOT_CONVERGED)
 _COUNT_AMBIGUOUS, _EXTENDED = int(TargetFlag.COUNT_AMBIGUOUS), int(TargetFlag.EXTENDED)
@@ -152,6 +153,20 @@ def refine(
     Raises:
         InputError: if the shapes do not fit together.
     """
+    return refine_doubting(patches, candidates, psf, noise=noise, full_scale=full_scale, valid=valid, config=config)[0]
+
+
+def refine_doubting(
+    patches: NDArray[np.floating],
+    candidates: Candidates,
+    psf: Psf,
+    *,
+    noise: ArrayLike | None = None,
+    full_scale: ArrayLike | None = None,
+    valid: BoolArray | None = None,
+    config: RefineConfig | None = None,
+) -> tuple[Targets, BoolArray]:
+    """As ``refine``; and which patches the points do not explain, ``bool [N]``."""
     config = config or RefineConfig()
     shape = np.shape(patches)
     if len(shape) != 3 or shape[1] != shape[2]:
@@ -164,12 +179,19 @@ def refine(
     noises = _writable("noise", np.nan if noise is None else noise, shape[:1], np.float64)
     told = np.stack([getattr(candidates, name) for name in Told._fields]).astype(np.float64)
     limits = (float(config.noise_floor), float(config.background_share), float(config.misfit))
-    number, values, flags = _refine_all(
+    number, values, flags, poor = _refine_all(
         image, noises, limit, mask, told, _rules(psf, config), limits, arrangements(psf.sigma)
     )
     blob, slot = np.nonzero(np.arange(SLOTS) < number[:, None])
-    x, y, radiance, sigma_x, sigma_y, sigma_radiance, score = values[blob, slot].T
-    return Targets(x, y, radiance, sigma_x, sigma_y, sigma_radiance, blob, score, flags[blob])
+    x, y, radiance, sigma_x, sigma_y, sigma_radiance, score, probability = values[blob, slot].T
+    targets = Targets(x, y, radiance, sigma_x, sigma_y, sigma_radiance, blob, score, flags[blob], probability)
+    return targets, poor | ((flags & (_EXTENDED | _NOT_CONVERGED)) != 0)
+
+
+def count_costs_of(candidates: Candidates) -> Array:
+    """Negative log probability of each number of targets that the network sees in each patch, ``[N, SLOTS + 1]``."""
+    costs = [count_costs(p) for p in candidates.presence.astype(np.float64)]
+    return np.array(costs).reshape(-1, SLOTS + 1)
 
 
 def prepare_refinement(psf: Psf) -> None:
@@ -212,10 +234,10 @@ def _refine_all(
     rules: Rules,
     limits: tuple[float, float, float],
     bank: Bank,
-) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
-    """Number of targets ``[N]``, their values ``[N, SLOTS, 7]`` in order of x, and flags ``[N]`` of all patches."""
+) -> tuple[NDArray[np.int64], Array, NDArray[np.int64], BoolArray]:
+    """Of all patches: number of targets ``[N]``, values ``[N, SLOTS, 8]`` by x, flags, and which fits are poor."""
     number, flags = np.zeros(len(images), dtype=np.int64), np.zeros(len(images), dtype=np.int64)
-    values = np.zeros((len(images), SLOTS, _COLUMNS))
+    values, poor = np.zeros((len(images), SLOTS, _COLUMNS)), np.zeros(len(images), dtype=np.bool_)
     for i in range(len(images)):
         word = np.ascontiguousarray(told[:, i])
         _drop_outside(word, valid[i])
@@ -223,8 +245,8 @@ def _refine_all(
         if count > 0:
             candidates = Told(word[0], word[1], word[2], word[3], word[4], word[5], word[6])
             whole = Patch(images[i], noises[i], full_scale[i], valid[i])
-            number[i], flags[i] = _refine_one(whole, candidates, count, rules, limits, bank, values[i])
-    return number, values, flags
+            number[i], flags[i], poor[i] = _refine_one(whole, candidates, count, rules, limits, bank, values[i])
+    return number, values, flags, poor
 
 
 @compiled
@@ -248,8 +270,8 @@ def _refine_one(
     limits: tuple[float, float, float],
     bank: Bank,
     values: Array,
-) -> tuple[int, int]:
-    """Number of targets and flags of one patch; fills in their values ``[SLOTS, 7]``."""
+) -> tuple[int, int, bool]:
+    """Number of targets, flags and poorness of one patch; fills in their values ``[SLOTS, 8]``."""
     noise_floor, background_share, misfit = limits
     noise, plane, plane_sd = _surroundings(whole, told, count, rules.sigma, noise_floor, background_share)
     n = whole.image.shape[0]
@@ -268,7 +290,11 @@ def _refine_one(
     fit, margin = best_fit(case, count, bank)
     number, flags = _judged(case, fit, margin, misfit)
     _fill_in(case, fit, number, left, top, values)
-    return number, flags
+    # Where no other number was tried, the network was sure of this one.
+    doubt = case.count_cost[targets_of(fit.theta)] if np.isinf(margin) else math.log(1 + math.exp(-margin))
+    values[:, 7] = math.exp(-doubt)
+    freedom = max(fit.counted - len(fit.information), 1)
+    return number, flags, fit.misfit > _POOR * freedom
 
 
 @compiled

@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_UNMIXER
+from glint.cli import talk
 from glint.data.datasets import image_files
 from glint.errors import InputError, SourceError
 from glint.images import read_image
-from glint.optics import Psf, load_psf
+from glint.optics import Psf
+from glint.processing.candidates import Candidates
 from glint.progress import Progress
+from glint.runtime.unmixing.optics_choice import PsfChoice, chosen_optics
+from glint.runtime.unmixing.patch_unmixing import unmix_known, unmix_through
 from glint.runtime.unmixing.refine import RadiancePrior, RefineConfig, prepare_refinement, refine_config
-from glint.runtime.unmixing.refine import refine as refine_patches
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.simulation.patches import Patches
 from glint.types import Targets
@@ -37,10 +40,12 @@ class UnmixerRun:
     Attributes:
         targets: for each of :data:`STAGES`, in patch pixels; ``blob`` is the number of the patch.
         seconds: spent on the network and on the refinement.
+        candidates: what the network said; None if there was no patch.
     """
 
     targets: dict[str, Targets]
     seconds: tuple[float, float]
+    candidates: Candidates | None
 
 
 def run_unmixer(
@@ -87,6 +92,7 @@ def unmix_patches(
         clock: seconds.
     """
     parts: dict[str, list[Targets]] = {stage: [] for stage in stages}
+    said: list[Candidates] = []
     seconds = np.zeros(2)
     for start in range(0, len(patches), _CHUNK):
         rows = slice(start, start + _CHUNK)
@@ -96,14 +102,19 @@ def unmix_patches(
         middle = clock()
         found = {}
         if "refined" in parts:
-            found["refined"] = refine_patches(chunk, unmixed.candidates, psf, full_scale=limit, config=config)
+            found["refined"] = unmix_known(chunk, unmixed.candidates, psf, full_scale=limit, config=config)
         seconds += (middle - began, clock() - middle)
         found.update(grid=unmixed.on_grid(), network=unmixed.targets())
+        said.append(unmixed.candidates)
         for stage, targets in parts.items():
             targets.append(Targets(**{**vars(found[stage]), "blob": found[stage].blob + start}))
         if progress is not None:
             progress(start + len(chunk))
-    return UnmixerRun({stage: Targets.concatenate(rows) for stage, rows in parts.items()}, (seconds[0], seconds[1]))
+    found_by_stage = {stage: Targets.concatenate(rows) for stage, rows in parts.items()}
+    candidates = None
+    if said:
+        candidates = Candidates(*(np.concatenate([getattr(c, name) for c in said]) for name in vars(said[0])))
+    return UnmixerRun(found_by_stage, (seconds[0], seconds[1]), candidates)
 
 
 def read_patches(path: Path) -> NDArray[Any]:
@@ -143,7 +154,7 @@ def unmix(
     refine: bool = True,
     radiance_prior: RadiancePrior = "card",
     full_scale: float | None = None,
-    psf: str | Path | None = None,
+    psf: PsfChoice = None,
 ) -> Targets:
     """Take patches apart.
 
@@ -155,7 +166,8 @@ def unmix(
         radiance_prior: mean and standard deviation of a target's radiance, DN; None if it is unknown;
             "card": what the unmixer's card says.
         full_scale: DN at which the sensor clips; None: 255 for ``uint8`` patches, else never.
-        psf: file of a measured PSF (see ``psf``) that the refinement takes instead of the model's.
+        psf: file of a measured PSF (see ``psf``), its sigma in pixels, or "auto": learned from the patches; None: the
+            one that the model is made for.
 
     Returns:
         Targets in patch pixels; ``blob`` is the number of the patch.
@@ -163,18 +175,20 @@ def unmix(
     Raises:
         GlintError: one of its subclasses, for a bad model or bad patches.
     """
-    measured = load_psf(Path(psf)) if psf is not None else None
     model = Unmixer.open(unmixer, engine=engine, precision=precision, threads=threads)
     values = model.check(patches)
     if full_scale is None and patches.dtype == np.uint8:
         full_scale = 255.0
-    optics = Psf(measured.sigma if measured else model.spec.sigma)
-    config = refine_config(model.spec, radiance=radiance_prior, measured=measured)
+    own, known = Psf(model.spec.sigma), psf is None
+    config = refine_config(model.spec, radiance=radiance_prior)
+    state = chosen_optics(psf, model.spec, protocol=True)
     if refine:
-        prepare_refinement(optics)
-    stage = "refined" if refine else "network"
+        prepare_refinement(own)
+    stage = "refined" if refine and known else "network"
     with model.engine, Progress("unmix", len(values)) as line:
-        run = unmix_patches(
-            model, values, optics, config, full_scale=full_scale, stages=[stage], progress=line.update
-        )  # fmt: skip
-    return run.targets[stage]
+        run = unmix_patches(model, values, own, config, full_scale=full_scale, stages=[stage], progress=line.update)
+    if not refine or known or run.candidates is None:
+        return run.targets[stage]
+    targets, state = unmix_through(values, run.candidates, state, full_scale=full_scale, config=config, own=own.sigma)
+    talk(f"optics: {state.text()}")
+    return targets

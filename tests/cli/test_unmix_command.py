@@ -18,7 +18,7 @@ from glint.types import TargetFlag
 Glint = Callable[..., Any]
 Tree = Callable[[], dict[str, bytes]]
 
-TARGET = ["x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance", "score", "flags"]
+TARGET = ["x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance", "score", "flags", "n", "count_probability"]
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from glint.errors import InputError
+from glint.optics import Psf
 from glint.runtime.engines.base import Arrays
 from glint.runtime.pipeline.detector import Detection, Detector, find_blobs
 from glint.runtime.pipeline.pipeline import STAGES, Pipeline
@@ -175,8 +177,8 @@ Build = Callable[..., Pipeline]
 
 @pytest.fixture
 def build(fake_detector: Callable[..., Detector], fake_unmixer: Callable[..., Unmixer], by_peak: Network) -> Build:
-    def make(network: Network = by_peak, *, crop: int = 7, refine: bool = True) -> Pipeline:
-        return Pipeline(fake_detector(by_level), fake_unmixer(network, crop=crop), refine=refine)
+    def make(network: Network = by_peak, *, crop: int = 7, **options: Any) -> Pipeline:
+        return Pipeline(fake_detector(by_level), fake_unmixer(network, crop=crop), **options)
 
     return make
 
@@ -316,13 +318,14 @@ def test_a_blob_in_which_the_network_sees_nothing_is_still_reported(
 ) -> None:
     frame = as_frame(100 + render([(30.4, 20.7, 300)], SHAPE))
     targets = build(lambda patch: make_maps([], len(patch), patch.shape[-1]))(frame).targets
-    assert [bool(f & TargetFlag.EXTENDED) for f in targets.flags] == [True]
+    assert [bool(f & TargetFlag.EXTENDED) for f in targets.flags] == [False]  # as wide as the model's PSF
     assert np.hypot(targets.x[0] - 30.4, targets.y[0] - 20.7) < 0.3
 
 
 def test_a_clipped_target_gets_its_radiance_back(build: Build, render: Render, one_each: Network) -> None:
     image = np.minimum(60 + render([(30.3, 20.6, 1500)], SHAPE), 255)
-    targets = build(one_each)(Frame(0, 0, np.round(image).astype(np.uint8), full_scale=255.0)).targets
+    known = build(one_each, psf=Psf(0.5))
+    targets = known(Frame(0, 0, np.round(image).astype(np.uint8), full_scale=255.0)).targets
     flux = (image - 60).sum()
     assert len(targets) == 1
     assert targets.flags[0] & TargetFlag.SATURATED
@@ -363,8 +366,8 @@ def test_in_a_region_the_same_targets_are_found_at_the_same_places_as_in_the_fra
     make: Callable[..., Pipeline], render: Render
 ) -> None:
     frame = as_frame(100 + render(PLACES, SHAPE))
-    whole = make()(frame)
-    part = make(roi=(30, 2, 30, 20))(frame)
+    whole = make(psf=Psf(0.5))(frame)
+    part = make(psf=Psf(0.5), roi=(30, 2, 30, 20))(frame)
     assert part.frame is frame
     assert part.detection.probability.shape == part.detection.residual.shape == SHAPE
     assert part.detection.blobs.label_map.shape == SHAPE

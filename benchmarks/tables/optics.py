@@ -1,0 +1,248 @@
+"""Single points and clusters through other optics than the model's: ``python -m glint.benchmarks.tables.optics``.
+
+Singles: isolated points on a flat background through the whole pipeline; how many come out as several, how far their
+positions are off over the Cramer-Rao bound, and how many lie within their stated error. Clusters: 2 to 5 targets within
+two widths of the PSF, at least one apart, whose masks are those of their true light; the optics are known. The
+Cramer-Rao column has the score of the truth scattered by the bound, with every count right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.cli import positive_int, print_json, seed, standalone
+from glint.files import refuse_existing, write_json
+from glint.metrics.unmixing import score_unmixing
+from glint.optics import Psf
+from glint.runtime.pipeline.detector import Detection, Detector, find_blobs
+from glint.runtime.pipeline.pipeline import Pipeline, to_frame
+from glint.runtime.unmixing.optics_state import KNOWN, OpticsState
+from glint.runtime.unmixing.spot_fit import shine
+from glint.runtime.unmixing.unmixer import Unmixer
+from glint.types import Frame, TargetFlag
+
+SIGMAS = (0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
+RATIOS = (1.0, 1.5)
+SNRS = (10, 30, 200)
+CLUSTER_SIGMAS = (0.5, 0.7, 1.0, 1.5, 2.0)
+_SIDE, _STEP, _TILE = 320, 80, 41  # px
+_NOISE = 4.0  # DN of 14 bits
+_LEVEL = 400.0
+_RADIANCE = (220.0, 250.0)  # of a cluster's targets, at noise 1
+
+Array = NDArray[np.float64]
+
+
+def _shape(sigma: float, ratio: float, angle: float) -> tuple[float, float, float]:
+    """u, e and shear of a Gaussian (see ``spot_fit``)."""
+    long, short = sigma**2 * ratio, sigma**2 / ratio
+    cos, sin = math.cos(angle), math.sin(angle)
+    variance_y, both = long * sin**2 + short * cos**2, (long - short) * sin * cos
+    return math.log(sigma), 0.5 * math.log(sigma**2 / variance_y), both / variance_y
+
+
+def _point(x: float, y: float, radiance: float, shape: tuple[float, float, float]) -> tuple[Array, Array]:
+    """Jacobian ``[6, t^2]`` and image ``[t, t]`` of one point."""
+    jacobian, model = np.empty((6, _TILE * _TILE)), np.empty(_TILE * _TILE)
+    shine(np.array([x, y, radiance, 0.0, 0.0, 0.0, *shape]), jacobian, model, _TILE)
+    return jacobian, model.reshape(_TILE, _TILE)
+
+
+def single_frames(
+    sigma: float, ratio: float, snr: float, frames: int, number: int
+) -> Iterator[tuple[Frame, Array, tuple[float, float, float]]]:
+    """Frames with 16 points each; their truth (x, y, radiance, bound of x, bound of y) and the shape of the PSF."""
+    rng = np.random.default_rng([number, round(100 * sigma), round(10 * ratio), round(snr)])
+    shape = _shape(sigma, ratio, float(rng.uniform(0, math.pi)))
+    bright = snr * _NOISE * (2 * math.pi * sigma**2 + 0.6)
+    for index in range(frames):
+        image, truth = np.full((_SIDE, _SIDE), _LEVEL), []
+        for x, y in np.argwhere(np.ones((4, 4))) * _STEP + _STEP / 2 + rng.uniform(-8, 8, (16, 2)):
+            radiance = bright * rng.uniform(0.7, 1.4)
+            left, top = round(x) - _TILE // 2, round(y) - _TILE // 2
+            jacobian, model = _point(x - left, y - top, radiance, shape)
+            image[top : top + _TILE, left : left + _TILE] += model
+            bound = np.sqrt(np.diag(np.linalg.inv(jacobian @ jacobian.T / _NOISE**2))[:2])
+            truth.append((x, y, radiance, *bound))
+        image += rng.normal(0, _NOISE, image.shape)
+        data = np.clip(np.round(image), 0, 65535).astype(np.uint16)
+        yield Frame(index, index, data, full_scale=65535.0), np.array(truth), shape
+
+
+def singles(pipeline: Pipeline, frames: list[tuple[Frame, Array, tuple[float, float, float]]]) -> dict[str, Any]:
+    """What becomes of isolated points."""
+    found = split = extended = 0
+    over_bound: list[float] = []
+    within: list[bool] = []
+    for frame, truth, _ in frames:
+        targets = pipeline(frame).targets
+        for x, y, _, *bound in truth:
+            near = np.flatnonzero(np.hypot(targets.x - x, targets.y - y) < 4)
+            found += len(near) > 0
+            split += len(near) > 1
+            extended += bool((targets.flags[near] & TargetFlag.EXTENDED).any())
+            if len(near) == 1:
+                off = np.array([targets.x[near[0]] - x, targets.y[near[0]] - y])
+                over_bound += (off / bound).tolist()
+                stated = np.array([targets.sigma_x[near[0]], targets.sigma_y[near[0]]])
+                within += (np.abs(off) < stated).tolist()
+    return {
+        "found": found,
+        "split": split,
+        "extended": extended,
+        "over_bound": round(float(np.sqrt(np.mean(np.square(over_bound)))), 3) if over_bound else None,
+        "within": round(float(np.mean(within)), 3) if within else None,
+        "optics": pipeline.optics.kind,
+        "sigma_found": round(pipeline.optics.sigma, 4),
+    }
+
+
+def cluster_frame(sigma: float, rng: np.random.Generator, noise: float) -> tuple[Frame, Detection, list[Array]]:
+    """A frame with 16 clusters, a detection that has their true light as masks, and the truth of each ``[K, 3]``."""
+    light, clusters = np.zeros((_SIDE, _SIDE)), []
+    for x, y in np.argwhere(np.ones((4, 4))) * _STEP + _STEP / 2 + rng.uniform(-8, 8, (16, 2)):
+        count = int(rng.integers(2, 6))
+        while True:
+            offset = rng.uniform(-sigma, sigma, (count, 2))
+            gap = np.hypot(*(offset[:, None] - offset).transpose(2, 0, 1))[np.triu_indices(count, 1)]
+            if gap.min() >= sigma:
+                break
+        radiance = rng.uniform(*_RADIANCE, count)
+        light += Psf(sigma).render(x + offset[:, 0], y + offset[:, 1], radiance, light.shape)
+        clusters.append(np.column_stack([np.array([x, y]) + offset, radiance]))
+    image = (_LEVEL + 64 * (light + noise * rng.standard_normal(light.shape))).round()
+    data = np.clip(image, 0, 65535).astype(np.uint16)
+    residual = (64 * light).astype(np.float32)
+    probability = (light > max(4 * noise, 0.05 * light.max())).astype(np.float32)
+    blobs = find_blobs(probability, residual.__getitem__, 0.5)
+    above = (data - _LEVEL).astype(np.float32)
+    return Frame(0, 0, data, full_scale=65535.0), Detection(blobs, probability, above), clusters
+
+
+def clusters(pipeline: Pipeline, sigma: float, frames: int, number: int, noise: float = 1.0) -> dict[str, Any]:
+    """Scores of clusters through known optics, distances over 2 sigma, so that those of the protocol are 1."""
+    rng = np.random.default_rng([number, round(100 * sigma)])
+    rows: list[list[float]] = []
+    bound_rows: list[list[float]] = []
+    truths: list[Array] = []
+    right = patch = 0
+    for _ in range(frames):
+        frame, detection, places = cluster_frame(sigma, rng, noise)
+        scene = pipeline.look(frame, detection, frame.full_scale)
+        unmixed = pipeline.unmixer(scene.view.patches, full_scale=scene.view.full_scale)
+        targets = to_frame(pipeline.settle(scene, unmixed), frame, scene)
+        for truth in places:
+            near = np.hypot(targets.x - truth[:, 0].mean(), targets.y - truth[:, 1].mean()) < max(4.0, 4 * sigma)
+            right += int(near.sum()) == len(truth)
+            place = np.column_stack([targets.x, targets.y, targets.radiance / 64, targets.score])[near]
+            rows += [[patch, *row] for row in place.tolist()]
+            scattered = _scattered(truth, sigma, noise, rng)
+            bound_rows += [[patch, *row] for row in scattered.tolist()]
+            truths.append(truth)
+            patch += 1
+    return {
+        "clusters": patch,
+        "count_right": round(100 * right / patch, 2),
+        "cso_map": _score(rows, truths, 2 * sigma),
+        "cso_map_bound": _score(bound_rows, truths, 2 * sigma),
+    }
+
+
+def _scattered(truth: Array, sigma: float, noise: float, rng: np.random.Generator) -> Array:
+    """The truth with errors as small as any unbiased estimate can have: x, y, radiance, score ``[K, 4]``."""
+    x, y, radiance = truth.T
+    middle = np.round([x.mean(), y.mean()]) - _TILE // 2
+    fisher = Psf(sigma).fisher(x - middle[0], y - middle[1], radiance, (_TILE, _TILE), noise)
+    covariance = np.linalg.inv(fisher)
+    error = rng.multivariate_normal(np.zeros(len(covariance)), covariance).reshape(-1, 3)
+    variance = np.diag(covariance).reshape(-1, 3)
+    return np.column_stack([truth + error, np.exp(-(variance[:, 0] + variance[:, 1]) / 0.01)])
+
+
+def _score(rows: list[list[float]], truths: list[Array], unit: float) -> float:
+    """CSO-mAP of rows (patch, x, y, radiance, score), positions in units of ``unit`` px."""
+    columns = np.array(rows).reshape(-1, 5).T
+    padded = np.full((len(truths), 5, 3), np.nan)
+    for i, truth in enumerate(truths):
+        padded[i, : len(truth)] = truth
+    padded[..., :2] /= unit
+    radiance = np.nan_to_num(padded[..., 2])
+    score = score_unmixing(
+        columns[0].astype(np.int64), columns[1] / unit, columns[2] / unit, columns[3], columns[4],
+        truth_x=padded[..., 0], truth_y=padded[..., 1], truth_radiance=radiance,
+    )  # fmt: skip
+    return round(float(score.cso_map), 2)
+
+
+def optics_table(*, frames: int = 4, number: int = 1) -> dict[str, Any]:
+    """Measure everything.
+
+    Args:
+        frames: of each condition, 16 spots each.
+        number: seed.
+    """
+    detector, unmixer = Detector.open(threads=1), Unmixer.open(threads=1)
+    table: dict[str, Any] = {"frames": frames, "seed": number, "singles": [], "clusters": []}
+    for sigma in SIGMAS:
+        for ratio in RATIOS:
+            for snr in SNRS:
+                scenes = list(single_frames(sigma, ratio, snr, frames, number))
+                _, e, shear = scenes[0][2]
+                for psf in (None, OpticsState(KNOWN, sigma, e=e if ratio != 1 else 0.0, shear=shear)):
+                    row = singles(Pipeline(detector, unmixer, psf=psf), scenes)
+                    given = "auto" if psf is None else "given"
+                    table["singles"].append({"psf": given, "sigma": sigma, "ratio": ratio, "snr": snr, **row})
+    for sigma in CLUSTER_SIGMAS:
+        pipeline = Pipeline(detector, unmixer, psf=Psf(sigma))
+        table["clusters"].append({"sigma": sigma, **clusters(pipeline, sigma, frames, number)})
+    return table
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """Both tables."""
+    columns = ("psf", "sigma", "ratio", "snr", "found", "split", "extended", "over_bound", "within", "sigma_found")
+    text = [f"| {' | '.join(columns)} |", "| --- |" + " ---: |" * (len(columns) - 1)]
+    text += [f"| {' | '.join(str(row[c]) for c in columns)} |" for row in table["singles"]]
+    for given in ("auto", "given"):
+        rows = [row for row in table["singles"] if row["psf"] == given]
+        found, split = sum(r["found"] for r in rows), sum(r["split"] for r in rows)
+        text.append(f"\n{given}: {split} of {found} single points split ({100 * split / max(found, 1):.2f} %)")
+    scores = ("sigma", "clusters", "count_right", "cso_map", "cso_map_bound")
+    text += ["", f"| {' | '.join(scores)} |", "|" + " ---: |" * len(scores)]
+    text += [f"| {' | '.join(str(row[c]) for c in scores)} |" for row in table["clusters"]]
+    return "\n".join(text) + "\n"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the module."""
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the tables as JSON")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.add_argument("--frames", type=positive_int, default=4, help="of each condition (default: %(default)s)")
+    parser.add_argument("--seed", type=seed, default=1, help="of the scenes (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the tables as JSON instead of Markdown")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the module."""
+    if arguments.out is not None:
+        refuse_existing(arguments.out, overwrite=arguments.overwrite)
+    table = optics_table(frames=arguments.frames, number=arguments.seed)
+    if arguments.out is not None:
+        write_json(arguments.out, table)
+    if arguments.json:
+        print_json(table)
+    else:
+        print(markdown(table), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(standalone("Unmixing through other optics.", add_arguments, main))

@@ -1,0 +1,222 @@
+"""Optics that are known, learned or unknown: what the refinement may believe of the PSF.
+
+Known: given by the user, or the protocol of a card that was chosen. Learned: enough isolated spots of the stream agree
+on one width; the probability of that is weighed against spots of all widths. Unknown: neither, and then no blob is
+taken apart on faith.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.errors import InputError
+from glint.runtime.unmixing.shapes import Shapes
+
+KNOWN, LEARNED, UNKNOWN = "known", "learned", "unknown"
+_KEPT = 200  # spots, the latest
+_CLEAN = 1.5  # reduced chi square of a spot that one Gaussian explains
+_BRIGHT = 6.0  # radiance over its standard deviation
+_SHARP = 0.15  # relative error of a width that tells something
+_UNEVEN = 0.02  # share by which the PSF's width may differ from spot to spot
+_CARD = 0.5  # probability that the optics, if they are one, are those that the model was made for
+_ODDS = math.log(30)  # from which on spots agree
+_STRAY = 0.02  # share of spots that are anything
+_WIDEST_PX = 5.0
+_CLUSTERS, _CLUSTER = 0.8, (math.log(1.04), math.log(1.6))  # share of clusters among wider spots, and how much they are
+_NULL_SPREADS = (0.3, 0.45, 0.7)  # of the log of the widths of spots without a PSF in common
+_SHARES = (0.3, 0.5, 0.7, 0.9)  # of single targets among the spots
+_EDGE = 0.065  # relative error of the widths that tell where the narrowest spots lie
+_FEWEST, _SINGLES = 2, 0.1  # spots, and share of them, that must be there
+_AS_ONE = 2.0  # reduced chi square of shapes that have nothing in common but the PSF
+_SLIGHT = 0.12  # e and shear that a few clusters which stay may feign
+_BELOW = 0.1  # share of those near the model's width that must be narrower than it
+_LIKE = 0.03  # relative difference below which the PSF is the model's own
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OpticsState:
+    """The PSF and how it is known.
+
+    Attributes:
+        kind: ``known``, ``learned`` or ``unknown``.
+        sigma: standard deviation of the PSF, px (geometric mean of its axes); of the model's where it is unknown.
+        sigma_error: standard deviation of it, px; 0 where it is taken as exact.
+        e, shear: its shape (see ``spot_fit``); 0 for a round one.
+        spots: that it was learned from.
+        source: where it comes from, in words.
+    """
+
+    kind: str
+    sigma: float
+    sigma_error: float = 0.0
+    e: float = 0.0
+    shear: float = 0.0
+    spots: int = 0
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in (KNOWN, LEARNED, UNKNOWN):
+            raise InputError(f"OpticsState.kind: expected {KNOWN}, {LEARNED} or {UNKNOWN}, got {self.kind!r}")
+        if not (self.sigma > 0 and math.isfinite(self.sigma) and self.sigma_error >= 0):
+            raise InputError(f"OpticsState: expected sigma > 0 and sigma_error >= 0, got {self.sigma}")
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """Of the PSF, px^2, ``[2, 2]`` in x and y."""
+        along, across = self.sigma * math.exp(self.e), self.sigma * math.exp(-self.e)
+        both = self.shear * across**2
+        return np.array([[along**2 + self.shear * both, both], [both, across**2]])
+
+    def text(self) -> str:
+        """For the terminal."""
+        if self.kind == UNKNOWN:
+            return f"unknown ({self.spots} isolated spots that agree): spots are taken apart on decisive evidence only"
+        error = f" +- {self.sigma_error:.3f}" if self.sigma_error else ""
+        return f"{self.kind}, sigma {self.sigma:.3f}{error} px ({self.source})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+
+class Learner:
+    """Estimates the PSF from the spots of a stream, frame by frame.
+
+    Args:
+        sigma: of the PSF that the model was made for, px.
+        radiance: mean and standard deviation of a target's, DN, which tell single ones; None: unknown.
+        tell: called with a text whenever the kind of the state changes.
+    """
+
+    def __init__(
+        self,
+        sigma: float,
+        radiance: tuple[float, float] | None = None,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.card, self.radiance = sigma, radiance
+        self.state = OpticsState(UNKNOWN, sigma)
+        self.tell = tell
+        self._spots: deque[tuple[float, float, float, float, float, float]] = deque(maxlen=_KEPT)
+        self._fresh = 0
+
+    def update(self, shapes: Shapes) -> OpticsState:
+        """Take the spots of a frame into account, and say what is known now."""
+        bright = shapes.theta[:, 2] > _BRIGHT * shapes.error[:, 2]
+        clean = shapes.whole & bright & (shapes.chi_square < _CLEAN) & (shapes.error[:, -3] < _SHARP)
+        if self.radiance is not None:
+            off = np.abs(shapes.theta[:, 2] - self.radiance[0])
+            clean &= off < 2.5 * np.hypot(self.radiance[1], shapes.error[:, 2])
+        for row in np.flatnonzero(clean):
+            u, error = float(shapes.theta[row, -3]), float(shapes.error[row, -3])
+            e, shear = shapes.stretch[row].tolist()
+            self._spots.append((u, e, shear, error, *shapes.stretch_error[row].tolist()))
+            self._fresh += 1
+        if self._fresh and (len(self._spots) < 20 or self._fresh >= len(self._spots) // 8):
+            self._fresh = 0
+            before = self.state.kind
+            self.state = weigh(np.array(self._spots), self.card)[0]
+            if self.state.kind != before:
+                self.tell(f"optics: {self.state.text()}")
+        return self.state
+
+
+def weigh(spots: Array, card: float | None) -> tuple[OpticsState, NDArray[np.bool_]]:
+    """The state that isolated spots speak for, and which of them are single targets, ``bool [N]``.
+
+    Args:
+        spots: u, e, shear and their standard deviations, ``[N, 6]``.
+        card: width of the PSF that is expected, px; None: any is as likely.
+    """
+    u, error = spots[:, 0], np.hypot(spots[:, 3], _UNEVEN)
+    own = 0.5 if card is None else card
+    grid = np.concatenate([[math.log(own)], np.arange(math.log(0.25), math.log(_WIDEST_PX), 0.015)])[:, None]
+    single = _density(u, grid, error)
+    near = _between(u, grid + _CLUSTER[0], grid + _CLUSTER[1], error)
+    wider = _CLUSTERS * near + (1 - _CLUSTERS) * _between(u, grid, math.log(1.5 * _WIDEST_PX), error)
+    null, anything = _of_all_widths(u, error)
+    prior = np.full(len(grid), (0.5 if card else 1.0) / (len(grid) - 1))
+    prior[0] = _CARD if card else 1e-12
+    best, at, share = -np.inf, 0, 0.5
+    for tried in _SHARES:
+        mixed = (1 - _STRAY) * (tried * single + (1 - tried) * wider) + _STRAY * anything
+        score = np.log(mixed).sum(axis=1) + np.log(prior)
+        if score.max() > best:
+            best, at, share = float(score.max()), int(score.argmax()), tried
+    member = share * single[at] > (1 - share) * wider[at] + _STRAY * anything
+    if best - null < _ODDS or not member.any():
+        return OpticsState(UNKNOWN, own, spots=int(member.sum())), member
+    e, shear = (_shared(spots[member, i], spots[member, 3 + i]) for i in (1, 2))
+    if at and card is not None and max(abs(e), abs(shear)) < _SLIGHT and _fits(u, error, card):
+        at, member, e, shear = 0, single[0] > 1.0, 0.0, 0.0
+    sigma, sigma_error = _common_width(u[member], error[member])
+    like = card is not None and (not at or abs(sigma - own) < max(_LIKE * own, 2 * sigma_error))
+    if like and not (e or shear):
+        sigma = own
+    return OpticsState(LEARNED, sigma, sigma_error, e, shear, int(member.sum()), "from isolated spots"), member
+
+
+def _common_width(u: Array, error: Array) -> tuple[float, float]:
+    """Width and its standard deviation, px.
+
+    The variance errs like a Gaussian; the log of it is far off where noise makes a spot narrow.
+    """
+    variance = np.exp(2 * u)
+    weight = (2 * variance * error) ** -2
+    mean = float((weight * variance).sum() / weight.sum())
+    strain = float((weight * (variance - mean) ** 2).sum() / max(len(u) - 1, 1))
+    sigma = math.sqrt(mean)
+    return sigma, math.sqrt(max(1.0, strain) / float(weight.sum())) / (2 * sigma)
+
+
+def _fits(u: Array, error: Array, card: float) -> bool:
+    """Whether the narrowest spots are as wide as the model's PSF: the others, many as they may be, are clusters."""
+    sharp = error < _EDGE
+    strain = (u[sharp] - math.log(card)) / error[sharp]
+    near, narrower = int((np.abs(strain) < 1.64).sum()), int((strain < -2.5).sum())
+    below = int((strain < 0).sum())  # half of the single ones
+    enough = near >= max(_FEWEST, _SINGLES * len(strain)) and below >= _BELOW * near
+    return enough and narrower <= 0.05 * len(strain)
+
+
+def _shared(values: Array, errors: Array) -> float:
+    """What the elongations of spots have in common; 0 where that is nothing."""
+    weight = np.hypot(errors, 0.02) ** -2
+    mean = float((weight * values).sum() / weight.sum())
+    excess = float((weight * (values - mean) ** 2).sum()) / max(len(values) - 1, 1)
+    if excess > _AS_ONE:  # clusters, each with a shape of its own
+        return 0.0
+    error = math.sqrt(max(excess, 1.0) / weight.sum())
+    return mean if abs(mean) > max(4 * error, 0.03) else 0.0
+
+
+def _density(value: Array, mean: Array | float, sd: Array) -> Array:
+    density: Array = np.exp(-0.5 * ((value - mean) / sd) ** 2) / (math.sqrt(2 * math.pi) * sd)
+    return density
+
+
+def _between(value: Array, least: Array | float, most: Array | float, sd: Array) -> Array:
+    """Density of widths that are uniform in their logarithm between two, measured with an error."""
+    from scipy.special import ndtr
+
+    density: Array = (ndtr((value - least) / sd) - ndtr((value - most) / sd)) / (most - least)
+    return np.maximum(density, 1e-12)
+
+
+def _of_all_widths(u: Array, error: Array) -> tuple[float, Array]:
+    """Best log likelihood of spots without a PSF in common, log-normal in their width, and its densities ``[N]``."""
+    middle = np.log(np.geomspace(0.4, 4, 24))[:, None, None]
+    spread = np.hypot(error, np.array(_NULL_SPREADS)[:, None])
+    density = _density(u, middle, spread)
+    score = np.log(np.maximum(density, 1e-300)).sum(axis=2)
+    at = np.unravel_index(int(score.argmax()), score.shape)
+    return float(score[at]), density[at]

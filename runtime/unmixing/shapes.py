@@ -1,0 +1,152 @@
+"""What each spot looks like by itself: one Gaussian of free width, elliptical where the data ask for it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.compiled import compiled
+from glint.runtime.unmixing.evidence import measured_spot, spot_start
+from glint.runtime.unmixing.fit import PLANE, Array, BoolArray, Patch, diagonal_of_inverse
+from glint.runtime.unmixing.spot_fit import SHAPE, Prior, fit_points
+from glint.runtime.unmixing.windows import Windows
+
+_PARAMETERS = 3 + PLANE + SHAPE
+_LEAST_HALF, _BEYOND, _REACH = 4, 2.0, 3.0  # half of a window: at least, and px beyond so many widths of the spot
+_MASK = 0.55  # width of a spot over the radius of its mask, about
+_WIDEST = (1.2, 0.5)  # widths of a spot at most: so many radii of its mask and px
+_ELONGATED = 9.2  # chi square of two freedoms that a round spot exceeds once in a hundred
+
+
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    """Fits of B spots.
+
+    Attributes:
+        theta: parameters ``[B, 9]`` in pixels of the window (see ``spot_fit``).
+        error: their standard deviations ``[B, 9]``; 0 of e and shear of a round one.
+        half: the fit took the pixels within so many of the window's middle, ``[B]``.
+        stretch, stretch_error: e and shear, measured whether significant or not, and their deviations, ``[B, 2]``.
+        elliptical: whether the ellipse is significant, ``bool [B]``.
+        gain: misfit that it gained over a round spot, ``[B]``.
+        chi_square: squared residuals over their expectation, ``[B]``.
+        whole: near its centre no pixel is missing or saturated, and it lies in the middle, ``bool [B]``.
+    """
+
+    theta: NDArray[np.float64]
+    error: NDArray[np.float64]
+    stretch: NDArray[np.float64]
+    stretch_error: NDArray[np.float64]
+    half: NDArray[np.int64]
+    elliptical: NDArray[np.bool_]
+    gain: NDArray[np.float64]
+    chi_square: NDArray[np.float64]
+    whole: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.theta)
+
+    @property
+    def sigma(self) -> NDArray[np.float64]:
+        """Geometric mean of the standard deviations of the axes, px, ``[B]``."""
+        return np.exp(self.theta[:, -3])
+
+    @staticmethod
+    def concatenate(parts: list[Shapes]) -> Shapes:
+        """All spots of several frames."""
+        return Shapes(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Shapes)})
+
+
+def measure_shapes(windows: Windows) -> Shapes:
+    """Fit every spot by itself."""
+    number = len(windows)
+    theta, error = np.zeros((number, _PARAMETERS)), np.zeros((number, _PARAMETERS))
+    stretch, stretch_error = np.zeros((number, 2)), np.zeros((number, 2))
+    half, elliptical = np.zeros(number, dtype=np.int64), np.zeros(number, dtype=np.bool_)
+    gain, chi_square, whole = np.zeros(number), np.zeros(number), np.zeros(number, dtype=np.bool_)
+    if number:
+        _measure_all(
+            windows.data, windows.clear, windows.full_scale, windows.noise, windows.area, theta, error,
+            stretch, stretch_error, half, elliptical, gain, chi_square, whole,
+        )  # fmt: skip
+    return Shapes(theta, error, stretch, stretch_error, half, elliptical, gain, chi_square, whole)
+
+
+@compiled
+def inner(data: Array, noise: float, full_scale: Array, clear: BoolArray, half: int) -> Patch:
+    """The middle of a window: pixels within ``half`` of its centre."""
+    middle = data.shape[0] // 2
+    low, high = middle - half, middle + half + 1
+    return Patch(
+        data[low:high, low:high].copy(), noise, full_scale[low:high, low:high].copy(), clear[low:high, low:high].copy()
+    )
+
+
+@compiled
+def _measure_all(
+    data: Array, clear: BoolArray, full_scale: Array, noise: Array, area: NDArray[np.int64], theta: Array, error: Array,
+    stretch: Array, stretch_error: Array, half: NDArray[np.int64], elliptical: BoolArray, gain: Array,
+    chi_square: Array, whole: BoolArray,
+) -> None:  # fmt: skip
+    most = data.shape[1] // 2
+    for b in range(len(data)):
+        radius = math.sqrt(area[b] / math.pi)
+        widest = _WIDEST[0] * radius + _WIDEST[1] if area[b] else float(most)
+        width = max(_MASK * radius, 0.45)
+        start = spot_start(inner(data[b], noise[b], full_scale[b], clear[b], most), width if area[b] else 0.0)
+        reach = _half_window(start, most)
+        patch = inner(data[b], noise[b], full_scale[b], clear[b], reach)
+        start[:2] -= most - reach
+        spot = measured_spot(patch, 1, start, widest)
+        wider = _half_window(spot.theta, most)
+        if wider > reach:
+            start = spot.theta.copy()
+            start[:2] += wider - reach
+            reach = wider
+            patch = inner(data[b], noise[b], full_scale[b], clear[b], reach)
+            spot = measured_spot(patch, 1, start, widest)
+        round_misfit = spot.misfit
+        nothing = Prior(spot.theta, np.zeros(_PARAMETERS))
+        glance = fit_points(patch, spot.theta, nothing, SHAPE, 5)
+        deviation = diagonal_of_inverse(glance.information)
+        for i in range(2):
+            stretch[b, i], stretch_error[b, i] = glance.theta[i - 2], math.sqrt(deviation[i - 2])
+        if round_misfit - glance.misfit > 0.5 * _ELONGATED:
+            tried = measured_spot(patch, SHAPE, glance.theta, widest)
+            if round_misfit - tried.misfit > _ELONGATED:
+                spot = tried
+                deviation = diagonal_of_inverse(spot.information)
+                for i in range(2):
+                    stretch[b, i], stretch_error[b, i] = spot.theta[i - 2], math.sqrt(deviation[i - 2])
+        gain[b] = round_misfit - spot.misfit
+        elliptical[b] = len(spot.information) == _PARAMETERS
+        variance = diagonal_of_inverse(spot.information)
+        for i in range(len(variance)):
+            error[b, i] = math.sqrt(variance[i])
+        chi_square[b] = spot.misfit / max(spot.counted - len(spot.information), 1)
+        whole[b] = _is_whole(patch, spot.theta)
+        theta[b] = spot.theta
+        theta[b, :2] += most - reach
+        half[b] = reach
+
+
+@compiled
+def _half_window(theta: Array, most: int) -> int:
+    return int(min(max(math.ceil(_REACH * math.exp(theta[-3]) + _BEYOND), _LEAST_HALF), most))
+
+
+@compiled
+def _is_whole(patch: Patch, theta: Array) -> bool:
+    size = patch.image.shape[0]
+    reach = max(1.5, 1.5 * math.exp(theta[-3]))
+    if math.hypot(theta[0] - size // 2, theta[1] - size // 2) > reach:
+        return False
+    for row in range(size):
+        for column in range(size):
+            dark = not patch.valid[row, column] or patch.image[row, column] >= patch.full_scale[row, column]
+            if dark and math.hypot(column - theta[0], row - theta[1]) <= reach:
+                return False
+    return True

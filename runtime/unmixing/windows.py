@@ -1,0 +1,86 @@
+"""Windows of the frame about its blobs, as large as a wide spot needs, with the background left in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.compiled import compiled
+from glint.processing.crop import crop_windows
+from glint.runtime.unmixing.window_noise import Ceiling
+from glint.types import Blobs, Frame
+
+WINDOW = 21  # px: a spot of sigma 3 px and its surroundings
+_HALO = 2  # px around another blob's mask that its light still reaches
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Windows about B spots, in whose middle pixel each spot's centre lies.
+
+    Attributes:
+        data: ``float64 [B, w, w]``, DN; the background may be in it.
+        clear: ``bool [B, w, w]``: pixels that exist and that no other spot lights.
+        full_scale: level at which a pixel is saturated, ``float64 [B, w, w]``, DN; infinity for never.
+        noise: standard deviation of a pixel, DN, ``[B]``.
+        left, top: column and row of the first pixel, ``[B]``.
+        white: standard deviation of the sensor's own noise, DN, ``[B]``; no more than ``noise``.
+        area: pixels of each spot's mask, ``[B]``; 0 where there is none.
+    """
+
+    data: NDArray[np.float64]
+    clear: NDArray[np.bool_]
+    full_scale: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    left: NDArray[np.int64]
+    top: NDArray[np.int64]
+    white: NDArray[np.float64]
+    area: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+def cut_windows(
+    frame: Frame, blobs: Blobs, noise: NDArray[np.float64], white: NDArray[np.float64], ceiling: Ceiling = None,
+    size: int = WINDOW,
+) -> Windows:  # fmt: skip
+    """Windows about the blobs of a frame.
+
+    Args:
+        frame: ``[H, W]``.
+        blobs: of the frame, B.
+        noise, white: there, DN, ``[B]``.
+        ceiling: level at which a pixel is saturated, DN, one number or ``[H, W]``; None if unknown.
+        size: pixels per side, odd.
+    """
+    left, top = (np.round(v).astype(np.int64) - size // 2 for v in (blobs.x, blobs.y))
+    data = crop_windows(frame.data, left, top, size).astype(np.float64)
+    (height, width), steps = frame.shape, np.arange(size)
+    rows, columns = top[:, None] + steps, left[:, None] + steps
+    clear = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    if blobs.label_map is not None and len(blobs):
+        _clear_others(crop_windows(blobs.label_map, left, top, size), clear)
+    if ceiling is None:
+        limit = np.full(data.shape, np.inf)
+    elif isinstance(ceiling, np.ndarray):
+        limit = crop_windows(ceiling, left, top, size).astype(np.float64)
+    else:
+        limit = np.full(data.shape, float(ceiling))
+    area = blobs.area if blobs.label_map is not None else np.zeros(len(blobs), dtype=np.int64)
+    return Windows(data, clear, limit, noise, left, top, white, area)
+
+
+@compiled
+def _clear_others(label: NDArray[np.int32], clear: NDArray[np.bool_]) -> None:
+    """Take out the pixels that the light of other blobs reaches; what is in a blob's own mask stays."""
+    size = label.shape[1]
+    for b in range(len(label)):
+        for row in range(size):
+            for column in range(size):
+                if label[b, row, column] != 0 and label[b, row, column] != b + 1:
+                    for i in range(max(row - _HALO, 0), min(row + _HALO + 1, size)):
+                        for j in range(max(column - _HALO, 0), min(column + _HALO + 1, size)):
+                            clear[b, i, j] &= label[b, i, j] == b + 1

@@ -1,0 +1,148 @@
+"""Optics that are learned from the shapes of spots, and counts that follow from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glint.cards import UnmixerSpec
+from glint.errors import InputError
+from glint.optics import PsfEstimate, save_psf
+from glint.runtime.pipeline.network_view import area_weights
+from glint.runtime.unmixing.optics_choice import chosen_optics
+from glint.runtime.unmixing.optics_state import KNOWN, LEARNED, UNKNOWN, Learner, OpticsState
+from glint.runtime.unmixing.psf_shapes import described, robust_error, same_targets
+from glint.runtime.unmixing.refine import RefineConfig
+from glint.runtime.unmixing.shapes import measure_shapes
+from glint.runtime.unmixing.verdicts import judge_spots
+from glint.runtime.unmixing.windows import Windows
+from glint.types import TargetFlag, Targets
+
+Render = Callable[..., np.ndarray]
+SIZE = 21
+
+
+def windows_of(images: np.ndarray, noise: float, rng: np.random.Generator) -> Windows:
+    data = images + rng.normal(0, noise, images.shape)
+    number = len(data)
+    nothing = np.zeros(number, dtype=np.int64)
+    sd = np.full(number, noise)
+    clear = np.ones(data.shape, dtype=bool)
+    return Windows(data, clear, np.full(data.shape, np.inf), sd, nothing, nothing, sd, nothing)
+
+
+def singles(render: Render, sigma: float, number: int, radiance: float, rng: np.random.Generator) -> np.ndarray:
+    place = 10 + rng.uniform(-0.5, 0.5, (number, 2))
+    return np.stack([render([(x, y, radiance)], (SIZE, SIZE), sigma) for x, y in place])
+
+
+def spots_of(render: Render, sigma: float, number: int = 12, seed: int = 0) -> Windows:
+    rng = np.random.default_rng(seed)
+    return windows_of(singles(render, sigma, number, 400 * (sigma**2 + 0.25), rng), 2.0, rng)
+
+
+@pytest.mark.parametrize("sigma", [0.6, 1.0, 2.5])
+def test_spots_that_agree_tell_the_optics(render: Render, sigma: float) -> None:
+    state = Learner(0.5).update(measure_shapes(spots_of(render, sigma)))
+    assert state.kind == LEARNED
+    assert abs(state.sigma - sigma) < max(3 * state.sigma_error, 0.01)
+    assert state.spots >= 9
+
+
+def test_spots_as_wide_as_the_models_psf_are_of_its_optics(render: Render) -> None:
+    state = Learner(0.5).update(measure_shapes(spots_of(render, 0.5, 4)))
+    assert (state.kind, state.sigma) == (LEARNED, 0.5)
+
+
+def test_spots_of_all_widths_tell_nothing(render: Render) -> None:
+    rng = np.random.default_rng(3)
+    images = np.concatenate([singles(render, s, 1, 900 * s**2, rng) for s in np.geomspace(0.6, 3.2, 16)])
+    assert Learner(0.5).update(measure_shapes(windows_of(images, 2.0, rng))).kind == UNKNOWN
+
+
+def test_a_few_spots_of_other_optics_are_not_enough(render: Render) -> None:
+    assert Learner(0.5).update(measure_shapes(spots_of(render, 1.1, 2))).kind == UNKNOWN
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("sigma", [0.5, 0.8, 1.6])
+def test_a_single_point_stays_one(render: Render, sigma: float, known: bool) -> None:
+    windows = spots_of(render, sigma, 40, seed=7)
+    shapes = measure_shapes(windows)
+    state = OpticsState(KNOWN, sigma) if known else Learner(0.5).update(shapes)
+    found = judge_spots(windows, shapes, Targets(), state, RefineConfig(), 0.5)
+    assert (np.bincount(found.blob, minlength=40) == 1).sum() >= 39
+    assert (found.flags & TargetFlag.EXTENDED == 0).sum() >= 38
+    single = np.bincount(found.blob, minlength=40)[found.blob] == 1
+    assert found.count_probability[single].mean() > 0.9
+
+
+def test_a_spot_that_is_wider_than_known_optics_is_one_extended_target(render: Render) -> None:
+    windows = spots_of(render, 2.0, 8)
+    found = judge_spots(windows, measure_shapes(windows), Targets(), OpticsState(KNOWN, 0.5), RefineConfig(), 0.5)
+    assert np.bincount(found.blob).tolist() == [1] * 8
+    assert (found.flags & TargetFlag.EXTENDED).all()
+    assert np.hypot(found.x - 10, found.y - 10).max() < 0.9
+
+
+def test_two_points_of_known_optics_are_two_and_of_unknown_ones_one(render: Render) -> None:
+    rng = np.random.default_rng(5)
+    pair = render([(9.6, 10.0, 900), (10.5, 10.2, 800)], (SIZE, SIZE), 0.7)[None]
+    windows = windows_of(pair, 1.0, rng)
+    shapes = measure_shapes(windows)
+    for state, number in ((OpticsState(KNOWN, 0.7), 2), (OpticsState(UNKNOWN, 0.5), 1)):
+        found = judge_spots(windows, shapes, Targets(), state, RefineConfig(), 0.5)
+        assert len(found) == number
+        if number == 2:
+            assert found.x == pytest.approx([9.6, 10.5], abs=0.06)
+            assert found.count_probability.min() > 0.9
+
+
+def test_points_far_apart_are_taken_apart_without_knowing_the_optics(render: Render) -> None:
+    image = render([(8.0, 10.0, 900), (12.4, 10.2, 800)], (SIZE, SIZE), 0.8)[None]
+    windows = windows_of(image, 1.0, np.random.default_rng(5))
+    found = judge_spots(windows, measure_shapes(windows), Targets(), OpticsState(UNKNOWN, 0.5), RefineConfig(), 0.5)
+    assert found.x == pytest.approx([8.0, 12.4], abs=0.05)
+
+
+def test_what_the_user_says_of_the_psf(tmp_path: Path) -> None:
+    csist, sensor = UnmixerSpec(radiance_prior=(235.0, 8.66)), UnmixerSpec()
+    assert chosen_optics(None, sensor) is None
+    assert chosen_optics("auto", csist) is None
+    for said, spec, protocol, sigma in (
+        (None, csist, None, 0.5),
+        (None, sensor, True, 0.5),
+        ("0.7", sensor, None, 0.7),
+    ):
+        state = chosen_optics(said, spec, protocol=protocol)
+        assert state is not None
+        assert (state.kind, state.sigma) == (KNOWN, sigma)
+    with pytest.raises(InputError, match="positive"):
+        chosen_optics("-1", sensor)
+    save_psf(PsfEstimate(0.8, 0.01, ratio=1.5, angle=30.0), tmp_path / "psf.json")
+    state = chosen_optics(tmp_path / "psf.json", sensor)
+    assert state is not None
+    values, vectors = np.linalg.eigh(state.covariance)
+    assert np.sqrt(values) == pytest.approx([0.8 / math.sqrt(1.5), 0.8 * math.sqrt(1.5)], rel=1e-9)
+    assert math.degrees(math.atan2(vectors[1, 1], vectors[0, 1])) % 180 == pytest.approx(30)
+    again = described(PsfEstimate(0.8, 0.01), state)
+    assert (again.ratio, again.angle) == (pytest.approx(1.5, abs=1e-6), pytest.approx(30, abs=1e-3))
+
+
+def test_areas_are_shared_out_whole() -> None:
+    weights = area_weights(23, 11, 2.0)
+    assert weights.sum(axis=1) == pytest.approx(np.full(11, 2.0))
+    assert weights[:, 1:-1].sum(axis=0) == pytest.approx(np.ones(21))
+
+
+def test_errors_of_one_target_in_many_frames_do_not_average_out() -> None:
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(8), 30)
+    values = 1 + np.repeat(rng.normal(0, 0.1, 8), 30) + rng.normal(0, 0.01, 240)
+    assert robust_error(values, np.ones(240), group) == pytest.approx(0.1 / math.sqrt(8), rel=0.5)
+    frame, x = np.repeat(np.arange(5), 2), np.tile([0.0, 50.0], 5) + 0.5 * np.repeat(np.arange(5), 2)
+    assert len(np.unique(same_targets(frame, x, np.zeros(10)))) == 2
