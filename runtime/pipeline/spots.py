@@ -12,7 +12,7 @@ from glint.compiled import compiled
 from glint.processing.crop import crop_windows
 from glint.runtime.pipeline.detector import Detection
 from glint.runtime.unmixing.fit import PLANE, Array, BoolArray, factorise, substitute
-from glint.runtime.unmixing.window_noise import Ceiling, _noise_of
+from glint.runtime.unmixing.window_noise import Ceiling, noise_of_windows
 from glint.types import Frame
 
 _WINDOW = 21  # px around a blob in which its background and the sensor's noise are estimated
@@ -21,7 +21,6 @@ _NEARNESS = 5.0  # px
 # Weight of the surroundings that continue the background under a blob.
 _NEAR = np.exp(-0.5 * (_RAMP**2 + _RAMP[:, None] ** 2) / _NEARNESS**2)
 _HALO = 2  # px around a blob's mask that its light still reaches
-_BEHIND = 6.0  # standard deviation of the second differences of a white noise of 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,4 +177,4 @@ def local_noise(image: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[n
     """
     half = _WINDOW // 2 + 1
     left, top = (np.round(v).astype(np.int64) - half for v in (x, y))
-    return _noise_of(crop_windows(image, left, top, 2 * half + 1).astype(np.float64))
+    return noise_of_windows(crop_windows(image, left, top, 2 * half + 1))
