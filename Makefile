@@ -9,11 +9,11 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml README.md LICENSE $(shell find core training export calibration runtime benchmarks zoo \
              -name '*.py' -o -name '*.onnx' -o -name '*.json' -o -name '*.html' -o -name py.typed -o -name '*.pyi')
 
-.PHONY: help demo test format api clean
+.PHONY: help demo test format api gpu-check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 demo: $(VENV)/run.installed ## detect and unmix a simulated scene; results in out/demo
 	$(RUN)/glint run 'synthetic://?size=640x512&frames=20&clusters=6&singles=4&noise=1&seed=7' \
@@ -33,6 +33,9 @@ format: $(VENV)/dev.installed ## format the sources
 
 api: $(VENV)/dev.installed ## write docs/api.md from the docstrings
 	$(DEV)/python docs/make_api.py
+
+gpu-check: ## what this machine's GPU can do, as gpu-check.html and .json; uses the active environment
+	$(PYTHON) -m glint.benchmarks.gpu_check --out gpu-check --overwrite
 
 clean: ## remove what the build made
 	rm -rf $(VENV) build dist out glint.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

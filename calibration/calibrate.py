@@ -14,6 +14,7 @@ import onnxruntime
 
 from glint import __version__
 from glint.calibration.balance import balance, channel_factors, worth_balancing
+from glint.calibration.clamps import clamped, extreme_inputs
 from glint.calibration.fp16 import check_range, to_fp16
 from glint.calibration.int8_layers import MOVES, PRODUCTS, Graph, QuantisableLayer, float_tensors, macs_by_node
 from glint.calibration.judge import Judge, frame_judge, image_judge, loss, patch_judge
@@ -30,6 +31,8 @@ from glint.cli import positive_float, positive_int, print_json, seed, talk
 from glint.config import to_dict
 from glint.data.datasets import LabelledImage, labelled_images
 from glint.errors import CheckFailedError, InputError
+from glint.export.lint.findings import REFUSED, VERSIONS
+from glint.export.lint.lint import lint, load_whole_onnx
 from glint.files import refuse_existing, sha256, write_bytes, write_json
 
 PRECISIONS = ("fp16", "int8")
@@ -106,9 +109,10 @@ def calibrate(
 
     Raises:
         InputError: if the calibration set, the plan or an option will not do, or values exceed fp16.
-        ModelError: if there is no such model.
+        ModelError: if there is no such model, or its weights are missing.
         OutputError: if an output exists or cannot be written.
-        CheckFailedError: if the result misses the budget; nothing is written then but the plan of a search.
+        CheckFailedError: if the result misses the budget, or no TensorRT would take it; nothing is written then
+            but the plan of a search.
     """
     options = options or CalibrateOptions()
     if precision not in PRECISIONS:
@@ -126,26 +130,29 @@ def calibrate(
     samples = _samples(card, options)
     if save_set is not None:
         write_json(save_set, samples.listed())
-    float_model = onnx.load(str(path))
+    float_model = load_whole_onnx(path)
+    _tell_findings(float_model)
     network = _observe(float_model, samples)
     talk(
         f"calibrate {card.name}: {len(samples.names)} samples; largest value in fp16 {network.range['largest']:.4g} "
         f"({network.range['layer']})"
     )
     notes: dict[str, Any] = {}
+    safe, reached = clamped(float_model, network.largest, extreme_inputs(card))
     if precision == "fp16":
-        result = to_fp16(float_model)
+        result = to_fp16(safe)
     else:
-        result, plan, notes = _quantised(card, float_model, network, samples, options)
+        result, plan, notes = _quantised(card, safe, network, samples, options)
         if save_plan_to is not None:
             save_plan(plan, save_plan_to)
+    _require_buildable(result, file)
     parity = _judge(card, float_model, result, samples, precision, options)
     data = result.SerializeToString(deterministic=True)
     write_bytes(file, data)
     made_with = {"glint": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
     described = replace(
         card, precision=precision, file=file.name, sha256=sha256(file), parity=parity,
-        calibration={**_described(samples, options), "range": network.range, **notes},
+        calibration={**_described(samples, options), "range": network.range, "clamped": reached, **notes},
         versions={**card.versions, **made_with},
     )  # fmt: skip
     save_card(described, out)
@@ -161,6 +168,18 @@ class _Network:
     shares: dict[str, float]
     largest: dict[str, float]
     range: dict[str, float | str]
+
+
+def _tell_findings(model: onnx.ModelProto) -> None:
+    """Say what TensorRT will make of the float model: calibration changes nothing of it."""
+    for finding in lint(model):
+        talk(f"calibrate: {finding.text()}; hint: {finding.hint}")
+
+
+def _require_buildable(model: onnx.ModelProto, file: Path) -> None:
+    for finding in lint(model):
+        if finding.severity == REFUSED and finding.versions == VERSIONS:
+            raise CheckFailedError(f"{file.name} is not written: {finding.text()}", hint=finding.hint)
 
 
 def _observe(model: onnx.ModelProto, samples: Samples) -> _Network:
@@ -264,6 +283,7 @@ def _judge(
     budget = _budget(precision, options)
     judge = _make_judge(card, options)
     rounded = round_like_fp16(result)
+    _require_finite(rounded, extreme_inputs(card))
     reference, scores = judge.score(float_model), judge.score(rounded)
     change = loss(reference, scores)
     pairs = ", ".join(f"{name} {reference[name]:.2f} -> {scores[name]:.2f}" for name in reference)
@@ -281,6 +301,21 @@ def _judge(
         "budget": budget,
     }  # fmt: skip
     return {**_errors(float_model, rounded, samples.split()[1]), "task": task}
+
+
+def _require_finite(rounded: onnx.ModelProto, extremes: Batches) -> None:
+    """Refuse a model that fp16 drives out of its range in extreme scenes.
+
+    Raises:
+        CheckFailedError: if an output is not finite.
+    """
+    names = [output.name for output in rounded.graph.output]
+    for name, value in values(rounded, names, extremes, what="extremes"):
+        if not np.isfinite(value).all():
+            raise CheckFailedError(
+                f"{name} is not finite in fp16 for a saturated, empty or broken scene",
+                hint="mark the layers that grow as a float32 island in the network, and export again",
+            )
 
 
 def _make_judge(card: ModelCard, options: CalibrateOptions, *, searched: int | None = None) -> Judge:

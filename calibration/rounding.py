@@ -3,8 +3,8 @@
 That runs float16 operators in float32 and leaves out the roundings between them, so that an fp16 graph
 scores there better than it is. Here every float16 result is rounded to its 11 bits by Veltkamp's
 splitting, y = c x - (c x - x) with c = 2^13 + 1, which no optimiser takes away. Within a product sums
-are in float32, as tensor cores do. Values below 6e-5, which float16 holds with fewer bits, keep theirs;
-overflow is the range check's matter.
+are in float32, as tensor cores do. Values below 6e-5, which float16 holds with fewer bits, keep theirs.
+What would be rounded to more than 65504 becomes infinite, as on a GPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from glint.calibration.int8_layers import MOVES, constant, replace_nodes, tensor_types
 
-_SPLIT = "float16/split"
+_SPLIT, _OVER, _INFINITY = (f"float16/{name}" for name in ("split", "over", "infinity"))
+_FIRST_OVER = 65520.0  # the least number that float16 rounds to infinity
 
 
 def round_like_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -38,15 +39,21 @@ def round_like_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes.append(node)
         for index, name in enumerate(node.output):
             if types.get(name) == TensorProto.FLOAT16 and node.op_type not in MOVES:
-                exact, large, rest = (f"{name}/{part}" for part in ("exact", "large", "rest"))
+                parts = ("exact", "large", "rest", "near", "size", "over", "infinite")
+                exact, large, rest, near, size, over, infinite = (f"{name}/{part}" for part in parts)
                 node.output[index] = exact
                 nodes += [
                     helper.make_node("Mul", [exact, _SPLIT], [large], large),
                     helper.make_node("Sub", [large, exact], [rest], rest),
-                    helper.make_node("Sub", [large, rest], [name], f"{name}/rounded"),
+                    helper.make_node("Sub", [large, rest], [near], f"{name}/rounded"),
+                    helper.make_node("Abs", [exact], [size], size),
+                    helper.make_node("GreaterOrEqual", [size, _OVER], [over], over),
+                    helper.make_node("Mul", [exact, _INFINITY], [infinite], infinite),
+                    helper.make_node("Where", [over, infinite, near], [name], f"{name}/overflow"),
                 ]
     replace_nodes(graph, nodes)
-    graph.initializer.append(constant(_SPLIT, 2.0**13 + 1, np.float32))
+    numbers = {_SPLIT: 2.0**13 + 1, _OVER: _FIRST_OVER, _INFINITY: np.inf}
+    graph.initializer.extend(constant(name, value, np.float32) for name, value in numbers.items())
     del graph.value_info[:]
     return copy
 

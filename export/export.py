@@ -107,9 +107,10 @@ def _export_one(info: CheckpointInfo, model: nn.Module, plan: ExportSpec, name: 
         graph = to_onnx(model, plan.trials[plan.example], inputs=inputs, outputs=outputs, dynamic=plan.dynamic)
     except GlintError as error:
         raise type(error)(f"export of {name}: {error}", hint=error.hint) from error
-    refused = [finding for finding in lint(graph) if finding.severity == REFUSED]
-    if refused:
-        raise ModelError(f"export of {name}: {refused[0].text()}", hint=refused[0].hint)
+    for finding in lint(graph):  # the worst come first
+        if finding.severity == REFUSED:
+            raise ModelError(f"export of {name}: {finding.text()}", hint=finding.hint)
+        talk(f"export of {name}: {finding.text()}; hint: {finding.hint}")
     path.write_bytes(graph.SerializeToString(deterministic=True))
     parity = measure_parity(model, path, plan.trials)
     if not parity["relative"] <= PARITY_LIMIT:

@@ -12,7 +12,7 @@ import numpy as np
 from glint.benchmarks.evaluate.detection_scores import PROTOCOLS
 from glint.benchmarks.evaluate.detector import DetectionData, detector_text, evaluate_detector, evaluate_predictions
 from glint.calibration.task_score import ALL_CONDITIONS, score_targets, task_patches
-from glint.cards import ModelCard, load_card, require_task
+from glint.cards import ModelCard, require_task
 from glint.cli import positive_int, print_json, seed, talk
 from glint.data.csist import read_csist
 from glint.errors import InputError
@@ -21,7 +21,7 @@ from glint.metrics.unmixing import UnmixingScore
 from glint.progress import Progress
 from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.engines.base import Engine
-from glint.runtime.engines.choose import open_engine
+from glint.runtime.engines.choose import find_model, open_engine
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.unmixing.refine import RadiancePrior, refine_config
 from glint.runtime.unmixing.unmix import run_unmixer
@@ -46,7 +46,7 @@ def evaluate(
     seed: int = 1,
     radiance_prior: RadiancePrior = "card",
     engine: str = "auto",
-    precision: str = "fp32",
+    precision: str = "auto",
     threads: int | None = None,
 ) -> dict[str, Any]:
     """Score a model, or predictions that anything else made.
@@ -104,7 +104,7 @@ def open_model(
     model: str | Path,
     *,
     engine: str = "auto",
-    precision: str = "fp32",
+    precision: str = "auto",
     threads: int | None = None,
     task: str | None = None,
 ) -> tuple[ModelCard, Engine]:
@@ -120,7 +120,7 @@ def open_model(
         card, opened = open_checkpoint(Path(model), threads=threads)
         require_task(card, task)
         return card, opened
-    card, path = load_card(model, precision=precision, task=task)
+    card, path = find_model(model, engine=engine, precision=precision, task=task)
     return card, open_engine(card, path, engine=engine, threads=threads)
 
 

@@ -15,6 +15,7 @@ from onnxscript import optimizer
 from glint.cards import TensorSpec, count_macs, in_island
 from glint.export.lint.findings import VERSIONS, View, input_name
 from glint.export.lint.lint import lint, load_onnx
+from glint.export.lint.order import in_order
 from glint.export.lint.quantisation import dequantise
 
 WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
@@ -37,6 +38,7 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
     """
     model = load_onnx(path)
     found = lint(model, folder=path.parent)
+    model = in_order(model)
     view = View(onnx.shape_inference.infer_shapes(model))
     macs = _count_macs(model)
     layers = [
@@ -90,8 +92,9 @@ def _count_macs(model: onnx.ModelProto) -> dict[str, int]:
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
     del fixed.graph.value_info[:]
-    # Folding turns what computes shapes into constants.
-    fixed = onnx.shape_inference.infer_shapes(optimizer.optimize(fixed), data_prop=True)
+    if not any(tensor.data_location == TensorProto.EXTERNAL for tensor in fixed.graph.initializer):
+        fixed = optimizer.optimize(fixed)  # folding turns what computes shapes into constants
+    fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in fixed.graph.initializer}
     for value in (*fixed.graph.input, *fixed.graph.value_info, *fixed.graph.output):
         dims = value.type.tensor_type.shape.dim

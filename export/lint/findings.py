@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
+
+from glint.export.lint.constants import fold
 
 VERSIONS = ("10.3", "10.13", "10.16", "11.4", "rtx")
 """TensorRT of JetPack 6, of JetPack 7, the last 10.x, 11.x, and TensorRT-RTX."""
@@ -57,6 +60,8 @@ class View:
         makers: the node that makes a tensor.
         types: element type of a tensor (``TensorProto.FLOAT`` ...), where it is known.
         tensors: initializers and constants.
+        ranks: number of axes of a tensor, where it is known.
+        unsorted: a node that stands before one that it reads, "" if there is none.
     """
 
     model: onnx.ModelProto
@@ -65,6 +70,9 @@ class View:
     makers: dict[str, onnx.NodeProto] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    ranks: dict[str, int] = field(default_factory=dict)
+    unsorted: str = ""
+    _values: dict[str, NDArray[Any] | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._add(self.model.graph)
@@ -75,9 +83,12 @@ class View:
         for value in (*graph.input, *graph.value_info, *graph.output):
             if value.type.HasField("tensor_type"):
                 self.types[value.name] = value.type.tensor_type.elem_type
+                if value.type.tensor_type.HasField("shape"):
+                    self.ranks[value.name] = len(value.type.tensor_type.shape.dim)
         for tensor in graph.initializer:
             self.tensors[tensor.name] = tensor
             self.types[tensor.name] = tensor.data_type
+            self.ranks[tensor.name] = len(tensor.dims)
         self._add_nodes(graph.node)
 
     def _add_nodes(self, nodes: Any) -> None:
@@ -86,8 +97,8 @@ class View:
             self.nodes.append(node)
             self.makers.update({name: node for name in node.output if name})
             for attribute in node.attribute:
-                if node.op_type == "Constant" and attribute.name == "value":
-                    self.tensors[node.output[0]] = attribute.t
+                if node.op_type == "Constant" and node.output and attribute.name in _CONSTANTS:
+                    self.tensors[node.output[0]] = _constant(attribute)
                 for inner in (attribute.g, *attribute.graphs):
                     self._add(inner)
 
@@ -97,12 +108,10 @@ class View:
         return node if node is not None and node.op_type == operator else None
 
     def value(self, name: str) -> NDArray[Any] | None:
-        """A constant tensor, or None if it is not constant or its data are not at hand."""
-        tensor = self.tensors.get(name)
-        if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
-            return None
-        array: NDArray[Any] = numpy_helper.to_array(tensor)
-        return array
+        """A constant tensor, computed where nodes make it from constants; None if it is not constant or not at hand."""
+        if name not in self._values:
+            self._values[name] = fold(name, self.makers, self.tensors, self.model.opset_import)
+        return self._values[name]
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is a weight, perhaps quantised and dequantised, or reshaped or transposed on the way."""
@@ -116,6 +125,16 @@ class View:
     def of_type(self, *operators: str) -> Iterator[onnx.NodeProto]:
         """The nodes of these types."""
         return (node for node in self.nodes if node.op_type in operators)
+
+
+_CONSTANTS = {"value": None, "value_float": "f4", "value_floats": "f4", "value_int": "i8", "value_ints": "i8"}
+
+
+def _constant(attribute: onnx.AttributeProto) -> onnx.TensorProto:
+    if attribute.name == "value":
+        return attribute.t
+    values = np.array(onnx.helper.get_attribute_value(attribute), dtype=_CONSTANTS[attribute.name])
+    return numpy_helper.from_array(values)
 
 
 _FROM_WEIGHTS = {"QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape", "Cast", "Identity"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from glint.export.lint.findings import REFUSED, VERSIONS, WARNING, Finding, View, attribute, input_name
 
@@ -33,12 +33,13 @@ _MISSING = {  # of the operators above, in some versions
     **dict.fromkeys(("BlackmanWindow", "HammingWindow", "HannWindow", "STFT"), ("10.3",)),
     **dict.fromkeys(("Attention", "RMSNormalization", "RotaryEmbedding", "TensorScatter"), ("10.3", "10.13")),
     **dict.fromkeys(("Swish", "CausalConvWithState", "LinearAttention"), ("10.3", "10.13", "10.16", "11.4")),
-    **dict.fromkeys(("DeformConv", "NonZero"), ("rtx",)),
+    **dict.fromkeys(("DeformConv", "NonZero", "RoiAlign"), ("rtx",)),  # plugins of the full TensorRT
 }
 _INTEGER = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
 _HINTS = {
     **dict.fromkeys(_INTEGER, "quantise with QuantizeLinear and DequantizeLinear around float operators (Q/DQ format)"),
     "Col2Im": "put overlapping patches together with shifted slices or one dense matrix product",
+    "RoiAlign": "take the regions with GridSample",
     "NonZero": "keep fixed shapes: mask with Where, or leave the search to the runtime",
 }
 _NEWEST_OPSET = {"10.3": 20, "10.13": 22, "10.16": 24, "11.4": 24, "rtx": 24}
@@ -50,6 +51,9 @@ _TYPES = {
 }  # fmt: skip
 _TAKES_UINT8 = {"Cast", "CastLike", "Identity", "QuantizeLinear", "DequantizeLinear"}
 _MOST_K = 3840
+_MOST_AXES = 8
+_CORNERS = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_half_pixel_for_nn"}
+_RESIZED_AXES = {"linear": 3, "cubic": 2}
 
 
 def operators(view: View) -> Iterator[Finding]:
@@ -91,19 +95,13 @@ def serial(view: View) -> Iterator[Finding]:
 
 
 def options(view: View) -> Iterator[Finding]:
-    """``top-k``, ``resize``, ``dilation``, ``second-output``, ``reduction``: known operators, unknown options."""
+    """``top-k``, ``dilation``, ``second-output``, ``reduction``, ``lp-norm``: known operators, unknown options."""
     for node in view.of_type("TopK"):
         k = view.value(input_name(node, 1))
         if k is not None and k.size and int(k.max()) > _MOST_K:
             yield Finding(
                 "top-k", REFUSED, VERSIONS, node.name, f"TopK takes at most k = {_MOST_K}, got {int(k.max())}",
                 "take the maxima of tiles first",
-            )  # fmt: skip
-    for node in view.of_type("Resize"):
-        if attribute(node, "antialias", 0) or attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch":
-            yield Finding(
-                "resize", REFUSED, VERSIONS, node.name, "Resize with antialias or an aspect ratio policy",
-                "average-pool before a plain Resize",
             )  # fmt: skip
     for node in view.of_type("MaxPool", "AveragePool", "LpPool"):
         if any(step != 1 for step in attribute(node, "dilations", [])):
@@ -116,16 +114,71 @@ def options(view: View) -> Iterator[Finding]:
                 "second-output", REFUSED, VERSIONS, node.name, f"only the first output of {node.op_type} exists",
                 "compute the other from plain operators",
             )  # fmt: skip
-    for node in view.of_type("ScatterND"):
+    for node in view.of_type("ScatterND", "ScatterElements"):
         if attribute(node, "reduction", b"none") != b"none":
+            # The full TensorRT has a plugin for ScatterElements.
+            versions = VERSIONS if node.op_type == "ScatterND" else ("rtx",)
             yield Finding(
-                "reduction",
-                REFUSED,
-                VERSIONS,
-                node.name,
-                "ScatterND with a reduction",
-                "use ScatterElements or a matmul",
-            )
+                "reduction", REFUSED, versions, node.name, f"{node.op_type} with a reduction",
+                "write it as a matrix product",
+            )  # fmt: skip
+    for node in view.of_type("LpPool"):
+        p = attribute(node, "p", 2)
+        if p not in (1, 2):
+            yield Finding(
+                "lp-norm", REFUSED, VERSIONS, node.name, f"LpPool with p = {p}: there is 1 and 2 only",
+                "compute it from Pow and AveragePool",
+            )  # fmt: skip
+
+
+def training(view: View) -> Iterator[Finding]:
+    """``training-mode``: operators as they are while a network is trained."""
+    hint = "export the model in evaluation mode: model.eval()"
+    for node in view.of_type("BatchNormalization"):
+        if attribute(node, "training_mode", 0) or any(node.output[1:]):
+            what = "BatchNormalization in training mode"
+            yield Finding("training-mode", REFUSED, VERSIONS, node.name, what, hint)
+    for node in view.of_type("Dropout"):
+        mode = input_name(node, 2)
+        value = view.tensors.get(mode)
+        if not mode or (value is not None and not numpy_helper.to_array(value).any()):
+            continue
+        what = "Dropout in training mode" if value is not None else "Dropout whose training mode is computed"
+        yield Finding("training-mode", REFUSED, VERSIONS, node.name, what, hint)
+
+
+def resizes(view: View) -> Iterator[Finding]:
+    """``resize``: ways to resize that the parser does not know."""
+    for node in view.of_type("Resize"):
+        mode = attribute(node, "mode", b"nearest").decode(errors="replace")
+        corners = attribute(node, "coordinate_transformation_mode", b"half_pixel").decode(errors="replace")
+        if attribute(node, "antialias", 0) or attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch":
+            what, hint = "Resize with antialias or an aspect ratio policy", "average-pool before a plain Resize"
+        elif corners not in _CORNERS:
+            what, hint = f"Resize with the coordinates {corners}", "export it with half_pixel or align_corners"
+        elif (axes := _resized_axes(view, node)) > _RESIZED_AXES.get(mode, axes):
+            what = f"{mode} Resize over the last {axes} axes, {_RESIZED_AXES[mode]} at most"
+            hint = "resize height and width only"
+        else:
+            continue
+        yield Finding("resize", REFUSED, VERSIONS, node.name, what, hint)
+
+
+def _resized_axes(view: View, node: onnx.NodeProto) -> int:
+    """How many of the last axes a Resize reaches, as far as its scales are known; else 0."""
+    scales = view.value(input_name(node, 2 if len(node.input) > 2 else 1))
+    if scales is None or not scales.size or attribute(node, "axes", None) is not None:
+        return 0
+    changed = [axis for axis, scale in enumerate(scales.ravel()) if scale != 1]
+    return scales.size - changed[0] if changed else 0
+
+
+def ranks(view: View) -> Iterator[Finding]:
+    """``rank``: tensors of more axes than TensorRT has."""
+    hint = "merge axes with Reshape, e.g. the batch with the next one"
+    for tensor, rank in view.ranks.items():
+        if rank > _MOST_AXES:
+            yield Finding("rank", REFUSED, VERSIONS, tensor, f"a tensor of {rank} axes, {_MOST_AXES} at most", hint)
 
 
 def types(view: View) -> Iterator[Finding]:
@@ -167,7 +220,7 @@ def types(view: View) -> Iterator[Finding]:
 
 
 def files(view: View) -> Iterator[Finding]:
-    """``opset``, ``external-data``: what concerns the file as a whole."""
+    """``opset``, ``external-data``, ``unsorted``: what concerns the file as a whole."""
     opset = max((o.version for o in view.model.opset_import if o.domain in ("", "ai.onnx")), default=_OLDEST_OPSET)
     versions = tuple(v for v in VERSIONS if not _OLDEST_OPSET <= opset <= _NEWEST_OPSET[v])
     if versions:
@@ -184,6 +237,11 @@ def files(view: View) -> Iterator[Finding]:
         yield Finding(
             "external-data", REFUSED, VERSIONS, location, "the weights are in another file, which is not there",
             "copy it beside the model, or save the model in one file",
+        )  # fmt: skip
+    if view.unsorted:
+        yield Finding(
+            "unsorted", WARNING, VERSIONS, view.unsorted, "it reads what a later node makes: nodes are not sorted",
+            "sort the nodes: engines take them as they are, onnx.checker and many tools do not",
         )  # fmt: skip
 
 

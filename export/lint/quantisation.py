@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
 from onnx import TensorProto
 
@@ -13,14 +14,41 @@ _WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 _INT8_BITS = (TensorProto.INT8, TensorProto.UINT8)
 
 
+def scales(view: View) -> Iterator[Finding]:
+    """``zero-scale``, ``computed-scale``: scales that nothing can be divided by, or that depend on the data."""
+    hint = "leave dead channels out, or give them the scale of the others; a scale is positive"
+    for node in view.of_type("QuantizeLinear", "DequantizeLinear"):
+        name = input_name(node, 1)
+        scale, stored = view.value(name), name in view.tensors
+        if scale is None:
+            if not stored and name:
+                yield Finding(
+                    "computed-scale", REFUSED, VERSIONS, node.name, "a scale that is computed from the data",
+                    "calibrate: scales are constants",
+                )  # fmt: skip
+            continue
+        scale = scale.astype(float)
+        if not (scale > 0).all():
+            # TensorRT checks what is stored; what is computed from constants it divides by, unseen.
+            severity = REFUSED if stored else WARNING
+            least = float(np.nanmin(scale)) if not np.isnan(scale).all() else float("nan")
+            what = f"scales must be positive numbers, the least is {least:g}"
+            yield Finding("zero-scale", severity, VERSIONS, node.name, what, hint)
+        elif not np.isfinite(scale).all():
+            yield Finding("zero-scale", WARNING, VERSIONS, node.name, "an infinite scale", hint)
+
+
 def zero_points(view: View) -> Iterator[Finding]:
     """``zero-point``, ``uint8-activation``, ``int32-bias``: quantisation that is not symmetric int8."""
     for node in view.of_type("QuantizeLinear", "DequantizeLinear"):
-        zero = view.value(input_name(node, 2))
-        if zero is not None and zero.astype(float).any():
+        name = input_name(node, 2)
+        zero = view.value(name) if name else None
+        known = not name or _is_stored(view, name)
+        if not known or (zero is not None and zero.astype(float).any()):
             yield Finding(
-                "zero-point", REFUSED, VERSIONS, node.name, "a zero point that is not zero",
-                "quantise symmetrically: int8, zero point 0",
+                "zero-point", REFUSED, VERSIONS, node.name,
+                "a zero point that is not zero" if known else "a zero point that nodes compute",
+                "quantise symmetrically: int8, zero point 0, stored in the file",
             )  # fmt: skip
         elif node.op_type == "DequantizeLinear" and view.types.get(input_name(node, 0)) == TensorProto.INT32:
             yield Finding(
@@ -75,6 +103,16 @@ def dequantise(view: View, name: str) -> onnx.NodeProto | None:
     """The DequantizeLinear from int8 or uint8 that makes a tensor."""
     node = view.maker(name, "DequantizeLinear")
     return node if node is not None and view.types.get(input_name(node, 0), TensorProto.INT8) in _INT8_BITS else None
+
+
+def _is_stored(view: View, name: str) -> bool:
+    """Whether a tensor is an initializer or a Constant, perhaps cast: the parser looks through no other node."""
+    for _ in view.nodes:
+        node = view.makers.get(name)
+        if name in view.tensors or node is None or node.op_type not in ("Cast", "Identity") or not node.input:
+            break
+        name = node.input[0]
+    return name in view.tensors
 
 
 def _per_channel(view: View, node: onnx.NodeProto) -> bool:

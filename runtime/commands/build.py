@@ -14,9 +14,9 @@ from glint.config import from_dict, to_dict
 from glint.errors import InputError
 from glint.files import atomic_path, refuse_existing
 from glint.runtime.engines.tensorrt.api import FLAVOURS, load
-from glint.runtime.engines.tensorrt.audit import Audit
+from glint.runtime.engines.tensorrt.audit import Audit, int8_verdict
 from glint.runtime.engines.tensorrt.build import BuildOptions, BuildPreview, BuiltEngine, build, describe, preview_build
-from glint.runtime.engines.tensorrt.cache import Profile, sidecar_path
+from glint.runtime.engines.tensorrt.cache import Profile, Sidecar, entries, sidecar_path
 
 _MIB = 1 << 20
 
@@ -24,7 +24,7 @@ _MIB = 1 << 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``glint build``."""
     parser.add_argument("model", metavar="NAME|CARD", help="released model, or path of a model card or ONNX file")
-    parser.add_argument("--precision", choices=PRECISIONS, help="default: the card's; fp32 for a released model")
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: the card's; fp16 for a released model")
     parser.add_argument(
         "--size", type=frame_size, nargs="+", action="extend", default=[], metavar="WIDTHxHEIGHT",
         help="frame size of a detector; several give one engine for all of them",
@@ -39,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
     group = parser.add_argument_group("TensorRT")
     group.add_argument("--workspace", type=positive_int, metavar="MIB", help="scratch memory (default: half the free)")
+    group.add_argument(
+        "--optimization-level", type=int, choices=range(6), metavar="0-5",
+        help="how long to search for kernels: 5 builds longest (default: TensorRT's own, 3)",
+    )  # fmt: skip
     group.add_argument("--dla", type=int, metavar="CORE", help="build for a deep learning accelerator of Orin")
     group.add_argument("--weak", action="store_true", help="let the builder choose precisions (TensorRT 10.x)")
     group.add_argument("--flavour", choices=FLAVOURS, help="default: the first that is installed")
@@ -56,6 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
         workspace=arguments.workspace * _MIB if arguments.workspace else None,
         dla=arguments.dla,
         weak=arguments.weak,
+        optimization_level=arguments.optimization_level,
     )
     if arguments.out is not None:
         if str(arguments.out) == "-":
@@ -108,10 +113,26 @@ def _tell(engine: BuiltEngine, path: Path) -> None:
     else:
         talk(f"built in {info.seconds:.1f} s: {path} ({path.stat().st_size / 1e6:.1f} MB)")
     talk(result.text())
+    for line in (result.traffic_text(), _int8_verdict(info, result)):
+        if line:
+            talk(line)
     for line in result.missed[:5]:
         talk(f"  {line}")
     if len(result.missed) > 5:
         talk(f"  and {len(result.missed) - 5} more, see {sidecar_path(path).name}")
+
+
+def _int8_verdict(info: Sidecar, result: Audit) -> str:
+    """Whether int8 pays, against the newest fp16 engine of the same model and shapes if the cache has one."""
+    if info.precision != "int8":
+        return ""
+    same = (
+        other
+        for _, other in entries()
+        if (other.model, other.precision, other.profiles) == (info.model, "fp16", info.profiles)
+    )
+    fp16 = next(same, None)
+    return int8_verdict(result, None if fp16 is None else from_dict(Audit, fp16.audit, where="audit"))
 
 
 def _plan_json(plan: BuildPreview) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def detect(
     *,
     detector: str | Path = DEFAULT_DETECTOR,
     engine: str = "auto",
-    precision: str = "fp32",
+    precision: str = "auto",
     threads: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from glint.cli import print_json
 from glint.errors import EXIT_ENVIRONMENT, EXIT_OK, EngineError, GlintError, MissingDependencyError
 from glint.files import cache_folder
 from glint.libraries import Library, libraries
-from glint.runtime.engines.choose import choose_engine
+from glint.runtime.engines.choose import choose_engine, choose_precision
 from glint.runtime.engines.onnxruntime import available_cores
 from glint.runtime.engines.tensorrt import cuda
 from glint.runtime.engines.tensorrt.api import FLAVOURS
@@ -64,6 +64,7 @@ def doctor() -> dict[str, Any]:
     checks = [_library(library) for library in libraries() if library.module not in FLAVOURS]
     checks += [_machine_code(), _tensorrt(), _gpu(), _gstreamer(), _python(), _opencv(), *_models()]
     engine, why = choose_engine("auto")
+    precision, reason = choose_precision("auto", engine)
     usable = all(c.state == OK for c in checks if c.name == engine)
     return {
         "glint": __version__,
@@ -74,6 +75,7 @@ def doctor() -> dict[str, Any]:
         "jetson": _jetson(),
         "gpu_driver": _driver(),
         "engine": {"auto": engine if usable else None, "why": why if usable else f"{engine} is missing"},
+        "precision": {"auto": precision, "why": reason.removeprefix("auto: ")},
         "checks": [asdict(c) for c in checks],
         "ready": usable and all(c.state == OK for c in checks if c.needed),
     }
@@ -221,6 +223,7 @@ def report_text(report: dict[str, Any]) -> str:
         f"glint {report['glint']}, Python {report['python']}, {report['machine']}, {report['cores']} cores",
         f"Jetson: {report['jetson'] or 'no'}; NVIDIA driver: {report['gpu_driver'] or 'none'}",
         f"engine: {report['engine']['auto'] or 'none'} ({report['engine']['why']})",
+        f"precision: {report['precision']['auto']} ({report['precision']['why']})",
         "",
     ]
     for check in report["checks"]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 
-from glint.cards import PRECISIONS
 from glint.cli import positive_int
 from glint.errors import InputError
-from glint.runtime.engines.choose import ENGINES
+from glint.runtime.engines.choose import ENGINES, PRECISION_CHOICES
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +17,10 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--require", choices=ENGINES[1:], metavar="ENGINE", help="stop if this engine cannot be used; never fall back"
     )
-    group.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the released model (default: fp32)")
+    group.add_argument(
+        "--precision", choices=PRECISION_CHOICES, default="auto",
+        help="of the released model (default: auto, fp16 with TensorRT and fp32 with ONNX Runtime)",
+    )  # fmt: skip
     group.add_argument("--threads", type=positive_int, help="CPU threads (default: all cores)")
 
 

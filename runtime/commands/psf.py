@@ -47,7 +47,7 @@ def psf(
     *,
     detector: str | Path = DEFAULT_DETECTOR,
     engine: str = "auto",
-    precision: str = "fp32",
+    precision: str = "auto",
     threads: int | None = None,
     full_scale: float | None = None,
     least: int = 5,

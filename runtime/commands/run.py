@@ -19,7 +19,7 @@ from glint.runtime.commands.options import add_engine_arguments, add_refine_argu
 from glint.runtime.commands.outputs import Callback, ProgressLine, open_outputs
 from glint.runtime.commands.run_options import OPTIONS, Group, RunOptions, add_run_arguments, with_options
 from glint.runtime.device.watch import DeviceWatch
-from glint.runtime.engines.choose import choose_engine
+from glint.runtime.engines.choose import choose_engine, choose_precision
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.pipeline.tracker import Tracker
 from glint.runtime.sinks.base import Sink
@@ -69,7 +69,8 @@ def run(
         pipeline = Pipeline.of(asked.settings())
         opened = (pipeline.detector, pipeline.unmixer)
         loaded = [f"{m.card.name} ({m.card.precision})" for m in opened]
-        talk(f"engine: {name} ({why}); detector {loaded[0]}, unmixer {loaded[1]}")
+        chosen, reason = choose_precision(models.precision, name)
+        talk(f"engine: {name} ({why}); {chosen} ({reason}); detector {loaded[0]}, unmixer {loaded[1]}")
         if models.refine:
             _tell_optics(pipeline)
         line = Progress("run", frames.total)

@@ -162,7 +162,7 @@ class Models(Group):
     detector: str | Path = _option("default: %(default)s", "models", default=DEFAULT_DETECTOR, metavar="NAME|CARD")
     unmixer: str | Path = _option("default: %(default)s", "models", default=DEFAULT_UNMIXER, metavar="NAME|CARD")
     engine: str = _option("what runs the networks", default="auto")
-    precision: str = _option("of the released models", default="fp32")
+    precision: str = _option("of the released models; auto: fp16 with TensorRT, else fp32", default="auto")
     threads: int | None = _option("CPU threads; None: all cores")
     refine: bool = _option("fit the optical model to what the network found", default=True)
     radiance_prior: RadiancePrior = _option(

@@ -52,7 +52,7 @@ class Engine(ABC):
 
         Raises:
             InputError: if an input is missing, unknown, or of the wrong type or shape.
-            EngineError: if the engine fails.
+            EngineError: if the engine fails, or an output holds NaN or infinite values.
         """
         expected = {spec.name: spec for spec in self.inputs}
         if arrays.keys() != expected.keys():
@@ -68,7 +68,21 @@ class Engine(ABC):
                     f"engine input {name!r}: expected {spec.dtype} {wanted}, "
                     f"got {array.dtype} {'x'.join(map(str, array.shape))}"
                 )
-        return self._infer(arrays)
+        outputs = self._infer(arrays)
+        for name, array in outputs.items():
+            if not _is_finite(array):
+                raise self._not_finite(name, arrays)
+        return outputs
+
+    def _not_finite(self, output: str, arrays: Arrays) -> EngineError:
+        what = f"engine output {output!r} is not finite ({self.name})"
+        bad = [name for name, array in arrays.items() if not _is_finite(array)]
+        if bad:
+            return EngineError(f"{what}: input {bad[0]!r} holds NaN or infinite values", hint="look at the source")
+        return EngineError(
+            f"{what}: most likely a value above 65504 became infinite in fp16",
+            hint="run with --precision fp32; glint parity shows the layer in which it starts",
+        )
 
     def details(self) -> dict[str, Any]:
         """What runs the network, JSON-ready, for manifests and reports."""
@@ -134,3 +148,11 @@ class EngineProxy(Engine):
     def close(self) -> None:
         if self.inner is not None:
             self.inner.close()
+
+
+def _is_finite(array: NDArray[Any]) -> bool:
+    """Whether all numbers are finite; the sum tells cheaply, unless it overflows itself."""
+    if array.dtype.kind != "f":
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from glint.cards import ModelCard
+from glint.cards import PRECISIONS, ModelCard, load_card, zoo_names
 from glint.errors import EngineError, GlintError, InputError, MissingDependencyError
 from glint.runtime.engines.base import Engine
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 ENGINES = ("auto", "tensorrt", "onnxruntime")
+AUTO = "auto"
+PRECISION_CHOICES = (AUTO, *PRECISIONS)
 
 
 def choose_engine(wanted: str) -> tuple[str, str]:
@@ -33,6 +35,45 @@ def choose_engine(wanted: str) -> tuple[str, str]:
         raise EngineError(
             f"TensorRT cannot be used here: {error}", hint=f"{error.hint}; {hint}" if error.hint else hint
         ) from error
+
+
+def choose_precision(wanted: str, engine: str) -> tuple[str, str]:
+    """Which precision ``auto`` (or a name) means for a released model, and why.
+
+    Args:
+        wanted: one of :data:`PRECISION_CHOICES`.
+        engine: what :func:`choose_engine` chose.
+
+    Raises:
+        InputError: if there is no such precision.
+    """
+    if wanted not in PRECISION_CHOICES:
+        raise InputError(f"precision: expected one of {', '.join(PRECISION_CHOICES)}, got {wanted!r}")
+    if wanted != AUTO:
+        return wanted, "asked for"
+    if engine == "tensorrt":
+        return "fp16", "auto: TensorRT moves half the bytes of fp32"
+    return "fp32", "auto: ONNX Runtime computes in fp32 on the CPU"
+
+
+def find_model(
+    model: str | Path, *, engine: str = AUTO, precision: str = AUTO, task: str | None = None
+) -> tuple[ModelCard, Path]:
+    """A model in the precision that ``precision`` means with the engine that ``engine`` means here.
+
+    The path of a card or ONNX file says its precision itself; a released model without the one that ``auto``
+    chooses is taken in fp32.
+
+    Returns:
+        The card and the path of the ONNX file.
+
+    Raises:
+        GlintError: one of its subclasses, as :func:`choose_engine`, :func:`choose_precision` and ``load_card`` do.
+    """
+    chosen, _ = choose_precision(precision, choose_engine(engine)[0])
+    if precision == AUTO and f"{model}.{chosen}" not in zoo_names():
+        chosen = "fp32"
+    return load_card(model, precision=chosen, task=task)
 
 
 def _tensorrt() -> str:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard, load_card
+from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard
 from glint.errors import InputError
 from glint.processing.connected import number_connected, pixels_above
 from glint.processing.crop import crop_windows
 from glint.processing.extent import confine
 from glint.processing.normalise import Normalised
 from glint.runtime.engines.base import Engine
-from glint.runtime.engines.choose import open_engine
+from glint.runtime.engines.choose import find_model, open_engine
 from glint.runtime.pipeline.tiling import Maps, in_tiles
 from glint.types import Blobs, Frame, FrameSize
 
@@ -97,7 +97,7 @@ class Detector:
         model: str | Path = DEFAULT_DETECTOR,
         *,
         engine: str = "auto",
-        precision: str = "fp32",
+        precision: str = "auto",
         threads: int | None = None,
         tile: FrameSize | None = None,
     ) -> Detector:
@@ -107,7 +107,7 @@ class Detector:
             ModelError: if the model is missing, corrupt or no detector.
             EngineError: if the engine cannot be used.
         """
-        card, path = load_card(model, precision=precision, task="detect")
+        card, path = find_model(model, engine=engine, precision=precision, task="detect")
         return Detector(open_engine(card, path, engine=engine, threads=threads), card, tile=tile)
 
     def __call__(self, frame: Frame) -> Detection:

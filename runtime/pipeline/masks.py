@@ -45,7 +45,7 @@ def detect(
     *,
     detector: str | Path = DEFAULT_DETECTOR,
     engine: str = "auto",
-    precision: str = "fp32",
+    precision: str = "auto",
     threads: int | None = None,
 ) -> Mask | list[Mask]:
     """Masks of the targets of images.

@@ -184,7 +184,7 @@ class Pipeline:
         detector: str | Path = DEFAULT_DETECTOR,
         unmixer: str | Path = DEFAULT_UNMIXER,
         engine: str = "auto",
-        precision: str = "fp32",
+        precision: str = "auto",
         threads: int | None = None,
         refine: bool = True,
         radiance_prior: RadiancePrior = "card",

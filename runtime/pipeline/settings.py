@@ -24,7 +24,8 @@ class Settings:
 
     Attributes:
         detector, unmixer: names in the zoo or paths of model cards.
-        engine: ``auto``, ``tensorrt`` or ``onnxruntime``. precision: ``fp32``, ``fp16`` or ``int8``.
+        engine: ``auto``, ``tensorrt`` or ``onnxruntime``.
+        precision: ``fp32``, ``fp16``, ``int8``, or ``auto``: released models in fp16 with TensorRT, else in fp32.
         threads: CPU threads of the networks; None: all cores.
         refine: fit the optical model to what the network found.
         radiance_prior: mean and standard deviation of a target's radiance, DN; None if it is unknown; "card": what the
@@ -39,7 +40,7 @@ class Settings:
     detector: str | Path = DEFAULT_DETECTOR
     unmixer: str | Path = DEFAULT_UNMIXER
     engine: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
     threads: int | None = None
     refine: bool = True
     radiance_prior: RadiancePrior = "card"

@@ -149,7 +149,7 @@ def unmix(
     *,
     unmixer: str | Path = DEFAULT_UNMIXER,
     engine: str = "auto",
-    precision: str = "fp32",
+    precision: str = "auto",
     threads: int | None = None,
     refine: bool = True,
     radiance_prior: RadiancePrior = "card",

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glint.cards import DEFAULT_UNMIXER, ModelCard, UnmixerSpec, load_card
+from glint.cards import DEFAULT_UNMIXER, ModelCard, UnmixerSpec
 from glint.casting import as_float32
 from glint.errors import InputError
 from glint.processing import grid
 from glint.processing.candidates import SLOTS, Candidates, find_candidates
 from glint.processing.crop import recentre
 from glint.runtime.engines.base import Engine
-from glint.runtime.engines.choose import open_engine
+from glint.runtime.engines.choose import find_model, open_engine
 from glint.types import TargetFlag, Targets
 
 _CHUNK = 512  # patches per call of the engine: bounds its memory
@@ -90,7 +90,7 @@ class Unmixer:
         model: str | Path = DEFAULT_UNMIXER,
         *,
         engine: str = "auto",
-        precision: str = "fp32",
+        precision: str = "auto",
         threads: int | None = None,
     ) -> Unmixer:
         """Load an unmixer by name or card.
@@ -99,7 +99,7 @@ class Unmixer:
             ModelError: if the model is missing, corrupt or no unmixer.
             EngineError: if the engine cannot be used.
         """
-        card, path = load_card(model, precision=precision, task="unmix")
+        card, path = find_model(model, engine=engine, precision=precision, task="unmix")
         return Unmixer(open_engine(card, path, engine=engine, threads=threads), card)
 
     def check(self, patches: NDArray[Any]) -> NDArray[np.float32]:

@@ -34,6 +34,14 @@ def test_rounding_is_that_of_float16(values, sign):
     assert np.array_equal(CAST.run(None, {"x": x})[0], x.astype(np.float16).astype(np.float32))
 
 
+def test_what_float16_cannot_hold_becomes_infinite():
+    x = np.array([65504, 65519, 65521, 7e4, 3e38, -7e4, np.inf, 6.2e-5], dtype=np.float32)
+    with np.errstate(over="ignore"):
+        assert np.array_equal(CAST.run(None, {"x": x})[0], x.astype(np.float16).astype(np.float32))
+    square = session(round_like_fp16(chain("Mul", "Sub")))
+    assert np.isnan(square.run(None, {"x": np.array([300.0], np.float32)})[0]).all()  # inf - inf
+
+
 def test_onnx_runtime_itself_leaves_roundings_out():
     """The reason for all this; when it fails, the twin is no longer needed."""
     x = np.linspace(1, 2, 100, dtype=np.float32)

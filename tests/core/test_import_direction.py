@@ -23,6 +23,9 @@ LIBRARIES = {
     "training": {"numpy", "scipy", "torch", "safetensors"},
     "calibration": {"numpy", "scipy", "onnx", "onnxruntime"},
 }
+EXCEPTIONS = {
+    "calibration": "glint.export.lint"
+}  # what TensorRT refuses, asked of files that calibration reads and writes
 PACKAGES = {"training", "runtime", "export", "calibration", "benchmarks"}
 
 # Rooms inside a package, from the top to the bottom: a room imports only rooms of the lines below its own.
@@ -47,7 +50,7 @@ ROOMS = {
         ["sources", "engines", "device"],
     ],
     "benchmarks": [
-        ["bench"],
+        ["bench", "gpu_check"],
         ["tables"],
         ["evaluate", "parity"],
         ["peers", "reporting", "torch_engine", "streams"],
@@ -147,7 +150,9 @@ def test_packages_import_only_what_stands_below_them(package):
     wrong = [
         f"{path.name}: {dotted}"
         for path, dotted in imported(package)
-        if dotted.split(".")[0] == "glint" and owner(dotted) not in ALLOWED[package]
+        if dotted.split(".")[0] == "glint"
+        and owner(dotted) not in ALLOWED[package]
+        and not dotted.startswith(EXCEPTIONS.get(package, dotted + "."))
     ]
     assert wrong == []
 

@@ -29,9 +29,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GpuInfo]:
 
 @pytest.fixture(scope="session")
 def unmixer_plan(machine: GpuInfo) -> BuiltEngine:
-    return build("dscsnet-s-sensor", BuildOptions(batch=(2, 64, 200)))
+    return build("dscsnet-s-sensor", BuildOptions(precision="fp32", batch=(2, 64, 200)))
 
 
 @pytest.fixture(scope="session")
 def detector_plan(machine: GpuInfo) -> BuiltEngine:
-    return build("lsnet-s", BuildOptions(sizes=(FrameSize(SIZE[1], SIZE[0]),)))
+    return build("lsnet-s", BuildOptions(precision="fp32", sizes=(FrameSize(SIZE[1], SIZE[0]),)))

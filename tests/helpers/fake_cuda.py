@@ -276,7 +276,7 @@ def _driver(machine: FakeCuda) -> Any:
             return machine.sm
 
         def get_attribute(self, attribute: str) -> int:
-            return {"INTEGRATED": int(machine.integrated)}[attribute]
+            return {"INTEGRATED": int(machine.integrated), "MULTIPROCESSOR_COUNT": 8}[attribute]
 
         def retain_primary_context(self) -> Context:
             machine.retained += 1
@@ -298,7 +298,9 @@ def _driver(machine: FakeCuda) -> Any:
         mem_alloc=lambda size: _DeviceAllocation(machine, size, "device"),
         mem_get_info=mem_get_info, pagelocked_empty=pagelocked_empty,
         host_alloc_flags=SimpleNamespace(PORTABLE=1, DEVICEMAP=2, WRITECOMBINED=4),
-        device_attribute=SimpleNamespace(INTEGRATED="INTEGRATED"),
+        device_attribute=SimpleNamespace(
+            INTEGRATED="INTEGRATED", MULTIPROCESSOR_COUNT="MULTIPROCESSOR_COUNT"
+        ),
         memcpy_htod_async=memcpy_htod_async, memcpy_dtoh_async=memcpy_dtoh_async,
         get_driver_version=lambda: 12060,
     )  # fmt: skip

@@ -8,10 +8,11 @@ A strongly typed network says what it asks for, node by node; the witness says w
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from glint.errors import CheckFailedError, EngineError
@@ -30,6 +31,9 @@ _WORD = re.compile(r"\b(?:" + "|".join(_PRECISION_OF) + r")\b", re.IGNORECASE)
 _MULTIPLIES = re.compile(r"conv|corr|gemm|matmul|matrix|fusion|dla", re.IGNORECASE)
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _LINE = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]+), Inputs: \[(?P<operands>.*)\], Outputs: \[")
+_LOG_TENSOR = re.compile(r"Dimensions: \[([-\d,\s]*)\].*?Datatype: (\w+)")
+_BITS = {"fp4": 4, "int4": 4, "fp8": 8, "int8": 8, "bf16": 16, "fp16": 16, "fp32": 32}
+_HEAVIEST = 8  # kernels that are named
 _WIDTH = ("fp4", "int4", "fp8", "int8", "bf16", "fp16", "fp32")  # ascending
 
 
@@ -41,12 +45,16 @@ class EngineLayer:
         name, kind: its name and type.
         reads: precisions of its inputs and constants.
         nodes: the ONNX nodes that went into it.
+        writes: precisions of its outputs.
+        bytes: that it reads and writes, constants included; an axis of any size counts once.
     """
 
     name: str
     kind: str
     reads: tuple[str, ...]
     nodes: tuple[str, ...]
+    writes: tuple[str, ...] = ()
+    bytes: int = 0
 
     @property
     def multiplies(self) -> bool:
@@ -75,12 +83,18 @@ class Audit:
         asked, obtained: convolutions and matrix products that the network asks for in a precision below
             fp32, and how many of them got it; nodes that the witness does not name are left out.
         missed: ``node: asked for int8, runs in fp32``.
+        traffic: of all layers: ``kernels`` that work, ``reformats`` between layouts, ``casts`` (kernels that convert
+            and do not multiply), ``int8_products``, of which ``int8_writes_float`` write float, and ``bytes`` that are
+            read and written (for one row where the batch is free).
+        heaviest: ``kernel: 13.8 MB``, the largest first.
     """
 
     layers: dict[str, int]
     asked: dict[str, int]
     obtained: dict[str, int]
     missed: tuple[str, ...] = ()
+    traffic: dict[str, int] = field(default_factory=dict)
+    heaviest: tuple[str, ...] = ()
 
     def share(self, precision: str) -> float:
         """Part of the computing layers, 0 to 1, that run in a precision."""
@@ -95,6 +109,32 @@ class Audit:
             for p, n in sorted(self.asked.items())
         )
         return f"layers: {shares} of {sum(self.layers.values())}" + (f"; {nodes}" if nodes else "")
+
+    def traffic_text(self) -> str:
+        """One line about what is moved, "" if the witness tells nothing of it."""
+        if not self.traffic:
+            return ""
+        counts = ", ".join(f"{self.traffic[key]} {key}" for key in ("kernels", "reformats", "casts"))
+        return f"traffic: {self.traffic['bytes'] / 1e6:.1f} MB by {counts}"
+
+
+def int8_verdict(result: Audit, fp16: Audit | None) -> str:
+    """Why an int8 engine is not worth it, "" if nothing speaks against it.
+
+    Args:
+        result: of the int8 engine.
+        fp16: of the same model and shapes in fp16, if there is one.
+    """
+    moved, other = result.traffic.get("bytes", 0), 0 if fp16 is None else fp16.traffic.get("bytes", 0)
+    if other and moved >= other:
+        return f"int8 is not worth it here: it moves {moved / 1e6:.1f} MB, fp16 {other / 1e6:.1f} MB"
+    products, floats = (result.traffic.get(key, 0) for key in ("int8_products", "int8_writes_float"))
+    if products and 2 * floats >= products and not other:
+        return (
+            f"int8 may not be worth it here: {floats} of {products} int8 products write float; "
+            "compare with fp16 by glint bench"
+        )
+    return ""
 
 
 def layers_of_inspector(text: str) -> list[EngineLayer]:
@@ -117,6 +157,8 @@ def layers_of_inspector(text: str) -> list[EngineLayer]:
             kind=str(entry.get("LayerType", "")),
             reads=tuple(p for text in _operand_types(entry) for p in _precisions(text)),
             nodes=tuple(_NODE.findall(str(entry.get("Metadata", "")))),
+            writes=tuple(p for text in _types(entry.get("Outputs")) for p in _precisions(text)),
+            bytes=sum(_size(tensor) for key in ("Inputs", "Constants", "Outputs") for tensor in entry.get(key) or ()),
         )
         for entry in entries
     ]
@@ -134,7 +176,14 @@ def layers_of_log(lines: Iterable[str]) -> list[EngineLayer]:
         if match:
             types = re.findall(r"Datatype: (\w+)", match["operands"])
             reads = tuple(p for text in types for p in _precisions(text))
-            found.append(EngineLayer(match["name"], match["kind"], reads, tuple(_NODE.findall(line))))
+            outputs = line[match.end() :].partition("], TacticName")[0]
+            writes = tuple(p for text in re.findall(r"Datatype: (\w+)", outputs) for p in _precisions(text))
+            moved = sum(
+                _bytes([int(n) for n in dims.split(",") if n.strip()], text)
+                for dims, text in _LOG_TENSOR.findall(match["operands"] + outputs)
+            )
+            nodes = tuple(_NODE.findall(line))
+            found.append(EngineLayer(match["name"], match["kind"], reads, nodes, writes, moved))
     if not found:
         raise EngineError("the builder's log lists no layers")
     return found
@@ -166,6 +215,7 @@ def asked_of_network(network: Any) -> dict[str, str]:
 
 def audit(layers: Iterable[EngineLayer], asked: Mapping[str, str]) -> Audit:
     """Compare what a network asks for with what its engine runs in."""
+    layers = list(layers)
     working = [layer for layer in layers if layer.kind.lower() not in _NO_WORK]
     seen: dict[str, set[str]] = {}
     for layer in sorted(working, key=lambda layer: not layer.multiplies):
@@ -181,7 +231,29 @@ def audit(layers: Iterable[EngineLayer], asked: Mapping[str, str]) -> Audit:
         asked=dict(Counter(known.values())),
         obtained=dict(obtained),
         missed=tuple(missed),
+        traffic=_traffic(layers, working),
+        heaviest=tuple(
+            f"{layer.name}: {layer.bytes / 1e6:.1f} MB"
+            for layer in sorted(working, key=lambda layer: -layer.bytes)[:_HEAVIEST]
+            if layer.bytes
+        ),
     )
+
+
+def _traffic(layers: Iterable[EngineLayer], working: Sequence[EngineLayer]) -> dict[str, int]:
+    int8 = [layer for layer in working if layer.multiplies and layer.precision == "int8"]
+    return {
+        "kernels": len(working),
+        "reformats": sum(layer.kind.lower() == "reformat" for layer in layers),
+        "casts": sum(
+            not layer.multiplies and bool(layer.writes) and not set(layer.writes) & set(layer.reads)
+            for layer in working
+            if layer.reads
+        ),
+        "int8_products": len(int8),
+        "int8_writes_float": sum(bool(layer.writes) and "int8" not in layer.writes for layer in int8),
+        "bytes": sum(layer.bytes for layer in layers),
+    }
 
 
 def require(result: Audit, precision: str) -> None:
@@ -218,13 +290,26 @@ def _source(tensor: Any, producer: Mapping[str, Any]) -> str:
 def _operand_types(entry: dict[str, Any]) -> list[str]:
     """What an inspector's layer says of the types that it reads: one text per tensor in 10.x, two in 11.x."""
     weights = entry.get("Weights")
-    tensors = [*(entry.get("Inputs") or ()), *(entry.get("Constants") or ())]
-    texts = [
-        " ".join(str(tensor.get(key, "")) for key in ("Format/Datatype", "DataType", "Datatype", "Format"))
-        for tensor in tensors
-        if isinstance(tensor, dict)
-    ]
+    texts = _types([*(entry.get("Inputs") or ()), *(entry.get("Constants") or ())])
     return [*texts, str(weights.get("Type", ""))] if isinstance(weights, dict) else texts
+
+
+def _types(tensors: Any) -> list[str]:
+    keys = ("Format/Datatype", "DataType", "Datatype", "Format")
+    return [" ".join(str(t.get(key, "")) for key in keys) for t in tensors or () if isinstance(t, dict)]
+
+
+def _size(tensor: Any) -> int:
+    """Bytes of a tensor of the inspector."""
+    dims = tensor.get("Dimensions") if isinstance(tensor, dict) else None
+    if not isinstance(dims, list) or not all(isinstance(n, int) for n in dims):
+        return 0
+    return _bytes(dims, _types([tensor])[0])
+
+
+def _bytes(dims: list[int], text: str) -> int:
+    precision = _precisions(text)
+    return math.prod(max(n, 1) for n in dims) * (_BITS[precision[0]] if precision else 32) // 8
 
 
 def _precisions(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from glint.cards import PRECISIONS, ModelCard, TensorSpec, load_card
+from glint.cards import PRECISIONS, ModelCard, TensorSpec, load_card, zoo_names
 from glint.cli import talk
 from glint.config import to_dict
 from glint.errors import EngineError, InputError, ModelError, OutputError
@@ -48,13 +48,15 @@ class BuildOptions:
     """How an engine is built.
 
     Attributes:
-        precision: ``fp32``, ``fp16`` or ``int8``; None: the card's, or fp32 for a name in the zoo.
+        precision: ``fp32``, ``fp16`` or ``int8``; None: the card's, or what ``glint run`` takes of a name in
+            the zoo: fp16, else fp32.
         sizes: of the frames, one profile each, for a network that takes any size.
         batch: least, usual and largest number of patches, for a network with a dynamic batch.
         workspace: bytes of scratch memory at most; None: half of the GPU's free memory.
         dla: DLA core; None: the GPU.
         weak: let the builder choose precisions (TensorRT 10.x): fp16 from the fp32 model, int8 from
             the Q/DQ model.
+        optimization_level: how long the builder searches, 0 to 5; None: its own (3).
     """
 
     precision: str | None = None
@@ -63,6 +65,7 @@ class BuildOptions:
     workspace: int | None = None
     dla: int | None = None
     weak: bool = False
+    optimization_level: int | None = None
 
     def __post_init__(self) -> None:
         if self.precision is not None and self.precision not in PRECISIONS:
@@ -75,6 +78,8 @@ class BuildOptions:
             raise InputError(f"workspace: expected a positive number of bytes, got {self.workspace}")
         if self.dla is not None and self.dla < 0:
             raise InputError(f"DLA core: expected 0 or 1, got {self.dla}")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise InputError(f"optimization level: expected 0 to 5, got {self.optimization_level}")
         if self.weak and self.precision not in ("fp16", "int8"):
             raise InputError("weak typing needs a precision to choose: fp16 or int8")
 
@@ -185,7 +190,8 @@ def preview_build(
     _refuse_impossible(trt, options, compute_capability)
     # Weak typing takes fp16 from a flag; int8 needs the model's Q/DQ in any case.
     wanted = "fp32" if options.weak and options.precision == "fp16" else options.precision
-    card, onnx = load_card(model, precision=wanted or "fp32") if card is None else (card, Path(model))
+    released = "fp16" if f"{model}.fp16" in zoo_names() else "fp32"
+    card, onnx = load_card(model, precision=wanted or released) if card is None else (card, Path(model))
     if wanted is not None and card.precision != wanted:
         raise InputError(
             f"precision {options.precision} needs a model in {wanted}, {onnx.name} is in {card.precision}",
@@ -201,6 +207,9 @@ def preview_build(
         "dla": options.dla,
         "workspace": options.workspace,
     }
+    if options.optimization_level is not None:
+        built_with["optimization_level"] = options.optimization_level
+    _refuse_dla(trt, options, precision, profiles)
     path = entry_path(f"{card.name}.{precision}", onnx_sha256, target, profiles, built_with)
     plan = BuildPreview(card, onnx, onnx_sha256, target, precision, profiles, built_with, workspace, path, None)
     return replace(plan, reason=_why_build(plan))
@@ -235,7 +244,8 @@ def _machine(trt: TensorRT, compute_capability: str | None, workspace: int | Non
     # The other half is for weights, activations, and on a Jetson for everything else that runs.
     half = gpu.free // 2
     limit = half if workspace is None else min(workspace, half)
-    return Target(trt.flavour, trt.version, gpu.name, gpu.sm, gpu.cuda, gpu.driver), limit
+    here = Target(trt.flavour, trt.version, gpu.name, gpu.sm, gpu.cuda, gpu.driver, gpu.multiprocessors, gpu.power_mode)
+    return here, limit
 
 
 def _refuse_impossible(trt: TensorRT, options: BuildOptions, compute_capability: str | None) -> None:
@@ -252,14 +262,33 @@ def _refuse_impossible(trt: TensorRT, options: BuildOptions, compute_capability:
                 f"DLA: {here} cannot use it; TensorRT 10.0 to 10.7 and 11.4.1 or newer on Jetson can",
                 hint="leave --dla out to build for the GPU",
             )
-        if options.precision not in ("fp16", "int8"):
-            raise InputError(f"DLA: it computes in fp16 or int8, got {options.precision or 'fp32'}")
     if compute_capability is not None and compute_capability not in compute_capabilities(trt):
         known = ", ".join(compute_capabilities(trt))
         raise InputError(
             f"compute capability {compute_capability}: {here} cannot build ahead of time for it",
             hint=f"it can for {known}" if known else "only tensorrt_rtx builds for GPUs that are not in the machine",
         )
+
+
+def _refuse_dla(trt: TensorRT, options: BuildOptions, precision: str, profiles: tuple[Profile, ...]) -> None:
+    """What DLA takes depends on the model: no Q/DQ before TensorRT 11, and one shape."""
+    if options.dla is None:
+        return
+    if precision == "fp32":
+        raise InputError("DLA: it computes in fp16 or int8, got fp32", hint="--precision fp16")
+    if precision == "int8" and trt.release[:1] < _FIRST_NEW_DLA[:1]:
+        raise InputError(
+            f"DLA: with {trt.flavour} {trt.version} it takes no model that is quantised by Q/DQ, as int8 models are",
+            hint="--precision fp16 on DLA, or leave --dla out",
+        )
+    if len(profiles) > 1:
+        raise InputError(f"DLA: it takes one shape, got {len(profiles)} sizes", hint="give one --size")
+    for r in profiles[0]:
+        if r.min != r.max:
+            raise InputError(
+                f"DLA: it takes one shape, input {r.name!r} goes from {r.min} to {r.max}",
+                hint="--batch N,N,N with the batch that you use",
+            )
 
 
 def _profiles(card: ModelCard, options: BuildOptions) -> tuple[Profile, ...]:
@@ -334,8 +363,8 @@ def _why_build(plan: BuildPreview) -> str | None:
 def _build(trt: TensorRT, plan: BuildPreview) -> Sidecar:
     timing_cache = timing_cache_path(plan.target)
     elsewhere = plan.target.sm if plan.target.gpu == ANY_GPU else None
-    weak, dla = plan.options["weak"], plan.options["dla"]
-    order = Order(plan.onnx, plan.profiles, plan.precision, plan.workspace, weak, dla, elsewhere)
+    weak, dla, level = plan.options["weak"], plan.options["dla"], plan.options.get("optimization_level")
+    order = Order(plan.onnx, plan.profiles, plan.precision, plan.workspace, weak, dla, elsewhere, level)
     started = time.perf_counter()
     try:
         timings = timing_cache.read_bytes()

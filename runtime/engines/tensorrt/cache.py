@@ -35,6 +35,9 @@ class Target:
         gpu: name of the GPU, or :data:`ANY_GPU` if it was built ahead of time for all of one ``sm``.
         sm: compute capability, e.g. ``8.7``.
         cuda, driver: versions, "" if unknown; an engine does not depend on the driver.
+        multiprocessors: of the GPU that are switched on, 0 if unknown.
+        power_mode: of a Jetson (``nvpmodel``), "" elsewhere: kernels are timed in it, so that each mode has engines
+            of its own; one of another mode runs all the same.
     """
 
     flavour: str
@@ -43,6 +46,8 @@ class Target:
     sm: str
     cuda: str = ""
     driver: str = ""
+    multiprocessors: int = 0
+    power_mode: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,9 @@ def sidecar_path(plan: Path) -> Path:
 
 def timing_cache_path(target: Target) -> Path:
     """Path of the timings that the builder took on this machine, which later builds reuse."""
-    return cache_folder() / f"{_slug(f'timing-{target.flavour}-{target.tensorrt}-{target.gpu}-{target.sm}')}.cache"
+    mode = f"-mode{target.power_mode}" if target.power_mode else ""
+    machine = f"timing-{target.flavour}-{target.tensorrt}-{target.gpu}-{target.sm}{mode}"
+    return cache_folder() / f"{_slug(machine)}.cache"
 
 
 def read_info(plan: Path) -> Sidecar:
@@ -172,6 +179,8 @@ def difference(info: Sidecar, target: Target, *, onnx_sha256: str | None = None)
     ]
     if theirs.gpu != ANY_GPU:
         facts += [(f"GPU {theirs.gpu}", f"GPU {target.gpu}"), (f"CUDA {theirs.cuda}", f"CUDA {target.cuda}")]
+    if theirs.multiprocessors and target.multiprocessors:
+        facts.append((f"{theirs.multiprocessors} multiprocessors", f"{target.multiprocessors} multiprocessors"))
     if onnx_sha256 is not None:
         facts.append((f"model hash {info.onnx_sha256[:12]}…", f"model hash {onnx_sha256[:12]}…"))
     for built, here in facts:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from glint.errors import EngineError, MissingDependencyError
 
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
+_MEMORY_FILE = Path("/proc/meminfo")
+_POWER_MODE_FILE = Path("/var/lib/nvpmodel/status")
 _L4T_FILE = Path("/etc/nv_tegra_release")
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: no hidden waiting for other users' default stream
 
@@ -35,10 +37,13 @@ class GpuInfo:
     Attributes:
         name: e.g. ``Orin``.
         sm: compute capability, e.g. ``8.7``.
-        total, free: memory in bytes; free as of now.
+        total, free: memory in bytes; free as of now. Where the CPU shares it, what Linux can make free at once
+            counts: CUDA leaves out the page cache, which may fill a Jetson's memory.
         integrated: shares its memory with the CPU (all Jetsons).
         cuda: newest CUDA version that the driver supports, e.g. ``12.6``.
         driver: version of the kernel driver, e.g. ``540.4.0``; ``unknown`` if it does not say.
+        multiprocessors: how many are switched on, which a Jetson's power mode decides; 0 if unknown.
+        power_mode: number of the Jetson's power mode (``nvpmodel``), "" elsewhere.
     """
 
     name: str
@@ -48,6 +53,8 @@ class GpuInfo:
     integrated: bool
     cuda: str
     driver: str
+    multiprocessors: int = 0
+    power_mode: str = ""
 
 
 def gpu() -> GpuInfo:
@@ -61,15 +68,33 @@ def gpu() -> GpuInfo:
         device, attribute = driver.Context.get_device(), driver.device_attribute
         free, total = driver.mem_get_info()
         version = driver.get_driver_version()
+        integrated = bool(device.get_attribute(attribute.INTEGRATED))
+        if integrated:
+            free = max(free, min(total, _available_memory()))
         return GpuInfo(
             name=device.name(),
             sm=".".join(map(str, device.compute_capability())),
             total=total,
             free=free,
-            integrated=bool(device.get_attribute(attribute.INTEGRATED)),
+            integrated=integrated,
             cuda=f"{version // 1000}.{version % 1000 // 10}",
             driver=driver_version() or "unknown",
+            multiprocessors=int(device.get_attribute(attribute.MULTIPROCESSOR_COUNT)),
+            power_mode=_found(_POWER_MODE_FILE, r"pmode:0*(\d+)") or "",
         )
+
+
+def _available_memory() -> int:
+    """Bytes that programs can have without swapping, by Linux; 0 if it does not say."""
+    return 1024 * int(_found(_MEMORY_FILE, r"MemAvailable:\s+(\d+) kB") or 0)
+
+
+def _found(path: Path, pattern: str) -> str | None:
+    try:
+        found = re.search(pattern, path.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return found[1] if found else None
 
 
 def driver_version() -> str | None:

@@ -42,7 +42,10 @@ class LoadedPlan:
         self.info = engine_cache.read_info(path)
         self.trt = tensorrt_api.load(self.info.target.flavour)
         self.gpu = cuda.gpu()
-        here = engine_cache.Target(self.trt.flavour, self.trt.version, self.gpu.name, self.gpu.sm, self.gpu.cuda)
+        here = engine_cache.Target(
+            self.trt.flavour, self.trt.version, self.gpu.name, self.gpu.sm, self.gpu.cuda,
+            multiprocessors=self.gpu.multiprocessors,
+        )  # fmt: skip
         reason = engine_cache.verify(path, here)
         if reason is not None:
             raise EngineError(f"engine {path.name} cannot be used: {reason}", hint="build it again: glint build")

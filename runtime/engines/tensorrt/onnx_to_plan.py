@@ -7,7 +7,7 @@ The network is strongly typed: precisions stand in the ONNX file, and no builder
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from glint.runtime.engines.tensorrt.cache import Profile
 
 _MIB = 1 << 20
 _LEAST_WORKSPACE = 16 * _MIB
-# TensorRT blames the node that found no memory for its scratch space.
+# TensorRT blames the node that found no memory for its scratch space; what it says before tells the two apart.
 _OUT_OF_MEMORY = (
-    "out of memory", "outofmemory", "could not find any implementation", "insufficient memory", "memoryallocation",
+    "out of memory", "outofmemory", "insufficient memory", "memory is insufficient", "memoryallocation",
+    "insufficient to use tactic",
 )  # fmt: skip
+_NO_IMPLEMENTATION = "could not find any implementation"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Order:
         weak: the builder chooses precisions (10.x).
         dla: DLA core; None builds for the GPU.
         compute_capability: e.g. ``8.6``, to build ahead of time for a GPU that is not here.
+        optimization_level: 0 to 5; None: TensorRT's own.
     """
 
     onnx: Path
@@ -49,6 +52,7 @@ class Order:
     weak: bool = False
     dla: int | None = None
     compute_capability: str | None = None
+    optimization_level: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class Built:
 def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Built:
     """Parse, build and audit.
 
-    Where the GPU's memory runs out, it tries again with less workspace and fewer tactics.
+    Where the GPU's memory runs out, it tries again with less workspace and fewer tactics. Where a node has no
+    implementation and nothing was said of memory, it tries once with the workspace that TensorRT takes by itself.
 
     Args:
         trt: TensorRT.
@@ -90,8 +95,11 @@ def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Buil
         _check_profile(order.onnx, profile, inputs)
     asked = {} if order.weak else asked_of_network(network)
 
-    for workspace, level in _attempts(order.workspace):
+    attempts = _attempts(order.workspace, order.optimization_level)
+    while attempts:
+        workspace, level = attempts.pop(0)
         log.forget_errors()
+        said = len(log.lines)
         config = _config(trt, builder, order, workspace)
         if level is not None:
             config.builder_optimization_level = level
@@ -99,8 +107,12 @@ def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Buil
         plan = _build(trt, builder, network, config)
         if plan is not None:
             break
-        if not _is_out_of_memory(log.errors()):
-            raise EngineError(f"TensorRT cannot build {order.onnx.name}: {log.errors() or 'it gave no reason'}")
+        if not _is_out_of_memory([log.errors(), *log.lines[said:]]):
+            if _NO_IMPLEMENTATION in log.errors().lower() and workspace is not None:
+                talk(f"build: no implementation with {_mib(workspace)} of workspace; once more with TensorRT's default")
+                attempts = [(None, level)]
+                continue
+            raise _build_error(order, log.errors())
         talk(f"build: out of GPU memory with {_mib(workspace)} of workspace")
     else:
         raise EngineError(
@@ -154,19 +166,30 @@ def _parse_error(onnx: Path, reasons: str) -> ModelError:
     return ModelError(f"TensorRT cannot parse {onnx.name}: {reasons}", hint=hint)
 
 
-def _attempts(workspace: int | None) -> list[tuple[int | None, int | None]]:
+def _build_error(order: Order, errors: str) -> EngineError:
+    if _NO_IMPLEMENTATION in errors.lower():
+        return EngineError(
+            f"TensorRT has no implementation for a node of {order.onnx.name} in {order.precision}: {errors}",
+            hint="memory is not the reason: build in another --precision, with --weak (TensorRT 10.x), or with a "
+            "newer TensorRT",
+        )
+    return EngineError(f"TensorRT cannot build {order.onnx.name}: {errors or 'it gave no reason'}")
+
+
+def _attempts(workspace: int | None, level: int | None) -> list[tuple[int | None, int | None]]:
     """Workspace and optimisation level (None: TensorRT's own) of each try."""
     if workspace is None:
-        return [(None, None)]
+        return [(None, level)]
+    least = 2 if level is None else min(level, 2)
     return [
-        (workspace, None),
-        (max(workspace // 2, _LEAST_WORKSPACE), None),
-        (max(workspace // 8, _LEAST_WORKSPACE), 2),
+        (workspace, level),
+        (max(workspace // 2, _LEAST_WORKSPACE), level),
+        (max(workspace // 8, _LEAST_WORKSPACE), least),
     ]
 
 
-def _is_out_of_memory(errors: str) -> bool:
-    return any(words in errors.lower() for words in _OUT_OF_MEMORY)
+def _is_out_of_memory(lines: Iterable[str]) -> bool:
+    return any(words in line.lower() for line in lines for words in _OUT_OF_MEMORY)
 
 
 def _mib(workspace: int | None) -> str:

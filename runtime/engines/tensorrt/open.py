@@ -76,6 +76,7 @@ def _built_by_hand(wanted: BuildPreview) -> Path | None:
     def fits(info: Sidecar) -> bool:
         return (
             info.precision == wanted.precision
+            and info.target.power_mode == wanted.target.power_mode
             and difference(info, wanted.target, onnx_sha256=wanted.onnx_sha256) is None
             and any(all(_within(w.opt, has.min, has.max) for w, has in zip(asked, p)) for p in info.profiles)
         )

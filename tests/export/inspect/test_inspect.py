@@ -260,3 +260,13 @@ def test_an_engine_that_is_not_its_sidecars_is_refused(tmp_path, capsys, how, wo
     }[how]()  # fmt: skip
     code, out, err = run(capsys, plan)
     assert (code, out) == (2, "") and words in err and "glint build" in err and "Traceback" not in err
+
+
+def test_a_model_without_its_weights_is_still_described(tmp_path):
+    model = small.model([small.node("Conv", ["x", "w"], pads=[1, 1, 1, 1])], weights={"w": small.kernel(8, 8, 3, 3)})
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="model.data", size_threshold=0)
+    (tmp_path / "model.data").unlink()
+    graph = inspect(path)["graph"]
+    assert [f["code"] for f in graph["findings"]] == ["external-data"]
+    assert graph["macs"] == 8 * 8 * 3 * 3 * 16 * 16

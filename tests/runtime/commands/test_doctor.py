@@ -57,11 +57,13 @@ def check(report: dict[str, Any], name: str) -> dict[str, Any]:
 def test_the_report_has_its_sections_and_one_record_per_check() -> None:
     report = doctor()
     assert report.keys() == {
-        "glint", "python", "platform", "machine", "cores", "jetson", "gpu_driver", "engine", "checks", "ready",
+        "glint", "python", "platform", "machine", "cores", "jetson", "gpu_driver", "engine", "precision", "checks",
+        "ready",
     }  # fmt: skip
     assert report["python"] == sys.version.split()[0]
     assert report["cores"] >= 1
     assert report["engine"]["auto"] in ("onnxruntime", "tensorrt")
+    assert report["precision"]["auto"] == ("fp32" if report["engine"]["auto"] == "onnxruntime" else "fp16")
     names = [c["name"] for c in report["checks"]]
     assert len(set(names)) == len(names)
     assert {"numpy", "scipy", "pillow", "onnxruntime", "torch", "tensorrt", "python"} <= set(names)

@@ -48,6 +48,17 @@ def test_outputs_come_by_name_with_the_values_of_the_graph(engine: Engine) -> No
     assert outputs["difference"].tolist() == [[-9, -18, -27]]
 
 
+def test_outputs_that_are_not_finite_are_an_error_that_names_the_reason(engine: Engine) -> None:
+    large = float(np.finfo(np.float32).max)
+    with pytest.raises(EngineError, match=r"'sum'.*not finite.*fp16") as caught:
+        engine.infer(a=row(1, 2, large), b=row(0, 0, large))
+    assert "--precision fp32" in (caught.value.hint or "")
+    with pytest.raises(EngineError, match="input 'b' holds NaN"):
+        engine.infer(a=row(1, 2, 3), b=row(0, float("nan"), 0))
+    half = large / 2  # finite numbers whose sum overflows are fine
+    assert np.isfinite(engine.infer(a=row(half, half, half), b=row(0, 0, 0))["sum"]).all()
+
+
 def test_outputs_belong_to_the_caller(engine: Engine) -> None:
     a, b = row(1, 2, 3), row(0, 0, 0)
     first = engine.infer(a=a, b=b)["sum"]

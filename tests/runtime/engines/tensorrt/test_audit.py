@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glint.errors import CheckFailedError, EngineError
-from glint.runtime.engines.tensorrt.audit import Audit, EngineLayer, audit, layers_of_inspector, layers_of_log, require
+from glint.runtime.engines.tensorrt.audit import (
+    Audit,
+    EngineLayer,
+    audit,
+    int8_verdict,
+    layers_of_inspector,
+    layers_of_log,
+    require,
+)
 
 # Lines of a real build of an int8 network by tensorrt_rtx 1.7.1.
 LOG = (Path(__file__).parents[3] / "data" / "tensorrt-rtx-layers.txt").read_text(encoding="utf-8")
@@ -36,6 +44,47 @@ def test_the_audit_of_the_builders_log():
     assert (found.asked, found.obtained) == ({"int8": 3}, {"int8": 2})
     assert found.missed == ("node_matmul_4: asked for int8, runs in fp32",)
     assert found.share("int8") == 0.6
+
+
+def test_the_traffic_of_the_builders_log():
+    found = audit(layers_of_log([LOG]), {})
+    assert found.traffic["kernels"] == 5
+    assert found.traffic["int8_products"] == 2
+    copy = layers_of_log([LOG])[3]  # [-1, 7] to [-1, 8], both int8
+    assert (copy.writes, copy.bytes) == (("int8",), 15)
+    last = layers_of_log([LOG])[4]
+    assert last.bytes == 4 * (22 + 22 + 21) or last.bytes > 0
+    assert found.traffic["bytes"] == sum(layer.bytes for layer in layers_of_log([LOG]))
+    assert "MB by 5 kernels" in found.traffic_text()
+
+
+def test_the_traffic_of_an_inspector():
+    def tensor(kind, *dims):
+        return {"Name": "t", "Dimensions": list(dims), "Format/Datatype": f"Row major linear {kind}"}
+
+    layers = [
+        {"Name": "conv", "LayerType": "CaskConvolution", "Inputs": [tensor("Int8", 1, 32, 8, 8)],
+         "Outputs": [tensor("FP16", 1, 32, 8, 8)], "Weights": {"Type": "Int8"}},
+        {"Name": "to", "LayerType": "Reformat", "Inputs": [tensor("FP16", 4)], "Outputs": [tensor("FP16", 4)]},
+        {"Name": "cast", "LayerType": "kgen", "Inputs": [tensor("FP32", 10)], "Outputs": [tensor("FP16", 10)]},
+    ]  # fmt: skip
+    found = audit(layers_of_inspector(json.dumps({"Layers": layers})), {})
+    assert found.traffic == {
+        "kernels": 2, "reformats": 1, "casts": 1, "int8_products": 1, "int8_writes_float": 1,
+        "bytes": 2048 * 3 + 16 + 60,
+    }  # fmt: skip
+    assert found.heaviest[0] == "conv: 0.0 MB"
+
+
+def test_int8_that_moves_more_than_fp16_is_not_worth_it():
+    def moving(megabytes, products=10, floats=0):
+        traffic = {"kernels": 1, "int8_products": products, "int8_writes_float": floats, "bytes": int(1e6 * megabytes)}
+        return Audit({}, {}, {}, traffic=traffic)
+
+    assert "673.0 MB, fp16 599.0 MB" in int8_verdict(moving(673), moving(599))
+    assert int8_verdict(moving(500, floats=10), moving(599)) == ""
+    assert "10 of 10 int8 products write float" in int8_verdict(moving(500, floats=10), None)
+    assert int8_verdict(moving(500, floats=2), None) == "" and int8_verdict(Audit({}, {}, {}), None) == ""
 
 
 def test_a_node_must_have_its_precision_in_every_profile():

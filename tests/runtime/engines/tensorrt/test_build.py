@@ -357,11 +357,29 @@ def test_dla_with_fallback_to_the_gpu(monkeypatch, tmp_path, library):
     machine = Machine(dla_cores=2)
     version = "tensorrt-10.3" if library.startswith("10") else "tensorrt-11.4"
     monkeypatch.setattr(tensorrt_standin.install(monkeypatch, version, machine), "__version__", library)
-    build(small_models.unmixer(tmp_path, precision="fp16"), BuildOptions(precision="fp16", dla=1))
+    build(small_models.unmixer(tmp_path, precision="fp16"), BuildOptions(precision="fp16", dla=1, batch=(8, 8, 8)))
     (asked,) = machine.builds
     assert asked["flags"] == {"GPU_FALLBACK"}
     assert asked["device"].name == "DLA"
     assert asked["dla"] == 1
+
+
+def test_dla_takes_one_shape_and_no_quantised_model_before_11(monkeypatch, tmp_path):
+    install(monkeypatch, tmp_path)
+    model = small_models.unmixer(tmp_path, precision="fp16")
+    with pytest.raises(InputError, match="one shape") as caught:
+        build(model, BuildOptions(precision="fp16", dla=0))
+    assert "--batch" in caught.value.hint
+    int8 = small_models.unmixer(tmp_path, precision="int8")
+    with pytest.raises(InputError, match="Q/DQ") as caught:
+        build(int8, BuildOptions(precision="int8", dla=0, batch=(8, 8, 8)))
+    assert "fp16" in caught.value.hint
+
+
+def install(monkeypatch, tmp_path):
+    machine = Machine(dla_cores=2)
+    tensorrt_standin.install(monkeypatch, "tensorrt-10.3", machine)
+    return machine
 
 
 @pytest.mark.parametrize("library", ["10.8.0", "10.13.2.6", "11.0.0", "11.4.0.106"])
@@ -377,7 +395,7 @@ def test_dla_is_refused_where_the_library_has_none(monkeypatch, tmp_path, librar
 def test_dla_is_refused_on_rtx_in_fp32_and_without_a_core(monkeypatch, orin, tmp_path):
     model = small_models.unmixer(tmp_path, precision="fp16")
     with pytest.raises(InputError, match="this machine has 0"):
-        build(model, BuildOptions(precision="fp16", dla=0))
+        build(model, BuildOptions(precision="fp16", dla=0, batch=(8, 8, 8)))
     with pytest.raises(InputError, match="it computes in fp16 or int8, got fp32"):
         build(small_models.unmixer(tmp_path), BuildOptions(dla=0))
     tensorrt_standin.install(monkeypatch, "tensorrt_rtx-1.7", Machine(dla_cores=2))
@@ -425,6 +443,34 @@ def test_where_memory_runs_out_it_tries_with_less(orin, tmp_path, capsys):
     build(small_models.unmixer(tmp_path))
     assert [b["workspace"] for b in orin.builds] == [2 << 30, 1 << 30]
     assert "out of GPU memory with 2048 MiB" in capsys.readouterr().err
+
+
+def test_no_implementation_is_told_apart_from_memory(machine, tmp_path, capsys):
+    machine.build_error = "Could not find any implementation for node /conv/Conv."
+    with pytest.raises(EngineError, match="has no implementation for a node of") as caught:
+        build(small_models.unmixer(tmp_path))
+    assert "memory is not the reason" in caught.value.hint
+    assert [b["workspace"] for b in machine.builds] == [2 << 30, None]  # once with TensorRT's own
+    assert "TensorRT's default" in capsys.readouterr().err
+
+
+def test_the_optimisation_level_is_handed_over_and_part_of_the_key(machine, tmp_path):
+    model = small_models.unmixer(tmp_path)
+    first = build(model)
+    second = build(model, BuildOptions(optimization_level=5))
+    assert [b["level"] for b in machine.builds] == [None, 5]
+    assert first.path != second.path and second.info.options["optimization_level"] == 5
+
+
+def test_engines_belong_to_a_power_mode_and_to_multiprocessors(orin, tmp_path, monkeypatch):
+    model = small_models.unmixer(tmp_path)
+    paths = []
+    for count, mode in ((8, "0"), (4, "1"), (8, "1"), (8, "0")):
+        monkeypatch.setattr(
+            cuda, "gpu", lambda c=count, m=mode: dataclasses.replace(GPU, multiprocessors=c, power_mode=m)
+        )
+        paths.append(build(model).path)
+    assert len(set(paths)) == len(orin.builds) == 3 and paths[0] == paths[3]
 
 
 def test_the_last_try_takes_fewer_tactics(machine, tmp_path):

@@ -21,13 +21,27 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     return machine
 
 
-def test_the_facts_are_those_of_the_gpu(machine: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_facts_are_those_of_the_gpu(machine: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine.name, machine.sm, machine.integrated = "Orin", (8, 7), True
     monkeypatch.setattr(cuda, "driver_version", lambda: "540.4.0")
+    meminfo, mode = tmp_path / "meminfo", tmp_path / "status"
+    meminfo.write_text("MemTotal:  8000000 kB\nMemFree:  1000 kB\nMemAvailable:  2000 kB\n")
+    mode.write_text("pmode:0002\n")
+    monkeypatch.setattr(cuda, "_MEMORY_FILE", meminfo)
+    monkeypatch.setattr(cuda, "_POWER_MODE_FILE", mode)
     with cuda.current() as driver:
         block = driver.mem_alloc(1000)
     info = cuda.gpu()
-    assert info == cuda.GpuInfo("Orin", "8.7", 1 << 30, (1 << 30) - 1000, True, "12.6", "540.4.0")
+    assert info == cuda.GpuInfo("Orin", "8.7", 1 << 30, (1 << 30) - 1000, True, "12.6", "540.4.0", 8, "2")
+    machine.total = 100 << 20  # the page cache holds the rest
+    meminfo.write_text("MemAvailable:  81920 kB\n")
+    with cuda.current() as driver:
+        page_cache = driver.mem_alloc(90 << 20)
+    assert cuda.gpu().free == 80 << 20
+    machine.integrated = False
+    assert cuda.gpu().free < 11 << 20
+    with cuda.current():
+        page_cache.free()
     with cuda.current():
         block.free()
 

@@ -103,7 +103,7 @@ def check_pair(engine: TensorRTEngine, arrays: Arrays) -> None:
 def test_the_unmixer_agrees_with_onnxruntime_at_any_batch(every: Bench) -> None:
     card, path = load_card(UNMIXER)
     shape = card.inputs[0].shape[1:]
-    plan = build(UNMIXER, BuildOptions(batch=(2, 4, 8)))
+    plan = build(UNMIXER, BuildOptions(precision="fp32", batch=(2, 4, 8)))
     with TensorRTEngine(plan.path) as engine, OnnxRuntimeEngine(path, threads=1) as reference:
         assert engine.inputs == reference.inputs
         assert {spec.name for spec in engine.outputs} == {spec.name for spec in reference.outputs}
@@ -117,7 +117,7 @@ def test_the_unmixer_agrees_with_onnxruntime_at_any_batch(every: Bench) -> None:
 
 
 def test_the_detector_runs_at_the_sizes_of_its_plan_and_refuses_others(every: Bench) -> None:
-    plan = build("lsnet-s", BuildOptions(sizes=(FrameSize(48, 32), FrameSize(32, 64))))
+    plan = build("lsnet-s", BuildOptions(precision="fp32", sizes=(FrameSize(48, 32), FrameSize(32, 64))))
     with TensorRTEngine(plan.path) as engine, OnnxRuntimeEngine(load_card("lsnet-s")[1], threads=1) as reference:
         for height, width in ((32, 48), (64, 32)):
             frame = np.random.default_rng(0).normal(size=(1, 1, height, width)).astype(np.float32)

@@ -20,13 +20,14 @@ from glint.errors import EngineError, InputError
 from glint.files import sha256
 from glint.runtime.commands.doctor import doctor
 from glint.runtime.commands.run import run
-from glint.runtime.engines.choose import choose_engine, open_engine
+from glint.runtime.engines.choose import choose_engine, find_model, open_engine
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from glint.runtime.engines.tensorrt import build as tensorrt_build
 from glint.runtime.engines.tensorrt import cache
 from glint.runtime.engines.tensorrt import loaded_plan as tensorrt_plan
 from glint.runtime.engines.tensorrt import open as open_module
-from glint.runtime.engines.tensorrt.build import BuildOptions, build
+from glint.runtime.engines.tensorrt.api import load
+from glint.runtime.engines.tensorrt.build import BuildOptions, build, preview_build
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import Frame, FrameSize
@@ -86,7 +87,7 @@ def test_auto_falls_back_and_says_why_and_tensorrt_does_not(
 
 
 def test_each_frame_size_gets_an_engine_once(gpu: FakeCuda, capsys: pytest.CaptureFixture[str]) -> None:
-    detector = Detector.open("lsnet-s", engine="tensorrt")
+    detector = Detector.open("lsnet-s", engine="tensorrt", precision="fp32")
     reference = Detector.open("lsnet-s", engine="onnxruntime", threads=1)
     assert plans() == []  # no frame, no size
     for width, height in ((96, 64), (90, 50), (64, 64)):
@@ -169,7 +170,7 @@ def test_an_fp16_engine_of_weak_typing_serves_the_fp16_model(gpu: FakeCuda, tmp_
 
 
 def test_a_damaged_engine_is_not_used_but_built_again(gpu: FakeCuda) -> None:
-    path = build("dscsnet-s-sensor").path
+    path = build("dscsnet-s-sensor", BuildOptions(precision="fp32")).path
     path.write_bytes(b"nonsense")
     with open_engine(*load_card("dscsnet-s-sensor"), engine="tensorrt") as engine:
         assert engine.name == "tensorrt"
@@ -177,7 +178,7 @@ def test_a_damaged_engine_is_not_used_but_built_again(gpu: FakeCuda) -> None:
 
 
 def test_unmixing_agrees_with_onnxruntime(gpu: FakeCuda) -> None:
-    unmixer = Unmixer.open(engine="auto")
+    unmixer = Unmixer.open(engine="auto", precision="fp32")
     reference = Unmixer.open(engine="onnxruntime", threads=1)
     patches = np.random.default_rng(0).uniform(0, 200, (30, 11, 11)).astype(np.float32)
     ours, theirs = unmixer(patches), reference(patches)
@@ -188,12 +189,30 @@ def test_unmixing_agrees_with_onnxruntime(gpu: FakeCuda) -> None:
     assert len(ours.targets()) == len(theirs.targets()) > 0
 
 
+def test_a_released_model_is_fp16_with_tensorrt_and_fp32_without(gpu: FakeCuda) -> None:
+    for model in (Detector, Unmixer):
+        for engine, precision in (("auto", "fp16"), ("tensorrt", "fp16"), ("onnxruntime", "fp32")):
+            opened = model.open(engine=engine, threads=1)
+            opened.engine.close()
+            assert opened.card.precision == precision
+    assert preview_build("dscsnet-s-sensor", BuildOptions(), trt=load()).precision == "fp16"
+
+
+def test_auto_leaves_a_model_that_is_named_by_its_file_as_it_is(gpu: FakeCuda) -> None:
+    path = load_card("dscsnet-s-sensor", precision="int8")[1]
+    assert find_model(path)[0].precision == "int8"
+    with pytest.raises(InputError, match="precision"):
+        find_model("dscsnet-s-sensor", precision="fp8")
+
+
 def test_a_run_says_what_ran(gpu: FakeCuda, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = run(SCENE)
     assert json.loads(json.dumps(manifest))["engine"] == "tensorrt"
     assert manifest["engines"]["unmix"]["gpu"] == "Fake GPU"
     assert manifest["engines"]["detect"]["sizes"]["96x64"]["tensorrt"] == "tensorrt 10.3.0"
-    assert "engine: tensorrt (tensorrt 10.3.0 on Fake GPU)" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "engine: tensorrt (tensorrt 10.3.0 on Fake GPU); fp16 (auto: TensorRT moves half the bytes of fp32)" in told
+    assert [model["precision"] for model in manifest["models"].values()] == ["fp16", "fp16"]
     assert not gpu.live
 
 
