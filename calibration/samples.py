@@ -23,7 +23,7 @@ from glint.config import from_dict
 from glint.data.csist import read_csist
 from glint.data.datasets import image_files, read_split
 from glint.errors import InputError, SourceError
-from glint.files import read_json
+from glint.files import load_npy, read_json
 from glint.images import read_image
 from glint.progress import Progress
 from glint.runtime.engines.base import Arrays, EngineProxy
@@ -144,7 +144,7 @@ def load_samples(card: ModelCard, path: Path, *, data: Path | None = None, split
     Raises:
         InputError: if the list is malformed, of another model, or its samples are no longer the same.
     """
-    stored = read_json(path, what="calibration set")
+    stored = read_json(path, what="calibration set", kind=dict)
     try:
         head = (stored["format"], stored["model"], int(stored["seed"]), stored["bits"])
         listed = dict(stored["samples"])
@@ -281,10 +281,7 @@ def draw_scenes(number: int, seed: int, bits: int | None) -> list[SceneConfig]:
 
 def _real_patches(card: ModelCard, data: Path) -> _Pool:
     if data.suffix == ".npy":
-        try:
-            stack = np.load(data, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise SourceError(f"{data}: {error}") from error
+        stack = load_npy(data, what="patches")
         size = card.unmixer.patch if card.unmixer is not None else 0
         if stack.ndim != 3 or stack.shape[1:] != (size, size):
             raise InputError(f"{data}: expected patches [N, {size}, {size}], got {list(stack.shape)}")

@@ -16,10 +16,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from glint import __version__
-from glint.errors import EXIT_INTERRUPTED, EXIT_OK, GlintError, InputError, MissingDependencyError
+from glint.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, GlintError, InputError, MissingDependencyError
 from glint.progress import speaking
 from glint.progress import talk as talk
 
@@ -92,14 +93,15 @@ def standalone(
 
 
 def _guarded(call: Callable[[], int], *, debug: bool) -> int:
-    # SIGTERM ends a command like Ctrl-C; only the main thread may say so.
+    # SIGTERM, and a terminal that is closed, end a command like Ctrl-C; only the main thread may say so.
     in_main_thread = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
+    ending = [s for s in (signal.SIGTERM, signal.SIGHUP) if in_main_thread and signal.getsignal(s) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, _terminate) for number in ending}
     try:
         with speaking():
             return call()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (glint ... | head): that is its right.
@@ -107,29 +109,49 @@ def _guarded(call: Callable[[], int], *, debug: bool) -> int:
         return EXIT_OK
     except GlintError as error:
         return _report(error, debug=debug)
-    except ModuleNotFoundError as error:
-        from glint.libraries import library_of
-
-        library = library_of(error.name or "")
-        if library is None:
-            raise
-        return _report(MissingDependencyError(f"{error.name} is not installed", hint=library.fix), debug=debug)
+    except Exception as error:
+        missing = _missing(error)
+        return _report_unexpected(error, debug=debug) if missing is None else _report(missing, debug=debug)
     finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _terminate(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
+def _missing(error: Exception) -> MissingDependencyError | None:
+    """What is told of a module that is not there, if glint asks for its library."""
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    from glint.libraries import library_of
+
+    library = library_of(error.name or "")
+    return None if library is None else MissingDependencyError(f"{error.name} is not installed", hint=library.fix)
+
+
 def _report(error: GlintError, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    print(f"error: {error}", file=sys.stderr)
+    _say(f"error: {error}")
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        _say(f"hint: {error.hint}")
     return error.exit_code
+
+
+def _report_unexpected(error: Exception, *, debug: bool) -> int:
+    """The last resort: an error that nobody foresaw is told like the others, and by an exit code of its own."""
+    if debug:
+        traceback.print_exception(error)
+    _say(f"error: unexpected {type(error).__name__}: {error}")
+    _say("hint: this is a mistake of glint, not yours; --debug shows where it happened: please report it")
+    return EXIT_UNEXPECTED
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        print(text, file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

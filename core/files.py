@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from glint.errors import GlintError, InputError, OutputError
+from glint.errors import GlintError, InputError, OutputError, SourceError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def cache_folder(part: str) -> Path:
@@ -67,18 +73,116 @@ def known(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_json(path: Path, *, what: str) -> Any:
-    """Parse a JSON file.
+MOST_JSON = 64 << 20  # bytes
+_DEEPEST = 64  # arrays and objects inside each other
+_MOST_ARRAY = 1 << 32  # bytes
+_MOST_NAME = 200  # bytes; file systems take 255
+
+
+def parse_json(content: bytes) -> Any:
+    """A JSON document that cannot make its reader stumble: bounded in size and depth, every number finite.
 
     Raises:
-        InputError: if it is missing or no JSON; ``what`` names it in the message.
+        ValueError: if it is not JSON, too long, too deep, or holds NaN, infinity or a number beyond all others.
+    """
+    if len(content) > MOST_JSON:
+        raise ValueError(f"{len(content)} bytes; expected at most {MOST_JSON}")
+    if _depth(content) > _DEEPEST:
+        raise ValueError(f"more than {_DEEPEST} levels inside each other")
+    return json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_number, parse_float=_finite)
+
+
+def _depth(content: bytes) -> int:
+    """How deep brackets go, those of strings left out."""
+    depth = deepest = 0
+    for mark in re.findall(rb'"(?:[^"\\]|\\.)*"|[\[{\]}]', content, re.DOTALL):
+        if mark in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif mark in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_number(text)
+
+
+def _refuse_number(text: str) -> float:
+    raise ValueError(f"{text} is no finite number")
+
+
+def read_json(path: Path, *, what: str, kind: type = object) -> Any:
+    """Parse a JSON file (see :func:`parse_json`).
+
+    Args:
+        path: the file.
+        what: names it in messages.
+        kind: what the document must be, e.g. dict.
+
+    Raises:
+        InputError: if it is missing, no JSON, too large, or of another kind.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{what} {path}: {error.strerror or error}") from error
+        with path.open("rb") as stream:
+            content = stream.read(MOST_JSON + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{what} {path}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        value = parse_json(content)
     except ValueError as error:
-        raise InputError(f"{what} {path} is not JSON: {error}") from error
+        raise InputError(f"{what} {path} is not JSON: {error}", hint="make the file again") from error
+    if not isinstance(value, kind):
+        raise InputError(f"{what} {path}: expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def load_npy(path: Path, *, what: str = "array") -> NDArray[Any]:
+    """One array of numbers or booleans out of an ``.npy`` file.
+
+    Nothing is unpickled, and the size that the header tells is held against the bytes that are there.
+
+    Args:
+        path: the file.
+        what: names it in messages.
+
+    Raises:
+        SourceError: if it is missing or cannot be read.
+        InputError: if it is an archive (``.npz``), torn, damaged, or holds anything but numbers.
+    """
+    import numpy as np
+
+    hint = "write it with numpy.save(path, array), numbers only"
+    try:
+        with path.open("rb") as stream:
+            if stream.read(2) == b"PK":
+                raise InputError(f"{what} {path}: expected one array (.npy), got an archive (.npz)", hint=hint)
+            stream.seek(0)
+            version = np.lib.format.read_magic(stream)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, fortran, dtype = read[version](stream)
+            there = os.fstat(stream.fileno()).st_size - stream.tell()
+            if dtype.kind not in "buif" or not all(n < _MOST_ARRAY for n in shape):
+                raise InputError(
+                    f"{what} {path} is not an .npy array of numbers, but {dtype} of shape {shape}", hint=hint
+                )
+            count = math.prod(shape)
+            if count * dtype.itemsize != there or there > _MOST_ARRAY:
+                raise InputError(
+                    f"{what} {path}: {there} bytes for {dtype} of shape {shape}, which are {count * dtype.itemsize}",
+                    hint="it is torn or damaged: make it again",
+                )
+            flat = np.frombuffer(stream.read(there), dtype) if there else np.empty(0, dtype)
+            array = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+    except InputError:
+        raise
+    except OSError as error:
+        raise SourceError(f"{what} {path}: {error.strerror or error}") from error
+    except Exception as error:  # NumPy parses the header as Python: a damaged one ends in any of a dozen errors
+        # NumPy's own message may advise to allow pickles, which run code: it is not passed on.
+        raise InputError(f"{what} {path} is not an .npy array of numbers", hint=hint) from error
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def append_whole(file: FileIO, data: bytes, size: int) -> int:
@@ -96,6 +200,61 @@ def append_whole(file: FileIO, data: bytes, size: int) -> int:
             file.truncate(size)
         raise
     return size + len(data)
+
+
+def claim(path: Path, *, overwrite: bool) -> FileIO:
+    """Create a file, or empty it, for one writer at a time.
+
+    Raises:
+        OutputError: if it exists and ``overwrite`` is not set, if another process writes it, or it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = os.O_EXCL if not overwrite else 0
+        file = FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | new, 0o644), "w")
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileExistsError) and path.is_file():
+            raise OutputError(f"output {path} exists", hint="choose another name or pass --overwrite") from error
+        raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            with _told_of_another(path):
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+@contextmanager
+def _told_of_another(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BlockingIOError as error:
+        raise OutputError(f"output {path} is being written by another run", hint="choose another name") from error
+    except OSError:
+        return  # a file system without locks
+
+
+class FileNames:
+    """File names for what brings a name along: safe as the name of one file in one folder, each given once."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def of(self, name: str, index: int) -> str:
+        """A name without an ending; that of a frame without one is its ``index`` in six digits."""
+        safe = re.sub(r"[^\w .()\[\]{}+,;=@~#%&'!-]", "_", name.encode("utf-8", "replace").decode("utf-8"))
+        safe = safe.strip(" ").encode()[:_MOST_NAME].decode("utf-8", "ignore")
+        if not safe.strip("."):
+            safe = f"{index:06d}" if not safe else "_" * len(safe)
+        if not name:
+            return safe  # numbers do not repeat: nothing is kept of a stream without end
+        if safe in self._given:
+            safe = f"{safe}-{index:06d}"
+        self._given.add(safe)
+        return safe
 
 
 def sha256(path: Path) -> str:

@@ -1,8 +1,14 @@
-"""Reading and writing single images: greyscale, 8 or 16 bit, by Pillow."""
+"""Reading and writing single images: greyscale, 8 or 16 bit.
+
+Only the formats that are announced are read, told by a file's content and not by its name, each through a reader
+of ``glint.formats`` that looks at its sizes, checksums and pages first; Pillow decodes what has passed.
+"""
 
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +18,109 @@ from PIL import Image, UnidentifiedImageError
 
 from glint.errors import SourceError
 from glint.files import write_bytes
+from glint.formats import chunks, pgm, tiff
+from glint.formats.stored import FormatError, StoredFile, UnknownFormatError, opened
 
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".pgm")
 _GREY_MODES = {"1", "L", "I;16", "I;16B", "I;16L", "I", "F"}
+_WHOLE: tuple[tuple[bytes, str, Callable[[bytes], None]], ...] = (
+    (chunks.PNG, "PNG", chunks.check_png),
+    (chunks.JPEG, "JPEG", chunks.check_jpeg),
+    (chunks.BMP, "BMP", chunks.check_bmp),
+)
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """A greyscale image as ``uint8``, ``uint16`` or ``float32`` ``[H, W]``, values as stored.
+    """A greyscale image as ``uint8``, ``uint16`` or ``float32`` ``[H, W]``, pixels and values as stored.
 
-    A colour file is accepted if its three channels are the same everywhere (grey saved as colour).
+    A colour file is accepted if its three channels are the same everywhere (grey saved as colour). Tags of
+    orientation are ignored; where a TIFF says that white is zero, its values are turned so that black is.
 
     Raises:
-        SourceError: if the file is missing, truncated, no image, in colour, or out of range.
+        SourceError: if the file is missing, torn, damaged, no image, in colour, out of range, or holds several.
+    """
+    pages = read_pages(path)
+    first = next(pages)
+    further = sum(1 for _ in pages)
+    if further:
+        raise SourceError(
+            f"{path} holds {further + 1} pictures; expected one",
+            hint="save them one by one, or give the file alone to glint run: each becomes a frame",
+        )
+    return first
+
+
+def read_pages(path: Path) -> Iterator[NDArray[Any]]:
+    """All pictures that a file holds (pages of a TIFF, PGM files one behind the other), each as ``read_image``'s.
+
+    Raises:
+        SourceError: as ``read_image``, when the picture's turn comes.
     """
     try:
-        with Image.open(path) as image:
-            maximum = _pgm_maximum(image)
-            _refuse_deep_colour(image, path)
-            image.load()
-            data = _to_grey(image, path)
-            if maximum in (None, 255, 65535):
-                return data
-            # Pillow stretches a PGM to its full range: undo that, exactly.
-            full = 255 if data.dtype == np.uint8 else 65535
-            return np.round(data * (maximum / full)).astype(data.dtype)
-    except (UnidentifiedImageError, SyntaxError) as error:
+        with opened(path) as file:
+            yield from _pictures(file, path)
+    except UnknownFormatError as error:
         raise SourceError(f"{path} is not an image that can be read", hint=f"known: {', '.join(SUFFIXES)}") from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (FormatError, OSError, ValueError) as error:
         if isinstance(error, SourceError):
             raise
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise SourceError(f"{path}: {reason}") from error
+        raise SourceError(f"{path}: {reason}", hint="make the file again, or leave it out") from error
 
 
-def _pgm_maximum(image: Image.Image) -> int | None:
-    """The highest value that a PGM's header declares where Pillow would rescale it, else None."""
-    tiles: Any = getattr(image, "tile", [])  # what a file's plugin leaves for the decoder
-    if image.format != "PPM" or not tiles or tiles[0][0] != "ppm":
-        return None
-    return int(tiles[0][3][1])  # (mode, maximum) of this decoder
+def count_pages(path: Path) -> int:
+    """How many pictures a file holds as far as its directory tells, without decoding them; 1 if it cannot be read."""
+    try:
+        with opened(path) as file:
+            return tiff.count_pages(file) if file.at(0, min(4, file.size)) in tiff.MAGIC else 1
+    except (FormatError, OSError):
+        return 1
+
+
+def _pictures(file: StoredFile, path: Path) -> Iterator[NDArray[Any]]:
+    start = file.at(0, min(8, file.size))
+    if start[:4] in tiff.MAGIC:
+        for page in tiff.read_pages(file):
+            data = _decoded(page.content, "TIFF", path)
+            yield data if page.white_at is None else _inverted(data, page.white_at)
+        return
+    if start[:2] in pgm.MAGIC:
+        yield from pgm.read_pgm(file)
+        return
+    for magic, name, check in _WHOLE:
+        if start.startswith(magic):
+            content = file.whole()
+            check(content)
+            yield _decoded(content, name, path)
+            return
+    raise UnknownFormatError("it begins like none of the formats that are read")
+
+
+def _decoded(content: bytes, name: str, path: Path) -> NDArray[Any]:
+    """The one picture of a file that was checked."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of was looked at before
+            with Image.open(io.BytesIO(content), formats=(name,)) as image:
+                if getattr(image, "n_frames", 1) > 1:
+                    raise FormatError(f"it holds {getattr(image, 'n_frames', 1)} pictures; expected one")
+                _refuse_deep_colour(image, path)
+                image.load()
+                return _to_grey(image, path)
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+        raise FormatError(f"this kind of {name} is not read, or it is damaged") from error
+    except (FormatError, OSError):
+        raise
+    except Exception as error:  # whatever a damaged file makes a decoder stumble over
+        raise FormatError(f"it is damaged: {error or type(error).__name__}") from error
+
+
+def _inverted(data: NDArray[Any], white_at: int) -> NDArray[Any]:
+    """White as zero turned to black as zero; masks of 1 bit have been stretched to 255 already."""
+    top = 255 if white_at == 1 else white_at
+    if int(data.max()) > top:
+        raise FormatError(f"it is damaged: a value of {data.max()} in pixels up to {top}")
+    return (top - data).astype(data.dtype)
 
 
 def _refuse_deep_colour(image: Image.Image, path: Path) -> None:
@@ -74,10 +144,13 @@ def _to_grey(image: Image.Image, path: Path) -> NDArray[Any]:
         return data.astype(np.uint8) * np.uint8(255)
     if data.dtype == np.int32:  # Pillow's mode "I" of 16-bit files
         if data.min() < 0 or data.max() > 65535:
-            raise SourceError(f"{path}: values from {data.min()} to {data.max()} do not fit into 16 bits")
+            raise SourceError(
+                f"{path}: values from {data.min()} to {data.max()} do not fit into 16 bits",
+                hint="save it as float32, or scale it to 16 bits",
+            )
         return data.astype(np.uint16)
     if data.dtype.kind == "f" and not np.isfinite(data).all():
-        raise SourceError(f"{path} holds NaN or infinite values")
+        raise SourceError(f"{path} holds NaN or infinite values", hint="replace them before you save it")
     return data.astype(data.dtype.newbyteorder("="))
 
 

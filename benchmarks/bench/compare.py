@@ -73,7 +73,7 @@ def read_report(path: Path) -> Report:
     Raises:
         InputError: if the file is none, or of another format.
     """
-    report = read_json(path, what="report")
+    report = read_json(path, what="report", kind=dict)
     if not isinstance(report, dict) or report.get("kind") != "glint bench":
         raise InputError(f"{path} is no report of glint bench", hint="glint bench --out FILE.json writes one")
     if report.get("format") != FORMAT:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from glint.data.datasets import LabelledImage, files_by_stem
 from glint.errors import InputError, SourceError
-from glint.files import known
+from glint.files import known, load_npy
 from glint.images import read_image
 from glint.metrics.decomposition import ImageEnergy, image_energy, score_decomposition
 from glint.metrics.detection import ImageCounts, bootstrap_detection, count_image, score_detection
@@ -175,8 +175,9 @@ def resized(values: Map, shape: tuple[int, ...]) -> Map:
 class StoredPredictions:
     """Masks or probability maps in a folder, one for each image: PNG, TIFF, ... or ``.npy``, same stem.
 
-    Integer files hold 0 and 1, or up to their full scale of 255 or 65535; floating ones hold
-    probabilities in [0, 1].
+    Files are scaled by what all of them hold, not by their type: integers up to 1 are masks, up to 255 parts of 255,
+    up to 65535 parts of 65535 (``uint16`` always, unless the greatest is 255); floating numbers are probabilities in
+    [0, 1], or 0 and 255 alone.
 
     Raises:
         SourceError: if the folder is missing or holds no prediction.
@@ -195,26 +196,36 @@ class StoredPredictions:
         self.scale = self._scale(names)
 
     def _scale(self, names: Sequence[str]) -> float:
-        kinds, top = set(), 0.0
+        kinds, top, values = set(), 0.0, {0.0}
         for name in names:
             data = self._read(name)
             kinds.add(data.dtype)
-            top = max(top, float(data.max()))
+            least, most = float(data.min()), float(data.max())
+            top = max(top, most)
+            if least < 0 and data.dtype.kind != "f":
+                raise InputError(f"{self.files[name]}: expected values of at least 0, got {least:g}")
+            if most > 1 and len(values) < 3:
+                values |= set(np.unique(data).tolist()[:3])
         if len(kinds) > 1:
             raise InputError(f"predictions of different types: {', '.join(sorted(str(k) for k in kinds))}")
+        if top <= 1:
+            return 1.0
         kind = kinds.pop()
-        return 1.0 if kind.kind in "fb" or top <= 1 else float(np.iinfo(kind).max)
+        if kind.kind == "f":
+            return 255.0 if values == {0.0, 255.0} else 1.0
+        if kind == np.uint16 and top != 255:  # a map of 16 bits may happen to be dark
+            return 65535.0
+        full = next((full for full in (255.0, 65535.0) if top <= full), None)
+        if full is None:
+            raise InputError(f"predictions up to {top:g}; expected 0 to 1, to 255 or to 65535")
+        return full
 
     def _read(self, name: str) -> NDArray[Any]:
         path = self.files[name]
         if path.suffix != ".npy":
             return read_image(path)
-        try:
-            data = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise SourceError(f"{path}: {error}") from error
-        data = np.squeeze(data)
-        if data.ndim != 2 or data.dtype.kind not in "biuf" or data.size == 0:
+        data = np.squeeze(load_npy(path, what="prediction"))
+        if data.ndim != 2 or not data.size:
             raise InputError(f"{path}: expected a map [H, W] of numbers, got {data.dtype} of shape {data.shape}")
         return data
 

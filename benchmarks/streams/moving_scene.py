@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from glint.data.datasets import image_files
+from glint.data.datasets import image_files, read_mask
 from glint.errors import InputError, SourceError
 from glint.images import read_image
 from glint.optics import Psf
@@ -145,7 +145,7 @@ def read_backgrounds(folder: Path, number: int) -> Iterator[tuple[str, NDArray[n
         if image.max() > 255:
             image *= 255 / image.max()
         if labelled:
-            mask = read_image(folder / "masks" / path.name) > 0
+            mask, _ = read_mask(folder / "masks" / path.name)
             if mask.shape != image.shape:
                 raise SourceError(f"{path.name}: the mask is of {mask.shape}, the image of {image.shape}")
             image = without_targets(image, mask)

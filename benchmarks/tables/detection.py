@@ -192,7 +192,7 @@ def detection_peers(
     source = {"glint": __version__, "data": data.resolve().name, "train": train, "split": split, "protocol": "native"}
     table: dict[str, Any] = {**source, "backgrounds": backgrounds is not None, "rows": []}
     if resume and path.is_file():
-        old = read_json(path, what="table")
+        old = read_json(path, what="table", kind=dict)
         other = [k for k in (*source, "backgrounds") if old.get(k) != table[k]]
         if other:
             raise InputError(f"{path} was measured with other settings ({', '.join(other)})", hint="drop --resume")

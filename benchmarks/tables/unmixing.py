@@ -198,7 +198,7 @@ def unmixing_table(
     settings = {"glint": __version__, "patches": patches, "seed": seed, "batch": BATCH}
     table: dict[str, Any] = {**settings, "conditions": {}, "rows": []}
     if resume and path.is_file():
-        table = read_json(path, what="table")
+        table = read_json(path, what="table", kind=dict)
         other = [k for k, v in settings.items() if table.get(k) != v]
         if other:
             raise InputError(f"{path} was measured with other settings ({', '.join(other)})", hint="drop --resume")

@@ -1,6 +1,6 @@
 """Folders of infrared images with masks: SIRST, NUDT-SIRST, IRSTD-1K and everything laid out like them.
 
-``images/NAME.png`` and ``masks/NAME.png`` or ``masks/NAME_pixels0.png`` (non-zero is target), or
+``images/NAME.png`` and ``masks/NAME.png`` or ``masks/NAME_pixels0.png`` (see :func:`read_mask`), or
 ``IRSTD1k_Img/`` and ``IRSTD1k_Label/``; greyscale of 8 or 16 bits. Split lists have one name per line,
 with or without the file's suffix: ``train.txt`` in the folder itself, in a folder of it (``50_50/``,
 ``idx_427/``), or with the data set's name behind it (``img_idx/train_NUDT-SIRST.txt``).
@@ -9,6 +9,7 @@ with or without the file's suffix: ``train.txt`` in the folder itself, in a fold
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glint.cli import talk
 from glint.errors import InputError, SourceError
 from glint.images import SUFFIXES, read_image
 
 IMAGE_FOLDERS = ("images", "IRSTD1k_Img")
 MASK_FOLDERS = ("masks", "IRSTD1k_Label")
 MASK_ENDING = "_pixels0"  # what SIRST's own masks have behind the image's name
+_MOST_TARGET = 0.5  # share of an image; targets are small
+_BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +46,22 @@ class LabelledImage:
     full_scale: float | None = None
 
 
+def natural_order(path: Path) -> tuple[Any, ...]:
+    """What paths are sorted by: numbers in their names by value, so that ``2.png`` stands before ``10.png``."""
+    parts = re.split(r"([0-9]+)", str(path))
+    return (*((int(part) if index % 2 else part) for index, part in enumerate(parts)), str(path))
+
+
 def image_files(folder: Path) -> list[Path]:
-    """The images directly in a folder, sorted by name.
+    """The images directly in a folder, in natural order of their names.
 
     Raises:
         SourceError: if the folder is missing or holds no image.
     """
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    found = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    files = sorted(found, key=natural_order)
     if not files:
         raise SourceError(f"{folder} holds no images", hint=f"looked for {', '.join(SUFFIXES)}")
     return files
@@ -97,9 +108,11 @@ def read_split(root: Path, split: str) -> list[str]:
     """
     path = split_file(root, split)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        text = content.decode(_BYTE_ORDER_MARKS.get(content[:2], "utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: {error}") from error
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8 or UTF-16"
+        raise SourceError(f"{path}: {reason}", hint="expected one name per line, in UTF-8") from error
     names = [_without_suffix(line.strip()) for line in text.splitlines() if line.strip()]
     if not names or len(set(names)) != len(names):
         raise InputError(f"{path}: expected distinct names, one per line, got {len(names)} lines")
@@ -150,21 +163,55 @@ def labelled_images(root: Path, split: str) -> Iterator[LabelledImage]:
 
     Raises:
         SourceError: if an image or mask is missing or unreadable.
-        InputError: if a mask has another shape than its image.
+        InputError: if a mask has another shape than its image, or cannot be a mask.
     """
-    masks = files_by_stem(_folder(root, MASK_FOLDERS))
+    masks, told = files_by_stem(_folder(root, MASK_FOLDERS)), False
     for name, image in split_images(root, split):
         path = masks.get(name) or masks.get(name + MASK_ENDING)
         if path is None:
             hint = f"expected {name} or {name}{MASK_ENDING} in {_folder(root, MASK_FOLDERS)}"
             raise SourceError(f"{root}: split {split} names {name!r}, but its mask is missing", hint=hint)
-        mask = read_image(path) > 0
+        mask, grey = read_mask(path)
+        if grey and not told:
+            talk(f"masks: {grey}; cut at half of full scale (this and further ones like it)")
+            told = True
         if image.shape != mask.shape:
             raise InputError(
                 f"{path}: mask of shape {mask.shape} for an image of shape {image.shape}",
                 hint="take the image out of the list, or put a mask of its size there",
             )
         yield LabelledImage(name, image, mask)
+
+
+def read_mask(path: Path) -> tuple[NDArray[np.bool_], str]:
+    """A mask of targets ``bool [H, W]``, and what is to be said of its grey levels, or "".
+
+    Two values: the greater one is target. One value: target if it is not 0. More values: those above half of full
+    scale are, as of JPEG, brushes and resized masks; full scale is that of the file's type (1 of floating numbers),
+    or the greatest value where that is less than half of it. Palettes count as the greys that they show.
+
+    Raises:
+        SourceError: if it cannot be read.
+        InputError: if targets cover more than half of the image, as they do in a mask that is inverted.
+    """
+    data = read_image(path)
+    values = np.unique(data)
+    least, most = float(values[0]), float(values[-1])
+    grey = ""
+    if len(values) <= 2:
+        mask = data > (least if len(values) == 2 else 0)
+    else:
+        full = 1.0 if data.dtype.kind == "f" else float(np.iinfo(data.dtype).max)
+        level = 0.5 * (full if full / 2 <= most <= full else most)
+        mask = data > level
+        grey = f"{path.name} holds {len(values)} grey levels from {least:g} to {most:g}"
+    share = float(mask.mean())
+    if share > _MOST_TARGET:
+        raise InputError(
+            f"mask {path}: {100 * share:.0f} % of it are targets; expected small ones on 0",
+            hint="is the mask inverted? 0 is background, the greatest value is target",
+        )
+    return mask, grey
 
 
 def background_images(folder: Path) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -11,12 +11,13 @@ from typing import Any
 from glint.cards import DEFAULT_DETECTOR
 from glint.cli import print_json, talk
 from glint.errors import OutputError
+from glint.files import FileNames
 from glint.images import write_image
 from glint.progress import Progress
 from glint.runtime.commands.options import add_engine_arguments, engine_of
 from glint.runtime.engines.choose import choose_engine
 from glint.runtime.pipeline.detector import Detector
-from glint.runtime.sources.open import open_source
+from glint.runtime.sources.open import open_frames
 
 
 def detect(
@@ -38,19 +39,19 @@ def detect(
         GlintError: one of its subclasses, for a bad source, model, output or argument.
     """
     out = Path(out)
-    frames = open_source(source)
+    frames = open_frames(source)
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise OutputError(f"output folder {out} is not empty", hint="choose another or pass --overwrite")
     frames.refuse_collisions(out)
     model = Detector.open(detector, engine=engine, precision=precision, threads=threads)
     talk(f"engine: {choose_engine(engine)[0]}; detector {model.card.name} ({model.card.precision})")
-    started, count, blobs = time.perf_counter(), 0, 0
+    started, count, blobs, names = time.perf_counter(), 0, 0, FileNames()
     with model.engine, Progress("detect", frames.total) as line:
         for frame in frames.frames():
             detection = model(frame)
-            write_image(out / f"{frame.name or f'{frame.index:06d}'}.png", detection.mask)
+            write_image(out / f"{names.of(frame.name, frame.index)}.png", detection.mask)
             count, blobs = count + 1, blobs + len(detection.blobs)
-            line.update(count + len(frames.skipped))
+            line.update(count + sum(frames.skips.values()))
     seconds = round(time.perf_counter() - started, 3)
     return {"frames": count, "skipped": [asdict(s) for s in frames.skipped], "blobs": blobs, "seconds": seconds}
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 
+from glint.errors import InputError
 from glint.progress import Progress
 from glint.runtime.commands.run_options import OPTIONS, RunOptions
 from glint.runtime.device.state import DeviceState
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
+from glint.runtime.sinks.json_lines import beside
 from glint.runtime.sinks.systemd import systemd_watchdog
 from glint.runtime.sources.base import Source
 from glint.runtime.view.status import StreamStatus
@@ -37,7 +40,7 @@ class ProgressLine(Sink):
 
     def write(self, result: Result) -> None:
         self.frames += 1
-        self.line.update(self.frames + len(self.source.skipped), f"{len(result.targets)} targets")
+        self.line.update(self.frames + sum(self.source.skips.values()), f"{len(result.targets)} targets")
 
 
 def open_outputs(
@@ -53,6 +56,7 @@ def open_outputs(
     Raises:
         GlintError: one of its subclasses, if an output exists or cannot be had; nothing is left open then.
     """
+    _refuse_shared(options)
     opening = Opening(options.by_name(), uri, status, device)
     sinks: list[Sink] = []
     try:
@@ -68,3 +72,25 @@ def open_outputs(
             sink.close()
         raise
     return sinks
+
+
+def _refuse_shared(options: RunOptions) -> None:
+    """Two outputs in one file would spoil each other.
+
+    Raises:
+        InputError: if there are any.
+    """
+    outputs, recording = options.outputs, options.recording
+    paths = {
+        "--csv": outputs.csv, "--video": outputs.video, "--overlay": outputs.overlay, "--record": recording.record,
+    }  # fmt: skip
+    if outputs.out is not None and str(outputs.out) != "-" and Path(outputs.out).name:
+        out = Path(outputs.out)
+        paths |= {"--out": out, "the manifest": beside(out, "manifest.json"), "the truth": beside(out, "truth.jsonl")}
+    seen: dict[Path, str] = {}
+    for name, path in paths.items():
+        if path is None or (path.exists() and not (path.is_file() or path.is_dir())):
+            continue  # a device takes everything
+        other = seen.setdefault(path.resolve(), name)
+        if other != name and {name, other} != {"--overlay", "--record"}:
+            raise InputError(f"{other} and {name} both want {path}", hint="give each output a file of its own")

@@ -24,7 +24,7 @@ from glint.runtime.commands.options import add_engine_arguments, engine_of
 from glint.runtime.engines.choose import choose_engine
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.spots import cut_spots, local_noise
-from glint.runtime.sources.open import open_source
+from glint.runtime.sources.open import open_frames
 from glint.runtime.unmixing.optics_state import LEARNED, OpticsState
 from glint.runtime.unmixing.patch_unmixing import windows_of_patches
 from glint.runtime.unmixing.psf_fit import Spots, fit_psf
@@ -149,7 +149,7 @@ def spots_of_frame(frame: Frame, blobs: Blobs, full_scale: float | None = None) 
 def _seen_in_frames(
     source: str, detector: str | Path, engine: str, precision: str, threads: int | None, full_scale: float | None
 ) -> tuple[Spots, _Seen]:
-    frames = open_source(source)
+    frames = open_frames(source)
     model = Detector.open(detector, engine=engine, precision=precision, threads=threads)
     parts: list[Spots] = []
     shapes: list[Shapes] = []

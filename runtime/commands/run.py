@@ -26,7 +26,7 @@ from glint.runtime.sinks.base import Sink
 from glint.runtime.sinks.json_lines import RunFiles
 from glint.runtime.sinks.summary import Summary
 from glint.runtime.sources.base import Source
-from glint.runtime.sources.open import open_source
+from glint.runtime.sources.open import open_frames
 from glint.runtime.stream.interruption import Interruption
 from glint.runtime.stream.results import follower
 from glint.runtime.stream.stream import Stream
@@ -44,9 +44,9 @@ def run(
     Ctrl-C or SIGTERM ends the run in order.
 
     Args:
-        source: URI (see ``sources.open_source``).
-        groups: options in groups: ``Outputs``, ``Recording``, ``Delivery``, ``Sensor``, ``Models``
-            (see ``run_options``).
+        source: URI (see ``sources.open_frames``).
+        groups: options in groups: ``Outputs``, ``Recording``, ``Delivery``, ``Values``, ``Sensor``,
+            ``Models`` (see ``run_options``).
         on_result: called with every result, in order, in the thread of the outputs.
         options: by name, e.g. ``out="targets.jsonl", track=True``: those of the command, and what the groups hold.
             Beside ``out`` come ``NAME.manifest.json`` and, for a simulated source, ``NAME.truth.jsonl``.
@@ -59,7 +59,7 @@ def run(
     """
     asked = RunOptions.of(*groups, **options)
     models, sensor, delivery = asked.models, asked.sensor, asked.delivery
-    frames = open_source(source)
+    frames = open_frames(source, polarity=asked.values.polarity, scale=asked.values.scale)
     frames.refuse_collisions(asked.outputs.overlay)
     name, why = choose_engine(models.engine)
     watch, summary, tracker = DeviceWatch(), Summary(), Tracker() if delivery.track else None
@@ -102,11 +102,14 @@ def run(
             "psf": {**pipeline.optics.as_dict(), "given": None if models.psf is None else str(models.psf)},
             "corrections": {what: str(path) for what, path in sensor.corrections.items() if path is not None},
             "roi": sensor.roi,
+            "polarity": frames.polarity,
+            "scale": frames.scale,
             "tile": sensor.tile,
             "interrupted": stream.interrupted,
             "error": None if error is None else str(error) or type(error).__name__,
             "seconds": round(time.perf_counter() - started, 3),
             "skipped": [asdict(s) for s in frames.skipped],
+            "skips": dict(frames.skips),
             **_account(stream),
             **summary.as_dict(),
             **({"tracks": tracker.confirmed} if tracker is not None else {}),
@@ -164,8 +167,8 @@ def _account(stream: Stream) -> dict[str, Any]:
 
 def summary_text(manifest: dict[str, Any]) -> str:
     """The summary for the terminal."""
-    skipped = manifest["skipped"]
-    lines = [f"frames    {manifest['frames']}" + (f", {len(skipped)} skipped" if skipped else "")]
+    skipped, number = manifest["skipped"], sum(manifest["skips"].values())
+    lines = [f"frames    {manifest['frames']}" + (f", {number} skipped" if number else "")]
     lines += [f"  skipped {s['name']}: {s['reason']}" for s in skipped[:5]]
     if manifest["dropped"]:
         lines.append("dropped   " + ", ".join(f"{number} {place}" for place, number in manifest["dropped"].items()))

@@ -20,6 +20,7 @@ from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.cli import frame_size, positive_float
 from glint.errors import InputError
 from glint.runtime.pipeline.settings import Roi, Settings
+from glint.runtime.sources.adjusted import POLARITIES, Polarity, Scale
 from glint.runtime.stream.stream import DROPS, Drop
 from glint.runtime.unmixing.optics_choice import PsfChoice
 from glint.runtime.unmixing.refine import RadiancePrior
@@ -132,6 +133,20 @@ class Delivery(Group):
 
 @_described
 @dataclass(frozen=True)
+class Values(Group):
+    """What the values of a source's frames mean; they go before those that its URI tells."""
+
+    polarity: Polarity | None = _option(
+        "whether targets are bright or dark (default: white)", "sensor", choices=list(POLARITIES)
+    )
+    scale: Scale | str | None = _option(
+        "values that become 0 and 16383 DN, e.g. 0,1 for normalised floats; auto: all of the first frame",
+        "sensor", metavar="auto|MIN,MAX",
+    )  # fmt: skip
+
+
+@_described
+@dataclass(frozen=True)
 class Sensor(Group):
     """What the sensor's frames need."""
 
@@ -179,6 +194,7 @@ class RunOptions:
     outputs: Outputs = Outputs()
     recording: Recording = Recording()
     delivery: Delivery = Delivery()
+    values: Values = Values()
     sensor: Sensor = Sensor()
     models: Models = Models()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard
-from glint.errors import InputError
+from glint.errors import EngineError, InputError
 from glint.processing.connected import number_connected, pixels_above
 from glint.processing.crop import crop_windows
 from glint.processing.extent import confine
@@ -150,6 +151,12 @@ class Detector:
             return tuple(outputs[name][0, 0] for name in names)
 
         maps = infer(value) if value.shape == tuple(size) else in_tiles(value, (size[0], size[1]), infer)
+        for name, values in zip(names, maps):
+            if not math.isfinite(float(values.sum(dtype=np.float64))):  # NaN would look like an empty sky
+                raise EngineError(
+                    f"the detector {self.card.name} gives {name} that is NaN or infinite",
+                    hint="try --precision fp32; if that helps, the reduced model does not suit these frames",
+                )
         return tuple(np.ascontiguousarray(m[:height, :width]) for m in maps)
 
     def _size(self, axis: int, length: int) -> int:

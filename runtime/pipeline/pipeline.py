@@ -42,6 +42,8 @@ from glint.runtime.unmixing.windows import Windows, cut_windows
 from glint.types import Blobs, Frame, TargetFlag, Targets
 
 STAGES = ("capture", "queue", "detect", "unmix", "refine", "total")
+LEAST_RADIANCE = 0.0005  # DN; less is written as 0.0
+_LEAST_FLUX = 0.1  # of an EXTENDED target, in parts of its own uncertainty
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,6 +286,8 @@ class Pipeline:
             targets = self.settle(scene, unmixed)
         else:
             targets = view.to_windows(unmixed.targets(), scene.windows)
+        if not (targets.radiance >= LEAST_RADIANCE).all():  # nothing is not a target
+            targets = targets.select(targets.radiance >= LEAST_RADIANCE)
         flags = int(TargetFlag.UNREFINED) if self.refine and late else 0
         targets = to_frame(targets, frame, scene, flags)
         done = time.perf_counter()

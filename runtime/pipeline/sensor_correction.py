@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.errors import InputError, SourceError
+from glint.errors import InputError
+from glint.files import load_npy
 from glint.images import read_image
 from glint.types import Frame
 
@@ -157,18 +158,9 @@ def _neighbours(dead: NDArray[np.bool_]) -> list[tuple[NDArray[np.int64], NDArra
 
 def _load(path: Path) -> NDArray[Any]:
     """One real, finite array ``[H, W]``."""
-    if path.suffix.lower() == ".npy":
-        try:
-            array = np.load(path, allow_pickle=False)
-        except OSError as error:
-            raise SourceError(f"{path}: {error.strerror or error}") from error
-        except (ValueError, EOFError) as error:
-            raise InputError(f"{path} is no NumPy array: {error}") from error
-    else:
-        array = read_image(path)
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "buif":
-        got = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise InputError(f"{path}: expected numbers [H, W], got {got}")
+    array = load_npy(path) if path.suffix.lower() == ".npy" else read_image(path)
+    if array.ndim != 2:
+        raise InputError(f"{path}: expected numbers [H, W], got {array.dtype} {list(array.shape)}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"{path} holds NaN or infinite values")
     return array

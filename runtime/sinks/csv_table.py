@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from io import FileIO
 from pathlib import Path
 
 from glint.errors import OutputError
-from glint.files import append_whole, refuse_existing
+from glint.files import append_whole, claim, refuse_existing
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.records import target_records
@@ -23,7 +24,8 @@ class CsvSink(Sink):
     """A CSV file with a header line, written frame by frame; frames without targets have no row.
 
     An unknown value is an empty field; several flags are joined by ``|``. The file appears with the first result;
-    rows that do not fit on the disk are taken back.
+    rows that do not fit on the disk are taken back. A name that a spreadsheet would take for a formula has ``'``
+    before it.
 
     Args:
         path: the file.
@@ -36,6 +38,7 @@ class CsvSink(Sink):
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         self.path = Path(path)
         refuse_existing(self.path, overwrite=overwrite)
+        self._overwrite = overwrite
         self._file: FileIO | None = None
         self._size = 0
 
@@ -48,12 +51,13 @@ class CsvSink(Sink):
         frame = result.frame
         for row in target_records(result):
             row["flags"] = "|".join(row["flags"])
-            table.writerow({"frame": frame.index, "name": frame.name, "t_ns": frame.t_ns, **row})
+            table.writerow({"frame": frame.index, "name": _cell(frame.name), "t_ns": frame.t_ns, **row})
         try:
             if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = FileIO(self.path, "w")
+                self._file = claim(self.path, overwrite=self._overwrite)
             self._size = append_whole(self._file, text.getvalue().encode(errors="replace"), self._size)
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
@@ -61,6 +65,11 @@ class CsvSink(Sink):
         """Close the file; every row is in it already."""
         if self._file is not None:
             self._file.close()
+
+
+def _cell(text: str) -> str:
+    text = re.sub(r"[\x00-\x1f\x7f]", " ", text)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 def open_sink(opening: Opening) -> Sink:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from glint.errors import OutputError
-from glint.files import append_whole, refuse_existing, write_json
+from glint.files import append_whole, claim, refuse_existing, write_json
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.records import gap_record
@@ -31,14 +31,14 @@ class RunFiles(Sink):
         self._file = None if path is None or (path.exists() and not path.is_file()) else path
         if self._file is not None:
             for ending in ("manifest.json", "truth.jsonl"):
-                refuse_existing(_beside(self._file, ending), overwrite=overwrite)
+                refuse_existing(beside(self._file, ending), overwrite=overwrite)
 
     def write(self, result: Result) -> None:
         frame = result.frame
         self.lines.write(result.to_dict())
         if self._file is not None and frame.truth is not None:
             if self._truth is None:
-                self._truth = JsonLines(_beside(self._file, "truth.jsonl"), overwrite=self._overwrite)
+                self._truth = JsonLines(beside(self._file, "truth.jsonl"), overwrite=self._overwrite)
             self._truth.write({"frame": frame.index, "t_ns": frame.t_ns, "targets": frame.truth.records()})
 
     def gap(self, gap: Gap) -> None:
@@ -55,11 +55,12 @@ class RunFiles(Sink):
             self.lines.open()
             self.lines.close()
             if self._truth is None:  # that of an earlier run is not the truth of these frames
-                _beside(self._file, "truth.jsonl").unlink(missing_ok=True)
-            write_json(_beside(self._file, "manifest.json"), manifest)
+                beside(self._file, "truth.jsonl").unlink(missing_ok=True)
+            write_json(beside(self._file, "manifest.json"), manifest)
 
 
-def _beside(out: Path, ending: str) -> Path:
+def beside(out: Path, ending: str) -> Path:
+    """Where what belongs to an output stands."""
     return out.with_name(f"{out.stem}.{ending}")
 
 
@@ -76,6 +77,7 @@ class JsonLines:
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         self.path = None if str(path) == "-" else Path(path)
+        self._overwrite = overwrite
         self._file: FileIO | None = None
         self._size = 0
         if self.path is not None:
@@ -94,11 +96,7 @@ class JsonLines:
     def open(self) -> None:
         """Create the file, if there is to be one and it is not there yet."""
         if self._file is None and self.path is not None:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = FileIO(self.path, "w")
-            except OSError as error:
-                raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+            self._file = claim(self.path, overwrite=self._overwrite)
 
     def write(self, value: dict[str, Any]) -> None:
         """Append one object."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.errors import OutputError
+from glint.files import FileNames
 from glint.images import write_image
 from glint.runtime.pipeline.picture import draw_picture
 from glint.runtime.pipeline.pipeline import Result
@@ -29,11 +30,12 @@ class Overlays(Sink):
 
     def __init__(self, folder: Path, *, overwrite: bool) -> None:
         self.folder = folder
+        self._names = FileNames()
         if not overwrite and folder.is_dir() and any(folder.iterdir()):
             raise OutputError(f"overlay folder {folder} is not empty", hint="choose another or pass --overwrite")
 
     def write(self, result: Result) -> None:
-        name = result.frame.name or f"{result.frame.index:06d}"
+        name = self._names.of(result.frame.name, result.frame.index)
         write_image(self.folder / f"{name}.png", draw_overlay(result, result.frame.truth))
 
 

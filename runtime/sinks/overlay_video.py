@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from fractions import Fraction
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from glint.errors import InputError, MissingDependencyError, OutputError
-from glint.files import refuse_existing
+from glint.files import claim, refuse_existing
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.overlay import draw_overlay
@@ -23,7 +24,27 @@ ENCODERS = (
 _SHARP = {"qmin": "2", "qmax": "5"}
 _OPTIONS = {"libx264": {"crf": "20", "preset": "veryfast", "bf": "0"}, "mpeg4": _SHARP, "mjpeg": _SHARP}
 _CONTAINERS = {".mp4": {"movflags": "frag_keyframe+empty_moov+default_base_moof"}, ".mkv": {}}
+_FORMATS = {".mp4": "mp4", ".mkv": "matroska"}
 _TICKS = 1000  # per second, of the times of frames
+
+
+class _File:
+    """What libav writes into: it forgets errors, this remembers the first."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def write(self, data: bytes) -> int:
+        """All of it, as far as the disk takes it; libav is told that it did."""
+        left = memoryview(data)
+        try:
+            while left and self.error is None:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self.error = error
+        return len(data)
 
 
 class OverlayVideo(Sink):
@@ -51,7 +72,8 @@ class OverlayVideo(Sink):
             raise InputError(f"fps: expected a number above 0 and up to {_TICKS}, got {fps}")
         refuse_existing(self.path, overwrite=overwrite)
         self.encoder, self._format = _encoder(self.path.suffix.lower())
-        self._fps = fps
+        self._fps, self._overwrite = fps, overwrite
+        self._file: _File | None = None
         self._tails = Tails()
         self._container: Any = None
         self._stream: Any = None
@@ -75,6 +97,10 @@ class OverlayVideo(Sink):
             frame.time_base, frame.pts = Fraction(1, _TICKS), self._next_time(result.frame.t_ns)
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)
+            if self._file is not None and self._file.error is not None:
+                raise self._file.error
+        except OutputError:
+            raise
         except (av.FFmpegError, OSError) as error:
             self._give_up(error)
 
@@ -89,14 +115,21 @@ class OverlayVideo(Sink):
             for packet in self._stream.encode(None):
                 container.mux(packet)
             container.close()
+            if self._file is not None and self._file.error is not None:
+                raise self._file.error
         except (av.FFmpegError, OSError) as error:
-            raise OutputError(f"cannot finish {self.path}: {error.strerror or error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"cannot finish {self.path}: {reason}", hint="is the disk full?") from error
+        finally:
+            if self._file is not None:
+                self._file.close()
 
     def _open(self, width: int, height: int, t_ns: int) -> None:
         import av
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self.path), "w", options=_CONTAINERS[self.path.suffix.lower()])
+        suffix = self.path.suffix.lower()
+        self._file = _File(claim(self.path, overwrite=self._overwrite))
+        self._container = av.open(self._file, "w", format=_FORMATS[suffix], options=_CONTAINERS[suffix])
         self._stream = self._container.add_stream(self.encoder, rate=30, options=_OPTIONS.get(self.encoder, {}))
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, self._format
         self._stream.codec_context.time_base = Fraction(1, _TICKS)
@@ -117,6 +150,8 @@ class OverlayVideo(Sink):
         with suppress(av.FFmpegError, OSError):  # it would say the same again
             if container is not None:
                 container.close()
+        if self._file is not None:
+            self._file.close()
         raise OutputError(f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}") from error
 
 

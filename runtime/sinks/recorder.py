@@ -64,6 +64,7 @@ class Recorder(Sink):
         self._session = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
         self._number = self._next_index = 0
         self._file: RecordingFile | None = None
+        self._previous: int | None = None  # index of the last frame in it
         self._until: int | None = None  # end of the present event, nanoseconds
         self._ring: deque[Frame | Gap] = deque()
         self._ring_bytes = 0
@@ -102,7 +103,7 @@ class Recorder(Sink):
         self._end_file()
 
     def _end_file(self) -> None:
-        file, self._file = self._file, None
+        file, self._file, self._previous = self._file, None, None
         if file is not None:
             file.close()
             self._older.append((file.path, file.size))
@@ -120,9 +121,10 @@ class Recorder(Sink):
             self._ring_bytes -= _size(self._ring.popleft())
 
     def _keep(self, item: Frame | Gap) -> None:
-        record = encode_frame(item) if isinstance(item, Frame) else encode_gap(item, self._next_index)
+        record = self._encoded(item)
         if self._file is not None and self._file.size + len(record) > self._file_bytes:
             self._end_file()
+            record = self._encoded(item)
         if self._file is None:
             if not self._number:
                 self._find_older()
@@ -130,7 +132,13 @@ class Recorder(Sink):
             self._number += 1
         self._make_room(self._file.size + len(record))
         self._file.append(record)
-        self.recorded += isinstance(item, Frame)
+        if isinstance(item, Frame):
+            self.recorded, self._previous = self.recorded + 1, item.index
+
+    def _encoded(self, item: Frame | Gap) -> bytes:
+        if isinstance(item, Gap):
+            return encode_gap(item, self._next_index)
+        return encode_frame(item, self._previous)
 
     def _find_older(self) -> None:
         if self.max_bytes is None or not self.folder.is_dir():

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.cli import talk
+from glint.errors import SourceError
 from glint.runtime.sources.uri import safe_uri
 from glint.types import Frame, Gap
 
@@ -19,6 +26,25 @@ class Skipped:
     reason: str
 
 
+MOST_NAMED = 1000
+
+
+def check_like(data: NDArray[Any], shape: tuple[int, ...] | None) -> None:
+    """Refuse a frame that is not like those before it: of another size, or not finite.
+
+    Args:
+        data: ``[H, W]``.
+        shape: of the first frame; None: this is the first.
+
+    Raises:
+        SourceError: if it is.
+    """
+    if shape is not None and data.shape != shape:
+        raise SourceError(f"the size changed from {shape[1]}x{shape[0]} to {data.shape[1]}x{data.shape[0]}")
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        raise SourceError("the frame holds NaN or infinite values", hint="are dtype and endian right?")
+
+
 class Source(ABC):
     """An iterable of frames.
 
@@ -26,7 +52,8 @@ class Source(ABC):
         uri: what the user asked for, without credentials.
         total: number of frames, if known.
         live: its frames come at their own pace, whether or not anybody takes them.
-        skipped: frames that could not be read so far.
+        skipped: frames that could not be read so far; of very many the first :data:`MOST_NAMED`.
+        skips: how many were skipped for each reason.
     """
 
     uri: str
@@ -36,6 +63,21 @@ class Source(ABC):
     def __init__(self, uri: str) -> None:
         self.uri = safe_uri(uri)
         self.skipped: list[Skipped] = []
+        self.skips: Counter[str] = Counter()
+
+    def skip(self, name: str, reason: str) -> None:
+        """Count a frame that cannot be used; each reason is told when it comes up for the first time."""
+        reason = reason.removeprefix(f"{self.uri}: ")
+        if len(self.skipped) < MOST_NAMED:
+            self.skipped.append(Skipped(name, reason))
+        self.skips[reason] += 1
+        if self.live and self.skips[reason] == 1:
+            talk(f"{self.uri}: skipped {name}: {reason}")
+
+    def start_over(self) -> None:
+        """Forget what was skipped, as a new iteration begins."""
+        self.skipped.clear()
+        self.skips.clear()
 
     def refuse_collisions(self, folder: Path | None) -> None:  # noqa: B027  (frames of most sources are no files)
         """Stop if pictures ``NAME.png`` in ``folder`` would replace each other or the frames themselves.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import glob
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from glint.data.datasets import image_files
+from glint.data.datasets import image_files, natural_order
 from glint.errors import InputError, SourceError
 from glint.images import SUFFIXES
+from glint.runtime.sources.adjusted import AdjustedSource, Scale, adjusted
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.images import ImageSource
 from glint.runtime.sources.items import items_of
 from glint.runtime.sources.synthetic import open_synthetic
-from glint.runtime.sources.uri import split_path
+from glint.runtime.sources.uri import safe_uri, split_path
 
 VIDEO_SUFFIXES = (
     ".mkv", ".avi", ".mp4", ".mov", ".nut", ".m4v", ".webm", ".ts", ".m2ts", ".mts", ".mpg", ".wmv", ".y4m",
@@ -42,6 +44,40 @@ _KNOWN = (
     "a folder, a glob, an image or video file, v4l2:///dev/video0, rtsp://, udp://, tcp://, gst:PIPELINE, "
     "raw:-?size=..., replay:FOLDER, synthetic://"
 )
+
+
+_COMMON = re.compile(r"([?&#])(polarity|scale)=([^&#?]*)")
+
+
+def open_frames(uri: str, *, polarity: str | None = None, scale: Scale | str | None = None) -> AdjustedSource:
+    """The source that a URI means, with frames as the detector wants them and warnings where they are not.
+
+    Args:
+        uri: see :func:`open_source`; ``polarity=black`` and ``scale=auto`` or ``scale=MIN,MAX`` may stand among its
+            parameters.
+        polarity: ``white`` or ``black``: what targets are; goes before the URI's.
+        scale: values that become 0 and 16383 DN, or ``auto``; goes before the URI's.
+
+    Raises:
+        GlintError: as ``open_source``; InputError too if polarity or scale is malformed.
+    """
+    plain, found = uri, {}
+    if not uri.startswith("gst:") and not _exists(uri):
+        while match := _COMMON.search(plain):
+            if match[2] in found:
+                raise InputError(f"{safe_uri(uri)}: {match[2]} is given twice")
+            found[match[2]] = match[3]
+            behind = plain[match.end() :]
+            plain = plain[: match.start()] + (match[1] + behind[1:] if behind.startswith("&") else behind)
+    given = polarity or found.get("polarity"), found.get("scale") if scale is None else scale
+    return adjusted(open_source(plain), *given)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def open_source(uri: str) -> Source:
@@ -82,7 +118,7 @@ def open_any(source: Any) -> Source:
     """A source of whatever a program holds.
 
     Args:
-        source: a URI (see :func:`open_source`), a ``Path``, an array ``[N, H, W]`` or ``[H, W]``, a list or another
+        source: a URI (see :func:`open_frames`), a ``Path``, an array ``[N, H, W]`` or ``[H, W]``, a list or another
             iterable of arrays ``[H, W]``, frames and paths of images, or a source.
 
     Raises:
@@ -91,7 +127,7 @@ def open_any(source: Any) -> Source:
     if isinstance(source, Source):
         return source
     if isinstance(source, str):
-        return open_source(source)
+        return open_frames(source)
     if isinstance(source, Path):
         try:
             return _open_path(str(source), str(source))  # a path is no URI: it may hold % and ://
@@ -113,8 +149,8 @@ def _open_path(uri: str, path: str) -> Source:
     if Path(path).is_file():
         return ImageSource(uri, [Path(path)])
     if any(c in path for c in "*?["):
-        matches = sorted(glob.glob(path))  # noqa: PTH207  (Path.glob takes no absolute pattern)
-        files = [Path(p) for p in matches if Path(p).suffix.lower() in SUFFIXES]
+        matches = glob.glob(path)  # noqa: PTH207  (Path.glob takes no absolute pattern)
+        files = sorted((Path(p) for p in matches if Path(p).suffix.lower() in SUFFIXES), key=natural_order)
         if files:
             return ImageSource(uri, files)
         raise SourceError(f"{uri}: no image matches this pattern")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.errors import InputError, SourceError, SourceLostError
-from glint.runtime.sources.base import Source
+from glint.runtime.sources.base import Source, check_like
 from glint.runtime.sources.uri import full_scale_of_bits, one_of, parameters, positive, split_path
 from glint.runtime.sources.waiting import Closed, InterruptibleWait
 from glint.types import Frame, FrameSize
@@ -64,9 +64,21 @@ class RawSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         descriptor = self._open()
-        index = 0
+        index, good = 0, False
+        self.start_over()
         try:
             while (data := self._read(descriptor, index)) is not None:
+                try:
+                    check_like(data, None)
+                except SourceError as error:
+                    if not good:
+                        raise SourceError(f"{self.uri}: frame {index}: {error}", hint=error.hint) from None
+                    self.skip(f"frame {index}", str(error))
+                    index += 1
+                    continue
+                if not good:
+                    self._check_full_scale(data)
+                good = True
                 t_ns = time.monotonic_ns() if self.layout.fps is None else round(1e9 * index / self.layout.fps)
                 yield Frame(index, t_ns, data, full_scale=self.layout.full_scale)
                 index += 1
@@ -77,6 +89,14 @@ class RawSource(Source):
                 os.close(descriptor)
         if not index:
             raise SourceError(f"{self.uri} holds no frame")
+
+    def _check_full_scale(self, data: NDArray[Any]) -> None:
+        stated = self.layout.full_scale
+        if stated is not None and data.dtype.kind == "u" and data.max() > stated:
+            raise SourceError(
+                f"{self.uri}: values up to {data.max()} exceed the stated full scale of {stated:.0f}",
+                hint="give the bits that the values have (bits=16 if they are aligned to the top), or is endian wrong?",
+            )
 
     def close(self) -> None:
         self._waker.close()

@@ -10,7 +10,9 @@ One file holds, in this order::
 
     recording.json       {"format": "glint recording", "version": 1, "source": ..., "utc": ..., "glint": ...}
     000000012.json       {"index": 12, "t_ns": ..., "name": ..., "full_scale": ..., "dtype": "uint16",
-                          "shape": [512, 640], "crc32": ...}   (CRC of the next member)
+                          "shape": [512, 640], "crc32": ...,   (CRC of the next member)
+                          "previous": 11,                      (frame before it in this file, or null)
+                          "record_crc32": ...}                 (CRC of this record without it)
     000000012.npy        the pixels
     000000013.gap.json   {"t_ns": ..., "seconds": ..., "reason": ...}
 """
@@ -26,7 +28,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,12 +37,14 @@ import numpy as np
 
 from glint import __version__
 from glint.errors import OutputError, SourceError
+from glint.files import parse_json
 from glint.runtime.sources.base import Skipped
 from glint.runtime.sources.uri import safe_uri
 from glint.types import FRAME_DTYPES, Frame, Gap
 
 SUFFIX = ".tar"
 _FORMAT, _VERSION = "glint recording", 1
+_SEAL = "record_crc32"
 _BLOCK = tarfile.BLOCKSIZE
 _MOST_JSON = 65536  # bytes of one record
 _MOST_MEMBER = 1 << 30  # bytes
@@ -48,8 +52,8 @@ _MOST_SIDE = 65536  # pixels
 _MOST_INTEGER = 2**63 - 1
 
 
-def encode_frame(frame: Frame) -> bytes:
-    """The two members of a frame."""
+def encode_frame(frame: Frame, previous: int | None = None) -> bytes:
+    """The two members of a frame; ``previous`` is the index of the one before it in its file."""
     pixels = io.BytesIO()
     np.save(pixels, frame.data, allow_pickle=False)
     payload = pixels.getvalue()
@@ -61,14 +65,24 @@ def encode_frame(frame: Frame) -> bytes:
         "dtype": frame.data.dtype.name,
         "shape": frame.shape,
         "crc32": zlib.crc32(payload),
+        "previous": previous,
     }
     key = f"{frame.index:09d}"
-    return _member(f"{key}.json", json.dumps(record).encode()) + _member(f"{key}.npy", payload)
+    return _member(f"{key}.json", _sealed(record)) + _member(f"{key}.npy", payload)
 
 
 def encode_gap(gap: Gap, index: int) -> bytes:
     """The member of a gap before frame ``index``."""
-    return _member(f"{index:09d}.gap.json", json.dumps(asdict(gap)).encode())
+    return _member(f"{index:09d}.gap.json", _sealed(asdict(gap)))
+
+
+def _sealed(record: dict[str, Any]) -> bytes:
+    """A record with its own checksum."""
+    return json.dumps({**record, _SEAL: _seal_of(record)}).encode()
+
+
+def _seal_of(record: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True, separators=(",", ":")).encode())
 
 
 def _member(name: str, content: bytes) -> bytes:
@@ -101,6 +115,7 @@ class RecordingFile:
             "source": safe_uri(source),
             "utc": datetime.now(timezone.utc).isoformat(),
             "glint": __version__,
+            "sealed": True,  # every record has its checksum
         }
         try:
             self.append(_member("recording.json", json.dumps(about).encode()))
@@ -135,6 +150,13 @@ class RecordingFile:
             self._stream.close()
 
 
+@dataclass(frozen=True)
+class Missing(Skipped):
+    """Frames that should be there and are not; ``number`` of them at least."""
+
+    number: int = 1
+
+
 def read_recording(path: Path) -> Iterator[Frame | Gap | Skipped]:
     """What a recording holds, in order; whatever is damaged or cut off is said, the rest is read.
 
@@ -146,26 +168,34 @@ def read_recording(path: Path) -> Iterator[Frame | Gap | Skipped]:
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror or error}") from error
     with stream:
-        known, record = False, None
+        known, record, sealed = False, None, False
+        last: int | None = None  # index of the frame before
+        damaged = False  # something was said since then
         for member in _members(stream, path):
             if isinstance(member, Skipped):
+                damaged = True
                 yield member
                 continue
             name, content = member
             if name == "recording.json":
-                _check_version(path, content)
+                sealed = _check_version(path, content)
                 known, record = True, None
                 continue
             try:
                 if name.endswith(".gap.json"):
-                    yield _gap(content)
+                    yield _gap(_opened(content, sealed=sealed))
                 elif name.endswith(".json"):
-                    record = _json(content)
+                    record = _opened(content, sealed=sealed)
                     continue
                 elif name.endswith(".npy"):
-                    yield _frame(record, content)
+                    frame = _frame(record, content)
+                    if not damaged and (missing := _missing(record or {}, frame.index, last)):
+                        yield replace(missing, name=path.name)
+                    last, damaged = frame.index, False
+                    yield frame
                 known = True
             except (ValueError, RecursionError) as error:
+                damaged = True
                 yield Skipped(f"{path.name}:{name}", str(error))
             record = None
         if not known:
@@ -175,9 +205,10 @@ def read_recording(path: Path) -> Iterator[Frame | Gap | Skipped]:
 def _members(stream: BinaryIO, path: Path) -> Iterator[tuple[str, bytes] | Skipped]:
     """Names and contents of the archive's files; looks for the next one behind what is damaged."""
     end = os.fstat(stream.fileno()).st_size
-    lost = 0
+    lost, ended, last = 0, False, "its beginning"
     while block := stream.read(_BLOCK):
         if not any(block):
+            ended = True
             continue  # the end mark, or what a file system puts where nothing was written
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
@@ -189,32 +220,61 @@ def _members(stream: BinaryIO, path: Path) -> Iterator[tuple[str, bytes] | Skipp
             lost = 0
         left = end - stream.tell()
         if not 0 <= info.size <= left:
-            yield Skipped(path.name, f"cut off inside {info.name}, after {left} of its {info.size} bytes")
+            yield Missing(path.name, f"cut off inside {info.name}, after {left} of its {info.size} bytes")
             return
+        last, ended = info.name, False
         if info.isfile() and info.name.endswith((".json", ".npy")) and info.size <= _MOST_MEMBER:
             yield info.name, stream.read(info.size)
         else:
+            yield Skipped(f"{path.name}:{info.name}", "it is nothing that a recording holds")
             stream.seek(info.size, os.SEEK_CUR)
         stream.seek(-info.size % _BLOCK, os.SEEK_CUR)
     if lost:
         yield Skipped(path.name, f"its last {lost} bytes are damaged")
+    if not ended:
+        yield Missing(path.name, f"it has no end mark: what came after {last} is missing, if anything did")
 
 
-def _check_version(path: Path, content: bytes) -> None:
+def _missing(record: dict[str, Any], index: int, last: int | None) -> Missing | None:
+    """What lies between a frame and the last one that was read; an old recording tells by its numbers alone."""
+    if "previous" not in record:
+        if last is None or index <= last + 1:
+            return None
+        return Missing("", f"frames {last + 1} to {index - 1} are not there: lost, or never recorded", index - last - 1)
+    before = record["previous"]
+    if before is None or before == last:
+        return None
+    first = "its first frames" if last is None else f"frames after {last}"
+    number = before - last if isinstance(before, int) and last is not None and before > last else 1
+    return Missing("", f"{first}, up to {before}, are missing", number)
+
+
+def _check_version(path: Path, content: bytes) -> bool:
+    """Whether its records have checksums."""
     try:
         about = _json(content)
     except (ValueError, RecursionError):
-        return  # damaged; the frames speak for themselves
+        return False  # damaged; the frames speak for themselves
     version = about.get("version")
     if about.get("format") == _FORMAT and version != _VERSION:
         raise SourceError(f"{path}: recording of version {version!r}; this glint reads version {_VERSION}")
+    return about.get("sealed") is True
+
+
+def _opened(content: bytes, *, sealed: bool) -> dict[str, Any]:
+    """A record whose checksum, if it has or must have one, is right."""
+    record = _json(content)
+    seal = record.pop(_SEAL, None)
+    if (sealed or seal is not None) and seal != _seal_of(record):
+        raise ValueError("its record is damaged: checksum")
+    return record
 
 
 def _json(content: bytes) -> dict[str, Any]:
     if len(content) > _MOST_JSON:
         raise ValueError("its record is damaged: too long")
     try:
-        value = json.loads(content)
+        value = parse_json(content)
     except ValueError:
         raise ValueError("its record is damaged: no JSON") from None
     if not isinstance(value, dict):
@@ -222,8 +282,7 @@ def _json(content: bytes) -> dict[str, Any]:
     return value
 
 
-def _gap(content: bytes) -> Gap:
-    record = _json(content)
+def _gap(record: dict[str, Any]) -> Gap:
     seconds, reason = record.get("seconds"), record.get("reason")
     if not (isinstance(seconds, float | int) and 0 <= seconds < np.inf and isinstance(reason, str)):
         raise ValueError("its record is damaged: seconds or reason")
@@ -265,7 +324,7 @@ def _integer(record: dict[str, Any], name: str) -> int:
     return value
 
 
-RECORDING = re.compile(r"(\d{8}T\d{6}\.\d{6}Z)-\d{6}\.tar")
+RECORDING = re.compile(r"(\d{8}T\d{6}\.\d{6}Z)-(\d{6})\.tar")
 
 
 def recordings(folder: Path) -> list[Path]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from glint.errors import SourceError
+from glint.errors import SourceError, SourceLostError
 from glint.runtime.sources.base import Skipped, Source
-from glint.runtime.sources.recording_format import RECORDING, read_recording, recordings
+from glint.runtime.sources.recording_format import RECORDING, Missing, read_recording, recordings
 from glint.runtime.sources.uri import parameters, positive, split_path
 from glint.runtime.sources.waiting import Closed, Pacer
 from glint.types import Frame, Gap
@@ -24,6 +25,7 @@ class ReplaySource(Source):
 
     Raises:
         SourceError: on iteration, if a file is no recording or holds no frame.
+        SourceLostError: on iteration, after the last frame, if frames or files in between are missing.
     """
 
     def __init__(self, uri: str, files: list[Path], speed: float | None = None) -> None:
@@ -33,12 +35,19 @@ class ReplaySource(Source):
         self._pacer = Pacer()
 
     def __iter__(self) -> Iterator[Frame | Gap]:
-        self.skipped.clear()
-        frames, start = 0, None
+        self.start_over()
+        frames, start, missing, lacking = 0, None, 0, ""
+        number: re.Match[str] | None = None  # of the file, in its name
         for path in self.files:
+            last, number = number, RECORDING.fullmatch(path.name)
+            if last is not None and number is not None and _lacks_between(last, number):
+                self.skip(path.name, f"a file between {last[0]} and this one is missing")
+                missing, lacking = missing + 1, self.skipped[-1].reason
             for item in read_recording(path):
                 if isinstance(item, Skipped):
-                    self.skipped.append(item)
+                    self.skip(item.name, item.reason)
+                    if isinstance(item, Missing):
+                        missing, lacking = missing + item.number, item.reason
                     continue
                 frames += isinstance(item, Frame)
                 if self.speed is None:
@@ -53,9 +62,18 @@ class ReplaySource(Source):
         if not frames:
             why = f"; the first: {self.skipped[0].reason}" if self.skipped else ""
             raise SourceError(f"{self.uri} holds no frame that can be read{why}")
+        if missing:
+            raise SourceLostError(
+                f"{self.uri} lacks {missing} frames or files at least, e.g.: {lacking}",
+                hint="all other frames were delivered",
+            )
 
     def close(self) -> None:
         self._pacer.close()
+
+
+def _lacks_between(last: re.Match[str], this: re.Match[str]) -> bool:
+    return last[1] == this[1] and int(this[2]) > int(last[2]) + 1
 
 
 def open_replay(uri: str) -> ReplaySource:

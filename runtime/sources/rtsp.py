@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from glint.errors import GlintError, InputError, SourceError, SourceLostError
+from glint.runtime.sources.base import check_like
 from glint.runtime.sources.grey import grey_of
 from glint.runtime.sources.live import RECONNECT_PARAMETERS, Captured, Connection, LiveSource, Reconnect, reconnect_of
 from glint.runtime.sources.uri import one_of, parameters, safe_uri
-from glint.runtime.sources.video import GREY_PARAMETERS, import_av, reason_of
+from glint.runtime.sources.video import GREY_PARAMETERS, choose_stream, import_av, reason_of
 
 _PARAMETERS = {**GREY_PARAMETERS, **RECONNECT_PARAMETERS, "transport": one_of("tcp", "udp")}
 
@@ -32,6 +33,7 @@ class NetworkSource(LiveSource):
         transport: of RTSP: ``tcp`` or ``udp``.
         luma: take the luma of colour pictures.
         full_scale: the sensor's, if the format does not tell.
+        number: of the video stream, from 0; None: the first.
     """
 
     def __init__(
@@ -42,10 +44,11 @@ class NetworkSource(LiveSource):
         transport: str = "tcp",
         luma: bool = False,
         full_scale: float | None = None,
+        number: int | None = None,
     ) -> None:
         super().__init__(url, policy)
         self._url = url
-        self.transport, self.luma, self.full_scale = transport, luma, full_scale
+        self.transport, self.luma, self.full_scale, self.number = transport, luma, full_scale, number
 
     def connect(self) -> Connection:
         options = {"fpsprobesize": "0"}  # else the first frames wait until their rate is known
@@ -116,10 +119,8 @@ class _Stream(Connection):
     def _capture(self, url: str, options: dict[str, str]) -> Iterator[Captured]:
         seconds, source = self._source.policy.timeout, self._source
         with self._av.open(url, options=options, timeout=(seconds, seconds)) as container:
-            if not container.streams.video:
-                raise SourceError(f"{source.uri} sends no video")
-            lost = ""
-            for packet in container.demux(container.streams.video[0]):
+            lost, shape = "", None
+            for packet in container.demux(choose_stream(container, source.uri, source.number)):
                 arrived = time.monotonic_ns()
                 try:
                     # A decoder would fill in what a damaged packet lacks.
@@ -132,7 +133,16 @@ class _Stream(Connection):
                     if picture.is_corrupt:
                         lost = "damaged data"
                         continue
-                    data, full_scale = grey_of(picture, luma=source.luma, where=source.uri)
+                    try:
+                        data, full_scale = grey_of(picture, luma=source.luma, where=source.uri)
+                        check_like(data, shape)
+                    except SourceError as error:
+                        if shape is None:
+                            raise
+                        lost = str(error).removeprefix(f"{source.uri}: ")
+                        source.skip("a picture", lost)
+                        continue
+                    shape = data.shape
                     yield Captured(arrived, data, source.full_scale or full_scale, lost)
                     lost = ""
 
@@ -165,4 +175,5 @@ def open_network(uri: str) -> NetworkSource:
         transport=values.get("transport", "tcp"),
         luma="gray" in values,
         full_scale=values.get("bits"),
+        number=values.get("stream"),
     )

@@ -16,7 +16,6 @@ from glint.runtime.sources import v4l2_ioctl as v4l2
 from glint.runtime.sources.grey import packed_luma
 from glint.runtime.sources.live import RECONNECT_PARAMETERS, Captured, Connection, LiveSource, Reconnect, reconnect_of
 from glint.runtime.sources.uri import full_scale_of_bits, one_of, parameters, positive
-from glint.runtime.sources.waiting import InterruptibleWait
 from glint.types import FrameSize
 
 _BUFFERS = 4
@@ -99,7 +98,7 @@ class CameraSource(LiveSource):
         except OSError as error:
             raise SourceError(f"{self.uri}: {error.strerror or error}", hint=_hint(error)) from error
         try:
-            return _Camera(device, self.uri, self.config, self.waker)
+            return _Camera(device, self)
         except OSError as error:
             device.close()
             if isinstance(error, SourceError):
@@ -117,8 +116,10 @@ def _hint(error: OSError) -> str | None:
 
 
 class _Camera(Connection):
-    def __init__(self, device: v4l2.Device, uri: str, config: CameraConfig, waker: InterruptibleWait) -> None:
-        self._device, self._uri, self._config, self._waker = device, uri, config, waker
+    def __init__(self, device: v4l2.Device, source: CameraSource) -> None:
+        uri, config = source.uri, source.config
+        self._device, self._uri, self._config, self._waker = device, uri, config, source.waker
+        self._skip, self._delivered = source.skip, False
         self._format = FORMATS[config.fmt]
         self._layout = _negotiate(device, uri, config)
         self._row = self._layout.width * self._format.values * self._format.dtype.itemsize
@@ -147,7 +148,16 @@ class _Camera(Connection):
             if data is None:
                 lost = "the driver marked a frame as damaged"
                 continue
-            return Captured(filled.t_ns or arrived, self._grey(data), self._full_scale(), lost)
+            try:
+                grey = self._grey(data)
+            except SourceError as error:
+                if not self._delivered:
+                    raise
+                lost = str(error).removeprefix(f"{self._uri}: ")
+                self._skip("a frame", lost)
+                continue
+            self._delivered = True
+            return Captured(filled.t_ns or arrived, grey, self._full_scale(), lost)
         raise SourceLostError(f"no frame for {seconds:g} s")
 
     def close(self) -> None:

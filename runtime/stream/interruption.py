@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the run ends in order instead of wherever it happens to be."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request: the run ends in order instead of wherever it happens to be."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if callable(signal.getsignal(number)):
                     self._before[number] = signal.signal(number, self._handle)
         return self

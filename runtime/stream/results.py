@@ -15,6 +15,7 @@ from glint.errors import InputError
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.pipeline.settings import Roi, Settings
 from glint.runtime.pipeline.tracker import Tracker
+from glint.runtime.sources.adjusted import AdjustedSource
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.images import ImageSource
 from glint.runtime.sources.items import Item, ItemSource
@@ -96,6 +97,7 @@ def _results(what: Pipeline | Settings, start: Callable[[Pipeline], Stream]) -> 
 
 def follower(source: Source, tracker: Tracker) -> Callable[[Result], NDArray[np.int64]]:
     """Says which track each target of a result belongs to, by the times of the source's frames."""
+    source = source.inner if isinstance(source, AdjustedSource) else source
     if isinstance(source, ImageSource | ItemSource):  # the time at which a file was read says nothing
         return lambda result: tracker.update(result.frame.index * _FRAME_NS, result.targets)
     return lambda result: tracker.update(result.frame.t_ns, result.targets)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from glint.cards import DEFAULT_UNMIXER
 from glint.cli import talk
 from glint.data.datasets import image_files
 from glint.errors import InputError, SourceError
+from glint.files import load_npy
 from glint.images import read_image
 from glint.optics import Psf
 from glint.processing.candidates import Candidates
@@ -122,7 +122,7 @@ def read_patches(path: Path) -> NDArray[Any]:
 
     Raises:
         SourceError: if it is missing or unreadable.
-        InputError: if the images differ in size, or the array is pickled.
+        InputError: if the images differ in size, or the file is no array of numbers.
     """
     if path.is_dir():
         images = [read_image(p) for p in image_files(path)]
@@ -132,16 +132,7 @@ def read_patches(path: Path) -> NDArray[Any]:
         return np.stack(images)
     if not path.is_file():
         raise SourceError(f"{path}: no such file or folder")
-    try:
-        with path.open("rb") as stream:
-            archive = stream.read(2) == b"PK"
-        if not archive:
-            return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError) as error:
-        # NumPy's own message may advise to allow pickles, which run code: it is not passed on.
-        hint = "write it with numpy.save(path, array), or give a folder of images"
-        raise SourceError(f"{path} is not an .npy array of numbers", hint=hint) from error
-    raise InputError(f"{path}: expected one array (.npy), got an archive (.npz)")
+    return load_npy(path, what="patches")
 
 
 def unmix(

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from glint import __version__, cli
-from glint.errors import EngineError, InputError
+from glint.errors import EXIT_UNEXPECTED, EngineError, InputError
 
 HEAVY = {"numpy", "scipy", "torch", "onnxruntime", "onnx", "PIL", "tensorrt", "pycuda", "av"}
 
@@ -115,10 +115,19 @@ def test_debug_adds_the_traceback(command, capsys):
     assert text.endswith("error: that is wrong\n")
 
 
-def test_an_error_that_is_not_ours_is_not_hidden(command):
-    command(raising(ZeroDivisionError()))
-    with pytest.raises(ZeroDivisionError):
-        cli.main(["fake"])
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+@pytest.mark.parametrize("error", [ZeroDivisionError("oops"), RecursionError("deep"), MemoryError("much")])
+def test_no_error_of_any_command_ends_in_a_traceback(monkeypatch, capsys, name, error):
+    module = ModuleType("raising_command")
+    module.add_arguments, module.main = lambda parser: None, raising(error)
+    monkeypatch.setitem(sys.modules, "raising_command", module)
+    monkeypatch.setitem(cli.COMMANDS, name, ("raising_command", "raise"))
+    assert cli.main([name]) == EXIT_UNEXPECTED
+    shown = capsys.readouterr()
+    assert f"error: unexpected {type(error).__name__}: {error}" in shown.err
+    assert "hint:" in shown.err and "Traceback" not in shown.err
+    assert cli.main([name, "--debug"]) == EXIT_UNEXPECTED
+    assert "Traceback" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("module", "extra"), [("torch", "train"), ("onnx.checker", "export"), ("av", "video")])
@@ -133,11 +142,10 @@ def test_a_missing_library_names_the_extra_that_brings_it(command, capsys, modul
 
 def test_a_missing_module_of_our_own_is_not_hidden(command):
     command(raising(ModuleNotFoundError("No module named 'glint.nowhere'", name="glint.nowhere")))
-    with pytest.raises(ModuleNotFoundError):
-        cli.main(["fake"])
+    assert cli.main(["fake"]) == EXIT_UNEXPECTED
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_commands_say_so_and_exit_with_130(command, capsys, number):
     command(lambda arguments: os.kill(os.getpid(), number))
     assert cli.main(["fake"]) == 130

@@ -36,6 +36,7 @@ ROOMS = {
         ["data", "metrics", "cards"],
         ["simulation", "processing"],
         ["optics", "images", "compiled"],
+        ["formats"],
         ["."],
     ],
     "training": [["train"], ["loop"], ["tasks"], ["networks"], ["."]],

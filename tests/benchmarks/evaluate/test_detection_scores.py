@@ -223,5 +223,5 @@ def test_bad_predictions_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"\(2, 4, 4\)"):
         StoredPredictions(cube, ["a"])
     (tmp_path / "cube" / "a.npy").write_bytes(b"nothing")
-    with pytest.raises(SourceError, match=r"a\.npy"):
+    with pytest.raises(InputError, match=r"a\.npy"):
         StoredPredictions(tmp_path / "cube", ["a"])

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glint.data.datasets import background_images, image_files, labelled_images, read_split, split_file, split_images
+from glint.data.datasets import (
+    background_images,
+    image_files,
+    labelled_images,
+    read_mask,
+    read_split,
+    split_file,
+    split_images,
+)
 from glint.errors import GlintError, InputError, SourceError
 
 
@@ -175,3 +183,69 @@ def test_backgrounds_come_by_name(tmp_path):
     assert [(name, int(image[0, 0])) for name, image in frames] == [("a", 2), ("b", 1)]
     with pytest.raises(SourceError, match="no such folder"):
         list(background_images(tmp_path / "nowhere"))
+
+
+# Masks by what they hold
+
+
+TRUE = np.zeros((24, 30), dtype=bool)
+TRUE[5:9, 7:10] = TRUE[15:18, 20:24] = True
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        TRUE,
+        TRUE.astype(np.uint8),
+        TRUE * np.uint8(255),
+        TRUE * np.uint16(65535),
+        TRUE * np.uint8(180),
+        TRUE * 3.5 + 0.5,
+    ],
+    ids=["bool", "0/1", "0/255", "16 bit", "0/180", "two floats"],
+)
+def test_masks_of_two_values_are_read_by_the_greater(tmp_path, stored):
+    stored = stored.astype(np.float32) if stored.dtype == np.float64 else stored
+    Image.fromarray(stored).save(tmp_path / "m.tif")
+    mask, grey = read_mask(tmp_path / "m.tif")
+    assert np.array_equal(mask, TRUE)
+    assert grey == ""
+
+
+def test_grey_masks_are_cut_at_half_and_told(tmp_path):
+    Image.fromarray(TRUE * np.uint8(255)).save(tmp_path / "m.jpg", quality=90)
+    mask, grey = read_mask(tmp_path / "m.jpg")
+    assert np.array_equal(mask, TRUE)
+    assert "grey levels" in grey
+    soft = np.where(TRUE, 90, 0).astype(np.uint8)
+    soft[0, 0] = 20
+    Image.fromarray(soft).save(tmp_path / "m.png")
+    assert np.array_equal(read_mask(tmp_path / "m.png")[0], TRUE)  # half of what it holds
+
+
+def test_palette_masks_count_as_the_greys_that_they_show(tmp_path):
+    image = Image.fromarray(TRUE.astype(np.uint8)).convert("P")
+    image.putpalette([0, 0, 0, 255, 255, 255])
+    image.save(tmp_path / "m.png")
+    assert np.array_equal(read_mask(tmp_path / "m.png")[0], TRUE)
+
+
+def test_inverted_masks_are_refused(tmp_path):
+    Image.fromarray(~TRUE * np.uint8(255)).save(tmp_path / "m.png")
+    with pytest.raises(InputError, match="mask") as caught:
+        read_mask(tmp_path / "m.png")
+    assert "inverted" in caught.value.hint
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom"])
+def test_lists_of_other_systems_are_read(tmp_path, encoding):
+    text = "eins\r\nzwei.png\r\n"
+    content = b"\xff\xfe" + text.encode("utf-16-le") if encoding.endswith("bom") else text.encode(encoding)
+    (tmp_path / "train.txt").write_bytes(content)
+    assert read_split(tmp_path, "train") == ["eins", "zwei"]
+
+
+def test_files_are_in_the_order_of_their_numbers(tmp_path):
+    for name in ["10", "2", "1", "a12", "a3"]:
+        save(tmp_path / f"{name}.png", np.zeros((2, 2), np.uint8))
+    assert [p.stem for p in image_files(tmp_path)] == ["1", "2", "10", "a3", "a12"]

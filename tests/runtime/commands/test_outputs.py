@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from stream_parts import frame, result_of
 
-from glint.errors import OutputError
+from glint.errors import InputError, OutputError
 from glint.runtime.commands.outputs import open_outputs
 from glint.runtime.commands.run_options import RunOptions
 from glint.runtime.device.state import DeviceState
@@ -131,3 +131,19 @@ def test_a_taken_port_is_an_error_and_closes_what_was_opened(tmp_path: Path) -> 
         address = "127.0.0.1:" + str(server.getsockname()[1])
         with pytest.raises(OutputError, match="cannot listen"):
             opened(metrics="127.0.0.1:0", view=address)
+
+
+@pytest.mark.parametrize("other", ["x.jsonl", "./x.jsonl", "x.manifest.json", "x.truth.jsonl"])
+def test_two_outputs_in_one_file_are_refused(tmp_path: Path, other: str) -> None:
+    with pytest.raises(InputError, match="both want"):
+        opened(out=tmp_path / "x.jsonl", csv=tmp_path / other)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_second_of_two_runs_on_one_file_is_refused(tmp_path: Path) -> None:
+    (first,), (second,) = (opened(out=tmp_path / "x.jsonl") for _ in range(2))
+    first.write(result_of(frame(0)))
+    with pytest.raises(OutputError, match="exists"):
+        second.write(result_of(frame(0)))
+    first.close()
+    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 1

@@ -12,7 +12,7 @@ import pytest
 from glint.cli import build_parser
 from glint.errors import InputError
 from glint.runtime.commands.run import run
-from glint.runtime.commands.run_options import OPTIONS, Delivery, Models, Outputs, Recording, RunOptions, Sensor
+from glint.runtime.commands.run_options import OPTIONS, Delivery, Models, Outputs, Recording, RunOptions, Sensor, Values
 from glint.types import FrameSize
 
 
@@ -51,7 +51,7 @@ def test_the_command_and_the_function_have_the_same_defaults() -> None:
 
 
 def test_every_option_is_described() -> None:
-    for group in (Outputs, Recording, Delivery, Sensor, Models):
+    for group in (Outputs, Recording, Delivery, Values, Sensor, Models):
         for name in inspect.signature(group).parameters:
             assert OPTIONS[name].metadata["help"], name
             assert f"    {name}: " in (group.__doc__ or "")

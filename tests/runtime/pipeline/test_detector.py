@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from glint.cards import PRECISIONS, load_card
-from glint.errors import ModelError
+from glint.errors import EngineError, ModelError
 from glint.processing.extent import Extent, confine
 from glint.processing.normalise import Normaliser
 from glint.runtime.pipeline.detector import Detection, Detector, find_blobs
@@ -251,3 +251,22 @@ def test_a_long_winding_blob_is_one(turn: bool) -> None:
     p[1::4, -1] = p[3::4, 0] = 1  # a snake
     p = np.ascontiguousarray(p.T[::-1]) if turn else p
     assert len(find_blobs(p, p.__getitem__, 0.5)) == 1
+
+
+@pytest.mark.parametrize("output", ["probability", "background"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_answers_that_are_not_finite_are_an_error_and_no_empty_sky(
+    monkeypatch: pytest.MonkeyPatch, output: str, value: float
+) -> None:
+    detector = Detector.open("lsnet-s", engine="onnxruntime")
+    with detector.engine:
+        infer = detector.engine.infer
+
+        def blind(**arrays: np.ndarray) -> dict[str, np.ndarray]:
+            answers = {name: array.copy() for name, array in infer(**arrays).items()}
+            answers[output][..., 3, 4] = value
+            return answers
+
+        monkeypatch.setattr(detector.engine, "infer", blind)
+        with pytest.raises(EngineError, match=f"{output} that is NaN or infinite"):
+            detector(Frame(0, 0, np.full((64, 64), 7, np.uint8)))

@@ -74,3 +74,11 @@ def test_a_full_disk_is_an_output_error_and_closing_is_quiet() -> None:
 def test_a_folder_in_the_way_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         CsvSink(tmp_path, overwrite=True).write(made_result())
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@x", "\t=x", " =x", "\r=x"])
+def test_no_cell_can_start_a_formula(tmp_path: Path, name: str) -> None:
+    sink = CsvSink(tmp_path / "out.csv")
+    sink.write(made_result(name=name))
+    sink.close()
+    assert read(tmp_path / "out.csv")[0]["name"] == "'" + name.replace("\t", " ").replace("\r", " ")

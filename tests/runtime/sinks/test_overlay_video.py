@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,32 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
     sink = OverlayVideo(tmp_path / "out.mkv", overwrite=True)
     with pytest.raises(OutputError, match="cannot"):
         for n in range(300):
+            sink.write(made_result(n))
+        sink.close()
+    sink.close()
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_a_disk_that_fills_up_fails_the_film_even_at_its_end(tmp_path: Path, ending: str) -> None:
+    class Full:
+        """A file whose disk has no room from some moment on."""
+
+        def __init__(self, file: FileIO) -> None:
+            self._file, self.full = file, False
+            self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+        def write(self, data: bytes) -> int:
+            if self.full:
+                raise OSError(28, "No space left on device")
+            return self._file.write(data)
+
+    sink = OverlayVideo(tmp_path / f"out.{ending}")
+    with pytest.raises(OutputError, match="No space left"):
+        sink.write(made_result(0))
+        assert sink._file is not None
+        sink._file._file = full = Full(sink._file._file)  # type: ignore[assignment]
+        full.full = True
+        for n in range(1, 40):
             sink.write(made_result(n))
         sink.close()
     sink.close()

@@ -78,7 +78,7 @@ def test_a_single_image_is_a_source(night: Path) -> None:
 def test_eight_bit_files_saturate_at_255_and_deeper_ones_at_an_unknown_level(tmp_path: Path) -> None:
     picture(tmp_path / "8.png")
     picture(tmp_path / "16.png", 20000, np.uint16)
-    sixteen, eight = open_source(str(tmp_path))
+    eight, sixteen = open_source(str(tmp_path))
     assert (eight.data.dtype, eight.full_scale) == (np.uint8, 255.0)
     assert (sixteen.data.dtype, sixteen.full_scale) == (np.uint16, None)
     assert sixteen.data[0, 0] == 20000

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -215,3 +216,51 @@ def test_without_pyav_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: 
         list(open_source(path))
     assert "[video]" in (caught.value.hint or "")
     assert caught.value.exit_code == 3
+
+
+def two_streams(first: np.ndarray, second: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as container:
+        streams = []
+        for _ in range(2):
+            stream = container.add_stream("ffv1", rate=30)
+            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "gray16le"
+            streams.append(stream)
+        for a, b in zip(first, second):
+            for stream, image in zip(streams, (a, b)):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="gray16le")))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def test_one_of_several_streams_is_chosen_and_all_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = noise(3, 16), noise(3, 16)[::-1].copy()
+    path = save(tmp_path / "dual.mkv", two_streams(first, second))
+    assert np.array_equal([f.data for f in open_source(path).frames()], first)
+    assert "stream=0 (ffv1" in (shown := capsys.readouterr().err) and "stream=1 (ffv1" in shown
+    assert np.array_equal([f.data for f in open_source(f"{path}?stream=1").frames()], second)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SourceError, match="no video stream 2"):
+        list(open_source(f"{path}?stream=2"))
+
+
+@pytest.mark.parametrize("bad", [0, 2])
+def test_a_coloured_picture_refuses_the_source_only_as_the_first(tmp_path: Path, bad: int) -> None:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=30)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(5):
+            rgb = np.full((HEIGHT, WIDTH, 3), 40 + index, np.uint8)
+            if index == bad:
+                rgb[4:12, 4:12, 0] = 250
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")))
+        container.mux(stream.encode(None))
+    source = open_source(save(tmp_path / "dot.mkv", buffer.getvalue()))
+    if bad == 0:
+        with pytest.raises(SourceError, match="colour"):
+            list(source)
+        return
+    assert len(list(source.frames())) == 4
+    assert sum(source.skips.values()) == 1 and "colour" in source.skipped[0].reason

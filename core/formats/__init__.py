@@ -1,0 +1,1 @@
+"""One guarded reader for each format of images: what a file claims is held against the bytes that it has."""

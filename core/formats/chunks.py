@@ -1,0 +1,117 @@
+"""PNG, JPEG and BMP before they are decoded: whole, undamaged as far as they can tell, one picture."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from glint.formats.stored import FormatError, UnknownFormatError, check_size
+
+PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
+_MOST_RATIO = 1032  # of deflate
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's kinds of colour
+_ALONE = {0x01, *range(0xD0, 0xD8)}  # markers of JPEG without a length
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG that tell the size
+
+
+def check_png(data: bytes) -> None:
+    """Every chunk is there with its checksum, and all of them are one picture.
+
+    Raises:
+        FormatError: if not.
+    """
+    position, packed, header = len(PNG), bytearray(), b""
+    kinds: list[bytes] = []
+    while not kinds or kinds[-1] != b"IEND":
+        if position + 12 > len(data):
+            if not kinds:
+                raise UnknownFormatError("it ends behind its signature")
+            raise FormatError("it is torn: its end is missing")
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if end > len(data):
+            raise FormatError(f"it is torn inside a chunk of {length} bytes")
+        if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise FormatError(f"it is damaged: the checksum of its chunk {kind.decode('latin-1')!r} is wrong")
+        content = data[position + 8 : end - 4]
+        if kind == b"IHDR":
+            header = header or content
+        elif kind == b"IDAT":
+            packed += content
+        elif kind == b"acTL" and content[:4] != b"\0\0\0\1":
+            raise FormatError(f"it is animated: {int.from_bytes(content[:4], 'big')} pictures in one PNG")
+        elif kind == b"fdAT":
+            raise FormatError("it is animated: several pictures in one PNG")
+        kinds.append(kind)
+        position = end
+    if kinds[0] != b"IHDR" or len(header) != 13:
+        raise FormatError("it does not begin with its header")
+    if data[position : position + len(PNG)] == PNG:
+        raise FormatError("it holds several PNG files one behind the other")
+    width, height, bits, colour = struct.unpack_from(">IIBB", header)
+    check_size(width, height)
+    rows = height * (width * bits * _CHANNELS.get(colour, 1) // 8)
+    if rows > _MOST_RATIO * len(packed):
+        raise FormatError(f"{len(packed)} bytes cannot hold {width}x{height} pixels")
+    try:
+        stream = zlib.decompressobj()
+        stream.decompress(bytes(packed), 2 * (rows + height) + 1024)
+        complete = stream.eof
+    except zlib.error as error:
+        raise FormatError(f"it is damaged: {error}") from error
+    if not complete:
+        raise FormatError("it is torn: its pixels end too early")
+
+
+def check_jpeg(data: bytes) -> None:
+    """The markers lead to the end, and no further picture stands behind it.
+
+    Raises:
+        FormatError: if not.
+    """
+    position, sized = 2, False
+    while True:
+        position = data.find(b"\xff", position)
+        while position >= 0 and data[position + 1 : position + 2] == b"\xff":
+            position += 1
+        if position < 0 or position + 2 > len(data):
+            raise FormatError("it is torn: its end is missing")
+        marker = data[position + 1]
+        position += 2
+        if marker == 0 or marker in _ALONE:
+            continue
+        if marker == 0xD9:
+            break
+        if position + 2 > len(data):
+            raise FormatError("it is torn: its end is missing")
+        length = int.from_bytes(data[position : position + 2], "big")
+        if marker in _FRAMES and length >= 8:
+            height, width = struct.unpack_from(">HH", data[position : position + 7].ljust(7, b"\0"), 3)
+            check_size(width, height)
+            sized = True
+        position += max(length, 2)
+    if not sized:
+        raise FormatError("it holds no picture")
+    if data.find(JPEG, position) >= 0:
+        raise FormatError("it holds several JPEG pictures one behind the other")
+
+
+def check_bmp(data: bytes) -> None:
+    """The pixels that an uncompressed picture needs are there.
+
+    Raises:
+        FormatError: if not.
+    """
+    if len(data) < 26:
+        raise UnknownFormatError("it ends inside its header")
+    start, size = struct.unpack_from("<II", data, 10)
+    if size == 12:
+        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+        compression = 0
+    elif size >= 40 and len(data) >= 54:
+        width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
+    else:
+        raise FormatError(f"its header of {size} bytes is not known")
+    check_size(width, abs(height))
+    if compression in (0, 3) and start + abs(height) * ((width * bits + 31) // 32 * 4) - 3 > len(data):
+        raise FormatError(f"it is torn: {len(data)} bytes cannot hold {width}x{abs(height)} pixels")

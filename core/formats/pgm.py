@@ -1,0 +1,68 @@
+"""Portable greymaps, with 8 or 16 bits, in bytes or in words; a file may hold several, one behind the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.formats.stored import FormatError, StoredFile, check_size
+
+MAGIC = (b"P5", b"P2")
+_FIELD = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})")
+_MOST_HEADER = 65536  # bytes, comments included
+_MOST_DIGITS = 8  # bytes of a value in words and what parts it from the next, on average
+
+
+def read_pgm(file: StoredFile) -> Iterator[NDArray[Any]]:
+    """The pictures ``uint8`` or ``uint16`` ``[H, W]``, values as stored: the header's maximum only tells the bits.
+
+    Raises:
+        FormatError: if it is torn, or a value exceeds the maximum.
+    """
+    offset = 0
+    while True:
+        head = file.at(offset, min(_MOST_HEADER, file.size - offset))
+        (width, height, maximum), start = _header(head)
+        check_size(width, height)
+        if not 0 < maximum < 65536:
+            raise FormatError(f"its maximum is {maximum}; expected 1 to 65535")
+        dtype: np.dtype[Any] = np.dtype(np.uint8 if maximum < 256 else ">u2")
+        if head[:2] == b"P5":
+            count = width * height * dtype.itemsize
+            data = np.frombuffer(file.at(offset + start + 1, count), dtype)
+            offset += start + 1 + count
+        else:
+            data, offset = _in_words(file.at(offset + start, file.size - offset - start), width * height), file.size
+        if int(data.max()) > maximum:
+            raise FormatError(f"it is damaged: a value of {data.max()} above its maximum of {maximum}")
+        yield data.reshape(height, width).astype(dtype.newbyteorder("="))
+        if not file.at(offset, min(64, file.size - offset)).strip():
+            return
+        if file.at(offset, 2) not in MAGIC:  # what stands behind a picture is another one, or nothing
+            raise FormatError("it is damaged: there is something else behind its pixels")
+
+
+def _header(head: bytes) -> tuple[tuple[int, int, int], int]:
+    values, position = [], 2
+    for _ in range(3):
+        match = _FIELD.match(head, position)
+        if match is None:
+            raise FormatError("its header is damaged")
+        values.append(int(match[1]))
+        position = match.end()
+    if not head[position : position + 1].isspace():
+        raise FormatError("its header is damaged")
+    return (values[0], values[1], values[2]), position
+
+
+def _in_words(text: bytes, count: int) -> NDArray[np.int64]:
+    if len(text) > 64 + _MOST_DIGITS * 4 * count:
+        raise FormatError("it is damaged: too long for its pixels")
+    words = re.sub(rb"#[^\r\n]*", b"", text).split()
+    if len(words) != count or not all(word.isdigit() and len(word) < 10 for word in words):
+        raise FormatError(f"expected {count} numbers, got {len(words)} words")
+    return np.array([int(word) for word in words])

@@ -1,0 +1,179 @@
+"""Frames brought to what the detector looks for (bright on dark, DN), and a first look at whether they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.cli import talk
+from glint.errors import InputError, SourceError
+from glint.runtime.sources.base import Source
+from glint.types import Frame, Gap
+
+Polarity = Literal["white", "black"]
+POLARITIES: tuple[Polarity, ...] = ("white", "black")
+Scale = tuple[float, float] | Literal["auto"]
+FULL_DN = 16383.0  # to which a scale brings its greater end: a sensor of 14 bits
+
+_LEAST_SIDE = 32  # pixels of a frame whose edges say something
+_STRANGE = 0.2  # share of a row's pixels that are far from all of the picture
+
+
+class AdjustedSource(Source):
+    """Another source's frames, turned and scaled, with warnings about the first one.
+
+    Args:
+        inner: where they come from.
+        polarity: ``black`` where targets are dark: values are turned at their full scale.
+        scale: values that become 0 and 16383 DN (``float32``); ``auto``: least and greatest of the first frame.
+    """
+
+    def __init__(self, inner: Source, *, polarity: Polarity = "white", scale: Scale | None = None) -> None:
+        super().__init__(inner.uri)
+        self.inner, self.polarity, self.scale = inner, polarity, scale
+        self.total, self.live = inner.total, inner.live
+        self.skipped, self.skips = inner.skipped, inner.skips
+
+    def refuse_collisions(self, folder: Path | None) -> None:
+        """See the base class."""
+        self.inner.refuse_collisions(folder)
+
+    def close(self) -> None:
+        """See the base class."""
+        self.inner.close()
+
+    def __iter__(self) -> Iterator[Frame | Gap]:
+        first = True
+        for item in self.inner:
+            if isinstance(item, Gap):
+                yield item
+                continue
+            if first:
+                self._prepare(item)
+            frame = self._adjusted(item)
+            if first:
+                for warning in warnings_of(frame):
+                    talk(f"warning: {self.uri}: {warning}")
+            first = False
+            yield frame
+
+    def _prepare(self, frame: Frame) -> None:
+        if self.scale == "auto":
+            low, high = float(frame.data.min()), float(frame.data.max())
+            if low == high:
+                raise SourceError(f"{self.uri}: all pixels are {low:g}: no scale can be told", hint="--scale MIN,MAX")
+            self.scale = low, high
+            talk(f"{self.uri}: scale {low:g},{high:g} of the first frame")
+        self._turn_at = frame.full_scale or _top(frame.data)
+
+    def _adjusted(self, frame: Frame) -> Frame:
+        if self.polarity == "black":
+            frame = replace(frame, data=_turned(frame.data, self._turn_at))
+        if self.scale is not None and self.scale != "auto":
+            low, high = self.scale
+            if self.polarity == "black":
+                low, high = self._turn_at - high, self._turn_at - low
+            factor = FULL_DN / (high - low)
+            data = ((frame.data.astype(np.float64) - low) * factor).astype(np.float32)
+            full = None if frame.full_scale is None else (frame.full_scale - low) * factor
+            frame = replace(frame, data=data, full_scale=full)
+        return frame
+
+
+def _top(data: NDArray[Any]) -> float:
+    return float(data.max()) if data.dtype.kind == "f" else float(np.iinfo(data.dtype).max)
+
+
+def _turned(data: NDArray[Any], top: float) -> NDArray[Any]:
+    if data.dtype.kind == "f":
+        return (top - data).astype(data.dtype)
+    return (int(top) - np.minimum(data, int(top))).astype(data.dtype)
+
+
+def warnings_of(frame: Frame) -> list[str]:
+    """What about a frame speaks against its being an infrared picture in DN, with the option that mends it."""
+    data, found = frame.data, []
+    spread = float(data.std())
+    if data.dtype.kind == "f" and 0 < spread < 1:
+        found.append(
+            f"values from {data.min():g} to {data.max():g} spread by {spread:.2g}: differences below 1 DN are taken "
+            "for nothing; --scale auto or --scale MIN,MAX brings them to DN"
+        )
+    if frame.full_scale is not None and float(data.max()) > 1.1 * frame.full_scale:
+        found.append(
+            f"values up to {data.max():g} exceed the full scale of {frame.full_scale:g} and count as saturated; "
+            "give the bits that the values have, e.g. bits=16 if they are aligned to the top"
+        )
+    inner = picture_of(data)
+    if inner is not None:
+        x, y, width, height = inner
+        found.append(
+            f"rows or columns at the edge are unlike the picture (telemetry, bars?); --roi {x},{y},{width},{height} "
+            "leaves them out"
+        )
+    return found
+
+
+def picture_of(data: NDArray[Any]) -> tuple[int, int, int, int] | None:
+    """x, y, width and height of the picture if rows or columns at the edges are none of it, else None.
+
+    A row is none if a fifth of its pixels lie further from the values of the middle than these spread.
+    """
+    height, width = data.shape
+    if min(data.shape) < _LEAST_SIDE:
+        return None
+    middle = data[height // 4 : -(height // 4), width // 4 : -(width // 4)]
+    low, high = (float(v) for v in np.percentile(middle, (0.1, 99.9)))
+    # A smooth picture may be darker at its edges, but not by several times of all that its middle spans.
+    reach = max(3 * (high - low), 1.0 if data.dtype.kind == "u" else 1e-6)
+    strange = (data < low - reach) | (data > high + reach)
+    if high == low:
+        return None
+    top, bottom = _ends(strange[:, width // 4 : -(width // 4)].mean(axis=1), strange.mean(axis=1))
+    left, right = _ends(strange[height // 4 : -(height // 4)].mean(axis=0), np.zeros(width))
+    if not (top or bottom or left or right):
+        return None
+    return left, top, width - left - right, height - top - bottom
+
+
+def _ends(*shares: NDArray[np.float64]) -> tuple[int, int]:
+    """How many lines at the two ends are strange, at most a quarter of all at each."""
+    lines = np.max(shares, axis=0) > _STRANGE
+    quarter = len(lines) // 4
+    first = int(np.argmin(lines[:quarter])) if not lines[:quarter].all() else quarter
+    last = int(np.argmin(lines[::-1][:quarter])) if not lines[::-1][:quarter].all() else quarter
+    return first, last
+
+
+def parse_scale(text: str) -> Scale:
+    """``auto`` or ``MIN,MAX``.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if text == "auto":
+        return "auto"
+    numbers = [float(part) for part in text.split(",")]
+    if len(numbers) != 2 or not (np.isfinite(numbers).all() and numbers[0] < numbers[1]):
+        raise ValueError("expected auto or MIN,MAX")
+    return numbers[0], numbers[1]
+
+
+def adjusted(source: Source, polarity: str | None, scale: Scale | str | None) -> AdjustedSource:
+    """A source as options or parameters ask for it.
+
+    Raises:
+        InputError: if one of them is malformed.
+    """
+    if polarity not in (None, *POLARITIES):
+        raise InputError(f"polarity: expected white or black, got {polarity!r}")
+    try:
+        wanted = parse_scale(scale) if isinstance(scale, str) else scale
+    except ValueError as error:
+        raise InputError(f"scale={scale!r}: {error}", hint="e.g. --scale 0,1") from error
+    return AdjustedSource(source, polarity="black" if polarity == "black" else "white", scale=wanted)

@@ -1,0 +1,170 @@
+"""What a file claims is held against its bytes: pages, checksums, orientation, white as zero."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from glint.errors import SourceError
+from glint.images import count_pages, read_image, read_pages
+
+STACK = np.random.default_rng(2).integers(0, 16384, (4, 12, 17)).astype(np.uint16)
+
+
+def saved(form, data=STACK[0], **more):
+    buffer = io.BytesIO()
+    Image.fromarray(data).save(buffer, format=form, **more)
+    return buffer.getvalue()
+
+
+def stack(compression=None, pages=STACK):
+    first, *rest = (Image.fromarray(page) for page in pages)
+    buffer = io.BytesIO()
+    first.save(buffer, format="TIFF", save_all=True, append_images=rest, compression=compression)
+    return buffer.getvalue()
+
+
+def tagged(data, tags, body=None):
+    """A little-endian TIFF of one strip with further tags, by the book."""
+    body = data.tobytes() if body is None else body
+    bits = 8 * data.dtype.itemsize
+    known = {256: data.shape[1], 257: data.shape[0], 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: data.shape[0]}
+    known |= {279: len(body), **tags}
+    text = known.pop(270, b"")
+    entries = sorted(known.items())
+    end = 8 + len(body) + 2 + 12 * (len(entries) + bool(text)) + 4
+    table = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries]
+    if text:
+        table.insert(sum(tag < 270 for tag, _ in entries), struct.pack("<HHII", 270, 2, len(text), end))
+    directory = struct.pack("<H", len(table)) + b"".join(table) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + directory + text
+
+
+def read(path, content):
+    path.write_bytes(content)
+    return read_image(path)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_every_page_of_a_stack_is_a_picture(tmp_path, compression):
+    (tmp_path / "a.tif").write_bytes(stack(compression))
+    assert count_pages(tmp_path / "a.tif") == len(STACK)
+    for page, original in zip(read_pages(tmp_path / "a.tif"), STACK, strict=True):
+        assert page.dtype == np.uint16
+        assert_array_equal(page, original)
+    with pytest.raises(SourceError, match="holds 4 pictures"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_stack_that_imagej_describes_by_one_page_is_whole(tmp_path):
+    text = b"ImageJ=1.53\nimages=4\nslices=4\n\0"
+    (tmp_path / "a.tif").write_bytes(tagged(STACK[0], {270: text, 279: STACK[0].nbytes}, STACK.tobytes()))
+    assert_array_equal(np.stack(list(read_pages(tmp_path / "a.tif"))), STACK)
+    (tmp_path / "b.tif").write_bytes(tagged(STACK[0], {270: text.replace(b"4", b"9")}))
+    with pytest.raises(SourceError, match="cut off"):
+        list(read_pages(tmp_path / "b.tif"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("data", [STACK[0], (STACK[0] >> 6).astype(np.uint8)], ids=["16", "8"])
+def test_pixels_come_as_stored_whatever_the_orientation(tmp_path, orientation, data):
+    assert_array_equal(read(tmp_path / "a.tif", tagged(data, {274: orientation})), data)
+    exif = Image.Exif()
+    exif[274] = orientation
+    assert_array_equal(read(tmp_path / "a.png", saved("PNG", data, exif=exif)), data)
+
+
+@pytest.mark.parametrize("data", [STACK[0], (STACK[0] >> 6).astype(np.uint8)], ids=["16", "8"])
+def test_white_as_zero_is_turned_in_all_depths(tmp_path, data):
+    top = np.iinfo(data.dtype).max
+    assert_array_equal(read(tmp_path / "a.tif", tagged(data, {262: 0})), top - data)
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "ICO", "PPM", "TGA", "PCX", "SGI"])
+def test_formats_that_are_not_announced_are_refused_by_their_content(tmp_path, form):
+    data = np.dstack(3 * [(STACK[0] >> 6).astype(np.uint8)])
+    with pytest.raises(SourceError, match="not an image that can be read"):
+        read(tmp_path / "a.png", saved(form, data))
+
+
+def test_a_colourless_name_does_not_matter_only_the_content(tmp_path):
+    assert_array_equal(read(tmp_path / "a.bmp", saved("PNG")), STACK[0])
+
+
+def test_several_pictures_in_files_of_one_are_refused(tmp_path):
+    frames = [Image.fromarray((page >> 6).astype(np.uint8)) for page in STACK]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, format="PNG", save_all=True, append_images=frames[1:])
+    with pytest.raises(SourceError, match="animated"):
+        read(tmp_path / "a.png", buffer.getvalue())
+    for form in ("PNG", "JPEG"):
+        one = saved(form, (STACK[0] >> 6).astype(np.uint8))
+        with pytest.raises(SourceError, match="several"):
+            read(tmp_path / "a", one + one)
+
+
+def test_pgm_files_one_behind_the_other_are_pages(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"".join(b"P5\n17 12\n16383\n" + p.astype(">u2").tobytes() for p in STACK))
+    assert_array_equal(np.stack(list(read_pages(tmp_path / "a.pgm"))), STACK)
+
+
+def test_values_above_the_maximum_of_a_pgm_are_damage(tmp_path):
+    with pytest.raises(SourceError, match="above its maximum"):
+        read(tmp_path / "a.pgm", b"P2 2 1 15 15 16")
+
+
+def test_a_size_that_the_bytes_cannot_hold_is_not_believed(tmp_path):
+    header = struct.pack(">IIBBBBB", 8000, 8000, 16, 0, 0, 0, 0)
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+    for content in (png, tagged(STACK[0], {256: 8000, 257: 8000, 278: 8000}), b"P5 8000 8000 255 ab"):
+        with pytest.raises(SourceError):
+            read(tmp_path / "a", content)
+
+
+def test_a_pipe_among_images_is_refused_and_not_waited_for(tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(SourceError, match="no regular file"):
+        read_image(tmp_path / "a.png")
+
+
+WHOLE = {
+    "png": saved("PNG"),
+    "tiff": stack(),
+    "deflate": stack("tiff_adobe_deflate"),
+    "bmp": saved("BMP", (STACK[0] >> 6).astype(np.uint8)),
+    "jpeg": saved("JPEG", (STACK[0] >> 6).astype(np.uint8)),
+    "pgm": b"P5\n17 12\n16383\n" + STACK[0].astype(">u2").tobytes(),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+@settings(deadline=None, max_examples=80, derandomize=True)
+@given(data=st.data())
+def test_damage_is_read_or_refused_and_a_checksum_never_lies(tmp_path_factory, kind, data):
+    content = bytearray(WHOLE[kind])
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        del content[place:]
+    else:
+        content[place] ^= data.draw(st.integers(1, 255))
+    path = tmp_path_factory.mktemp("fuzz") / "a"
+    path.write_bytes(content)
+    try:
+        pages = list(read_pages(path))
+    except SourceError as error:
+        assert error.hint
+        return
+    if kind == "png":
+        assert_array_equal(pages[0], STACK[0])
