@@ -13,8 +13,11 @@ through the stream as in ``glint run --track``. Scores, in frame coordinates:
   nearer than that without a partner, which are wrong counts or positions in a cluster.
 - **CSO-mAP** (see ``glint.metrics.unmixing``) with a frame in place of a patch.
 - **Tracks**: IDF1, with every true target matched to at most one track over the whole scene, so that it counts how
-  long a target kept one number; **switches**: changes of a true target's number from one frame with a number to
-  the next, per 1000 matched targets.
+  long a target kept one number (in frames in which it was found); **switches**: changes of a true target's number from
+  one frame with a number to the next, per 1000 matched targets.
+- **Confirmed tracks**, from the tenth frame on, whether seen in the frame or not, those that ``--static hide`` leaves:
+  **Pd**, true targets with one within 0.5 px, one to one; **groups** with one within 1.5 px of their middle; **false**,
+  tracks farther than 3 px from every true target, per frame.
 """
 
 from __future__ import annotations
@@ -39,8 +42,10 @@ from glint.metrics.matching import match_points
 from glint.metrics.unmixing import score_unmixing
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
+from glint.runtime.pipeline.evidence import Evidence
+from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower
 from glint.runtime.pipeline.pipeline import Pipeline, Result
-from glint.runtime.pipeline.tracker import Tracker
+from glint.runtime.pipeline.tracks import Tracks
 from glint.runtime.sinks.base import Sink
 from glint.runtime.stream.stream import Stream
 from glint.runtime.unmixing.unmixer import Unmixer
@@ -49,6 +54,7 @@ from glint.types import Targets
 MATCH = 0.5  # px
 GROUP = 1.5  # px from the middle of a cluster whose members lie within 0.7 px of it
 NEAR = 3.0  # px
+SETTLED = 9  # frame, from 0, from which on confirmed tracks count
 
 
 @dataclass
@@ -61,6 +67,8 @@ class SceneScore(Sink):
         switches: of a true target's track.
         pairs: frames in which a true target (its row) was matched to a track.
         tracked: found targets with a track.
+        settled_frames, settled, settled_groups: frames, true targets and groups from ``SETTLED`` on; ``tracks_matched``
+            targets with a confirmed track, ``tracks_groups`` groups, ``tracks_false`` tracks off all.
     """
 
     frames: int = 0
@@ -73,6 +81,12 @@ class SceneScore(Sink):
     surplus: int = 0
     switches: int = 0
     tracked: int = 0
+    settled_frames: int = 0
+    settled: int = 0
+    settled_groups: int = 0
+    tracks_matched: int = 0
+    tracks_groups: int = 0
+    tracks_false: int = 0
     pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
     last: dict[int, int] = field(default_factory=dict)
     kept: list[tuple[Targets, Targets]] = field(default_factory=list)
@@ -94,6 +108,8 @@ class SceneScore(Sink):
         self.false += int((alone & ~near).sum())
         self.surplus += int((alone & near).sum())
         self._count_groups(truth, found)
+        if result.tracks is not None and result.frame.index >= SETTLED:
+            self._count_tracks(truth, result.tracks)
         self.tracked += int((result.track >= 0).sum())
         for row, track in zip(rows.tolist(), result.track[columns].tolist()):
             if track >= 0:
@@ -107,6 +123,19 @@ class SceneScore(Sink):
             gap = np.hypot(found.x - members.x.mean(), found.y - members.y.mean())
             self.groups += 1
             self.groups_found += bool((gap < GROUP).any())
+
+    def _count_tracks(self, truth: Targets, tracks: Tracks) -> None:
+        shown = tracks.select(~tracks.static)
+        distance = np.hypot(truth.x[:, None] - shown.x, truth.y[:, None] - shown.y)
+        self.settled_frames += 1
+        self.settled += len(truth)
+        self.tracks_matched += len(match_points(distance, MATCH)[0])
+        self.tracks_false += int((distance.min(axis=0, initial=np.inf) >= NEAR).sum())
+        for group in np.unique(truth.blob):
+            members = truth.select(truth.blob == group)
+            gap = np.hypot(shown.x - members.x.mean(), shown.y - members.y.mean())
+            self.settled_groups += 1
+            self.tracks_groups += bool((gap < GROUP).any())
 
     def kept_as_one(self) -> int:
         """Frames in which a true target had the track that is its own by the best assignment for the scene."""
@@ -142,6 +171,11 @@ def score(parts: Iterable[SceneScore]) -> dict[str, Any]:
         "radiance_error_percent": round(unmixing.radiance_error, 2) if matched else None,
         "idf1": _percent(2 * kept, truths + total("tracked")),
         "switches_per_1000": round(1000 * total("switches") / max(matched, 1), 2),
+        "confirmed": {
+            "pd": _percent(total("tracks_matched"), total("settled")),
+            "pd_groups": _percent(total("tracks_groups"), total("settled_groups")),
+            "false_per_frame": round(total("tracks_false") / max(total("settled_frames"), 1), 3),
+        },
     }
 
 
@@ -191,11 +225,12 @@ def stream_accuracy(
     """
     config = config or MovingConfig()
     first, second = Detector.open(detector, threads=threads), Unmixer.open(unmixer, threads=threads)
-    pipeline = Pipeline(first, second)
+    pipeline = Pipeline(first, second, candidates_above=CANDIDATES_ABOVE)
+    evidence = Evidence.of(first.card.name)
     parts: dict[str, SceneScore] = {}
     with Progress("stream_accuracy", number) as line:
         for scene in scenes(config, number, seed, backgrounds):
-            parts[scene.name] = _score_scene(scene, pipeline)
+            parts[scene.name] = _score_scene(scene, pipeline, evidence)
             line.update(len(parts), scene.name)
     return {
         "backgrounds": "generated" if backgrounds is None else backgrounds.name,
@@ -208,9 +243,9 @@ def stream_accuracy(
     }
 
 
-def _score_scene(scene: MovingScene, pipeline: Pipeline) -> SceneScore:
-    tracker, counts = Tracker(), SceneScore()
-    Stream(scene, pipeline, [counts], track=lambda result: tracker.update(result.frame.t_ns, result.targets)).run()
+def _score_scene(scene: MovingScene, pipeline: Pipeline, evidence: Evidence) -> SceneScore:
+    counts = SceneScore()
+    Stream(scene, pipeline, [counts], track=Follower(evidence=evidence)).run()
     return counts
 
 

@@ -30,8 +30,8 @@ from glint.errors import CheckFailedError, EngineError
 from glint.files import refuse_existing, write_json
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
+from glint.runtime.pipeline.follow import Follower
 from glint.runtime.pipeline.pipeline import Pipeline, Result
-from glint.runtime.pipeline.tracker import Tracker
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sinks.json_lines import JsonLines
 from glint.runtime.sinks.records import frame_record
@@ -149,13 +149,13 @@ def soak(
         Rate, latencies, account of the frames, growth and ``problems``: what should not be, empty if all is well.
     """
     first, second = Detector.open(detector, threads=threads), Unmixer.open(unmixer, threads=threads)
-    tracker, summary = Tracker(), Summary()
+    tracker, summary = Follower(), Summary()
     with Progress("soak", int(60 * minutes)) as line, Interruption() as signals:
         watch = Watch(line)
         stream = Stream(
             Bounded(open_source(scene), 60 * minutes), Pipeline(first, second), [DiscardingSink(), summary, watch],
             drop=drop,
-            track=lambda result: tracker.update(result.frame.t_ns, result.targets),
+            track=tracker,
         )  # fmt: skip
         started = time.monotonic()
         stream.run(signals)

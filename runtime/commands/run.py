@@ -20,8 +20,9 @@ from glint.runtime.commands.outputs import Callback, ProgressLine, open_outputs
 from glint.runtime.commands.run_options import OPTIONS, Group, RunOptions, add_run_arguments, with_options
 from glint.runtime.device.watch import DeviceWatch
 from glint.runtime.engines.choose import choose_engine, choose_precision
+from glint.runtime.pipeline.follow import CANDIDATES_ABOVE
 from glint.runtime.pipeline.pipeline import Pipeline, Result
-from glint.runtime.pipeline.tracker import Tracker
+from glint.runtime.pipeline.tracker import TrackConfig
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sinks.json_lines import RunFiles
 from glint.runtime.sinks.summary import Summary
@@ -60,13 +61,17 @@ def run(
     asked = RunOptions.of(*groups, **options)
     models, sensor, delivery = asked.models, asked.sensor, asked.delivery
     frames = open_frames(source, polarity=asked.values.polarity, scale=asked.values.scale)
+    config = TrackConfig(false_tracks_per_hour=delivery.false_tracks_per_hour)
     frames.refuse_collisions(asked.outputs.overlay)
     name, why = choose_engine(models.engine)
-    watch, summary, tracker = DeviceWatch(), Summary(), Tracker() if delivery.track else None
+    watch, summary, follow = DeviceWatch(), Summary(), None
+    track = delivery.track or asked.outputs.tracks is not None
     streams: list[Stream] = []
     sinks = open_outputs(asked, frames.uri, lambda: _status(frames, name, streams), watch.state)
     try:
-        pipeline = Pipeline.of(asked.settings())
+        pipeline = Pipeline.of(asked.settings(), CANDIDATES_ABOVE if track else None)
+        if track:
+            follow = follower(frames, pipeline, config, delivery.static)
         opened = (pipeline.detector, pipeline.unmixer)
         loaded = [f"{m.card.name} ({m.card.precision})" for m in opened]
         chosen, reason = choose_precision(models.precision, name)
@@ -77,7 +82,7 @@ def run(
         last: list[Sink] = [summary, ProgressLine(line, frames), *([Callback(on_result)] if on_result else [])]
         stream = Stream(
             frames, pipeline, [*sinks, *last], drop=delivery.drop, deadline_ms=delivery.deadline_ms,
-            warm=delivery.warm_up, track=None if tracker is None else follower(frames, tracker),
+            warm=delivery.warm_up, track=follow,
         )  # fmt: skip
     except BaseException:
         for sink in sinks:
@@ -112,7 +117,7 @@ def run(
             "skips": dict(frames.skips),
             **_account(stream),
             **summary.as_dict(),
-            **({"tracks": tracker.confirmed} if tracker is not None else {}),
+            **({"tracks": follow.confirmed, "static": follow.static} if follow is not None else {}),
             "device": watch.report(),
         }
         _finish(sinks, manifest, error)
@@ -174,6 +179,8 @@ def summary_text(manifest: dict[str, Any]) -> str:
         lines.append("dropped   " + ", ".join(f"{number} {place}" for place, number in manifest["dropped"].items()))
     if manifest["deadline_ms"] is not None:
         lines.append(f"late      {manifest['late']} after {manifest['deadline_ms']:g} ms")
+    if manifest["repeated"]:
+        lines.append(f"repeated  {manifest['repeated']} frames with the bytes of the one before")
     if manifest["gaps"]["count"]:
         lines.append(f"gaps      {manifest['gaps']['count']}, {manifest['gaps']['seconds']:.1f} s")
     if "tracks" in manifest:

@@ -19,7 +19,9 @@ from typing import Any, ClassVar, TypeVar
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.cli import frame_size, positive_float
 from glint.errors import InputError
+from glint.runtime.pipeline.follow import STATICS, Static
 from glint.runtime.pipeline.settings import Roi, Settings
+from glint.runtime.pipeline.tracker import TrackConfig
 from glint.runtime.sources.adjusted import POLARITIES, Polarity, Scale
 from glint.runtime.stream.stream import DROPS, Drop
 from glint.runtime.unmixing.optics_choice import PsfChoice
@@ -31,7 +33,7 @@ _FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
 _FOLDER: dict[str, Any] = {"type": Path, "metavar": "FOLDER"}
 _ADDRESS = {"metavar": "HOST:PORT"}
 _RECORD = "recording of the frames, bit by bit"
-TITLES = ("output", _RECORD, "publishing", "stream", "sensor", "models")
+TITLES = ("output", _RECORD, "publishing", "stream", "tracks", "sensor", "models")
 """Of the groups of arguments, in the order of ``glint run --help``."""
 
 
@@ -88,6 +90,9 @@ class Outputs(Group):
     csv: Path | None = _option("a table with one row per target", "output", "sinks.csv_table", **_FILE)
     overlay: Path | None = _option("a picture of each frame with its targets", "output", "sinks.overlay", **_FOLDER)
     video: Path | None = _option("the same as a film", "output", "sinks.overlay_video", **_FILE)
+    tracks: Path | None = _option(
+        "confirmed tracks as JSON lines; implies --track", "tracks", "sinks.track_lines", **_FILE
+    )
     overwrite: bool = _switch("replace existing outputs", "output")
     view: str | None = _option("serve the live page, e.g. 127.0.0.1:8080", "publishing", "view.live_view", **_ADDRESS)
     metrics: str | None = _option(
@@ -128,7 +133,15 @@ class Delivery(Group):
         "run the first frame until the latency settles, uncounted (default: for live sources)",
         "stream", action=argparse.BooleanOptionalAction,
     )  # fmt: skip
-    track: bool = _switch("follow targets from frame to frame", "stream")
+    track: bool = _switch("follow targets from frame to frame", "tracks")
+    static: Static = _option(
+        "tracks of what does not move: flag them, or hide them until they move (default: %(default)s)",
+        "tracks", default="report", choices=list(STATICS),
+    )  # fmt: skip
+    false_tracks_per_hour: float = _option(
+        "that clutter may confirm (default: %(default)g)",
+        "tracks", default=TrackConfig().false_tracks_per_hour, type=positive_float, metavar="N",
+    )  # fmt: skip
 
 
 @_described

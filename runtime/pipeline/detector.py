@@ -24,6 +24,7 @@ from glint.runtime.pipeline.tiling import Maps, in_tiles
 from glint.types import Blobs, Frame, FrameSize
 
 Map = NDArray[np.float32]
+MOST_CANDIDATES = 64  # per frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,7 @@ class Detection:
         level: the frame, ``float32 [H, W]``, in the units of the network.
         background: the same of what is behind the targets; None: 0.
         scale: DN per unit.
+        candidates: spots that are too uncertain to be blobs, for a tracker; None if nobody asked for them.
     """
 
     blobs: Blobs
@@ -43,6 +45,7 @@ class Detection:
     level: NDArray[np.float32]
     background: NDArray[np.float32] | None = None
     scale: float = 1.0
+    candidates: Blobs | None = None
 
     @cached_property
     def residual(self) -> NDArray[np.float32]:
@@ -73,11 +76,14 @@ class Detection:
             full[top : top + part.shape[0], left : left + part.shape[1]] = part
             return full
 
-        blobs = self.blobs
-        labels = None if blobs.label_map is None else whole(blobs.label_map)
-        blobs = replace(blobs, x=blobs.x + left, y=blobs.y + top, label_map=labels)
+        def moved(blobs: Blobs) -> Blobs:
+            labels = None if blobs.label_map is None else whole(blobs.label_map)
+            return replace(blobs, x=blobs.x + left, y=blobs.y + top, label_map=labels)
+
         background = None if self.background is None else whole(self.background)
-        return Detection(blobs, whole(self.probability), whole(self.level), background, self.scale)
+        candidates = None if self.candidates is None else moved(self.candidates)
+        blobs, maps = moved(self.blobs), (whole(self.probability), whole(self.level), background)
+        return Detection(blobs, *maps, self.scale, candidates)
 
 
 class Detector:
@@ -111,18 +117,26 @@ class Detector:
         card, path = find_model(model, engine=engine, precision=precision, task="detect")
         return Detector(open_engine(card, path, engine=engine, threads=threads), card, tile=tile)
 
-    def __call__(self, frame: Frame) -> Detection:
-        """Detect the targets of one frame of any size."""
+    def __call__(self, frame: Frame, *, candidates_above: float | None = None) -> Detection:
+        """Detect the targets of one frame of any size.
+
+        Args:
+            frame: as the sensor gave it.
+            candidates_above: probability from which on other spots are ``candidates``; None: nobody asks for them.
+        """
         normalised = self.card.normaliser.apply(frame.data)
-        probability, background = self._maps(normalised.value, "probability", "background")
+        raw, background = self._maps(normalised.value, "probability", "background")
         scale = normalised.scale[0, 0]
-        probability = self._confined(probability, frame, normalised, background, self.spec.threshold)
+        probability = self._confined(raw, frame, normalised, background, self.spec.threshold)
 
         def residual_at(pixels: Any) -> NDArray[np.float32]:
             return (normalised.value[pixels] - background[pixels]) * scale
 
         blobs = find_blobs(probability, residual_at, self.spec.threshold)
-        return Detection(blobs, probability, normalised.value, background, float(scale))
+        others = None
+        if candidates_above is not None:
+            others = find_candidates(raw, residual_at, candidates_above, self.spec.threshold, blobs)
+        return Detection(blobs, probability, normalised.value, background, float(scale), others)
 
     def decompose(self, frame: Frame) -> Maps:
         """Target probability, background and targets of one frame, the last two in DN: ``float32 [H, W]``."""
@@ -197,3 +211,33 @@ def find_blobs(
         score=np.minimum(score, 1.0),
         label_map=labels,
     )
+
+
+def find_candidates(
+    probability: NDArray[np.float32],
+    residual_at: Callable[[Any], NDArray[np.float32]],
+    least: float,
+    threshold: float,
+    blobs: Blobs,
+) -> Blobs:
+    """8-connected spots above a low probability that touch no blob, the :data:`MOST_CANDIDATES` most probable ones.
+
+    Args:
+        probability, residual_at: as :func:`find_blobs`, before targets were confined.
+        least: a pixel belongs to a candidate if its probability exceeds this.
+        threshold: of the blobs; no candidate scores more.
+        blobs: of the same frame.
+    """
+    every = find_blobs(probability, residual_at, least)
+    assert every.label_map is not None  # noqa: S101  (find_blobs makes one)
+    free = np.ones(len(every) + 1, dtype=bool)
+    if blobs.label_map is not None:
+        free[every.label_map[blobs.label_map > 0]] = False
+    kept = np.flatnonzero(free[1:])
+    kept = np.sort(kept[np.argsort(-every.score[kept], kind="stable")[:MOST_CANDIDATES]])
+    number = np.zeros(len(every) + 1, dtype=np.int32)
+    number[kept + 1] = np.arange(1, len(kept) + 1)
+    return Blobs(
+        x=every.x[kept], y=every.y[kept], area=every.area[kept],
+        score=np.minimum(every.score[kept], threshold), label_map=number[every.label_map],
+    )  # fmt: skip

@@ -20,9 +20,10 @@ from glint.optics import Psf
 from glint.runtime.pipeline.detector import Detection, Detector
 from glint.runtime.pipeline.network_view import NetworkView, network_view
 from glint.runtime.pipeline.picture import draw_picture
-from glint.runtime.pipeline.sensor_correction import Conditioner
+from glint.runtime.pipeline.sensor_correction import Conditioned, Conditioner
 from glint.runtime.pipeline.settings import Roi, Settings
 from glint.runtime.pipeline.spots import Spots, cut_spots, local_noise
+from glint.runtime.pipeline.tracks import Tracks
 from glint.runtime.sources.items import frame_of
 from glint.runtime.unmixing.optics_choice import PsfChoice, chosen_optics
 from glint.runtime.unmixing.optics_state import KNOWN, UNKNOWN, Learner, OpticsState
@@ -61,7 +62,11 @@ class Result:
             ahead: 0); ``total`` the sum of all: of a live frame, its age.
         track: number of the track that each target belongs to, ``int64 [N]``, -1 while a track is not
             confirmed; None if they are not tracked.
+        tracks: the confirmed tracks after this frame; None if targets are not tracked.
+        candidates: spots below the detector's threshold, as targets; ``blob`` is the row of ``detection.candidates``.
+            None if nobody asked for them.
         late: it came after its deadline.
+        repeated: its frame holds the bytes of the frame before: it is no news.
         dropped: frames dropped since the result before, by place.
     """
 
@@ -72,7 +77,10 @@ class Result:
     latency_ms: dict[str, float]
     optics: OpticsState | None = None
     track: NDArray[np.int64] | None = None
+    tracks: Tracks | None = None
+    candidates: Targets | None = None
     late: bool = False
+    repeated: bool = False
     dropped: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -93,13 +101,17 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as its JSON line (see docs/run.md)."""
+        events = [] if self.tracks is None else self.tracks.events()
         return {
             "frame": self.frame.index,
             "name": self.frame.name,
             "t_ns": self.frame.t_ns,
             "targets": self.records(),
             "latency_ms": {stage: round(ms, 3) for stage, ms in self.latency_ms.items()},
+            **({} if self.tracks is None else {"utc": self.tracks.utc}),
+            **({"events": events} if events else {}),
             **({"late": True} if self.late else {}),
+            **({"repeated": True} if self.repeated else {}),
             **({"dropped": self.dropped} if self.dropped else {}),
         }
 
@@ -149,6 +161,7 @@ class Pipeline:
         psf: what the refinement fits, if that is known; None: it is learned from the spots.
         conditioner: corrects frames first; results go on carrying them as they came.
         roi: x, y, width and height of the only part of a frame in which targets are looked for, pixels.
+        candidates_above: probability from which on a spot is a candidate for a tracker; None: no candidates.
 
     Attributes:
         settings: what it was opened with; None if it was made of loaded models.
@@ -166,6 +179,7 @@ class Pipeline:
         psf: Psf | OpticsState | None = None,
         conditioner: Conditioner | None = None,
         roi: Roi | None = None,
+        candidates_above: float | None = None,
     ) -> None:
         self.detector, self.unmixer = detector, unmixer
         self.refine, self.config = refine, config or refine_config(unmixer.spec)
@@ -178,6 +192,7 @@ class Pipeline:
         if roi is not None and (len(roi) != 4 or min(roi[:2]) < 0 or min(roi[2:]) < 1):
             raise InputError(f"roi: expected x, y >= 0 and width, height >= 1, got {roi}")
         self.conditioner, self.roi = conditioner or Conditioner(), roi
+        self.candidates_above = candidates_above
         self._process, self._closed = os.getpid(), False
 
     @staticmethod
@@ -209,7 +224,7 @@ class Pipeline:
         return Pipeline.of(settings)
 
     @staticmethod
-    def of(settings: Settings) -> Pipeline:
+    def of(settings: Settings, candidates_above: float | None = None) -> Pipeline:
         """The pipeline of some settings; as :meth:`open`."""
         conditioner = settings.conditioner()
         detector, unmixer = settings.open_models()
@@ -217,7 +232,7 @@ class Pipeline:
             pipeline = Pipeline(
                 detector, unmixer, refine=settings.refine, psf=chosen_optics(settings.psf, unmixer.spec),
                 config=refine_config(unmixer.spec, radiance=settings.radiance_prior),
-                conditioner=conditioner, roi=settings.roi,
+                conditioner=conditioner, roi=settings.roi, candidates_above=candidates_above,
             )  # fmt: skip
         except BaseException:
             detector.engine.close()
@@ -242,7 +257,7 @@ class Pipeline:
         """Travel to another process as settings; it is opened anew there."""
         if self.settings is None:
             raise InputError("a pipeline that was made of loaded models cannot travel", hint="use Pipeline.open")
-        return Pipeline.of, (self.settings,)
+        return Pipeline.of, (self.settings, self.candidates_above)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -277,7 +292,7 @@ class Pipeline:
         seen = self.conditioner(frame)
         detection = self._detect(seen.frame)
         detected = time.perf_counter()
-        scene = self.look(seen.frame, detection, seen.ceiling)
+        scene, candidates = self.look(seen.frame, detection, seen.ceiling), None
         spots, view = scene.spots, scene.view
         unmixed = self.unmixer(view.patches, full_scale=view.full_scale)
         taken_apart = time.perf_counter()
@@ -290,13 +305,15 @@ class Pipeline:
             targets = targets.select(targets.radiance >= LEAST_RADIANCE)
         flags = int(TargetFlag.UNREFINED) if self.refine and late else 0
         targets = to_frame(targets, frame, scene, flags)
+        if detection.candidates is not None:
+            candidates = self._uncertain(seen, detection, late)
         done = time.perf_counter()
         spans = (detected - started, taken_apart - detected, done - taken_apart)
         stages = [capture_ms, queue_ms, *(1e3 * s for s in spans)]
         latency = dict(zip(STAGES, [*stages, sum(stages)]))
-        return Result(frame, detection, targets, spots, latency, self.optics)
+        return Result(frame, detection, targets, spots, latency, scene.optics, candidates=candidates)
 
-    def look(self, frame: Frame, detection: Detection, ceiling: Ceiling = None) -> Scene:
+    def look(self, frame: Frame, detection: Detection, ceiling: Ceiling = None, *, learn: bool = True) -> Scene:
         """Cut the spots out, measure their shapes, learn the optics, and show the spots as the network wants them."""
         spots = cut_spots(frame, detection, self.unmixer.spec.patch, ceiling)
         blobs, own = detection.blobs, self.unmixer.spec.sigma
@@ -306,7 +323,7 @@ class Pipeline:
         windows = cut_windows(frame, blobs, np.maximum(white, spots.structure), white, ceiling)
         shapes = measure_shapes(windows)
         with self._learning:
-            if self.learner is not None:
+            if learn and self.learner is not None:
                 self.optics = self.learner.update(shapes)
             optics = self.optics
         view = network_view(frame, blobs, spots, windows, shapes, optics.sigma, own, ceiling)
@@ -328,9 +345,21 @@ class Pipeline:
             scene.windows, scene.shapes, points, scene.optics, self.config, own, said, keep=view.scale == 1
         )
 
+    def _uncertain(self, seen: Conditioned, detection: Detection, late: bool) -> Targets:
+        """Targets of the spots below the threshold, in frame pixels; nothing is learned from them."""
+        assert detection.candidates is not None  # noqa: S101  (asked before)
+        uncertain = replace(detection, blobs=detection.candidates)
+        scene = self.look(seen.frame, uncertain, seen.ceiling, learn=False)
+        unmixed = self.unmixer(scene.view.patches, full_scale=scene.view.full_scale)
+        if self.refine and len(scene.spots.patches) and not late:
+            targets = self.settle(scene, unmixed)
+        else:
+            targets = scene.view.to_windows(unmixed.targets(), scene.windows)
+        return to_frame(targets, seen.frame, scene)
+
     def _detect(self, frame: Frame) -> Detection:
         if self.roi is None:
-            return self.detector(frame)
+            return self._detected(frame)
         x, y, width, height = self.roi
         if x + width > frame.shape[1] or y + height > frame.shape[0]:
             raise InputError(
@@ -338,7 +367,12 @@ class Pipeline:
                 f"{frame.shape[1]}x{frame.shape[0]}"
             )
         part = replace(frame, data=frame.data[y : y + height, x : x + width])
-        return self.detector(part).placed(x, y, frame.shape)
+        return self._detected(part).placed(x, y, frame.shape)
+
+    def _detected(self, frame: Frame) -> Detection:
+        if self.candidates_above is None:
+            return self.detector(frame)
+        return self.detector(frame, candidates_above=self.candidates_above)
 
 
 def to_frame(targets: Targets, frame: Frame, scene: Scene, further: int = 0) -> Targets:

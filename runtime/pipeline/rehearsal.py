@@ -10,8 +10,8 @@ import numpy as np
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, TensorSpec, load_card
 from glint.runtime.engines.base import Arrays, EngineProxy
 from glint.runtime.pipeline.detector import Detector
+from glint.runtime.pipeline.follow import Follower
 from glint.runtime.pipeline.pipeline import Pipeline
-from glint.runtime.pipeline.tracker import Tracker
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import FRAME_DTYPES, Frame
 
@@ -25,12 +25,12 @@ def rehearse() -> None:
     detects = EngineProxy(detector, partial(_detect, detector.outputs))
     unmixes = EngineProxy(unmixer, partial(_unmix, unmixer.outputs))
     pipeline = Pipeline(Detector(detects, detector), Unmixer(unmixes, unmixer))
-    tracker = Tracker()
+    follow = Follower()
     for index, dtype in enumerate(FRAME_DTYPES):
         data = np.full((_SIDE, _SIDE), 20, dtype=dtype)
         data[_SPOT, _SPOT] = 200
         frame = Frame(index, index * 10**8, data)
-        tracker.update(frame.t_ns, pipeline(frame).targets)
+        follow(pipeline(frame))
 
 
 def _detect(outputs: Sequence[TensorSpec], arrays: Arrays) -> Arrays:

@@ -1,17 +1,28 @@
-"""Which targets of successive frames are the same one: Kalman filters on sub-pixel positions.
+"""Which targets of successive frames are the same one, and whether they are any.
 
-Each track moves with a constant velocity that white acceleration changes; it is measured with the target's own
-``sigma_x`` and ``sigma_y``. The axes are independent, so a track is two filters of two states, and all tracks
-are updated at once. Time is that of the frames: dropped frames and gaps only make the step longer.
+Each track moves in the scene with a constant velocity that white acceleration changes; it is measured with the
+target's own ``sigma_x`` and ``sigma_y``. The axes are independent, so a track is two Kalman filters of two states, and
+all tracks are updated at once. Time is that of the frames: dropped frames and gaps only make the step longer. How the
+camera moved is told by ``registration``; a camera that is not registered counts as at rest.
 
 - **Assignment** is joint: of all sets of pairs, each track and target at most once, the most likely one (least sum
   of d^2 + ln det S, with the Mahalanobis distance d and the covariance S of the innovation), where a pair must
   lie within the gate and be more likely than that the target is new. For a cluster that moves as one this is the
   right pairing whatever its velocity, known or not.
-- **Birth**: a target without a track starts one, at rest, with a wide uncertainty of its velocity.
-- **Confirmation**: after ``confirm`` measurements. Until then a target's track is -1.
-- **Death**: a track that is not confirmed dies at its first frame without a measurement, a confirmed one when its
-  position is uncertain by more than ``lost_px``: after one to two seconds without a measurement.
+- **Merged and split spots**: a spot may come apart in other members than before. Tracks at a spot that got none of its
+  targets take, nearest first, those that are left, and when there are none its middle; both with the uncertainty of
+  a spot. So members keep their tracks, and a surplus one fades.
+- **Birth**: a target or candidate without a track starts one, at rest, with a wide uncertainty of its velocity.
+- **Score**: the log-odds of a target over clutter (see ``evidence``). It begins with the odds that the first detection
+  is a new target, ``births_per_hour`` being expected in the whole frame, and gains the log-likelihood ratio of each
+  detection and of each miss.
+- **Confirmation** when the odds reach ``births_per_hour / false_tracks_per_hour``: clutter that is as independent from
+  frame to frame as the table says is then confirmed no more often than ``false_tracks_per_hour`` (Ville's inequality:
+  a likelihood ratio exceeds A under clutter with a probability of at most 1/A). Until then a target's track is -1.
+- **Death** when the score fell by ``ln(1 / false_delete)`` from its highest, by misses or by weak detections, or when
+  the position, on either axis, is uncertain by more than ``lost_px``.
+- **Clutter map**: where tracks ended lately, in the frame, clutter is denser than the table says (see ``clutter_map``).
+- **Static** (see ``rest``) is what stays where it is; that is a flag, not an end.
 
 Numbers of tracks start at 0, in order of confirmation, and are never used twice.
 """
@@ -19,7 +30,7 @@ Numbers of tracks start at 0, in order of confirmation, and are never used twice
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,116 +38,310 @@ from scipy.optimize import linear_sum_assignment
 
 from glint.compiled import compiled
 from glint.errors import InputError
-from glint.types import Targets
+from glint.runtime.pipeline.clutter_map import ClutterMap
+from glint.runtime.pipeline.evidence import Evidence
+from glint.runtime.pipeline.registration import Shift
+from glint.runtime.pipeline.rest import Rest
+from glint.runtime.pipeline.tracks import Tracks
+from glint.types import Blobs, TargetFlag, Targets
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+_SHAPE = 512, 640  # of a frame whose size nobody told
+_HOUR = 3600.0  # s
+_FIRST_STEP = 1 / 30  # s that the first frame stands for
+_UNBORN = -9.0  # log-odds below which a detection starts no track
+_MERGED = 0.3  # fall of the score of a track that shares a spot in which nothing is left for it
+_WEAK = 3.0  # fall of the score at which a track that is not confirmed ends
 
 
 @dataclass(frozen=True)
 class TrackConfig:
-    """What is known of the motion.
+    """What is known of the motion, and the rates of error.
 
     Attributes:
         speed: standard deviation of a new track's velocity per axis, px/s.
         agility: what the velocity gains in a second, standard deviation per axis, px/s.
         floor: least standard deviation of a measurement, px: what its sigma knows nothing of.
+        extended: the same of a target that is no point.
         unknown: standard deviation of a measurement whose sigma is NaN, px.
+        spot: standard deviation of a measurement that is some member of a spot, px.
+        reach: how far from the targets of a spot a track still belongs to it, px.
         gate: largest Mahalanobis distance of a pair.
         density: new targets and false ones per px^2 and frame: a pair less likely than these is none.
-        confirm: measurements that make a track.
+        births_per_hour: new targets that are expected in the whole frame.
+        false_tracks_per_hour: that clutter may confirm.
+        false_delete: probability that the frames of a real target look as if it had ended.
+        most_gain, most_loss: by which one frame changes a score: successive frames are not independent.
         lost_px: standard deviation of the position, on either axis, at which a confirmed track dies.
     """
 
     speed: float = 30.0
     agility: float = 5.0
     floor: float = 0.06
+    extended: float = 0.5
     unknown: float = 0.3
+    spot: float = 0.5
+    reach: float = 1.5
     gate: float = 4.0
     density: float = 1e-4
-    confirm: int = 3
+    births_per_hour: float = 3600.0
+    false_tracks_per_hour: float = 10.0
+    false_delete: float = 1e-6
+    most_gain: float = 1.2
+    most_loss: float = 1.0
     lost_px: float = 6.0
 
     def __post_init__(self) -> None:
         bad = [name for name, value in vars(self).items() if not 0 < value < math.inf]
         if bad:
             raise InputError(f"TrackConfig: expected positive numbers, got {bad[0]}={getattr(self, bad[0])}")
+        if self.false_tracks_per_hour >= self.births_per_hour or self.false_delete >= 1:
+            raise InputError(
+                f"TrackConfig: expected fewer false tracks than new targets ({self.births_per_hour:g} per hour) and "
+                f"false_delete below 1, got {self.false_tracks_per_hour:g} and {self.false_delete:g}"
+            )
+
+    @property
+    def confirmation(self) -> float:
+        """Log-odds at which a track is confirmed."""
+        return math.log(self.births_per_hour / self.false_tracks_per_hour)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """What a track is beside its motion, one row each."""
+
+    number: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    born_ns: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    score: FloatArray = field(default_factory=lambda: np.zeros(0))
+    best: FloatArray = field(default_factory=lambda: np.zeros(0))
+    radiance: FloatArray = field(default_factory=lambda: np.zeros(0))
+    seen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+
+    def kept(self, alive: NDArray[np.bool_]) -> _Rows:
+        return _Rows(*(column[alive] for column in vars(self).values()))
+
+    def joined(self, *more: NDArray[np.generic]) -> _Rows:
+        return _Rows(*(np.concatenate([old, new]) for old, new in zip(vars(self).values(), more)))
 
 
 class Tracker:
     """The tracks of one stream.
 
     Args:
-        config: what is known of the motion.
+        config: what is known of the motion, and the rates of error.
+        evidence: what scores say; None: the table for any detector.
 
     Attributes:
         confirmed: tracks so far.
     """
 
-    def __init__(self, config: TrackConfig | None = None) -> None:
-        self.config = config or TrackConfig()
+    def __init__(self, config: TrackConfig | None = None, evidence: Evidence | None = None) -> None:
+        self.config, self.evidence = config or TrackConfig(), evidence or Evidence.of("default")
         self.confirmed = 0
         self._t_ns: int | None = None
-        # One row per track, columns x and y: position, velocity, their variances and covariance.
+        self._shift = Shift()
+        # One row per track, columns x and y: position, velocity, their variances and covariance; in the scene.
         self._state = np.zeros((5, 0, 2))
-        self._number, self._hits = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        self._rows, self._rest, self._clutter = _Rows(), Rest(), ClutterMap()
+        self._events: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
 
     def __len__(self) -> int:
         """Tracks that live, confirmed or not."""
-        return len(self._number)
+        return len(self._rows.number)
 
-    def update(self, t_ns: int, targets: Targets) -> NDArray[np.int64]:
+    def update(
+        self, t_ns: int, targets: Targets, candidates: Targets | None = None, *, spots: Blobs | None = None,
+        others: Blobs | None = None, shift: Shift | None = None, shape: tuple[int, int] = _SHAPE,
+    ) -> IntArray:  # fmt: skip
         """Take the targets of the next frame.
 
         Args:
             t_ns: its time; a step back in time counts as none.
             targets: in frame pixels.
+            candidates: further ones that are too uncertain to be targets.
+            spots, others: those that targets and candidates were taken out of; None: the middle of their light is the
+                spot's.
+            shift: where the scene lies in the frame.
+            shape: of the frame, pixels; a track ends where it leaves it.
 
         Returns:
             The number of each target's track, -1 while that is not confirmed, ``int64 [N]``.
         """
-        seconds = 0.0 if self._t_ns is None else max(0, t_ns - self._t_ns) / 1e9
-        self._t_ns = t_ns
+        seconds = _FIRST_STEP if self._t_ns is None else max(0, t_ns - self._t_ns) / 1e9
+        self._t_ns, self._shift = t_ns, shift or Shift()
+        if not self._shift.known:
+            self._state[2] += self.config.lost_px**2 / 4
+            self._rest.start_anew()
         _predict(self._state, seconds, self.config.agility**2)
-        uncertain = self._state[2].max(axis=1, initial=0.0) > self.config.lost_px**2
-        self._keep((self._number < 0) | ~uncertain)
-        place, sigma = _measured(
-            targets.x, targets.y, targets.sigma_x, targets.sigma_y, self.config.floor, self.config.unknown
-        )
+        gone = self._keep(~self._uncertain())
+        every = targets if candidates is None else Targets.concatenate([targets, candidates])
+        blob = every.blob.copy()
+        blob[len(targets) :] += 1 + targets.blob.max(initial=-1) if spots is None else len(spots)
+        place, sigma = self._measured(every)
+        at = self._shift.x, self._shift.y
+        kind, clutter = self.evidence.classes(every.score), self._clutter.factor(every.x, every.y)
         rows, columns = self._assign(place, sigma)
+        gain = np.full(len(self), self.evidence.missed)
+        gain[rows] = self._gain(rows, kind[columns], clutter[columns], sigma[columns])
         _correct(self._state, rows, place[columns], sigma[columns])
-        owner = np.full(len(targets), -1, dtype=np.int64)
+        middles = _middles(place, blob, every.radiance)
+        if spots is not None:
+            both = [spots] if others is None else [spots, others]
+            xy = [np.concatenate([getattr(part, axis) for part in both]) for axis in "xy"]
+            middles = np.stack(xy, axis=1) - np.array([self._shift.x, self._shift.y])
+        more, further, merged, middle = self._share(rows, columns, place, blob, middles)
+        wide = np.full((len(more), 2), self.config.spot)
+        gain[more] = self._gain(more, kind[further], clutter[further], wide)
+        _correct(self._state, more, place[further], wide)
+        gain[merged] = -_MERGED
+        _correct(self._state, merged, middle, np.full((len(merged), 2), 2 * self.config.spot))
+        rows, columns = np.concatenate([rows, more]), np.concatenate([columns, further])
+        self._weigh(gain, np.concatenate([rows, merged]))
+        self._rows.radiance[rows] = every.radiance[columns]
+        owner = np.full(len(every), -1, dtype=np.int64)
         owner[columns] = rows
-        born = np.flatnonzero(owner < 0)
-        owner[born] = len(self) + np.arange(len(born))
-        self._bear(place[born], sigma[born])
-        self._hits[owner] += 1
-        fresh = np.flatnonzero((self._hits >= self.config.confirm) & (self._number < 0))
-        self._number[fresh] = self.confirmed + np.arange(len(fresh))
-        self.confirmed += len(fresh)
-        numbers = self._number[owner]
-        alive = self._number >= 0
-        alive[owner] = True
-        self._keep(alive)
-        return numbers
+        births = self.config.births_per_hour / _HOUR * max(seconds, 1e-3) / (shape[0] * shape[1])
+        # No single detection confirms a track, however rare its score is among clutter.
+        odds = np.minimum(
+            self.evidence.born(kind, clutter, births), self.config.confirmation - 2 * self.config.most_gain
+        )
+        new = np.flatnonzero((owner < 0) & (odds > _UNBORN))
+        owner[new] = len(self) + np.arange(len(new))
+        self._bear(place[new], sigma[new], odds[new], every.radiance[new])
+        at_rest = self._state[0].copy()  # a spot's members come and go, its middle does not
+        at_rest[rows] = middles[blob[columns]]
+        at_rest[merged] = middle
+        self._rest.move(at_rest, np.array(at), seconds)
+        self._judge()
+        numbers = np.where(owner < 0, -1, self._rows.number[owner]) if len(self) else owner
+        self._end(seconds, shape, gone)
+        return numbers[: len(targets)]
 
-    def _assign(self, place: FloatArray, sigma: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def tracks(self) -> Tracks:
+        """The confirmed tracks after the last frame."""
+        rows, which = self._rows, np.flatnonzero(self._rows.number >= 0)
+        place, velocity = self._state[0, which], self._state[1, which]
+        confirmed, lost = self._events
+        return Tracks(
+            number=rows.number[which], x=place[:, 0] + self._shift.x, y=place[:, 1] + self._shift.y,
+            vx=velocity[:, 0], vy=velocity[:, 1], covariance=np.moveaxis(self._state[2:][:, which], 0, -1),
+            age_s=((self._t_ns or 0) - rows.born_ns[which]) / 1e9, score=rows.score[which],
+            static=self._rest.static[which], seen=rows.seen[which], radiance=rows.radiance[which],
+            confirmed=confirmed, lost=lost,
+        )  # fmt: skip
+
+    def _measured(self, targets: Targets) -> tuple[FloatArray, FloatArray]:
+        """Places in the scene and their standard deviations, each ``[N, 2]``."""
+        sigmas = targets.sigma_x, targets.sigma_y, self.config.floor, self.config.unknown
+        place, sigma = _measured(targets.x - self._shift.x, targets.y - self._shift.y, *sigmas)
+        extended = (targets.flags & int(TargetFlag.EXTENDED)) != 0
+        sigma[extended] = np.hypot(sigma[extended], self.config.extended)
+        return place, sigma
+
+    def _assign(self, place: FloatArray, sigma: FloatArray) -> tuple[IntArray, IntArray]:
         """Tracks and the targets that belong to them."""
         cost = _pair_costs(self._state, place, sigma, self.config.gate, self.config.density)
         rows, columns = linear_sum_assignment(cost)
         paired = cost[rows, columns] < 0
         return rows[paired], columns[paired]
 
-    def _bear(self, place: FloatArray, sigma: FloatArray) -> None:
+    def _share(
+        self, rows: IntArray, columns: IntArray, place: FloatArray, blob: IntArray, middle: FloatArray
+    ) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
+        """Tracks at spots whose targets others have got.
+
+        Returns:
+            Tracks and the targets of their spots that were left for them; tracks for which nothing was left, and the
+            middle of their spots ``[N, 2]``.
+        """
+        taken = np.zeros(len(place), dtype=np.bool_)
+        taken[columns] = True
+        idle = np.setdiff1d(np.arange(len(self)), rows)
+        number = len(middle)
+        reach = np.zeros(number)
+        np.maximum.at(reach, blob, np.hypot(*(place - middle[blob]).T))
+        more, further, merged, spots = [], [], [], []
+        gap = np.hypot(*np.moveaxis(self._state[0, idle][:, None] - middle, -1, 0))
+        gap[gap > reach + self.config.reach] = np.inf
+        nearest = gap.argmin(axis=1) if number else np.zeros(0, dtype=np.int64)
+        for k in np.argsort(gap.min(axis=1, initial=np.inf)).tolist():
+            if not number or not np.isfinite(gap[k, nearest[k]]):
+                continue
+            spot, row = int(nearest[k]), int(idle[k])
+            left = np.flatnonzero((blob == spot) & ~taken)
+            if len(left):
+                target = int(left[np.hypot(*(place[left] - self._state[0, row]).T).argmin()])
+                taken[target] = True
+                more.append(row)
+                further.append(target)
+            else:
+                merged.append(row)
+                spots.append(middle[spot])
+        whole = [np.asarray(part, dtype=np.int64) for part in (more, further, merged)]
+        return whole[0], whole[1], whole[2], np.asarray(spots, dtype=np.float64).reshape(-1, 2)
+
+    def _gain(self, rows: IntArray, kind: IntArray, clutter: FloatArray, sigma: FloatArray) -> FloatArray:
+        """Log-likelihood ratios of the detections of some tracks."""
+        variance = self._state[2, rows] + sigma**2
+        return self.evidence.seen(kind, clutter, 1 / (2 * math.pi * np.sqrt(variance.prod(axis=1))))
+
+    def _weigh(self, gain: FloatArray, seen: IntArray) -> None:
+        """Add what this frame says to the scores."""
+        self._rows.seen[:] = False
+        self._rows.seen[seen] = True
+        self._rows.score[:] += np.clip(gain, -self.config.most_loss, self.config.most_gain)
+        ceiling = self.config.confirmation - math.log(self.config.false_delete)
+        np.minimum(self._rows.score, ceiling, out=self._rows.score)
+        np.maximum(self._rows.best, self._rows.score, out=self._rows.best)
+
+    def _bear(self, place: FloatArray, sigma: FloatArray, odds: FloatArray, radiance: FloatArray) -> None:
         still = np.zeros_like(place)
         born = np.stack([place, still, sigma**2, still, np.full_like(place, self.config.speed**2)])
         self._state = np.concatenate([self._state, born], axis=1)
-        none = np.zeros(len(place), dtype=np.int64)
-        self._number = np.concatenate([self._number, none - 1])
-        self._hits = np.concatenate([self._hits, none])
+        number = np.full(len(place), -1, dtype=np.int64)
+        seen = np.ones(len(place), dtype=np.bool_)
+        self._rows = self._rows.joined(number, np.full_like(number, self._t_ns or 0), odds, odds, radiance, seen)
+        self._rest.bear(place, place + np.array([self._shift.x, self._shift.y]))
 
-    def _keep(self, alive: NDArray[np.bool_]) -> None:
-        self._state = self._state.compress(alive, axis=1)
-        self._number, self._hits = self._number[alive], self._hits[alive]
+    def _judge(self) -> None:
+        """Confirm tracks."""
+        number = self._rows.number
+        fresh = np.flatnonzero((self._rows.score >= self.config.confirmation) & (number < 0))
+        number[fresh] = self.confirmed + np.arange(len(fresh))
+        self.confirmed += len(fresh)
+        self._events = tuple(number[fresh].tolist()), ()
+
+    def _uncertain(self) -> NDArray[np.bool_]:
+        """Confirmed tracks that may be anywhere by now."""
+        return (self._rows.number >= 0) & (self._state[2].max(axis=1, initial=0.0) > self.config.lost_px**2)
+
+    def _keep(self, alive: NDArray[np.bool_]) -> tuple[int, ...]:
+        """Forget the other tracks; returns the numbers of those that were confirmed."""
+        gone = self._rows.number[~alive]
+        self._state, self._rows = self._state.compress(alive, axis=1), self._rows.kept(alive)
+        self._rest.keep(alive)
+        return tuple(gone[gone >= 0].tolist())
+
+    def _end(self, seconds: float, shape: tuple[int, int], gone: tuple[int, ...]) -> None:
+        """Let tracks die; the clutter map learns where."""
+        rows, config = self._rows, self.config
+        sure = rows.number >= 0
+        fall = np.where(sure, -math.log(config.false_delete), _WEAK)
+        place = self._state[0] + np.array([self._shift.x, self._shift.y])
+        inside = ((place > -config.lost_px) & (place < np.array(shape[::-1]) - 1 + config.lost_px)).all(axis=1)
+        alive = (rows.best - rows.score < fall) & ~self._uncertain() & inside
+        self._clutter.learn(place[~alive, 0], place[~alive, 1], seconds)
+        self._events = self._events[0], gone + self._keep(alive)
+
+
+def _middles(place: FloatArray, blob: IntArray, radiance: FloatArray) -> FloatArray:
+    """The middle of the light of each spot ``[B, 2]``, of targets at places ``[N, 2]``."""
+    number = int(blob.max(initial=-1)) + 1
+    weight = np.maximum(radiance, 1e-9)
+    total = np.maximum(np.bincount(blob, weight, number), 1e-30)
+    return np.stack([np.bincount(blob, weight * place[:, axis], number) / total for axis in (0, 1)], axis=1)
 
 
 @compiled

@@ -18,8 +18,8 @@ def target_records(result: Result) -> list[dict[str, Any]]:
 
 
 def frame_record(result: Result) -> dict[str, Any]:
-    """The JSON line of one frame, without what the stream says of itself: late and dropped frames."""
-    return {key: value for key, value in result.to_dict().items() if key not in ("late", "dropped")}
+    """The JSON line of one frame, without what the stream says of itself: late, repeated and dropped frames."""
+    return {key: value for key, value in result.to_dict().items() if key not in ("late", "repeated", "dropped")}
 
 
 def gap_record(gap: Gap) -> dict[str, Any]:

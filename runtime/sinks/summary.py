@@ -49,7 +49,8 @@ class Summary(Sink):
     """Counts, latencies and, where the truth is known, the score."""
 
     def __init__(self) -> None:
-        self.frames = self.targets = self.blobs = self.late = self.truths = self.found = self.gaps = self.wide = 0
+        self.frames = self.targets = self.blobs = self.late = self.repeated = self.wide = 0
+        self.truths = self.found = self.gaps = 0
         self.gap_seconds = 0.0
         self.has_truth = False
         self.error = Spread()
@@ -61,6 +62,7 @@ class Summary(Sink):
         self.blobs += len(result.detection.blobs)
         self.late += result.late
         self.wide += int(np.count_nonzero(result.targets.flags & TargetFlag.EXTENDED))
+        self.repeated += result.repeated
         for stage, value in result.latency_ms.items():
             self.latency[stage].add(value)
         truth, found = result.frame.truth, result.targets
@@ -85,6 +87,7 @@ class Summary(Sink):
             "targets": self.targets,
             "extended": self.wide,
             "late": self.late,
+            "repeated": self.repeated,
             "gaps": {"count": self.gaps, "seconds": round(self.gap_seconds, 3)},
             "latency_ms": {stage: spread.as_dict() for stage, spread in self.latency.items()} if self.frames else {},
         }

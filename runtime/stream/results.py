@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.errors import InputError
+from glint.runtime.pipeline.evidence import Evidence
+from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower, Static
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.pipeline.settings import Roi, Settings
-from glint.runtime.pipeline.tracker import Tracker
+from glint.runtime.pipeline.tracker import TrackConfig
 from glint.runtime.sources.adjusted import AdjustedSource
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.images import ImageSource
@@ -23,8 +24,6 @@ from glint.runtime.sources.open import open_any
 from glint.runtime.stream.stream import Drop, Stream
 from glint.runtime.unmixing.optics_choice import PsfChoice
 from glint.runtime.unmixing.refine import RadiancePrior
-
-_FRAME_NS = 33_333_333  # between images that have no times of their own
 
 
 def stream(
@@ -48,6 +47,8 @@ def stream(
     deadline_ms: float | None = None,
     warm_up: bool | None = None,
     track: bool = False,
+    static: Static = "report",
+    false_tracks_per_hour: float = TrackConfig().false_tracks_per_hour,
 ) -> Generator[Result, None, None]:
     """Detect and unmix the targets of all frames of a source.
 
@@ -57,12 +58,14 @@ def stream(
     Args:
         source: a URI (see docs/sources.md), a ``Path``, an array ``[N, H, W]``, or a list or another iterable of arrays
             ``[H, W]``, frames and paths of images.
-        pipeline: an open one, which stays open; it has its settings already.
+        pipeline: an open one, which stays open; it has its settings already, and no candidates for tracks.
         detector, unmixer, engine, precision, threads, refine, radiance_prior, psf, roi, tile, dead_pixels, dark, flat:
             as of ``Pipeline.open``.
         drop, deadline_ms: what happens to frames that come too fast or are too old (see ``Stream``).
         warm_up: run the first frame until the latency settles, uncounted; None: for live sources.
-        track: follow the targets from frame to frame; results have their ``track`` then.
+        track: follow the targets from frame to frame; results have their ``track`` and ``tracks`` then.
+        static: whether tracks of what does not move are told, "report" or "hide".
+        false_tracks_per_hour: that clutter may confirm.
 
     Returns:
         An iterator of results, in the order of the frames.
@@ -76,28 +79,34 @@ def stream(
     if pipeline is not None and settings != Settings():
         raise InputError("stream: an open pipeline has its settings already", hint="give them to Pipeline.open")
     frames = open_any(source)
-    tracker = Tracker() if track else None
+    config = TrackConfig(false_tracks_per_hour=false_tracks_per_hour)
 
     def start(opened: Pipeline) -> Stream:
-        follow = None if tracker is None else follower(frames, tracker)
+        follow = follower(frames, opened, config, static) if track else None
         return Stream(frames, opened, (), drop=drop, deadline_ms=deadline_ms, warm=warm_up, track=follow)
 
-    results = _results(pipeline or settings, start)
+    above = CANDIDATES_ABOVE if track else None
+    results = _results(nullcontext(pipeline) if pipeline is not None else Pipeline.of(settings, above), start)
     next(results)  # opens the models: what is wrong is said at once
     return results
 
 
-def _results(what: Pipeline | Settings, start: Callable[[Pipeline], Stream]) -> Generator[Any, None, None]:
+def _results(
+    opened: AbstractContextManager[Pipeline], start: Callable[[Pipeline], Stream]
+) -> Generator[Any, None, None]:
     """None as soon as all is open, then the results."""
-    opened = nullcontext(what) if isinstance(what, Pipeline) else Pipeline.of(what)
     with opened as pipeline, closing(start(pipeline).results()) as results:
         yield None
         yield from results
 
 
-def follower(source: Source, tracker: Tracker) -> Callable[[Result], NDArray[np.int64]]:
-    """Says which track each target of a result belongs to, by the times of the source's frames."""
+def follower(source: Source, pipeline: Pipeline, config: TrackConfig, static: Static) -> Follower:
+    """What gives a pipeline's results their tracks, by the times of the source's frames.
+
+    Raises:
+        GlintError: one of its subclasses, if ``static`` is no such choice or the evidence cannot be read.
+    """
     source = source.inner if isinstance(source, AdjustedSource) else source
-    if isinstance(source, ImageSource | ItemSource):  # the time at which a file was read says nothing
-        return lambda result: tracker.update(result.frame.index * _FRAME_NS, result.targets)
-    return lambda result: tracker.update(result.frame.t_ns, result.targets)
+    timed = not isinstance(source, ImageSource | ItemSource)  # the time at which a file was read says nothing
+    evidence = Evidence.of(pipeline.detector.card.name)
+    return Follower(config, evidence, static=static, timed=timed, live=source.live)

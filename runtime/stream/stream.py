@@ -32,7 +32,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from glint.errors import InputError
 from glint.runtime.pipeline.pipeline import Pipeline, Result
@@ -51,7 +50,7 @@ TICK = 0.1  # s
 PATIENCE = 3.0  # s after a stop: for the outputs to take what is left, for the source to come back
 _RESULTS = 2  # that wait for the outputs
 
-Track = Callable[[Result], NDArray[np.int64]]
+Track = Callable[[Result], Result]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +75,7 @@ class Stream:
         deadline_ms: age at which a frame is late. Late before the detector: dropped, unless ``drop`` is ``none``.
             Late before the refinement: not refined. Late at the end: marked.
         warm: whether to wait, on the first frame, for the latency to settle. None: for live sources.
-        track: says which track each target of a result belongs to.
+        track: gives a result the tracks of its targets; called for frames that are no repetition.
 
     Attributes:
         captured: frames that the source delivered; each gives a result or counts as dropped.
@@ -112,6 +111,7 @@ class Stream:
         self._told: dict[str, int] = {}  # drops that a result has spoken of already
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
+        self._last: Result | None = None
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -218,10 +218,24 @@ class Stream:
         waited = (now - item.arrived_ns) / 1e6 if live else 0.0
         result = self.pipeline(frame, capture_ms=item.capture_ms, queue_ms=waited, deadline_ns=until)
         late = until is not None and time.monotonic_ns() > until
-        track = self.track(result) if self.track is not None else None
+        repeated = self._last is not None and np.array_equal(self._last.frame.data, frame.data)
+        result = replace(result, repeated=repeated)
+        if self.track is not None:
+            result = self._tracked(result, self.track)
+        self._last = result
         news = {place: number - self._told.get(place, 0) for place, number in dropped.items()}
         self._told = dropped
-        return replace(result, late=late, dropped={place: n for place, n in news.items() if n}, track=track)
+        return replace(result, late=late, dropped={place: n for place, n in news.items() if n})
+
+    def _tracked(self, result: Result, track: Track) -> Result:
+        """The result with tracks; a frame that came before is no evidence, and its targets keep theirs."""
+        before = self._last
+        if not result.repeated or before is None or before.track is None:
+            return track(result)
+        same = np.array_equal(before.targets.x, result.targets.x) and np.array_equal(before.targets.y, result.targets.y)
+        numbers = before.track if same else np.full(len(result.targets), -1, dtype=np.int64)
+        tracks = None if before.tracks is None else replace(before.tracks, confirmed=(), lost=())
+        return replace(result, track=numbers, tracks=tracks)
 
     def _give(self, item: Result | Gap, signals: Interruption) -> bool:
         while not self._results.put(item, TICK):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -308,14 +309,34 @@ def test_warming_up_loses_no_frame_of_a_file() -> None:
 def test_tracks_are_asked_once_per_result_in_order() -> None:
     seen: list[int] = []
 
-    def track(result: Result) -> Any:
+    def track(result: Result) -> Result:
         seen.append(result.frame.index)
-        return np.full(2, result.frame.index)
+        return replace(result, track=np.full(2, result.frame.index))
 
     sink = FakeSink()
-    Stream(FakeSource([frame(i) for i in range(3)]), FakePipeline(), [sink], track=track).run()
+    Stream(FakeSource([other_frame(i) for i in range(3)]), FakePipeline(), [sink], track=track).run()
     assert seen == [0, 1, 2]
     assert [r.track.tolist() for r in sink.got] == [[0, 0], [1, 1], [2, 2]]  # type: ignore[union-attr]
+
+
+def other_frame(index: int) -> Frame:
+    return replace(frame(index), data=np.full((4, 6), index, dtype=np.uint16))
+
+
+def test_frames_with_the_bytes_of_the_one_before_are_told_and_no_evidence() -> None:
+    seen: list[int] = []
+
+    def track(result: Result) -> Result:
+        seen.append(result.frame.index)
+        return replace(result, track=np.full(len(result.targets), 7))
+
+    items = [replace(other_frame(i), data=other_frame(i // 3).data) for i in range(9)]
+    sink = FakeSink()
+    Stream(FakeSource(items), FakePipeline(), [sink], track=track).run()
+    results = [r for r in sink.got if isinstance(r, Result)]
+    assert seen == [0, 3, 6]
+    assert [r.repeated for r in results] == [False, True, True] * 3
+    assert all(r.track is not None for r in results)
 
 
 @pytest.mark.parametrize("options", [{"drop": "newest"}, {"deadline_ms": 0}, {"deadline_ms": float("nan")}])

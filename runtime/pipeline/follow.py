@@ -1,0 +1,85 @@
+"""From results to results with tracks: registration, evidence and tracker of one stream."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Literal
+
+import numpy as np
+
+from glint.errors import InputError
+from glint.runtime.pipeline.evidence import SCORES, Evidence
+from glint.runtime.pipeline.pipeline import Result
+from glint.runtime.pipeline.registration import Registration
+from glint.runtime.pipeline.tracker import TrackConfig, Tracker
+from glint.types import Blobs, Targets
+
+Static = Literal["report", "hide"]
+STATICS: tuple[Static, ...] = ("report", "hide")
+CANDIDATES_ABOVE = SCORES[0]
+"""Probability from which on a pipeline should give candidates to a tracker."""
+_FRAME_NS = 33_333_333  # between images that have no times of their own
+
+
+class Follower:
+    """Gives the targets of one stream their tracks.
+
+    Args:
+        config: of the tracker.
+        evidence: what scores of the detector say; None: the table for any detector.
+        static: ``report`` tells of static tracks, flagged; ``hide`` tells of a track when it has moved.
+        timed: whether frames have times; those of a folder of images count as 30 per second.
+        live: whether the times of frames are those of ``time.monotonic_ns``.
+
+    Raises:
+        InputError: if ``static`` is none of these.
+    """
+
+    def __init__(
+        self, config: TrackConfig | None = None, evidence: Evidence | None = None, *,
+        static: Static = "report", timed: bool = True, live: bool = False,
+    ) -> None:  # fmt: skip
+        if static not in STATICS:
+            raise InputError(f"static: expected one of {', '.join(STATICS)}, got {static!r}")
+        self.tracker, self.registration = Tracker(config, evidence), Registration()
+        self.static, self.timed, self.live = static, timed, live
+        self._told: set[int] = set()
+
+    @property
+    def confirmed(self) -> int:
+        """Tracks that were told so far."""
+        return len(self._told) if self.static == "hide" else self.tracker.confirmed
+
+    def __call__(self, result: Result) -> Result:
+        """The result with the numbers of its targets' tracks, and the confirmed tracks; call it in order."""
+        frame, blobs = result.frame, result.detection.blobs
+        shift = self.registration(frame.data, blobs.x, blobs.y)
+        others = result.candidates
+        if others is not None:
+            others = _scored(others, result.detection.candidates)
+        t_ns = frame.t_ns if self.timed else frame.index * _FRAME_NS
+        numbers = self.tracker.update(
+            t_ns, _scored(result.targets, blobs), others, spots=blobs, others=result.detection.candidates,
+            shift=shift, shape=frame.shape,
+        )  # fmt: skip
+        tracks = replace(self.tracker.tracks(), t_ns=t_ns, utc=self._utc(frame.t_ns))
+        if self.static == "hide":
+            tracks = tracks.select(~tracks.static)
+            fresh = tuple(sorted(set(tracks.number.tolist()) - self._told))
+            self._told.update(fresh)
+            tracks = replace(tracks, confirmed=fresh, lost=tuple(n for n in tracks.lost if n in self._told))
+            numbers = np.where(np.isin(numbers, tracks.number), numbers, -1)
+        return replace(result, track=numbers, tracks=tracks)
+
+    def _utc(self, t_ns: int) -> str:
+        """When a live frame was taken, when another was processed: ISO 8601."""
+        age_ns = time.monotonic_ns() - t_ns if self.live else 0
+        moment = datetime.fromtimestamp((time.time_ns() - age_ns) / 1e9, tz=timezone.utc)
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _scored(targets: Targets, blobs: Blobs | None) -> Targets:
+    """Targets with the detector's score of their spots: what evidence is made of."""
+    return targets if blobs is None or not len(blobs) else replace(targets, score=blobs.score[targets.blob])

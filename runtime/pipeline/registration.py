@@ -1,0 +1,158 @@
+"""How the camera moved from frame to frame: the shift of the background, to a fraction of a pixel.
+
+A frame is averaged to half its size (blocks of 2 x 2 pixels), freed of what is smooth, and windowed. Its spectrum is
+compared with that of a *key frame*: the peak of the phase correlation gives the shift to a pixel, the slope of the
+phases of the cross spectrum the rest. The key frame stays until the picture has moved by a tenth of its size, so
+that errors do not add up from frame to frame. Blobs are painted over first: targets move, the background tells.
+
+Overlay text and the fixed pattern of a sensor say that nothing moves. Where the phase correlation has a clear peak
+away from 0 it is taken, however high the one at 0 is.
+
+Where nothing agrees (an empty sky, a cut, a shutter) the shift is unknown: the picture counts as at rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+_BLOCK = 2  # px averaged on either axis, in a frame of more than _LARGE px on its longer side twice as many
+_LARGE = 400
+_SMOOTH = 9  # blocks over which the level is taken off
+_AROUND = 6  # px around a blob that are painted over
+_RANGE = 0.1  # of the picture's size, after which a new key frame is taken
+_LEAST_PEAK = 8.0  # peak of the phase correlation in its standard deviations; 5 is chance
+_FIXED = 3  # blocks of a shift about 0 at which overlay text and the pattern of a sensor agree, whatever moves
+_LOW, _HIGH = 0.02, 0.25  # cycles per block between which phases are fitted
+_FITTED = 1.5  # rad of a phase; beyond it, it belongs to something else
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Where the scene lies in the frame.
+
+    Attributes:
+        x, y: what is at (0, 0) of the scene is there in the frame, pixels; the first frame's is (0, 0).
+        known: whether the frame agrees with the one before; if not, the scene starts anew here.
+    """
+
+    x: float = 0.0
+    y: float = 0.0
+    known: bool = True
+
+
+class Registration:
+    """The shifts of the frames of one stream."""
+
+    def __init__(self) -> None:
+        self._key: NDArray[np.complexfloating[Any, Any]] | None = None
+        self._last: NDArray[np.complexfloating[Any, Any]] | None = None
+        self._key_at = self._at = np.zeros(2)  # y, x
+        self._shape = (0, 0)
+
+    def __call__(self, frame: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64]) -> Shift:
+        """The next frame's.
+
+        Args:
+            frame: ``[H, W]``.
+            x, y: of its blobs, pixels.
+        """
+        block = _BLOCK * (2 if max(frame.shape) > _LARGE else 1)
+        small = _prepared(frame, x, y, block)
+        spectrum = fft.rfft2(small)
+        before, self._last = self._last, spectrum
+        if self._key is None or before is None or small.shape != self._shape:
+            first, self._shape, self._key, self._key_at = self._key is None, small.shape, spectrum, self._at
+            return _told(self._at, known=first)
+        moved = _shift(self._key, spectrum, small.shape)
+        if moved is None and before is not self._key:  # the key frame may be too far away
+            self._key, self._key_at = before, self._at
+            moved = _shift(before, spectrum, small.shape)
+        if moved is None:
+            self._key, self._key_at = spectrum, self._at
+            return _told(self._at, known=False)
+        self._at = self._key_at + block * moved
+        if (np.abs(moved) > _RANGE * np.array(small.shape)).any():
+            self._key, self._key_at = spectrum, self._at
+        return _told(self._at)
+
+
+def _prepared(frame: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64], block: int) -> NDArray[np.float32]:
+    height, width = (n - n % block for n in frame.shape)
+    cut = frame[:height, :width]
+    small = np.zeros((height // block, width // block), dtype=np.float32)
+    for i in range(block):
+        for j in range(block):
+            small += cut[i::block, j::block]
+    small -= ndimage.uniform_filter(small, _SMOOTH)
+    reach = _AROUND // block
+    for row, column in zip((y / block).astype(int), (x / block).astype(int)):
+        small[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = 0
+    # Single bright points (dead pixels, text) must not outweigh the rest.
+    limit = 3 * float(np.std(small)) or 1.0
+    np.clip(small, -limit, limit, out=small)
+    small *= _grid(small.shape).window
+    return small
+
+
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """What depends on the size alone: the window, and of the frequencies in use their places and slopes of phase."""
+
+    window: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    slope: NDArray[np.float32]
+
+
+@lru_cache(maxsize=4)
+def _grid(shape: tuple[int, int]) -> _Grid:
+    fy, fx = fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None]
+    radius = np.hypot(fy, fx)
+    rows, columns = np.nonzero((radius > _LOW) & (radius < _HIGH))
+    slope = 2 * np.pi * np.stack([fy[rows, 0], fx[0, columns]], axis=1)
+    return _Grid(_window(shape[0])[:, None] * _window(shape[1]), rows, columns, slope.astype(np.float32))
+
+
+def _window(size: int) -> NDArray[np.float32]:
+    """Flat in the middle, a cosine over a quarter at either end."""
+    edge = size // 4
+    rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(edge) + 0.5) / max(edge, 1))
+    return np.concatenate([rise, np.ones(size - 2 * edge), rise[::-1]]).astype(np.float32)
+
+
+def _shift(key: NDArray[Any], now: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float64] | None:
+    """Rows and columns, in blocks, by which the picture moved, or None if nothing agrees."""
+    grid = _grid(shape)
+    cross = now[grid.rows, grid.columns] * key[grid.rows, grid.columns].conj()
+    strength = np.abs(cross)
+    unit = np.zeros(now.shape, dtype=np.complex64)
+    unit[grid.rows, grid.columns] = cross / np.maximum(strength, 1e-20)
+    correlation = fft.irfft2(unit, s=shape)
+    least = _LEAST_PEAK * float(np.std(correlation))
+    peak = np.unravel_index(int(np.argmax(correlation)), shape)
+    if correlation[peak] < least:
+        return None
+    if all(min(int(p), n - int(p)) <= 1 for p, n in zip(peak, shape)):  # it may be the sensor's pattern that agrees
+        reach = np.arange(-_FIXED, _FIXED + 1)
+        correlation[np.ix_(reach, reach)] = 0
+        other = np.unravel_index(int(np.argmax(correlation)), shape)
+        peak = other if correlation[other] >= least else peak
+    whole = np.array([(int(p) + n // 2) % n - n // 2 for p, n in zip(peak, shape)], dtype=np.float64)
+    weight = np.minimum(strength, 20 * np.median(strength))
+    shift = whole
+    for _ in range(3):
+        left = np.angle(cross * np.exp(1j * (grid.slope @ shift.astype(np.float32))))
+        kept = weight * (np.abs(left) < _FITTED)
+        normal = (grid.slope * kept[:, None]).T @ grid.slope
+        shift = shift - np.linalg.solve(normal + 1e-12 * np.eye(2), grid.slope.T @ (kept * left))
+    return shift if np.abs(shift - whole).max() < 1 else whole
+
+
+def _told(at: NDArray[np.float64], *, known: bool = True) -> Shift:
+    return Shift(float(at[1]), float(at[0]), known)

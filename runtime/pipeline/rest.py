@@ -1,0 +1,81 @@
+"""What stays where it is: static clutter of the scene, and marks of the sensor.
+
+A track is *static* until it has moved. It has moved when its place, averaged over ``NOW_S``, is away from the mean of
+its places so far by more than ``MOVED_PX``, and stays so for ``FRAMES`` frames: what moves at a constant velocity
+leaves its mean behind, what flickers about a place does not. The mean forgets with ``MEMORY_S``. A camera that moves
+makes scenes turn, swell and shift against each other, which a single shift does not tell: ``TURNED`` of its way in that
+time is added to the limit. Once it has moved, a track that stops (a hovering target) is not static for ``FORGET_S``;
+its history speaks for it.
+
+A mark of the sensor (overlay text, a stuck pixel) moves through the scene when the camera turns. It is told by its
+place in the frame, which does not change by more than ``FIXED_PX`` while the scene moves. A target that a
+camera follows never stays as still.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+MOVED_PX = 0.8
+TURNED = 0.1
+FIXED_PX = 0.25
+FRAMES = 6
+NOW_S = 0.1
+MEMORY_S = 2.0
+FORGET_S = 20.0
+
+
+class Rest:
+    """Motion of all tracks, row by row as the tracker has them."""
+
+    def __init__(self) -> None:
+        self._scene, self._frame = np.zeros((0, 2)), np.zeros((0, 2))  # mean places
+        self._now, self._here = np.zeros((0, 2)), np.zeros((0, 2))  # places of late, in the scene and in the frame
+        self._shift: FloatArray | None = None  # its mean
+        self._age_s, self._away, self._rested_s = np.zeros(0), np.zeros(0), np.zeros(0)
+
+    @property
+    def static(self) -> NDArray[np.bool_]:
+        """Whether each track is static, ``bool [N]``."""
+        return self._rested_s > 0
+
+    def bear(self, scene: FloatArray, frame: FloatArray) -> None:
+        """Add tracks at these places ``[N, 2]``."""
+        new = np.zeros(len(scene))
+        self._scene, self._frame = np.concatenate([self._scene, scene]), np.concatenate([self._frame, frame])
+        self._now, self._here = np.concatenate([self._now, scene]), np.concatenate([self._here, frame])
+        self._age_s, self._away = np.concatenate([self._age_s, new]), np.concatenate([self._away, new])
+        self._rested_s = np.concatenate([self._rested_s, new + np.inf])
+
+    def keep(self, alive: NDArray[np.bool_]) -> None:
+        """Forget the other tracks."""
+        for name in ("_scene", "_frame", "_now", "_here", "_age_s", "_away", "_rested_s"):
+            setattr(self, name, getattr(self, name)[alive])
+
+    def start_anew(self) -> None:
+        """The scene is another one: places in it say nothing."""
+        self._age_s[:] = 0
+        self._shift = None
+
+    def move(self, place: FloatArray, shift: FloatArray, seconds: float) -> None:
+        """Take the places in the scene ``[N, 2]``, and where the scene lies in the frame, after so many s."""
+        self._age_s += seconds
+        weight = np.minimum(seconds / np.maximum(self._age_s, 1e-9), 1.0)
+        weight = np.maximum(weight, min(1.0, seconds / MEMORY_S))[:, None]
+        self._scene += weight * (place - self._scene)
+        self._frame += weight * (place + shift - self._frame)
+        quick = np.maximum(weight, min(1.0, seconds / NOW_S))
+        self._now += quick * (place - self._now)
+        self._here += quick * (place + shift - self._here)
+        lag = np.hypot(*(self._now - self._scene).T)
+        fixed = np.hypot(*(self._here - self._frame).T) < FIXED_PX
+        before = shift if self._shift is None else self._shift
+        self._shift = before + min(1.0, seconds / MEMORY_S) * (shift - before)
+        limit = MOVED_PX + TURNED * float(np.hypot(*(shift - self._shift)))
+        away = (lag > limit) & ~fixed
+        self._away = np.where(away, self._away + 1, 0)
+        left = self._away >= FRAMES
+        # A negative count is the time for which history speaks for it; infinity is static for good.
+        self._rested_s = np.where(left, -FORGET_S, self._rested_s + seconds)

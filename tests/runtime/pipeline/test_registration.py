@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from glint.runtime.pipeline.registration import Registration
+
+NONE = np.zeros(0)
+
+
+def scene(seed: int = 0) -> Any:
+    rng = np.random.default_rng(seed)
+    return 40 * ndimage.gaussian_filter(rng.standard_normal((320, 400)), 3) + ndimage.gaussian_filter(
+        200 * rng.standard_normal((320, 400)), 12
+    )
+
+
+def seen(background: Any, x: float, y: float, noise: float, rng: np.random.Generator) -> Any:
+    spline = ndimage.spline_filter(background, order=3)
+    part = ndimage.affine_transform(
+        spline, np.ones(2), offset=(40 + y, 40 + x), output_shape=(224, 256), prefilter=False
+    )
+    return part + noise * rng.standard_normal(part.shape)
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.3, 1.7])
+def test_a_pan_is_followed_to_a_tenth_of_a_pixel(speed: float) -> None:
+    rng, background, register = np.random.default_rng(1), scene(), Registration()
+    errors = []
+    for i in range(15):
+        x, y = speed * i, -0.6 * speed * i
+        shift = register(seen(background, x, y, 0.5, rng), NONE, NONE)
+        assert shift.known
+        errors.append((shift.x + x, shift.y + y))
+    assert np.sqrt(np.mean(np.square(errors))) < 0.1
+
+
+def test_targets_that_move_on_their_own_do_not_count() -> None:
+    rng, background, register = np.random.default_rng(2), scene(), Registration()
+    for i in range(10):
+        frame = seen(background, 0, 0, 0.3, rng)
+        x, y = np.array([60.0 + 3 * i, 150.0 - 2 * i]), np.array([80.0, 100.0 + 3 * i])
+        for a, b in zip(x.astype(int), y.astype(int)):
+            frame[b - 1 : b + 2, a - 1 : a + 2] += 300
+        shift = register(frame, x, y)
+    assert np.hypot(shift.x, shift.y) < 0.1
+
+
+def test_overlay_text_does_not_hold_a_turning_camera() -> None:
+    rng, background, register = np.random.default_rng(3), scene(), Registration()
+    text = (rng.random((10, 80)) < 0.4) * 200.0
+    for i in range(10):
+        frame = seen(background, 4.0 * i, 0, 0.3, rng)
+        frame[5:15, 20:100] = text
+        shift = register(frame, NONE, NONE)
+    assert shift.x == pytest.approx(-36, abs=0.5)
+
+
+def test_another_scene_is_unknown_and_the_next_frame_goes_on_from_there() -> None:
+    rng, register = np.random.default_rng(4), Registration()
+    first, second = scene(5), scene(6)
+    assert register(seen(first, 0, 0, 0.3, rng), NONE, NONE).known
+    assert not register(seen(second, 0, 0, 0.3, rng), NONE, NONE).known
+    after = register(seen(second, 1.0, 0, 0.3, rng), NONE, NONE)
+    assert after.known
+    assert after.x == pytest.approx(-1, abs=0.1)
+
+
+def test_a_frame_without_anything_to_see_is_no_error() -> None:
+    register = Registration()
+    for _ in range(3):
+        shift = register(np.zeros((64, 80), dtype=np.uint8), NONE, NONE)
+    assert (shift.x, shift.y) == (0, 0)
