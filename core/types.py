@@ -10,12 +10,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntFlag
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from glint.depth import EIGHT_BITS, Depth, depth_of
 from glint.errors import InputError
 
 MOST_SIDE_PX = 16384
@@ -137,6 +138,11 @@ class Frame:
     def eight_bit(self) -> bool:
         """Whether its DN are those of images of 8 bits, which were made to be looked at."""
         return self.data.dtype == np.uint8 or self.full_scale == 255
+
+    @cached_property
+    def depth(self) -> Depth:
+        """What its levels are worth in those of images of 8 bits (see :mod:`glint.depth`)."""
+        return EIGHT_BITS if self.eight_bit else depth_of(self.data)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,16 @@ from glint.training.networks.registry import NETWORKS, entry, load_model, preset
 
 if TYPE_CHECKING:
     from glint.training.loop import Recipe, Task
+    from glint.training.tasks.data_sets import DataSet
 
 
 def train(
     network: str,
     out: Path,
     *,
-    data: Path | None = None,
+    data: Path | Sequence[DataSet | Path] | None = None,
+    backgrounds: Sequence[Path] = (),
+    validate_on: int | None = None,
     domain: str = "sensor",
     minutes: float = 0.0,
     resume: bool = False,
@@ -35,7 +39,11 @@ def train(
         network: ``dscsnet``, ``dscsnet-s``, ``lsnet``, ``lsnet-s``, a comparator of DSCSNet (``dista-net`` or
             ``focus``) or one of LSNet (``unet-s``).
         out: folder for ``last`` and ``best`` checkpoints and ``log.jsonl``.
-        data: SIRST-style folder (LSNet, U-Net).
+        data: folder of labelled images, or several with their shares (LSNet, U-Net): of masks
+            (``glint.data.datasets``) or of boxes (``glint.data.boxes``).
+        backgrounds: folders of frames without targets, beside ``backgrounds/`` in the sets; every second frame is
+            held back for measuring.
+        validate_on: most frames of each set and folder that a validation looks at; None: all.
         domain: ``csist`` or ``sensor`` (DSCSNet and its comparators).
         minutes: time budget instead of steps.
         resume: continue from ``out/last.safetensors``.
@@ -68,7 +76,7 @@ def train(
         raise InputError("--device cuda: PyTorch sees no GPU here", hint="leave it away to train on the CPU")
     if threads:
         torch.set_num_threads(threads)
-    task, default = _task(network, data, domain)
+    task, default = _task(network, data, domain, backgrounds, validate_on)
     if resume:
         info, _ = load_checkpoint(last)
         default = from_dict(Recipe, info.recipe, where=str(last))
@@ -96,7 +104,10 @@ def train(
         return trainer.fit()
 
 
-def _task(network: str, data: Path | None, domain: str) -> tuple[Task, Recipe]:
+def _task(
+    network: str, data: Path | Sequence[DataSet | Path] | None, domain: str, backgrounds: Sequence[Path],
+    validate_on: int | None,
+) -> tuple[Task, Recipe]:  # fmt: skip
     """What there is to learn, and how by default."""
     from glint.training.loop import Recipe
 
@@ -104,10 +115,11 @@ def _task(network: str, data: Path | None, domain: str) -> tuple[Task, Recipe]:
     if learns == "detection":
         from glint.training.tasks.detection import DetectionTask
 
-        if data is None:
+        if not data:
             raise InputError(f"training {network} needs labelled images", hint="--data FOLDER with images/ and masks/")
         recipe = replace(recipe, batch=8, weight_decay=2e-2, warmup=100, validate_every=250, ema=0.998)
-        return DetectionTask(network, preset(network), data), recipe
+        sets = DetectionTask(network, preset(network), data, backgrounds=backgrounds, validate_on=validate_on)
+        return sets, recipe
     from glint.training.tasks.grid import GridTask
     from glint.training.tasks.unmixing import UnmixingTask
 
@@ -119,7 +131,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``glint train``."""
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="checkpoints and log")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="SIRST-style folder (lsnet)")
+    parser.add_argument(
+        "--data", action="append", metavar="FOLDER[=SHARE]",
+        help="labelled frames (lsnet): images/ with masks/ or points.json; several, with shares of the crops",
+    )  # fmt: skip
+    parser.add_argument(
+        "--backgrounds", action="append", type=Path, default=[], metavar="FOLDER",
+        help="frames without targets (lsnet), beside backgrounds/ in the sets; every second one is held back",
+    )  # fmt: skip
+    parser.add_argument(
+        "--validate-on",
+        type=positive_int,
+        metavar="N",
+        help="frames of each set for a validation (lsnet; default: all)",
+    )
     parser.add_argument("--domain", choices=("csist", "sensor"), default="sensor", help="patches (dscsnet)")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--steps", type=positive_int, help="optimisation steps (default: 10000)")
@@ -147,13 +172,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint train``."""
     from glint.training.distributed import is_first
+    from glint.training.tasks.data_sets import DataSet
 
     names = ("steps", "batch", "lr", "seed", "validate_every", "amp")
     recipe = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
     metrics = train(
-        arguments.network, arguments.out, data=arguments.data, domain=arguments.domain, minutes=arguments.minutes,
-        resume=arguments.resume, init=arguments.init, device=arguments.device, threads=arguments.threads,
-        compiled=arguments.compile, **recipe,
+        arguments.network, arguments.out, data=[DataSet.parse(text) for text in arguments.data or []],
+        backgrounds=arguments.backgrounds, validate_on=arguments.validate_on, domain=arguments.domain,
+        minutes=arguments.minutes, resume=arguments.resume, init=arguments.init, device=arguments.device,
+        threads=arguments.threads, compiled=arguments.compile, **recipe,
     )  # fmt: skip
     if is_first():
         talk(f"done: {metrics}")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from glint.benchmarks.evaluate.detection_scores import PROTOCOLS
+from glint.benchmarks.evaluate.detection_scores import PROTOCOLS, detector_prediction
 from glint.benchmarks.evaluate.detector import DetectionData, detector_text, evaluate_detector, evaluate_predictions
+from glint.benchmarks.evaluate.sets import evaluate_sets, sets_text
 from glint.calibration.task_score import ALL_CONDITIONS, score_targets, task_patches
 from glint.cards import ModelCard, require_task
 from glint.cli import positive_int, print_json, seed, talk
+from glint.data.boxes import is_boxed
 from glint.data.csist import read_csist
 from glint.errors import InputError
 from glint.files import known
@@ -32,13 +35,13 @@ from glint.simulation.patches import Patches
 def evaluate(
     model: str | Path | None = None,
     *,
-    data: Path | None = None,
+    data: Path | Sequence[Path] | None = None,
     split: str = "val",
     protocol: str = "native",
     pred: Path | None = None,
     legacy: bool = False,
     against: str | None = None,
-    backgrounds: Path | str | None = None,
+    backgrounds: Path | str | Sequence[Path] | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     condition: str = "8sat",
@@ -51,18 +54,19 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a model, or predictions that anything else made.
 
-    A detector is scored on a SIRST-style folder; an unmixer on a CSIST-100K folder or on fresh
-    simulated patches: on its grid, off it, and refined.
+    A detector is scored on a SIRST-style folder, or on several sets in one table (``evaluate_sets``); an unmixer on a
+    CSIST-100K folder or on fresh simulated patches: on its grid, off it, and refined.
 
     Args:
         model: name in the zoo, path of a model card, or a checkpoint (needs PyTorch); None with ``pred``.
-        data: folder; needed for a detector.
+        data: folder; needed for a detector. Several, or one of boxes (``glint.data.boxes``): one table of all.
         split, protocol: for a detector; protocols are those of ``detection_scores``.
         pred: folder of masks or probability maps to be scored instead of a model.
         legacy: report Pd and Fa of the greedy matching too.
         against: training split that must share no image; None: the one beside ``split``, if any; "none".
         backgrounds: folder of frames without targets, or "generated": also measures false alarms, Pd against
-            signal-to-clutter ratio, and the flux of planted clusters.
+            signal-to-clutter ratio, and the flux of planted clusters. In a table of sets: one folder or several, of
+            which false alarms are told.
         out: folder for ``report.html``, ``scores.json`` and pictures of the worst images.
         overwrite: replace what ``out`` holds.
         condition, number: of the simulated patches for an unmixer without ``data``.
@@ -79,6 +83,11 @@ def evaluate(
     """
     if (model is None) == (pred is None):
         raise InputError("evaluate takes a model or predictions", hint="glint evaluate MODEL, or --pred FOLDER")
+    roots, empty = _listed(data), _listed(backgrounds)
+    table = len(roots) > 1 or len(empty) > 1 or any(is_boxed(root) for root in roots)
+    data, backgrounds = (v[0] if v else None for v in (roots, empty))
+    if table and (pred is not None or out is not None or legacy or "generated" in empty):
+        raise InputError("several sets are scored in one table, without --pred, --out, --legacy or generated skies")
     images = DetectionData(data, split, protocol, legacy, against)
     if pred is not None:
         if backgrounds is not None:
@@ -89,15 +98,29 @@ def evaluate(
         common = {"model": card.name, "precision": card.precision, "engine": loaded.name}
         if card.task == "detect":
             detector = Detector(loaded, card)
+            if table:
+                figures = evaluate_sets(
+                    detector_prediction(detector), roots, backgrounds=[Path(folder) for folder in empty], split=split,
+                    protocol=protocol, threshold=detector.spec.threshold, against=against,
+                    trained=card.training.get("data", {}).get("negatives", []),
+                )  # fmt: skip
+                return {**common, **figures}
             return evaluate_detector(detector, images, backgrounds=backgrounds, seed=seed, out=out, overwrite=overwrite)
-        if out is not None or backgrounds is not None:
-            raise InputError(f"{card.name} unmixes: --out and --backgrounds are for detectors")
+        if out is not None or backgrounds is not None or table:
+            raise InputError(f"{card.name} unmixes: --out, --backgrounds and several sets are for detectors")
         if data is not None:
             patches, source = read_csist(data), {"data": data.name}
         else:
             patches = task_patches([condition], number=number, seed=seed)[condition]
-            source = {"condition": condition, "number": number, "seed": seed}  # type: ignore[dict-item]
+            source = {"condition": condition, "number": number, "seed": seed}
         return {**common, **source, **_score_unmixer(Unmixer(loaded, card), patches, radiance_prior)}
+
+
+def _listed(given: Any) -> list[Any]:
+    """None, one or several as a list."""
+    if given is None:
+        return []
+    return [given] if isinstance(given, (str, Path)) else list(given)
 
 
 def open_model(
@@ -142,6 +165,8 @@ def _rounded(score: UnmixingScore) -> dict[str, Any]:
 
 
 def _text(result: dict[str, Any]) -> str:
+    if "sets" in result:
+        return sets_text(result)
     if "iou" in result:
         return detector_text(result)
     where = result.get("data") or f"{result['condition']}, seed {result['seed']}"
@@ -159,7 +184,10 @@ def _text(result: dict[str, Any]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``glint evaluate``."""
     parser.add_argument("model", nargs="?", help="name in the zoo, model card, or checkpoint (*.safetensors)")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="SIRST-style (detector) or CSIST-100K (unmixer)")
+    parser.add_argument(
+        "--data", type=Path, action="append", metavar="FOLDER",
+        help="SIRST-style or with points.json (detector; several give one table) or CSIST-100K (unmixer)",
+    )  # fmt: skip
     group = parser.add_argument_group("detector")
     group.add_argument("--split", default="val", help="list of images, e.g. test or 50_50/test (default: %(default)s)")
     group.add_argument("--protocol", choices=PROTOCOLS, default="native", help="size of the images (default: native)")
@@ -169,8 +197,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", metavar="SPLIT", help="training split to look for leaks in, or none (default: the one beside)"
     )
     group.add_argument(
-        "--backgrounds", metavar="FOLDER|generated", help="frames without targets: false alarms, planted targets"
-    )
+        "--backgrounds", action="append", metavar="FOLDER|generated",
+        help="frames without targets: false alarms, planted targets; in a table of sets: false alarms",
+    )  # fmt: skip
     group.add_argument("--out", type=Path, metavar="FOLDER", help="write a report with pictures of the worst images")
     group.add_argument("--overwrite", action="store_true", help="replace the report that is there")
     parser.add_argument(

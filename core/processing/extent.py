@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.compiled import compiled
+from glint.depth import Depth
 from glint.errors import InputError
 from glint.processing.connected import number_connected, pixels_above
 
@@ -27,18 +28,19 @@ class Extent:
 
     In frames of 8 bits that is ``factor * peak ** exponent`` DN: with an exponent of 1 a share of the peak, with 0 the
     same light for all. Below 1 it is more than the peak of faint spots, which have no mask: at 1/2, those of less than
-    ``factor ** 2`` DN. DN of other frames may be of any size; there it is a share of the peak.
+    ``factor ** 2`` DN. In other frames, the DN of which are only comparable to those (:mod:`glint.depth`), it is
+    at most a share of the peak, so that no spot goes without a mask.
 
     Attributes:
         reach: pixels from what the network marks to which a target can reach.
-        factor, exponent: as above, in frames of 8 bits.
-        share: of the peak, in others.
+        factor, exponent: as above, in DN of frames of 8 bits.
+        share: of the peak, at most, in other frames.
     """
 
     reach: int = 2
     factor: float = 2.6
     exponent: float = 0.5
-    share: float = 0.3
+    share: float = 0.5
 
     def __post_init__(self) -> None:
         law = 0 < self.factor < math.inf and 0 <= self.exponent <= 1 and 0 < self.share < 1
@@ -50,7 +52,7 @@ class Extent:
 
 
 def confine(
-    probability: Map, level: Map, background: Map, scale: float, extent: Extent, *, eight_bit: bool, least: float = 0.0
+    probability: Map, level: Map, background: Map, scale: float, extent: Extent, *, depth: Depth, least: float = 0.0
 ) -> Map:
     """Extend the probability of a target to what its light reaches, and end it there.
 
@@ -63,17 +65,17 @@ def confine(
         level, background: of the frame ``float32 [H, W]``, in units of ``scale`` DN.
         scale: DN.
         extent: where targets end.
-        eight_bit: whether the frame is one of 8 bits.
+        depth: of the frame.
         least: probabilities up to this may become 0.
 
     Returns:
         ``float32 [H, W]``.
     """
-    law = (extent.factor, extent.exponent) if eight_bit else (extent.share, 1.0)
+    law = extent.factor, extent.exponent, np.inf if depth.known else extent.share
     # NumPy's zeros cost nothing where nobody writes, and targets are few pixels in a large frame.
     confined, near, peak = (np.zeros(probability.shape, dtype=np.float32) for _ in range(3))
     spots = np.zeros(probability.shape, dtype=np.int32)
-    light = level, background, float(scale)
+    light = level, background, float(scale) / depth.unit
     _confine(confined, near, peak, spots, probability, *light, float(least), extent.reach, *law)
     return confined
 
@@ -82,9 +84,10 @@ def confine(
 def _confine(
     confined: Map, near: Map, peak: Map, spots: NDArray[np.int32], probability: Map, level: Map, background: Map,
     scale: float, least: float, reach: int, factor: float, exponent: float,
+    share: float,
 ) -> None:  # fmt: skip
     height, width = probability.shape
-    faintest = _faintest(factor, exponent)
+    faintest = _faintest(factor, exponent) if share >= 1 else 0.0
     if least < _MARKED:
         for row in range(height):
             for column in range(width):
@@ -106,7 +109,7 @@ def _confine(
         for i in range(max(0, rows[k] - reach), min(height, rows[k] + reach + 1)):
             for j in range(max(0, columns[k] - reach), min(width, columns[k] + reach + 1)):
                 light = (level[i, j] - background[i, j]) * scale
-                edge = factor * peak[i, j] ** exponent if peak[i, j] > faintest else np.inf
+                edge = min(factor * peak[i, j] ** exponent, share * peak[i, j]) if peak[i, j] > faintest else np.inf
                 confined[i, j] = near[i, j] if light > edge else 0
 
 

@@ -55,20 +55,25 @@ class Normaliser:
         if not (np.isfinite(self.scale) and self.scale > 0):
             raise InputError(f"Normaliser.scale: expected a positive number, got {self.scale}")
 
-    def apply(self, data: NDArray[np.generic]) -> Normalised:
-        """Normalise ``[..., H, W]`` of any real dtype."""
+    def apply(self, data: NDArray[np.generic], *, unit: float = 1.0) -> Normalised:
+        """Normalise ``[..., H, W]`` of any real dtype.
+
+        Args:
+            data: in DN.
+            unit: DN of the data that are worth one of ``scale`` where that is a least divisor.
+        """
         shape = (*data.shape[:-2], 1, 1)
         if self.kind == "standard":
             if data.dtype not in _READ_AS_THEY_ARE:
                 data = data.astype(np.float64)
             frames = np.ascontiguousarray(data).reshape(*data.shape[:-2], -1)
-            value, offset, scale = _standardised(frames.reshape(-1, frames.shape[-1]), self.scale)
+            value, offset, scale = _standardised(frames.reshape(-1, frames.shape[-1]), self.scale * unit)
             return Normalised(value.reshape(data.shape), offset.reshape(shape), scale.reshape(shape))
         value = data.astype(np.float32)  # a copy, worked on in place
         offset = np.zeros(shape, dtype=np.float32)
         scale = np.full(shape, self.scale, dtype=np.float32)
         if self.kind == "peak":
-            scale = np.maximum(value.max(axis=(-2, -1), keepdims=True), scale)
+            scale = np.maximum(value.max(axis=(-2, -1), keepdims=True), scale * np.float32(unit))
         value /= scale
         return Normalised(value, offset, scale)
 

@@ -124,7 +124,7 @@ class Detector:
             frame: as the sensor gave it.
             candidates_above: probability from which on other spots are ``candidates``; None: nobody asks for them.
         """
-        normalised = self.card.normaliser.apply(frame.data)
+        normalised = self.card.normaliser.apply(frame.data, unit=frame.depth.divisor)
         raw, background = self._maps(normalised.value, "probability", "background")
         scale = normalised.scale[0, 0]
         probability = self._confined(raw, frame, normalised, background, self.spec.threshold)
@@ -140,7 +140,7 @@ class Detector:
 
     def decompose(self, frame: Frame) -> Maps:
         """Target probability, background and targets of one frame, the last two in DN: ``float32 [H, W]``."""
-        normalised = self.card.normaliser.apply(frame.data)
+        normalised = self.card.normaliser.apply(frame.data, unit=frame.depth.divisor)
         probability, background, target = self._maps(normalised.value, "probability", "background", "target")
         probability = self._confined(probability, frame, normalised, background, 0.0)
         return probability, background * normalised.scale + normalised.offset, target * normalised.scale
@@ -150,7 +150,7 @@ class Detector:
         if extent is None:
             return probability
         scale = normalised.scale.item()
-        return confine(probability, normalised.value, background, scale, extent, eight_bit=frame.eight_bit, least=least)
+        return confine(probability, normalised.value, background, scale, extent, depth=frame.depth, least=least)
 
     def _maps(self, value: NDArray[np.float32], *names: str) -> Maps:
         """Outputs of the network for a normalised frame ``[H, W]``."""

@@ -245,3 +245,53 @@ def test_a_bad_option_is_a_usage_error(glint: Glint, words: list[str]) -> None:
 
 def test_a_process_leaves_with_the_code_of_the_command(shell: Callable[..., Any]) -> None:
     shell("evaluate", "dscsnet-s-sensor", "--engine", "tensorrt").refused(3, "TensorRT")
+
+
+def boxed(root: Path) -> Path:
+    """A folder of two images with one box each, one of which holds a bright spot."""
+    rng = np.random.default_rng(2)
+    for name, light in (("one", 120), ("two", 0)):
+        image = rng.normal(50, 2, (40, 48))
+        image[15:17, 20:22] += light
+        write_image(root / "images" / f"{name}.png", np.round(image).astype(np.uint8))
+    entry = {"box": [17, 12, 8, 8], "point": [20.5, 15.5], "good": True, "scr": 30.0}
+    (root / "points.json").write_text(json.dumps({"one": entry, "two": entry}))
+    (root / "val.txt").write_text("one\ntwo\n")
+    return root
+
+
+def test_several_sets_are_scored_in_one_table(glint: Glint, tmp_path: Path) -> None:
+    masks, boxes = labelled(tmp_path / "sirst"), boxed(tmp_path / "drones")
+    for i in range(3):
+        image = np.random.default_rng(i).normal(50, 2, (40, 48)).round().astype(np.uint8)
+        write_image(tmp_path / "empty" / f"{i}.png", image)
+    words = ("evaluate", "lsnet-s", "--data", masks, "--data", boxes, "--backgrounds", tmp_path / "empty")
+    result = json.loads(glint(*words, "--json").out)
+    first, second = result["sets"]
+    assert (first["data"], first["labels"], first["images"], first["targets"]) == ("sirst", "masks", 2, 2)
+    alone = json.loads(glint("evaluate", "lsnet-s", "--data", masks, "--json").out)
+    assert all(first[name] == alone[name] for name in ("iou", "niou", "pd", "fa"))
+    assert sum(b["targets"] for b in first["pd_by_scr"]) == sum(b["targets"] for b in first["pd_by_area"]) == 2
+    assert (second["data"], second["labels"], second["pd"], second["iou"]) == ("drones", "boxes", 50, None)
+    assert second["pd_by_scr"][-1]["targets"] == 2 and not any(b["targets"] for b in second["pd_by_area"])
+    (empty,) = result["backgrounds"]
+    assert (empty["data"], empty["frames"], empty["unseen_frames"]) == ("empty", 3, 3)
+    assert {p["threshold"] for p in first["curve"]} == {p["threshold"] for p in empty["curve"]}
+    told = glint(*words)
+    assert told.code == 0
+    for part in ("sirst", "drones", "empty", "Pd by SCR", "Pd by area", "false/frame"):
+        assert part in told.out
+
+
+def test_what_a_table_of_sets_cannot_do_is_refused(glint: Glint, tmp_path: Path) -> None:
+    masks, boxes = labelled(tmp_path / "sirst"), boxed(tmp_path / "drones")
+    both = ("--data", masks, "--data", boxes)
+    for words in (
+        ("lsnet-s", *both, "--out", tmp_path / "x"),
+        ("lsnet-s", *both, "--legacy"),
+        ("--pred", masks, *both),
+    ):
+        glint("evaluate", *words).refused(2, "one table")
+    glint("evaluate", "dscsnet-s-sensor", *both, "--number", 2).refused(2, "for detectors")
+    (boxes / "points.json").write_text("{}")
+    glint("evaluate", "lsnet-s", *both).refused(2, "no entry", "'one'")

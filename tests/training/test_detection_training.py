@@ -65,11 +65,12 @@ def disc(centre, radius, size=81):
 def test_a_crop_shows_frame_background_and_mask_of_the_same_place(seed):
     mask = disc((37, 45), 6)
     image = np.where(mask, 200, np.add.outer(np.arange(81), 2 * np.arange(81)) / 4).astype(np.float32)
-    frame, background, seen = crop_sample(
-        Sample.of(image, mask), Augmentation(crop=64, on_target=1.0, turned=1.0, blurred=1.0, bent=1.0),
+    frame, background, seen, known, box = crop_sample(
+        Sample.of(image, mask), Augmentation(crop=64, on_target=1.0, turned=1.0, blurred=1.0, bent=1.0, magnified=0.0),
         np.random.default_rng(seed),
     )  # fmt: skip
     assert frame.shape == background.shape == seen.shape == (64, 64)
+    assert known.all() and not box.any()
     assert frame.dtype == background.dtype == np.float32
     light = frame - background
     bright = light > 0.5 * light.max()
@@ -82,7 +83,7 @@ def test_a_crop_shows_frame_background_and_mask_of_the_same_place(seed):
 @pytest.mark.parametrize("scale", [0.7, 1.0, 1.5])
 def test_a_crop_is_magnified_as_drawn(scale):
     sample = Sample.of(np.where(disc((40, 40), 6), 200.0, 50.0), disc((40, 40), 6))
-    augmentation = Augmentation(crop=64, scale=(scale, scale), on_target=1.0, stretch=0.0)
+    augmentation = Augmentation(crop=64, scale=(scale, scale), on_target=1.0, stretch=0.0, magnified=0.0)
     areas = [crop_sample(sample, augmentation, np.random.default_rng(seed))[2].sum() for seed in range(12)]
     assert np.mean(areas) == pytest.approx(sample.mask.sum() * scale**2, rel=0.05)
 
@@ -127,7 +128,7 @@ def test_a_veil_is_another_frame_s_background_at_the_scale_of_this_one(folder, m
     task.batch(6, np.random.default_rng(5), torch.device("cpu"))
     assert len(veils) == 6
     assert max(of.max() for of, _ in veils) < 500  # without its target
-    assert {ratio for _, ratio in veils} <= {sample.scale / other.scale for sample in task.samples}
+    assert {ratio for _, ratio in veils} <= {sample.scale / other.scale for sample in task.samples[0]}
 
 
 def test_blur_smooths_and_bending_keeps_the_order():
@@ -169,6 +170,8 @@ def test_training_reaches_beyond_chance_on_a_trivial_set(folder, tmp_path):
 
 def test_prediction_keeps_the_size_and_level_of_the_frame(folder):
     task = DetectionTask("lsnet-s", TINY, folder)
-    probability, background, target = predict(task.build().eval(), task.validation[0].image, torch.device("cpu"))
+    probability, background, target = predict(
+        task.build().eval(), task.validation.masks[folder.name][0].image, torch.device("cpu")
+    )
     assert probability.shape == background.shape == target.shape == (40, 56)
     assert probability.min() >= 0 and probability.max() <= 1

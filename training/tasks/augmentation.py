@@ -4,7 +4,10 @@ Truth for the decomposition: B* is the frame inpainted (harmonically) inside the
 mask, T* = D - B* inside the mask and 0 outside. Without it B + T = D is satisfied by any split.
 
 The real frames are few. They are cut, magnified, turned, stretched, blurred, bent in brightness and laid over each
-other; and rendered clusters are added, where the background under them is known exactly.
+other; rendered targets are added, where the background under them is known exactly (``rendered``), and what cameras
+do to a frame (``camera_faults``).
+
+A frame whose target has a box only is known inside of it, or not at all: elsewhere nothing is learned from it.
 """
 
 from __future__ import annotations
@@ -16,10 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from glint.data.boxes import BoxedImage
 from glint.optics import Psf
-from glint.processing.inpaint import background_under
+from glint.processing.inpaint import background_under, inpaint, reach_of
 from glint.processing.normalise import Normaliser
 from glint.simulation.patches import draw_offsets
+from glint.training.tasks.camera_faults import Crop, add_bars, add_noise, clip, compress, draw_overlay, stick_pixels
+from glint.training.tasks.rendered import paste_object, paste_points
 
 # Least divisor: divided by their own deviation of 1-5 DN, the compression blocks of flat frames look like targets.
 NORMALISER = Normaliser("standard", 6.0)
@@ -28,13 +34,26 @@ FRAME_ARRAY = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A training frame: D, B*, mask, and the offset and scale of its normalisation, all ``[H, W]``."""
+    """A training frame.
 
-    frame: FRAME_ARRAY
+    Attributes:
+        frame: D as stored ``[H, W]``.
+        background: B* ``float32 [H, W]``, DN.
+        mask: targets ``bool [H, W]``.
+        offset, scale: of its normalisation, DN.
+        span: lowest and highest value that its camera knows, DN.
+        known: where the mask can be trusted ``bool [H, W]``; None: everywhere.
+        box: where its target is, if no more is known of it ``bool [H, W]``; None: the mask says it.
+    """
+
+    frame: NDArray[Any]
     background: FRAME_ARRAY
     mask: NDArray[np.bool_]
     offset: float
     scale: float
+    span: tuple[float, float] = (0.0, 255.0)
+    known: NDArray[np.bool_] | None = None
+    box: NDArray[np.bool_] | None = None
 
     @staticmethod
     def of(image: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Sample:
@@ -42,8 +61,27 @@ class Sample:
         if mask is None:
             mask = np.zeros(image.shape, dtype=bool)
         background = background_under(image, mask).astype(np.float32)
-        statistics = NORMALISER.apply(image)
-        return Sample(image.astype(np.float32), background, mask, statistics.offset.item(), statistics.scale.item())
+        return Sample(image, background, mask, *_levels(image))
+
+    @staticmethod
+    def of_box(boxed: BoxedImage) -> Sample:
+        """From an image of whose target the box is known, and the mask if it is ``good``."""
+        box = np.zeros(boxed.image.shape, dtype=bool)
+        box[boxed.inside] = True
+        if boxed.good:
+            mask, known, hole = boxed.mask, box, reach_of(boxed.mask)
+        else:
+            mask, known, hole = np.zeros_like(box), np.zeros_like(box), box
+        background = inpaint(boxed.image, hole).astype(np.float32)
+        return Sample(boxed.image, background, mask, *_levels(boxed.image), known=known, box=box)
+
+
+def _levels(image: NDArray[Any]) -> tuple[float, float, tuple[float, float]]:
+    """Offset and scale of the normalisation, and the span, DN."""
+    statistics = NORMALISER.apply(image)
+    low, high = float(image.min()), float(image.max())
+    span = (0.0, 255.0) if image.dtype == np.uint8 or 0 <= low < high <= 255 else (low, max(high, low + 1))
+    return statistics.offset.item(), statistics.scale.item(), span
 
 
 @dataclass(frozen=True)
@@ -70,6 +108,25 @@ class Augmentation:
         contrast: peak of a pasted cluster over the local standard deviation (drawn log-uniformly).
         sigma: of the PSF of pasted clusters, pixels.
         noise: largest standard deviation of added noise, in standard deviations of the frame.
+        magnified: share of the crops on targets that are magnified by ``magnification`` instead of ``scale``.
+        magnification: smallest and largest of that (drawn log-uniformly).
+        points: share of the crops that get dim rendered points, on whatever background.
+        point_number: most points rendered into a crop.
+        point_scr: peak of such a point over the deviation of the 21 x 21 pixels around it (drawn log-uniformly).
+        point_sigma: of their PSF, pixels.
+        objects: share of the crops that get a large rendered object.
+        object_radius: smallest and largest half-axis of it, pixels (drawn log-uniformly).
+        object_contrast: brightness of it over the deviation of the pixels around (drawn log-uniformly).
+        noisy: share of the crops with the noise of a camera that amplifies what little it sees.
+        noisy_sigma: largest standard deviation of that, in standard deviations of the frame; small ones are commoner.
+        striped: largest noise of rows and of columns, in standard deviations of that noise.
+        stuck: share of the crops with dead or stuck pixels.
+        stuck_pixels: most of them in a crop.
+        overlay: share of the crops with text, reticles, boxes or lines of the camera.
+        bars: share of the crops with letterbox bars.
+        bar: widest of them, pixels.
+        compressed: share of the crops that went through JPEG.
+        quality: smallest and largest JPEG quality.
         exposure: largest change of the normalisation: of its offset, in scales, and of its scale's logarithm.
     """
 
@@ -82,39 +139,62 @@ class Augmentation:
     bent: float = 0.5
     power: float = 0.5
     on_target: float = 0.6
-    negatives: float = 0.2
-    generated: float = 0.1
+    negatives: float = 0.3
+    generated: float = 0.05
     veiled: float = 0.5
-    pasted: float = 0.25
+    pasted: float = 0.15
     clusters: int = 4
     contrast: tuple[float, float] = (5.0, 40.0)
     sigma: tuple[float, float] = (0.45, 1.2)
     noise: float = 0.05
+    magnified: float = 0.1
+    magnification: tuple[float, float] = (1.7, 4.0)
+    points: float = 0.2
+    point_number: int = 2
+    point_scr: tuple[float, float] = (4.0, 12.0)
+    point_sigma: tuple[float, float] = (0.4, 1.5)
+    objects: float = 0.05
+    object_radius: tuple[float, float] = (3.0, 18.0)
+    object_contrast: tuple[float, float] = (3.0, 20.0)
+    noisy: float = 0.25
+    noisy_sigma: float = 1.0
+    striped: float = 0.5
+    stuck: float = 0.08
+    stuck_pixels: int = 8
+    overlay: float = 0.1
+    bars: float = 0.05
+    bar: int = 48
+    compressed: float = 0.12
+    quality: tuple[int, int] = (20, 90)
     exposure: float = 0.2
 
 
-def crop_sample(
-    sample: Sample, augmentation: Augmentation, rng: np.random.Generator
-) -> tuple[FRAME_ARRAY, FRAME_ARRAY, NDArray[np.bool_]]:
-    """A window of (frame, background, mask), mirrored outside the frame, as another camera might have seen it."""
-    size = round(augmentation.crop / np.exp(rng.uniform(*np.log(augmentation.scale))))
+def crop_sample(sample: Sample, augmentation: Augmentation, rng: np.random.Generator) -> Crop:
+    """A window, mirrored outside the frame, as another camera might have seen it."""
+    marked = sample.mask if sample.box is None else sample.box
+    rows, columns = np.nonzero(marked)
+    on_target = len(rows) and rng.random() < augmentation.on_target
+    magnify = on_target and augmentation.magnified and rng.random() < augmentation.magnified
+    scale = augmentation.magnification if magnify else augmentation.scale
+    size = round(augmentation.crop / np.exp(rng.uniform(*np.log(scale))))
     height, width = sample.frame.shape
-    rows, columns = np.nonzero(sample.mask)
-    if len(rows) and rng.random() < augmentation.on_target:
+    if on_target:
         pick = rng.integers(len(rows))
         top, left = (int(v - size // 2 + rng.integers(-size // 3, size // 3 + 1)) for v in (rows[pick], columns[pick]))
     else:
         top, left = (int(rng.integers(min(0, n - size), max(0, n - size) + 1)) for n in (height, width))
     index = np.ix_(_mirror(np.arange(top, top + size), height), _mirror(np.arange(left, left + size), width))
-    window = sample.frame[index], sample.background[index], sample.mask[index]
-    frame, background, mask = _warp(*window, augmentation, rng)
-    return *_respond(frame, background, augmentation, rng), mask
+    masks = [None if m is None else m[index] for m in (sample.mask, sample.known, sample.box)]
+    window = sample.frame[index].astype(np.float32), sample.background[index]
+    frame, background, mask, known, box = _warp(*window, masks, augmentation, rng)
+    frame, background = _respond(frame, background, augmentation, rng)
+    return Crop(frame, background, mask, known, box)
 
 
 def _warp(
-    frame: FRAME_ARRAY, background: FRAME_ARRAY, mask: NDArray[np.bool_], augmentation: Augmentation,
+    frame: FRAME_ARRAY, background: FRAME_ARRAY, masks: list[NDArray[np.bool_] | None], augmentation: Augmentation,
     rng: np.random.Generator,
-) -> tuple[FRAME_ARRAY, FRAME_ARRAY, NDArray[np.bool_]]:  # fmt: skip
+) -> tuple[FRAME_ARRAY, FRAME_ARRAY, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:  # fmt: skip
     """The square window turned, and magnified to the size of a crop, around its centre."""
     size, crop = len(frame), augmentation.crop
     angle = rng.uniform(0, 2 * np.pi) if rng.random() < augmentation.turned else 0.0
@@ -127,7 +207,16 @@ def _warp(
         warped: FRAME_ARRAY = ndimage.affine_transform(value, matrix, offset, (crop, crop), order=1, mode="mirror")
         return warped
 
-    return warp(frame), warp(background), warp(mask.astype(np.float32)) >= 0.5
+    def warp_mask(mask: NDArray[np.bool_] | None, *, otherwise: bool) -> NDArray[np.bool_]:
+        if mask is None or not mask.any():
+            return np.full((crop, crop), otherwise if mask is None else False)
+        return warp(mask.astype(np.float32)) >= 0.5
+
+    mask, known, box = (warp_mask(m, otherwise=o) for m, o in zip(masks, (False, True, False)))
+    edge = box[0].any() or box[-1].any() or box[:, 0].any() or box[:, -1].any()
+    if edge or ndimage.label(box)[1] > 1:  # a cut box need not hold its target; a mirrored one is there twice
+        box = np.zeros_like(box)
+    return warp(frame), warp(background), mask, known, box
 
 
 def _respond(
@@ -190,3 +279,42 @@ def paste_clusters(
         frame += image.astype(np.float32)
         mask |= image >= 0.28 * image.max()
     return frame, mask
+
+
+def disturb(crop: Crop, sample: Sample, augmentation: Augmentation, rng: np.random.Generator) -> Crop:
+    """Noise, then rendered targets, then what else the camera does, each on its share of the crops."""
+    noisy = rng.random() < augmentation.noisy
+    if noisy:
+        sigma = augmentation.noisy_sigma * rng.random() ** 1.5 * sample.scale
+        striped = rng.uniform(0, augmentation.striped) if rng.random() < 0.4 else 0.0
+        soft = rng.uniform(0.3, 0.7) if rng.random() < 0.3 else 0.0
+    else:
+        sigma, striped, soft = rng.uniform(0, augmentation.noise) * sample.scale, 0.0, 0.0
+    crop = add_noise(crop, sigma, rng, striped=striped, soft=soft)
+    if rng.random() < augmentation.objects:
+        crop = paste_object(crop, rng, radius=augmentation.object_radius, contrast=augmentation.object_contrast)
+    if rng.random() < augmentation.points:
+        crop = paste_points(
+            crop, rng, most=augmentation.point_number, scr=augmentation.point_scr, sigma=augmentation.point_sigma
+        )
+    if rng.random() < augmentation.stuck:
+        crop = stick_pixels(crop, sample.span, rng, most=augmentation.stuck_pixels)
+    if rng.random() < augmentation.overlay:
+        crop = draw_overlay(crop, sample.span, rng)
+    if rng.random() < augmentation.bars:
+        crop = add_bars(crop, sample.span, rng, widest=min(augmentation.bar, augmentation.crop // 4))
+    if rng.random() < augmentation.compressed:
+        crop = compress(crop, sample.span, rng, quality=augmentation.quality)
+    return clip(crop, sample.span) if noisy else crop
+
+
+def statistics_after(sample: Sample, before: FRAME_ARRAY, after: FRAME_ARRAY) -> tuple[float, float]:
+    """Offset and scale, DN, of the whole frame if all of it had changed as a crop has: the normaliser would see that.
+
+    Args:
+        sample: the frame as it was.
+        before, after: the crop ``[crop, crop]``, DN.
+    """
+    offset = sample.offset + float(after.mean(dtype=np.float64) - before.mean(dtype=np.float64))
+    variance = sample.scale**2 + float(after.var(dtype=np.float64) - before.var(dtype=np.float64))
+    return offset, max(np.sqrt(max(variance, sample.scale**2 / 4)), NORMALISER.scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from glint.config import to_dict
-from glint.data.datasets import image_files, labelled_images
-from glint.data.leaks import refuse_shared_names
+from glint.data.boxes import boxed_images
+from glint.data.datasets import labelled_images
+from glint.depth import depth_of
 from glint.images import read_image
-from glint.metrics.detection import bootstrap_detection, count_image, score_detection
 from glint.processing.extent import confine
+from glint.processing.inpaint import reach_of
 from glint.simulation.scenes import generate_background
 from glint.training.networks.lsnet import MULTIPLE, LSNet, LSNetConfig, LSNetStage
 from glint.training.networks.registry import build
@@ -27,33 +29,56 @@ from glint.training.tasks.augmentation import (
     Augmentation,
     Sample,
     crop_sample,
+    disturb,
     paste_clusters,
+    statistics_after,
     veil,
 )
+from glint.training.tasks.camera_faults import Crop
+from glint.training.tasks.data_sets import DataSet, checked_sets, empty_frames
+from glint.training.tasks.validation import THRESHOLD, Validation
 
-_THRESHOLD = 0.5  # of the probability, in validation
+_BOX = 0.5  # weight of targets of which the box is known only
 
 
 class DetectionTask:
-    """LSNet, or a U-Net, on a SIRST-style folder, with its empty backgrounds if it has any."""
+    """LSNet, or a U-Net, on one or several sets of frames and on empty backgrounds.
 
-    best_metric = "niou"
+    Args:
+        network, config: what is trained.
+        data: folder or folders of labelled frames, of masks or of boxes; shares are relative to each other.
+        augmentation: how they are varied.
+        backgrounds: more folders of frames without targets, beside ``backgrounds/`` in the sets.
+        validate_on: most frames of a set that a validation looks at, evenly taken; None: all.
+
+    Raises:
+        GlintError: one of its subclasses, for bad data.
+    """
+
+    best_metric = "score"
 
     def __init__(
-        self, network: str, config: LSNetConfig | UNetConfig, root: Path, augmentation: Augmentation | None = None
-    ) -> None:
-        self.network, self.config, self.root = network, config, root
+        self, network: str, config: LSNetConfig | UNetConfig, data: Path | Sequence[DataSet | Path],
+        augmentation: Augmentation | None = None, *, backgrounds: Sequence[Path] = (), validate_on: int | None = None,
+    ) -> None:  # fmt: skip
+        self.network, self.config = network, config
         self.augmentation = augmentation or Augmentation()
-        refuse_shared_names(root, "train", "val")
-        self.samples = [Sample.of(s.image, s.mask) for s in labelled_images(root, "train")]
-        empty = image_files(root / "backgrounds") if (root / "backgrounds").is_dir() else []
-        # Every second empty frame is left for measuring false alarms.
-        self.negatives = [Sample.of(read_image(p)) for p in empty[::2]]
-        self.validation = list(labelled_images(root, "val"))
+        self.sets = checked_sets(data)
+        empty = empty_frames(self.sets, backgrounds)
+        self.samples = [[*_samples(s)] for s in self.sets]
+        shares = np.array([s.share for s in self.sets])
+        self.shares = shares / shares.sum()
+        self.negatives = [Sample.of(read_image(p)) for _, trained, _ in empty for p in trained]
+        self.validation = Validation.of(self.sets, [(name, held) for name, _, held in empty], validate_on)
         self.data = {
-            "folder": root.name, "train": len(self.samples), "val": len(self.validation),
-            "protocol": f"validation on val, native size, threshold {_THRESHOLD}",
-            "negatives": [p.stem for p in empty[::2]], "normaliser": to_dict(NORMALISER),
+            "folder": "+".join(s.root.resolve().name for s in self.sets),
+            "train": sum(map(len, self.samples)), "val": self.validation.labelled,
+            "sets": [
+                {"folder": s.root.resolve().name, "share": round(float(share), 4), "train": len(of)}
+                for s, share, of in zip(self.sets, self.shares, self.samples)
+            ],
+            "protocol": f"validation on val, native size, threshold {THRESHOLD}",
+            "negatives": [p.stem for _, trained, _ in empty for p in trained], "normaliser": to_dict(NORMALISER),
             "augmentation": to_dict(self.augmentation),
         }  # fmt: skip
 
@@ -62,12 +87,12 @@ class DetectionTask:
         return build(self.network, to_dict(self.config))
 
     def batch(self, size: int, rng: np.random.Generator, device: torch.device) -> dict[str, Tensor]:
-        """``frame``, ``background`` and ``mask``, each ``[N, 1, crop, crop]``, normalised."""
+        """``frame``, ``background`` (normalised), ``mask``, ``known`` and ``box``, each ``[N, 1, crop, crop]``."""
         drawn = zip(*(self._draw(rng) for _ in range(size)))
-        frame, background, mask = (torch.from_numpy(np.stack(d)[:, None]).to(device) for d in drawn)
-        return {"frame": frame, "background": background, "mask": mask.float()}
+        stacked = (torch.from_numpy(np.stack(d)[:, None]).to(device).float() for d in drawn)
+        return dict(zip(Crop._fields, stacked))
 
-    def _draw(self, rng: np.random.Generator) -> tuple[FRAME_ARRAY, FRAME_ARRAY, NDArray[np.bool_]]:
+    def _draw(self, rng: np.random.Generator) -> Crop:
         augmentation, kind = self.augmentation, rng.random()
         generated = kind < augmentation.generated
         if generated:
@@ -75,27 +100,41 @@ class DetectionTask:
         elif self.negatives and kind < augmentation.generated + augmentation.negatives:
             sample = self.negatives[rng.integers(len(self.negatives))]
         else:
-            sample = self.samples[rng.integers(len(self.samples))]
-        frame, background, mask = crop_sample(sample, augmentation, rng)
+            of = self.samples[rng.choice(len(self.samples), p=self.shares)]
+            sample = of[rng.integers(len(of))]
+        crop = crop_sample(sample, augmentation, rng)
         if rng.random() < augmentation.veiled:
             other = self._any(rng)
-            frame, background = veil(
-                frame, background, crop_sample(other, augmentation, rng)[1], sample.scale / other.scale, rng
-            )
+            behind = crop_sample(other, augmentation, rng).background
+            frame, background = veil(crop.frame, crop.background, behind, sample.scale / other.scale, rng)
+            crop = crop._replace(frame=frame, background=background)
+        before = crop.frame
         if generated or rng.random() < augmentation.pasted:
-            frame, mask = paste_clusters(frame, mask, augmentation, rng)
-        noise = rng.uniform(0, augmentation.noise) * sample.scale * rng.standard_normal(frame.shape)
+            frame, mask = paste_clusters(crop.frame, crop.mask, augmentation, rng)
+            crop = crop._replace(frame=frame, mask=mask, known=crop.known | reach_of(mask & ~crop.mask))
+        crop = disturb(crop, sample, augmentation, rng)
+        offset, scale = statistics_after(sample, before, crop.frame)
         shift, stretch = rng.uniform(-augmentation.exposure, augmentation.exposure, 2)
-        offset, scale = sample.offset + shift * sample.scale, sample.scale * np.exp(stretch)
-        frame, background = (((v + noise - offset) / scale).astype(np.float32) for v in (frame, background))
+        offset, scale = offset + shift * scale, scale * np.exp(stretch)
+        frame, background = (((v - offset) / scale).astype(np.float32) for v in (crop.frame, crop.background))
+        crop = Crop(frame, background, *crop[2:])
         if rng.random() < 0.5:
-            frame, background, mask = frame.T, background.T, mask.T
+            crop = Crop(*(v.T for v in crop))  # type: ignore[arg-type]
         flip = (slice(None, None, int(rng.choice((-1, 1)))), slice(None, None, int(rng.choice((-1, 1)))))
-        return frame[flip].copy(), background[flip].copy(), mask[flip].copy()
+        return Crop(*(v[flip].copy() for v in crop))  # type: ignore[arg-type]
 
     def _any(self, rng: np.random.Generator) -> Sample:
-        known = (*self.samples, *self.negatives)
-        return known[rng.integers(len(known))]
+        """A frame that is known everywhere: others may hold unlabelled targets."""
+        whole = [of for of in self.samples if of[0].known is None]
+        number = sum(map(len, whole)) + len(self.negatives)
+        if not number:
+            return self.samples[0][rng.integers(len(self.samples[0]))]
+        pick = int(rng.integers(number))
+        for of in whole:
+            if pick < len(of):
+                return of[pick]
+            pick -= len(of)
+        return self.negatives[pick]
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], progress: Tensor) -> Tensor:
         """Deep supervision: stage k of K weighs 2^(k - K); later training leans on IoU."""
@@ -107,24 +146,22 @@ class DetectionTask:
         return total
 
     def validate(self, model: nn.Module) -> dict[str, Any]:
-        """Scores on the validation split at native size, with 95 % intervals."""
+        """Scores on the validation splits and held-back empty frames at native size (see ``validation``)."""
         device = next(model.parameters()).device
-        counts = []
-        for sample in self.validation:
-            probability = predict(model, sample.image, device)[0]
-            counts.append(count_image(probability > _THRESHOLD, sample.mask))
-        score, intervals = score_detection(counts), bootstrap_detection(counts)
-        return {
-            **{name: round(getattr(score, name), 3) for name in intervals},
-            "intervals": {
-                name: [round(v, 2) if v == v else None for v in limits] for name, limits in intervals.items()
-            },
-        }
+        return self.validation.score(lambda image: predict(model, image, device)[0])
+
+
+def _samples(of: DataSet) -> Iterator[Sample]:
+    if of.boxed:
+        yield from (Sample.of_box(b) for b in boxed_images(of.root, "train"))
+    else:
+        yield from (Sample.of(s.image, s.mask) for s in labelled_images(of.root, "train"))
 
 
 def predict(model: nn.Module, image: NDArray[Any], device: torch.device) -> tuple[FRAME_ARRAY, ...]:
     """(probability, background, target) ``[H, W]`` of one image, the last two in DN."""
-    normalised = NORMALISER.apply(image)
+    depth = depth_of(image)
+    normalised = NORMALISER.apply(image, unit=depth.divisor)
     height, width = image.shape
     pad = ((0, -height % MULTIPLE), (0, -width % MULTIPLE))
     padded = np.pad(normalised.value, pad, mode="edge")
@@ -134,15 +171,17 @@ def predict(model: nn.Module, image: NDArray[Any], device: torch.device) -> tupl
         np.ascontiguousarray(o[0, 0, :height, :width].float().cpu().numpy()) for o in outputs
     )
     if isinstance(model, LSNet):
-        scale, eight_bit = normalised.scale.item(), image.dtype == np.uint8
-        probability = confine(probability, normalised.value, background, scale, model.EXTENT, eight_bit=eight_bit)
+        scale = normalised.scale.item()
+        probability = confine(probability, normalised.value, background, scale, model.EXTENT, depth=depth)
     return probability, background * normalised.scale + normalised.offset, target * normalised.scale
 
 
 def _stage_loss(stage: LSNetStage, batch: dict[str, Tensor], progress: Tensor) -> Tensor:
-    mask, frame, background = batch["mask"], batch["frame"], batch["background"]
-    cross_entropy = F.binary_cross_entropy_with_logits(stage.logit, mask)
-    probability = torch.sigmoid(stage.logit)
+    known, frame, background = batch["known"], batch["frame"], batch["background"]
+    mask = batch["mask"] * known
+    off = known - mask
+    cross_entropy = (F.binary_cross_entropy_with_logits(stage.logit, mask, reduction="none") * known).mean()
+    probability = torch.sigmoid(stage.logit) * known
     overlap = (probability * mask).sum((1, 2, 3))
     union = (probability + mask).sum((1, 2, 3)) - overlap
     soft_iou = (1 - (overlap + 1) / (union + 1)).mean()
@@ -151,9 +190,15 @@ def _stage_loss(stage: LSNetStage, batch: dict[str, Tensor], progress: Tensor) -
     energy = true_target.abs().sum() + 1.0
     target_error = ((stage.target - true_target) * mask).abs().sum() / energy
     background_error = ((stage.background - background) * mask).abs().sum() / energy
-    leak = (stage.target * (1 - mask)).abs().mean()
-    off_target = ((stage.background - background) * (1 - mask)).abs().mean()
+    leak = (stage.target * off).abs().mean()
+    off_target = ((stage.background - background) * off).abs().mean()
     return (
-        10 * (1 - 0.7 * progress) * cross_entropy + soft_iou
+        10 * (1 - 0.7 * progress) * cross_entropy + soft_iou + _BOX * _box_loss(stage.logit, batch["box"])
         + 0.3 * target_error + 0.6 * background_error + leak + 0.5 * off_target
     )  # fmt: skip
+
+
+def _box_loss(logit: Tensor, box: Tensor) -> Tensor:
+    """Cross-entropy of the highest probability in each box, where some pixel is target; both ``[N, 1, H, W]``."""
+    highest = torch.where(box > 0, logit, torch.full_like(logit, -30.0)).amax((1, 2, 3))
+    return (F.softplus(-highest) * box.amax((1, 2, 3))).mean()

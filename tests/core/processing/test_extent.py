@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from scipy import ndimage
 
+from glint.depth import EIGHT_BITS, Depth
 from glint.errors import InputError
 from glint.optics import Psf
 from glint.processing.extent import Extent, confine
@@ -25,9 +26,9 @@ def sure(*centres):
     return probability
 
 
-def masks(light, probability, extent=RULE, *, eight_bit=True, **options):
+def masks(light, probability, extent=RULE, *, depth=EIGHT_BITS, **options):
     frame, background = (light + 30).astype(np.float32), np.full(SHAPE, 30, dtype=np.float32)
-    return confine(probability, frame, background, 1.0, extent, eight_bit=eight_bit, **options)
+    return confine(probability, frame, background, 1.0, extent, depth=depth, **options)
 
 
 @pytest.mark.parametrize("peak", [20.0, 60.0, 200.0])
@@ -55,21 +56,30 @@ def test_spots_below_the_square_of_the_factor_have_no_mask():
         assert (masks(light * peak / light.max(), sure((30, 20))) > 0.5).any() == some
 
 
-def test_without_eight_bits_a_target_ends_at_a_share_of_its_peak_whatever_the_gain():
+@pytest.mark.parametrize("known", [True, False])
+def test_masks_know_no_gain_if_the_unit_is_told(known):
+    light = spots((30.2, 20.1, 300.0, 1.0), (50.0, 30.0, 40.0, 0.8))
+    probability = sure((30, 20), (50, 30))
+    one, many = (masks(g * light, probability, depth=Depth(g, known)) > 0.5 for g in (1.0, 64.0))
+    assert np.array_equal(one, many)
+
+
+def test_without_eight_bits_a_target_ends_at_half_of_its_peak_at_the_latest():
     light = spots((30.2, 20.1, 1.0, 1.0))
     light /= light.max()
-    one, many = (masks(gain * light, sure((30, 20)), eight_bit=False) > 0.5 for gain in (0.01, 9000.0))
-    assert np.array_equal(one, many)
-    assert np.array_equal(one[18:23, 28:33], (light > 0.3)[18:23, 28:33])
+    faint = masks(5 * light, sure((30, 20)), depth=Depth(1.0, known=False)) > 0.5
+    assert np.array_equal(faint[18:23, 28:33], (light > 0.5)[18:23, 28:33])
+    bright = masks(900 * light, sure((30, 20)), depth=Depth(1.0, known=False)) > 0.5
+    assert np.array_equal(bright, masks(900 * light, sure((30, 20))) > 0.5)
 
 
-@pytest.mark.parametrize("eight_bit", [True, False])
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("light", [-30.0, 0.0, 0.6])
-def test_a_dark_pixel_does_not_make_a_mask_of_the_noise_around_it(eight_bit, light):
+def test_a_dark_pixel_does_not_make_a_mask_of_the_noise_around_it(known, light):
     noise = np.abs(np.random.default_rng(1).normal(size=SHAPE))
     noise[20, 30] = light
-    mask = masks(noise, sure((30, 20)), eight_bit=eight_bit) > 0.5
-    assert mask.any() == (light > 0 and not eight_bit)
+    mask = masks(noise, sure((30, 20)), depth=Depth(1.0, known)) > 0.5
+    assert mask.any() == (light > 0 and not known)
 
 
 @pytest.mark.parametrize("told", [0.3, 0.49, 0.51])
@@ -148,15 +158,15 @@ def test_light_of_what_is_rather_no_target_is_no_peak():
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10_000), reach=st.integers(0, 3), exponent=st.sampled_from([0.3, 0.5, 1.0]),
-    scale=st.sampled_from([1.0, 7.0]), eight_bit=st.booleans(),
+    scale=st.sampled_from([1.0, 7.0]), unit=st.sampled_from([1.0, 3.0]), known=st.booleans(),
 )  # fmt: skip
-def test_it_is_as_the_rule_says(seed, reach, exponent, scale, eight_bit):
+def test_it_is_as_the_rule_says(seed, reach, exponent, scale, unit, known):
     rng = np.random.default_rng(seed)
     height, width = rng.integers(1, 40, 2)
     level = (10 * rng.normal(size=(height, width))).astype(np.float32)
     background = rng.normal(size=(height, width)).astype(np.float32)
     probability = rng.random((height, width)).astype(np.float32) ** 3
-    light = (level - background) * scale
+    light = (level - background) * scale / unit
     spot, number = ndimage.label(probability > 0.5, np.ones((3, 3)))
     own = np.zeros(number + 1)
     np.maximum.at(own, spot, light)
@@ -167,9 +177,9 @@ def test_it_is_as_the_rule_says(seed, reach, exponent, scale, eight_bit):
 
     reached = around(spot > 0)
     peak = np.where(reached, around(own[spot]), light).clip(1e-9)
-    edge = 0.8 * peak**exponent if eight_bit else 0.4 * peak
+    edge = 0.8 * peak**exponent if known else np.minimum(0.8 * peak**exponent, 0.4 * peak)
     expected = np.where((light > edge) & (edge < peak), np.where(reached, around(probability), probability), 0)
-    told = confine(probability, level, background, scale, Extent(reach, 0.8, exponent, 0.4), eight_bit=eight_bit)
+    told = confine(probability, level, background, scale, Extent(reach, 0.8, exponent, 0.4), depth=Depth(unit, known))
     clear = (np.abs(light - edge) > 1e-4 * scale) & (np.abs(peak - edge) > 1e-4 * scale)
     assert np.array_equal(told[clear], expected[clear])
 
