@@ -85,7 +85,7 @@ def stick_pixels(crop: Crop, span: tuple[float, float], rng: np.random.Generator
     """One to ``most`` dead, stuck or hot pixels, none of them on or next to a target."""
     stuck = np.zeros(crop.frame.shape, dtype=bool)
     number = rng.integers(1, most + 1)
-    height, width = stuck.shape
+    height, width = crop.frame.shape
     rows, columns = rng.integers(0, height, number), rng.integers(0, width, number)
     stuck[rows, columns] = True
     stuck &= ~reach_of(crop.mask)
