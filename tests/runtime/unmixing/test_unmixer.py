@@ -191,7 +191,7 @@ def test_chunks_give_the_same_as_one_batch(
     assert [len(call["patch"]) for call in whole.engine.seen] == [7]
     assert np.array_equal(got.grids, expected.grids)
     for name, value in vars(got.targets()).items():
-        assert value.tolist() == getattr(expected.targets(), name).tolist(), name
+        np.testing.assert_array_equal(value, getattr(expected.targets(), name), err_msg=name)
 
 
 @pytest.mark.parametrize("crop", [7, 11])
