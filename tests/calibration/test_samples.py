@@ -210,5 +210,5 @@ def test_patches_of_another_size_are_refused(tmp_path, shape):
 
 def test_a_file_that_is_no_array_is_refused(tmp_path):
     (tmp_path / "patches.npy").write_text("no array")
-    with pytest.raises(SourceError, match=r"patches\.npy"):
+    with pytest.raises(InputError, match=r"patches\.npy"):
         make_samples(UNMIXER, number=100, data=tmp_path / "patches.npy")

@@ -30,8 +30,8 @@ from glint.errors import (
     SourceError,
     SourceLostError,
 )
-from glint.runtime.commands import run as module
 from glint.runtime.commands.run import run
+from glint.runtime.sources import open as module
 from glint.runtime.sources.synthetic import SyntheticSource
 from glint.simulation.scenes import SceneConfig
 from glint.types import Gap, TargetFlag
