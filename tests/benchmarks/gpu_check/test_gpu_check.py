@@ -12,6 +12,7 @@ from glint.benchmarks.gpu_check.anywhere import ANYWHERE
 from glint.benchmarks.gpu_check.steps import FAIL, PASS, SKIPPED, Skip, Step, perform, run_all, run_apart, verdict
 from glint.errors import CheckFailedError
 from glint.runtime.engines.tensorrt import loaded_plan
+from glint.types import FrameSize
 
 
 def raising(error):
@@ -90,7 +91,7 @@ def test_the_steps_of_the_gpu_call_what_there_is(gpu, name):
 
 
 def test_engines_are_built_compared_and_timed(gpu, monkeypatch):
-    monkeypatch.setattr(on_gpu, "_SIZE", (64, 96))
+    monkeypatch.setattr(on_gpu, "_SIZE", FrameSize(96, 64))
     monkeypatch.setattr(on_gpu, "_RUNS", 2)
     result = perform(next(s for s in on_gpu.ON_GPU if s.name == "engines-fp16"))
     assert result.state == PASS, result.reason

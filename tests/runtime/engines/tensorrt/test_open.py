@@ -105,8 +105,9 @@ def test_each_frame_size_gets_an_engine_once(gpu: FakeCuda, capsys: pytest.Captu
     assert not gpu.live
 
 
+@pytest.mark.parametrize(("precision", "models"), [("fp32", 1), ("fp16", 2)])  # fp32 may serve fp16, weakly typed
 def test_a_card_is_read_and_its_model_hashed_once_whatever_the_sizes(
-    gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch
+    gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch, precision: str, models: int
 ) -> None:
     done: Counter[str] = Counter()
 
@@ -123,11 +124,11 @@ def test_a_card_is_read_and_its_model_hashed_once_whatever_the_sizes(
     monkeypatch.setattr(cards, "read_json", counted("read", cards.read_json))
     monkeypatch.setattr(open_module, "preview_build", counted("previewed", open_module.preview_build))
     monkeypatch.setattr(tensorrt_build, "preview_build", counted("previewed again", tensorrt_build.preview_build))
-    detector = Detector.open("lsnet-s", engine="tensorrt")
+    detector = Detector.open("lsnet-s", engine="tensorrt", precision=precision)
     for width, height in ((96, 64), (64, 64), (96, 64)):
         detector(frame(width, height))
     detector.engine.close()
-    assert done == {"hashed": 1, "read": 1, "previewed": 2}
+    assert done == {"hashed": models, "read": models, "previewed": 2 * models}
     assert len(plans()) == 2
 
 
