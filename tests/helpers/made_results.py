@@ -50,4 +50,4 @@ def made_result(
     low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype != np.float32 else (-np.inf, np.inf)
     frame = Frame(index, index * 10**7 if t_ns is None else t_ns, np.clip(image, low, high).astype(dtype), name=name)
     tracks = None if track is None else np.array(track, dtype=np.int64)
-    return Result(frame, Detection(blobs, plain, plain), targets, spots, latency, tracks)
+    return Result(frame, Detection(blobs, plain, plain), targets, spots, latency, track=tracks)

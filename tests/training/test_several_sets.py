@@ -11,8 +11,7 @@ from glint.cli import main
 from glint.errors import InputError
 from glint.images import write_image
 from glint.training.loop import Recipe, Trainer
-from glint.training.networks import registry as networks
-from glint.training.networks.lsnet import LSNetConfig
+from glint.training.networks.lsnet import PRESETS, LSNetConfig
 from glint.training.tasks.augmentation import Augmentation
 from glint.training.tasks.data_sets import DataSet, checked_sets, empty_frames
 from glint.training.tasks.detection import DetectionTask, _box_loss
@@ -142,7 +141,7 @@ def test_validation_tells_each_set_and_one_figure(masks, boxes, empty, tmp_path)
 
 
 def test_the_command_takes_several_sets(masks, boxes, empty, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(networks, "PRESETS", {**networks.PRESETS, "lsnet-s": TINY})
+    monkeypatch.setitem(PRESETS, "lsnet-s", TINY)
     words = ["train", "lsnet-s", "--data", f"{masks}=2", "--data", str(boxes), "--backgrounds", str(empty)]
     more = ["--validate-on", "1", "--steps", "1", "--batch", "1", "--out", str(tmp_path / "run"), "--json"]
     assert main([*words, *more]) == 0

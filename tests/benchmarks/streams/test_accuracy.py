@@ -27,7 +27,7 @@ def answer(frame, targets, track):
     maps = np.zeros(frame.shape, dtype=np.float32)
     empty, none = np.zeros((0, 11, 11), dtype=np.float32), np.zeros(0, dtype=np.int64)
     spots = Spots(empty, empty.astype(bool), none, none, np.zeros(0), empty)
-    return Result(frame, Detection(Blobs([], [], [], []), maps, maps), targets, spots, {}, np.asarray(track))
+    return Result(frame, Detection(Blobs([], [], [], []), maps, maps), targets, spots, {}, track=np.asarray(track))
 
 
 def test_the_truth_is_what_stands_in_the_frame():
