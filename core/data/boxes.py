@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +133,7 @@ def _boxed(name: str, image: NDArray[Any], entry: Any, *, where: str) -> BoxedIm
     return BoxedImage(name, image, (x, y, w, h), (float(point[0]), float(point[1])), good, **known)
 
 
-def _are(values: Any, kind: Any, number: int) -> bool:
+def _are(values: Any, kind: Any, number: int) -> TypeGuard[list[Any]]:
     """Whether something is a list of so many finite numbers."""
     return (
         isinstance(values, list)

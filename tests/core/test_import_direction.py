@@ -20,7 +20,7 @@ ALLOWED = {
 }
 LIBRARIES = {
     "core": {"numpy", "scipy", "numba", "PIL"},
-    "training": {"numpy", "scipy", "torch", "safetensors"},
+    "training": {"numpy", "scipy", "torch", "safetensors", "PIL"},
     "calibration": {"numpy", "scipy", "onnx", "onnxruntime"},
 }
 EXCEPTIONS = {

@@ -68,13 +68,13 @@ class Validation:
             ``intervals``; ``sets`` and ``empty``: the figures of each.
         """
         pooled: list[ImageCounts] = []
-        sets: dict[str, dict[str, float]] = {}
+        sets: dict[str, dict[str, float | None]] = {}
         empty: dict[str, dict[str, float]] = {}
         merits, alarms = [], []
         for name, images in self.masks.items():
             counts = [count_image(probability(s.image) > THRESHOLD, s.mask) for s in images]
             figures = score_detection(counts)
-            sets[name] = {k: round(getattr(figures, k), 2) for k in ("iou", "niou", "pd", "fa")}
+            sets[name] = {k: _rounded(getattr(figures, k)) for k in ("iou", "niou", "pd", "fa")}
             merits.append(figures.niou)
             pooled.extend(counts)
         for name, boxed in self.boxes.items():
@@ -99,6 +99,11 @@ def _together(counts: list[ImageCounts]) -> dict[str, Any]:
         **{name: round(score[name], 3) for name in intervals},
         "intervals": {name: [round(v, 2) if v == v else None for v in limits] for name, limits in intervals.items()},
     }
+
+
+def _rounded(value: float) -> float | None:
+    """To two digits; None for NaN, which JSON does not know."""
+    return None if value != value else round(value, 2)
 
 
 def _some(items: list[Any], limit: int | None) -> list[Any]:
