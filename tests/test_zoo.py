@@ -57,6 +57,6 @@ def test_the_sensor_model_does_not_depend_on_the_gain_of_the_camera():
 
 def test_a_simulated_scene_is_found_and_taken_apart():
     source = "synthetic://?size=256x224&frames=2&clusters=3&singles=2&noise=0.5&seed=12"
-    truth = run(source, radiance_prior=(100.0, 12.0))["truth"]
+    truth = run(source, radiance_prior=(100.0, 12.0), psf=0.5)["truth"]
     assert truth["found"] >= 0.7 * truth["targets"]
     assert truth["false"] <= 0.2 * truth["targets"]

@@ -118,7 +118,6 @@ def _boxed(name: str, image: NDArray[Any], entry: Any, *, where: str) -> BoxedIm
     height, width = image.shape
     if not _are(box, int, 4) or not _are(point, (int, float), 2) or not isinstance(good, bool):
         raise InputError(f"{where}: got box {box!r}, point {point!r}, good {good!r}", hint=_HINT)
-    assert isinstance(box, list) and isinstance(point, list)  # noqa: S101  (both are lists of numbers)
     x, y, w, h = box
     if min(x, y) < 0 or min(w, h) < 1 or x + w > width or y + h > height:
         raise InputError(f"{where}: box {box} is not inside of the image of {width} x {height} pixels", hint=_HINT)

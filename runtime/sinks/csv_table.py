@@ -16,7 +16,7 @@ from glint.runtime.sinks.records import target_records
 
 COLUMNS = (
     "frame", "name", "t_ns", "track", "x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance", "blob", "score",
-    "flags",
+    "flags", "n", "count_probability",
 )  # fmt: skip
 
 

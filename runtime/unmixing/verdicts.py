@@ -100,7 +100,7 @@ def judge_spots(
             begins[b] += 1
     values, count, flags = np.zeros((number, SLOTS, _COLUMNS)), np.zeros(number, np.int64), np.zeros(number, np.int64)
     psf = np.array([math.log(state.sigma), state.e, state.shear])
-    told = np.ascontiguousarray(np.broadcast_to(count_prior(said), (number, SLOTS + 1)))
+    told = np.broadcast_to(count_prior(said), (number, SLOTS + 1)).copy()  # one that may be written to: one signature
     _judge_all(
         windows.data, windows.clear, windows.full_scale, windows.white, coarse, shapes.theta, shapes.half,
         shapes.elliptical, starts, begins, beliefs(state, config, card_sigma), told, psf, values, count, flags,

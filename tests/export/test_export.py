@@ -236,7 +236,7 @@ def test_the_smallest_frame_can_be_exported(detection, tmp_path):
     assert card.inputs[0].shape == (1, 1, 16, 16)
 
 
-@pytest.mark.parametrize(("size", "fitting"), [("100x96", "112x96"), ("0x16", "16x16"), ("64x-5", "64x16")])
+@pytest.mark.parametrize(("size", "fitting"), [("100x96", "112x96"), ("8x16", "16x16")])
 def test_a_size_that_does_not_fit_is_refused_with_one_that_does(detection, tmp_path, capsys, size, fitting):
     folder, _ = detection
     words = ["export", folder / "run" / "last.safetensors", "--out", tmp_path, "--size", "64x48", size]

@@ -97,7 +97,7 @@ def test_other_versions_and_power_modes_are_told(save):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("[]", "no report"), ('{"kind": "glint bench", "format": 99}', "format 99"), ("{", "not JSON")],
+    [("[]", "expected dict"), ('{"kind": "glint bench", "format": 99}', "format 99"), ("{", "not JSON")],
 )
 def test_what_is_no_report_is_refused(save, tmp_path, content, words):
     path = tmp_path / "odd.json"
