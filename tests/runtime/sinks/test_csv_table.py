@@ -24,6 +24,7 @@ def test_one_row_per_target_under_a_header(tmp_path: Path) -> None:
     assert rows[0] == {
         "frame": "3", "name": "a,b", "t_ns": "7", "track": "", "x": "30.25", "y": "20.5", "radiance": "300.0",
         "sigma_x": "0.05", "sigma_y": "0.05", "sigma_radiance": "2.0", "blob": "0", "score": "0.9", "flags": "",
+        "n": "2", "count_probability": "",
     }  # fmt: skip
     assert rows[1]["flags"] == "COUNT_AMBIGUOUS"
     assert tuple(rows[0]) == COLUMNS
