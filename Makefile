@@ -17,7 +17,7 @@ help: ## this list
 
 demo: $(VENV)/run.installed ## detect and unmix a simulated scene; results in out/demo
 	$(RUN)/glint run 'synthetic://?size=640x512&frames=20&clusters=6&singles=4&noise=1&seed=7' \
-	  --radiance-prior 100,12 --out out/demo/targets.jsonl --overlay out/demo/overlays --overwrite
+	  --radiance-prior 100,12 --psf 0.5 --out out/demo/targets.jsonl --overlay out/demo/overlays --overwrite
 	@echo "targets:  out/demo/targets.jsonl"
 	@echo "pictures: out/demo/overlays"
 

@@ -44,7 +44,6 @@ from glint.types import Blobs, Frame, TargetFlag, Targets
 
 STAGES = ("capture", "queue", "detect", "unmix", "refine", "total")
 LEAST_RADIANCE = 0.0005  # DN; less is written as 0.0
-_LEAST_FLUX = 0.1  # of an EXTENDED target, in parts of its own uncertainty
 
 
 @dataclass(frozen=True, eq=False)
