@@ -42,12 +42,12 @@ from glint.metrics.matching import match_points
 from glint.metrics.unmixing import score_unmixing
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
-from glint.runtime.pipeline.evidence import Evidence
 from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower
 from glint.runtime.pipeline.pipeline import Pipeline, Result
-from glint.runtime.pipeline.tracks import Tracks
 from glint.runtime.sinks.base import Sink
 from glint.runtime.stream.stream import Stream
+from glint.runtime.tracking.evidence import Evidence
+from glint.runtime.tracking.tracks import Tracks
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import Targets
 

@@ -30,8 +30,8 @@ from glint.progress import Progress
 from glint.runtime.engines.base import Arrays, Engine, EngineProxy
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.pipeline import Pipeline, Result, to_frame
-from glint.runtime.pipeline.tracker import Tracker
 from glint.runtime.sinks.records import frame_record
+from glint.runtime.tracking.tracker import Tracker
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.simulation.scenes import parse_synthetic, simulate_scene
 from glint.types import Frame, Targets

@@ -16,7 +16,7 @@ Every frame goes through the pipeline as in ``glint run --track``.
 - **False**: tracks that are told with ``--static hide`` in boxed frames, and are farther off in at least half of them.
   Further real objects count as false, too: boxes hold one.
 
-``--calibrate`` writes the table of ``runtime.pipeline.evidence`` instead: rates of the best detection at the box,
+``--calibrate`` writes the table of ``runtime.tracking.evidence`` instead: rates of the best detection at the box,
 and of those elsewhere that do not stay where they are (places of 4 px, in the frame or the scene, with a detection
 in a fifth of the frames: what is static is told by its rest, not by its score).
 """
@@ -42,12 +42,12 @@ from glint.errors import SourceError
 from glint.files import refuse_existing, write_json
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
-from glint.runtime.pipeline.evidence import SCORES, Evidence
 from glint.runtime.pipeline.follow import Follower
 from glint.runtime.pipeline.pipeline import Pipeline, Result
-from glint.runtime.pipeline.registration import Registration, Shift
-from glint.runtime.pipeline.tracks import Tracks
 from glint.runtime.sources.video import VideoSource
+from glint.runtime.tracking.evidence import SCORES, Evidence
+from glint.runtime.tracking.registration import Registration, Shift
+from glint.runtime.tracking.tracks import Tracks
 from glint.runtime.unmixing.unmixer import Unmixer
 
 Part = Literal["tune", "report", "all"]

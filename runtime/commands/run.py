@@ -22,7 +22,6 @@ from glint.runtime.device.watch import DeviceWatch
 from glint.runtime.engines.choose import choose_engine, choose_precision
 from glint.runtime.pipeline.follow import CANDIDATES_ABOVE
 from glint.runtime.pipeline.pipeline import Pipeline, Result
-from glint.runtime.pipeline.tracker import TrackConfig
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sinks.json_lines import RunFiles
 from glint.runtime.sinks.summary import Summary
@@ -31,6 +30,7 @@ from glint.runtime.sources.open import open_frames
 from glint.runtime.stream.interruption import Interruption
 from glint.runtime.stream.results import follower
 from glint.runtime.stream.stream import Stream
+from glint.runtime.tracking.tracker import TrackConfig
 from glint.runtime.unmixing.optics_state import UNKNOWN, OpticsState
 from glint.runtime.view.status import StreamStatus
 

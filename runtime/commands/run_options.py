@@ -21,9 +21,9 @@ from glint.cli import frame_size, positive_float
 from glint.errors import InputError
 from glint.runtime.pipeline.follow import STATICS, Static
 from glint.runtime.pipeline.settings import Roi, Settings
-from glint.runtime.pipeline.tracker import TrackConfig
 from glint.runtime.sources.adjusted import POLARITIES, Polarity, Scale
 from glint.runtime.stream.stream import DROPS, Drop
+from glint.runtime.tracking.tracker import TrackConfig
 from glint.runtime.unmixing.optics_choice import PsfChoice
 from glint.runtime.unmixing.refine import RadiancePrior
 from glint.types import FrameSize

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 
 from glint.errors import InputError
-from glint.runtime.pipeline.evidence import SCORES, Evidence
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.pipeline.registration import Registration
-from glint.runtime.pipeline.tracker import TrackConfig, Tracker
+from glint.runtime.tracking.evidence import SCORES, Evidence
+from glint.runtime.tracking.registration import Registration
+from glint.runtime.tracking.tracker import TrackConfig, Tracker
 from glint.types import Blobs, Targets
 
 Static = Literal["report", "hide"]

@@ -23,8 +23,8 @@ from glint.runtime.pipeline.picture import draw_picture
 from glint.runtime.pipeline.sensor_correction import Conditioned, Conditioner
 from glint.runtime.pipeline.settings import Roi, Settings
 from glint.runtime.pipeline.spots import Spots, cut_spots, local_noise
-from glint.runtime.pipeline.tracks import Tracks
 from glint.runtime.sources.items import frame_of
+from glint.runtime.tracking.tracks import Tracks
 from glint.runtime.unmixing.optics_choice import PsfChoice, chosen_optics
 from glint.runtime.unmixing.optics_state import KNOWN, UNKNOWN, Learner, OpticsState
 from glint.runtime.unmixing.refine import (

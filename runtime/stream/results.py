@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.errors import InputError
-from glint.runtime.pipeline.evidence import Evidence
 from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower, Static
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.pipeline.settings import Roi, Settings
-from glint.runtime.pipeline.tracker import TrackConfig
 from glint.runtime.sources.adjusted import AdjustedSource
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.images import ImageSource
 from glint.runtime.sources.items import Item, ItemSource
 from glint.runtime.sources.open import open_any
 from glint.runtime.stream.stream import Drop, Stream
+from glint.runtime.tracking.evidence import Evidence
+from glint.runtime.tracking.tracker import TrackConfig
 from glint.runtime.unmixing.optics_choice import PsfChoice
 from glint.runtime.unmixing.refine import RadiancePrior
 

@@ -47,6 +47,7 @@ ROOMS = {
         ["stream", "view"],
         ["sinks"],
         ["pipeline"],
+        ["tracking"],
         ["unmixing"],
         ["sources", "engines", "device"],
     ],

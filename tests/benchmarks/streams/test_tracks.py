@@ -8,9 +8,9 @@ import pytest
 
 from glint.benchmarks.streams.tracks import Calibration, VideoScore, labelled_videos, score
 from glint.errors import SourceError
-from glint.runtime.pipeline.evidence import SCORES
-from glint.runtime.pipeline.registration import Shift
-from glint.runtime.pipeline.tracks import Tracks
+from glint.runtime.tracking.evidence import SCORES
+from glint.runtime.tracking.registration import Shift
+from glint.runtime.tracking.tracks import Tracks
 
 BOX = (40.0, 30.0, 10.0, 8.0)
 

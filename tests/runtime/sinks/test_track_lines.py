@@ -10,9 +10,9 @@ import pytest
 from made_results import made_result
 
 from glint.errors import OutputError
-from glint.runtime.pipeline.tracks import Tracks
 from glint.runtime.sinks.records import frame_record
 from glint.runtime.sinks.track_lines import TrackLines
+from glint.runtime.tracking.tracks import Tracks
 
 
 def tracks(numbers: list[int], t_ns: int = 0, **parts: Any) -> Tracks:

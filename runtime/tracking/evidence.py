@@ -62,7 +62,7 @@ class Evidence:
             ModelError: if the file cannot be read or holds no such table.
         """
         try:
-            file = path or resources.files("glint.runtime.pipeline").joinpath("evidence.json")
+            file = path or resources.files("glint.runtime.tracking").joinpath("evidence.json")
             tables: dict[str, Any] = json.loads(file.read_text("utf-8"))
             return Evidence(**(tables.get(detector) or tables["default"]))
         except (OSError, ValueError, KeyError, TypeError) as error:

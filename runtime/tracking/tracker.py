@@ -38,11 +38,11 @@ from scipy.optimize import linear_sum_assignment
 
 from glint.compiled import compiled
 from glint.errors import InputError
-from glint.runtime.pipeline.clutter_map import ClutterMap
-from glint.runtime.pipeline.evidence import Evidence
-from glint.runtime.pipeline.registration import Shift
-from glint.runtime.pipeline.rest import Rest
-from glint.runtime.pipeline.tracks import Tracks
+from glint.runtime.tracking.clutter_map import ClutterMap
+from glint.runtime.tracking.evidence import Evidence
+from glint.runtime.tracking.registration import Shift
+from glint.runtime.tracking.rest import Rest
+from glint.runtime.tracking.tracks import Tracks
 from glint.types import Blobs, TargetFlag, Targets
 
 FloatArray = NDArray[np.float64]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from glint.errors import ModelError
-from glint.runtime.pipeline.evidence import Evidence
+from glint.runtime.tracking.evidence import Evidence
 
 TABLE = Evidence([0.1, 0.5, 0.9], [0.1, 0.2, 0.6], [1e-5, 1e-6, 1e-7], [0.2, 0.05, 0.01])
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from glint.errors import InputError
 from glint.runtime.pipeline import tracker as tracker_module
-from glint.runtime.pipeline.evidence import Evidence
-from glint.runtime.pipeline.registration import Shift
-from glint.runtime.pipeline.tracker import TrackConfig, Tracker
+from glint.runtime.tracking.evidence import Evidence
+from glint.runtime.tracking.registration import Shift
+from glint.runtime.tracking.tracker import TrackConfig, Tracker
 from glint.types import Targets
 
 PERIOD = 33_333_333

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from glint.runtime.pipeline.registration import Registration
+from glint.runtime.tracking.registration import Registration
 
 NONE = np.zeros(0)
 

@@ -1,0 +1,1 @@
+"""From detections of successive frames to tracks that can be believed."""
