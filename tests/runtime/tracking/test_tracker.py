@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glint.errors import InputError
-from glint.runtime.pipeline import tracker as tracker_module
+from glint.runtime.tracking import tracker as tracker_module
 from glint.runtime.tracking.evidence import Evidence
 from glint.runtime.tracking.registration import Shift
 from glint.runtime.tracking.tracker import TrackConfig, Tracker
