@@ -18,7 +18,7 @@ from glint.types import Blobs, Targets
 
 Static = Literal["report", "hide"]
 STATICS: tuple[Static, ...] = ("report", "hide")
-CANDIDATES_ABOVE = SCORES[0]
+CANDIDATES_ABOVE = SCORES[2]
 """Probability from which on a pipeline should give candidates to a tracker."""
 _FRAME_NS = 33_333_333  # between images that have no times of their own
 

@@ -31,6 +31,9 @@ def rehearse() -> None:
         data[_SPOT, _SPOT] = 200
         frame = Frame(index, index * 10**8, data)
         follow(pipeline(frame))
+    # What tracks ask of faint candidates, and what only a blob without a target asks.
+    side = pipeline.unmixer.spec.patch
+    pipeline.unmixer(np.ones((1, side, side), np.float32)).candidates.count()
 
 
 def _detect(outputs: Sequence[TensorSpec], arrays: Arrays) -> Arrays:
