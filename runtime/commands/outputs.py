@@ -83,6 +83,7 @@ def _refuse_shared(options: RunOptions) -> None:
     outputs, recording = options.outputs, options.recording
     paths = {
         "--csv": outputs.csv, "--video": outputs.video, "--overlay": outputs.overlay, "--record": recording.record,
+        "--tracks": outputs.tracks,
     }  # fmt: skip
     if outputs.out is not None and str(outputs.out) != "-" and Path(outputs.out).name:
         out = Path(outputs.out)

@@ -31,6 +31,7 @@ from glint.runtime.stream.interruption import Interruption
 from glint.runtime.stream.results import follower
 from glint.runtime.stream.stream import Stream
 from glint.runtime.tracking.tracker import TrackConfig
+from glint.runtime.tracking.zones import read_zones
 from glint.runtime.unmixing.optics_state import UNKNOWN, OpticsState
 from glint.runtime.view.status import StreamStatus
 
@@ -65,13 +66,14 @@ def run(
     frames.refuse_collisions(asked.outputs.overlay)
     name, why = choose_engine(models.engine)
     watch, summary, follow = DeviceWatch(), Summary(), None
-    track = delivery.track or asked.outputs.tracks is not None
+    track = delivery.track or asked.outputs.tracks is not None or delivery.zones is not None
+    zones = () if delivery.zones is None else read_zones(delivery.zones)
     streams: list[Stream] = []
     sinks = open_outputs(asked, frames.uri, lambda: _status(frames, name, streams), watch.state)
     try:
         pipeline = Pipeline.of(asked.settings(), CANDIDATES_ABOVE if track else None)
         if track:
-            follow = follower(frames, pipeline, config, delivery.static)
+            follow = follower(frames, pipeline, config, delivery.static, zones)
         opened = (pipeline.detector, pipeline.unmixer)
         loaded = [f"{m.card.name} ({m.card.precision})" for m in opened]
         chosen, reason = choose_precision(models.precision, name)

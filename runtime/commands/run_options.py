@@ -91,7 +91,10 @@ class Outputs(Group):
     overlay: Path | None = _option("a picture of each frame with its targets", "output", "sinks.overlay", **_FOLDER)
     video: Path | None = _option("the same as a film", "output", "sinks.overlay_video", **_FILE)
     tracks: Path | None = _option(
-        "confirmed tracks as JSON lines; implies --track", "tracks", "sinks.track_lines", **_FILE
+        "confirmed tracks as JSON lines; .csv: a table, .txt: MOT; implies --track",
+        "tracks",
+        "sinks.track_files",
+        **_FILE,
     )
     overwrite: bool = _switch("replace existing outputs", "output")
     view: str | None = _option("serve the live page, e.g. 127.0.0.1:8080", "publishing", "view.live_view", **_ADDRESS)
@@ -142,6 +145,9 @@ class Delivery(Group):
         "that clutter may confirm (default: %(default)g)",
         "tracks", default=TrackConfig().false_tracks_per_hour, type=positive_float, metavar="N",
     )  # fmt: skip
+    zones: Path | None = _option(
+        "polygons (JSON) of which it is told which tracks enter and leave them; implies --track", "tracks", **_FILE
+    )
 
 
 @_described

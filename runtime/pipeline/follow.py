@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Literal
@@ -14,6 +15,7 @@ from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.tracking.evidence import SCORES, Evidence
 from glint.runtime.tracking.registration import Registration
 from glint.runtime.tracking.tracker import TrackConfig, Tracker
+from glint.runtime.tracking.zones import Zone, ZoneWatch
 from glint.types import Blobs, Targets
 
 Static = Literal["report", "hide"]
@@ -32,6 +34,7 @@ class Follower:
         static: ``report`` tells of static tracks, flagged; ``hide`` tells of a track when it has moved.
         timed: whether frames have times; those of a folder of images count as 30 per second.
         live: whether the times of frames are those of ``time.monotonic_ns``.
+        zones: of which it is told who enters and leaves them.
 
     Raises:
         InputError: if ``static`` is none of these.
@@ -39,18 +42,20 @@ class Follower:
 
     def __init__(
         self, config: TrackConfig | None = None, evidence: Evidence | None = None, *,
-        static: Static = "report", timed: bool = True, live: bool = False,
+        static: Static = "report", timed: bool = True, live: bool = False, zones: Sequence[Zone] = (),
     ) -> None:  # fmt: skip
         if static not in STATICS:
             raise InputError(f"static: expected one of {', '.join(STATICS)}, got {static!r}")
         self.tracker, self.registration = Tracker(config, evidence), Registration()
         self.static, self.timed, self.live = static, timed, live
-        self._told: set[int] = set()
+        self.zones = ZoneWatch(zones)
+        self._told: set[int] = set()  # that live
+        self._shown = 0
 
     @property
     def confirmed(self) -> int:
         """Tracks that were told so far."""
-        return len(self._told) if self.static == "hide" else self.tracker.confirmed
+        return self._shown if self.static == "hide" else self.tracker.confirmed
 
     def __call__(self, result: Result) -> Result:
         """The result with the numbers of its targets' tracks, and the confirmed tracks; call it in order."""
@@ -69,8 +74,11 @@ class Follower:
             tracks = tracks.select(~tracks.static)
             fresh = tuple(sorted(set(tracks.number.tolist()) - self._told))
             self._told.update(fresh)
+            self._shown += len(fresh)
             tracks = replace(tracks, confirmed=fresh, lost=tuple(n for n in tracks.lost if n in self._told))
+            self._told.difference_update(tracks.lost)
             numbers = np.where(np.isin(numbers, tracks.number), numbers, -1)
+        tracks = replace(tracks, crossed=self.zones(tracks, shift))
         return replace(result, track=numbers, tracks=tracks)
 
     def _utc(self, t_ns: int) -> str:

@@ -7,7 +7,7 @@ import sys
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from glint.errors import OutputError
 from glint.files import append_whole, claim, refuse_existing, write_json
@@ -15,6 +15,8 @@ from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.records import gap_record
 from glint.types import Gap
+
+_Lines = TypeVar("_Lines", bound="Lines")
 
 
 class RunFiles(Sink):
@@ -64,8 +66,8 @@ def beside(out: Path, ending: str) -> Path:
     return out.with_name(f"{out.stem}.{ending}")
 
 
-class JsonLines:
-    """One JSON object per line; ``-`` is standard output.
+class Lines:
+    """A file of text, line by line; ``-`` is standard output.
 
     The file appears with its first line, so that a run that fails before has left nothing. Every line is handed
     to the system at once, so that a killed run has lost at most its last one; one that does not fit on the disk
@@ -83,7 +85,7 @@ class JsonLines:
         if self.path is not None:
             refuse_existing(self.path, overwrite=overwrite)
 
-    def __enter__(self) -> JsonLines:
+    def __enter__(self: _Lines) -> _Lines:
         return self
 
     def __exit__(
@@ -98,10 +100,9 @@ class JsonLines:
         if self._file is None and self.path is not None:
             self._file = claim(self.path, overwrite=self._overwrite)
 
-    def write(self, value: dict[str, Any]) -> None:
-        """Append one object."""
+    def append(self, text: str) -> None:
+        """Append whole lines."""
         self.open()
-        text = json.dumps(value, allow_nan=False) + "\n"
         try:
             if self._file is None:
                 sys.stdout.write(text)
@@ -117,6 +118,14 @@ class JsonLines:
         """Close the file; standard output stays open."""
         if self._file is not None:
             self._file.close()
+
+
+class JsonLines(Lines):
+    """One JSON object per line."""
+
+    def write(self, value: dict[str, Any]) -> None:
+        """Append one object."""
+        self.append(json.dumps(value, allow_nan=False) + "\n")
 
 
 def open_sink(opening: Opening) -> Sink:

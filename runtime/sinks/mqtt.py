@@ -16,7 +16,7 @@ from glint.cli import talk
 from glint.errors import InputError, MissingDependencyError
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
-from glint.runtime.sinks.records import encode_record, frame_record, gap_record
+from glint.runtime.sinks.records import encode_record, event_records, frame_record, gap_record
 from glint.types import Gap
 
 _MOST_WAITING = 100  # MQTT messages on their way; a link that is slower than the frames loses the rest
@@ -74,8 +74,10 @@ class MqttSink(Sink):
         self._client.loop_start()
 
     def write(self, result: Result) -> None:
-        """Publish one frame, unless the link is down or behind."""
+        """Publish one frame and what became of its tracks, unless the link is down or behind."""
         self._publish(_FRAMES, frame_record(result))
+        for event in event_records(result):
+            self._publish(_EVENTS, event)
 
     def gap(self, gap: Gap) -> None:
         """Publish one gap."""

@@ -27,6 +27,14 @@ def gap_record(gap: Gap) -> dict[str, Any]:
     return {"event": "gap", "t_ns": gap.t_ns, "seconds": round(gap.seconds, 3), "reason": gap.reason}
 
 
+def event_records(result: Result) -> list[dict[str, Any]]:
+    """What became of tracks with this frame, each with the frame and its times."""
+    if result.tracks is None:
+        return []
+    frame = {"frame": result.frame.index, "t_ns": result.frame.t_ns, "utc": result.tracks.utc}
+    return [{**event, **frame} for event in result.tracks.events()]
+
+
 def encode_record(record: Any) -> bytes:
     """A record as a message: JSON without blanks, UTF-8."""
     return json.dumps(record, allow_nan=False, separators=(",", ":")).encode()

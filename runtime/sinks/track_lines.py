@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.base import Opening, Sink
+from glint.runtime.sinks.base import Sink
 from glint.runtime.sinks.json_lines import JsonLines
 
 _PERIOD_NS = 10**9
@@ -16,7 +16,7 @@ class TrackLines(Sink):
     """Writes what ``Tracks.record`` says, with the frame, its times, and whether the track ended.
 
     Args:
-        path: of the file; appears with its first line, or at the end of the run.
+        path: of the file; appears with the first result.
 
     Raises:
         OutputError: if it exists and ``overwrite`` is not set, or cannot be written.
@@ -28,6 +28,7 @@ class TrackLines(Sink):
         self._written_ns: dict[int, int] = {}
 
     def write(self, result: Result) -> None:
+        self._lines.open()
         tracks = result.tracks
         if tracks is None or result.repeated:
             return
@@ -45,7 +46,6 @@ class TrackLines(Sink):
         """Write the tracks that still live, as ended with the run, and close the file."""
         for number in sorted(self._last):
             self._end(number)
-        self._lines.open()
         self._lines.close()
 
     def _end(self, number: int) -> None:
@@ -53,8 +53,3 @@ class TrackLines(Sink):
         self._written_ns.pop(number, None)
         if record is not None:
             self._lines.write({**record, "ended": True})
-
-
-def open_sink(opening: Opening) -> Sink:
-    """What ``--tracks`` asks for."""
-    return TrackLines(opening.options["tracks"], overwrite=opening.options["overwrite"])

@@ -26,11 +26,15 @@ class Tails:
         self._count = 0
 
     def add(self, result: Result) -> None:
-        """Take the positions of one result; nothing happens if its targets are not tracked."""
+        """Take the positions of one result; nothing happens if its targets are not tracked.
+
+        Where the result has its ``tracks`` they are theirs, predicted ones too, else those of its targets.
+        """
         self._count += 1
         if result.track is not None:
-            targets = result.targets
-            for track, x, y in zip(result.track.tolist(), targets.x.tolist(), targets.y.tolist()):
+            at = result.targets if result.tracks is None else result.tracks
+            numbers = result.track if result.tracks is None else result.tracks.number
+            for track, x, y in zip(numbers.tolist(), at.x.tolist(), at.y.tolist()):
                 if track < 0:  # not confirmed yet
                     continue
                 self._tails.setdefault(track, deque(maxlen=self._length)).append((x, y))

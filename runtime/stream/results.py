@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from glint.runtime.sources.open import open_any
 from glint.runtime.stream.stream import Drop, Stream
 from glint.runtime.tracking.evidence import Evidence
 from glint.runtime.tracking.tracker import TrackConfig
+from glint.runtime.tracking.zones import Zone, read_zones
 from glint.runtime.unmixing.optics_choice import PsfChoice
 from glint.runtime.unmixing.refine import RadiancePrior
 
@@ -49,6 +50,7 @@ def stream(
     track: bool = False,
     static: Static = "report",
     false_tracks_per_hour: float = TrackConfig().false_tracks_per_hour,
+    zones: str | Path | None = None,
 ) -> Generator[Result, None, None]:
     """Detect and unmix the targets of all frames of a source.
 
@@ -66,6 +68,7 @@ def stream(
         track: follow the targets from frame to frame; results have their ``track`` and ``tracks`` then.
         static: whether tracks of what does not move are told, "report" or "hide".
         false_tracks_per_hour: that clutter may confirm.
+        zones: file of the zones of which results tell who enters and leaves them; implies ``track``.
 
     Returns:
         An iterator of results, in the order of the frames.
@@ -80,9 +83,10 @@ def stream(
         raise InputError("stream: an open pipeline has its settings already", hint="give them to Pipeline.open")
     frames = open_any(source)
     config = TrackConfig(false_tracks_per_hour=false_tracks_per_hour)
+    track, polygons = track or zones is not None, () if zones is None else read_zones(Path(zones))
 
     def start(opened: Pipeline) -> Stream:
-        follow = follower(frames, opened, config, static) if track else None
+        follow = follower(frames, opened, config, static, polygons) if track else None
         return Stream(frames, opened, (), drop=drop, deadline_ms=deadline_ms, warm=warm_up, track=follow)
 
     above = CANDIDATES_ABOVE if track else None
@@ -100,7 +104,9 @@ def _results(
         yield from results
 
 
-def follower(source: Source, pipeline: Pipeline, config: TrackConfig, static: Static) -> Follower:
+def follower(
+    source: Source, pipeline: Pipeline, config: TrackConfig, static: Static, zones: Sequence[Zone] = ()
+) -> Follower:
     """What gives a pipeline's results their tracks, by the times of the source's frames.
 
     Raises:
@@ -109,4 +115,4 @@ def follower(source: Source, pipeline: Pipeline, config: TrackConfig, static: St
     source = source.inner if isinstance(source, AdjustedSource) else source
     timed = not isinstance(source, ImageSource | ItemSource)  # the time at which a file was read says nothing
     evidence = Evidence.of(pipeline.detector.card.name)
-    return Follower(config, evidence, static=static, timed=timed, live=source.live)
+    return Follower(config, evidence, static=static, timed=timed, live=source.live, zones=zones)

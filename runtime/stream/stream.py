@@ -234,7 +234,7 @@ class Stream:
             return track(result)
         same = np.array_equal(before.targets.x, result.targets.x) and np.array_equal(before.targets.y, result.targets.y)
         numbers = before.track if same else np.full(len(result.targets), -1, dtype=np.int64)
-        tracks = None if before.tracks is None else replace(before.tracks, confirmed=(), lost=())
+        tracks = None if before.tracks is None else replace(before.tracks, confirmed=(), lost=(), crossed=())
         return replace(result, track=numbers, tracks=tracks)
 
     def _give(self, item: Result | Gap, signals: Interruption) -> bool:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A track comes into a zone, or goes out of it."""
+
+    event: Literal["enter", "leave"]
+    track: int
+    zone: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +34,7 @@ class Tracks:
         seen: whether it has a detection in this frame, ``bool [N]``.
         radiance: of its last target, DN.
         confirmed, lost: numbers that are told for the first time, and that ended.
+        crossed: tracks that entered or left zones.
         t_ns: of the frame.
         utc: of the frame, ISO 8601; of a source that is not live, when it was processed.
     """
@@ -42,6 +52,7 @@ class Tracks:
     radiance: NDArray[np.float64]
     confirmed: tuple[int, ...] = ()
     lost: tuple[int, ...] = ()
+    crossed: tuple[Crossing, ...] = ()
     t_ns: int = 0
     utc: str = ""
 
@@ -58,7 +69,8 @@ class Tracks:
     def events(self) -> list[dict[str, Any]]:
         """What became of tracks with this frame, JSON-ready."""
         named = (("confirmed", self.confirmed), ("lost", self.lost))
-        return [{"event": event, "track": number} for event, numbers in named for number in numbers]
+        told: list[dict[str, Any]] = [{"event": e, "track": number} for e, numbers in named for number in numbers]
+        return told + [vars(crossing) for crossing in self.crossed]
 
     def record(self, row: int) -> dict[str, Any]:
         """One track, JSON-ready."""

@@ -85,9 +85,21 @@ def frame_facts(shown: ViewFrame, low: float, high: float, factor: int) -> dict[
         "blobs": blobs,
         "targets": rows[:MOST_TARGETS],
         "found": len(rows),
+        "tracks": _track_facts(result),
         "tails": {str(t): [[round(x, 2), round(y, 2)] for x, y in points] for t, points in shown.tails.items()},
         "latency_ms": {k: round(v, 2) for k, v in result.latency_ms.items()},
     }
+
+
+def _track_facts(result: Result) -> list[dict[str, Any]]:
+    """Confirmed tracks: number, place, the way that they go in a second (px), and whether they are static or seen."""
+    tracks = result.tracks
+    if tracks is None:
+        return []
+    keys = ("track", "x", "y", "vx", "vy", "static", "seen")
+    columns = (tracks.number, tracks.x, tracks.y, tracks.vx, tracks.vy, tracks.static, tracks.seen)
+    rows = zip(*(c[:MOST_TARGETS].tolist() for c in columns))
+    return [{k: round(v, 2) if isinstance(v, float) else v for k, v in zip(keys, row)} for row in rows]
 
 
 def cluster_facts(result: Result, at: tuple[float, float] | None) -> dict[str, Any] | None:

@@ -34,6 +34,14 @@ def metrics_text(run: Snapshot, stream: StreamStatus, device: DeviceState | None
         *_family("glint_blobs_total", "counter", "Blobs found.", [(plain, run.blobs)]),
         *_family("glint_targets_total", "counter", "Targets found.", [(plain, run.targets)]),
         *_family("glint_targets", "gauge", "Targets in the last frame.", [(plain, run.last_targets)]),
+        *_family("glint_frames_repeated_total", "counter", "Frames with the bytes of the one before.", [
+            (plain, run.repeated)]),
+        *_family("glint_tracks", "gauge", "Confirmed tracks that live.", [] if run.tracks is None else [
+            (plain, run.tracks)]),
+        *_family("glint_track_events_total", "counter", "Tracks confirmed and lost.", [
+            ({"event": event}, n) for event, n in run.track_events.items()]),
+        *_family("glint_zone_events_total", "counter", "Tracks that entered and left zones.", [
+            ({"zone": zone, "event": event}, n) for (zone, event), n in run.zone_events.items()]),
         *_family("glint_gaps_total", "counter", "Gaps of the source.", [(plain, run.gaps)]),
         *_family("glint_gap_seconds_total", "counter", "Length of all gaps.", [(plain, run.gap_seconds)]),
         *_latency(run.latency),

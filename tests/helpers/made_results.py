@@ -8,6 +8,7 @@ import numpy as np
 
 from glint.runtime.pipeline.detector import Detection
 from glint.runtime.pipeline.pipeline import Result, Spots
+from glint.runtime.tracking.tracks import Tracks
 from glint.types import Blobs, Frame, Targets
 
 LATENCY = {"capture": 1.5, "detect": 8.0, "unmix": 2.0, "refine": 3.0, "total": 14.5}
@@ -51,3 +52,13 @@ def made_result(
     frame = Frame(index, index * 10**7 if t_ns is None else t_ns, np.clip(image, low, high).astype(dtype), name=name)
     tracks = None if track is None else np.array(track, dtype=np.int64)
     return Result(frame, Detection(blobs, plain, plain), targets, spots, latency, track=tracks)
+
+
+def made_tracks(numbers: list[int], t_ns: int = 0, **parts: Any) -> Tracks:
+    """Confirmed tracks, every second one static; columns are 0.5, 1.5 ... where ``parts`` do not tell them."""
+    n = len(numbers)
+    some = np.arange(n) + 0.5
+    columns = dict.fromkeys(("x", "y", "vx", "vy", "age_s", "score", "radiance"), some)
+    columns |= {"covariance": np.ones((n, 2, 3)), "static": np.arange(n) % 2 == 1, "seen": np.ones(n, dtype=bool)}
+    given = {name: np.asarray(value) if name in columns else value for name, value in parts.items()}
+    return Tracks(number=np.array(numbers, dtype=np.int64), t_ns=t_ns, **{**columns, **given})

@@ -92,6 +92,9 @@ def test_nothing_is_written_beside_a_device(tmp_path: Path) -> None:
     ("options", "kind"),
     [
         ({"csv": "r.csv"}, "CsvSink"),
+        ({"tracks": "t.jsonl"}, "TrackLines"),
+        ({"tracks": "t.CSV"}, "TrackTable"),
+        ({"tracks": "t.txt"}, "MotFile"),
         ({"video": "r.mkv"}, "OverlayVideo"),
         ({"record": "frames", "record_events": True, "record_max_gb": 0.5}, "Recorder"),
         ({"udp": "127.0.0.1:9"}, "UdpSink"),
@@ -105,7 +108,7 @@ def test_every_option_opens_its_output(tmp_path: Path, options: dict[str, Any], 
         pytest.importorskip("av")
     if kind == "MqttSink":
         pytest.importorskip("paho.mqtt.client")
-    paths = {name: tmp_path / value for name, value in options.items() if name in ("csv", "video", "record")}
+    paths = {name: tmp_path / value for name, value in options.items() if name in ("csv", "tracks", "video", "record")}
     (sink,) = opened(**{**options, **paths})
     try:
         assert type(sink).__name__ == kind
@@ -137,6 +140,8 @@ def test_a_taken_port_is_an_error_and_closes_what_was_opened(tmp_path: Path) -> 
 def test_two_outputs_in_one_file_are_refused(tmp_path: Path, other: str) -> None:
     with pytest.raises(InputError, match="both want"):
         opened(out=tmp_path / "x.jsonl", csv=tmp_path / other)
+    with pytest.raises(InputError, match="both want"):
+        opened(out=tmp_path / "x.jsonl", tracks=tmp_path / other)
     assert list(tmp_path.iterdir()) == []
 
 

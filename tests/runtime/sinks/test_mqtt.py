@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_results import made_result
+from made_results import made_result, made_tracks
 
 from glint.errors import InputError
 from glint.runtime.sinks.mqtt import MqttSink
@@ -186,17 +187,20 @@ def test_frames_gaps_and_the_state_are_published(broker: Broker, capsys: pytest.
     result = made_result(3)
     sink.write(result)
     sink.gap(Gap(5, 1.25, "lost"))
-    messages = broker.wait(3)
+    sink.write(replace(made_result(4), tracks=made_tracks([3], confirmed=(3,))))
+    messages = broker.wait(5)
     sink.close()
     sink.close()
     assert messages[0] == ("night/cam/state", b"online", True)
     assert messages[1][0] == "night/cam/frames"
     assert json.loads(messages[1][1]) == frame_record(result)
     assert messages[2][0] == "night/cam/events"
-    assert broker.wait(4)[3] == ("night/cam/state", b"offline", True)
+    assert messages[4][0] == "night/cam/events"
+    assert json.loads(messages[4][1]) == {"event": "confirmed", "track": 3, "frame": 4, "t_ns": 40000000, "utc": ""}
+    assert broker.wait(6)[5] == ("night/cam/state", b"offline", True)
     assert broker.user == ("me", "s3cret@")
     assert broker.will == ("night/cam/state", "offline")
-    assert (sink.sent, sink.lost) == (2, 0)
+    assert (sink.sent, sink.lost) == (4, 0)
     said = capsys.readouterr().err
     assert "connected" in said
     assert "s3cret" not in said

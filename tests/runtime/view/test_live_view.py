@@ -10,12 +10,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from exposition_format import parse
-from made_results import made_result
+from made_results import made_result, made_tracks
 from PIL import Image
 
 from glint.errors import OutputError
@@ -64,6 +65,17 @@ def test_a_frame_comes_with_its_picture_and_what_is_drawn_on_it(view: LiveView) 
     assert [blob[2] for blob in shown["blobs"]] == [2, 1]
     assert shown["latency_ms"]["detect"] == 8.0
     assert (facts["source"], facts["dropped"], facts["state"]) == ("cam", {"queue": 2}, "ok")
+
+
+def test_tracks_come_with_their_way_and_what_they_are(view: LiveView) -> None:
+    view.write(made_result(0))
+    assert live(view)[0]["shown"]["tracks"] == []
+    tracks = made_tracks([4, 9], x=[30.0, 5.0], vx=[12.345, -3.0])
+    view.write(replace(made_result(1, track=[4]), tracks=tracks))
+    shown = live(view, "after=1")[0]["shown"]["tracks"]
+    assert [(t["track"], t["x"], t["vx"], t["static"], t["seen"]) for t in shown] == [
+        (4, 30.0, 12.35, False, True), (9, 5.0, -3.0, True, True),
+    ]  # fmt: skip
 
 
 def test_without_news_only_the_state_comes(view: LiveView) -> None:
@@ -295,6 +307,13 @@ def test_tails_follow_tracks_and_forget_them() -> None:
     assert list(tails.points()) == [8]
     tails.add(made_result(8))  # not tracked
     assert list(tails.points()) == [8]
+
+
+def test_tails_of_tracks_go_on_where_the_target_is_not_seen() -> None:
+    tails = Tails(length=3)
+    for n in range(4):
+        tails.add(replace(made_result(n, track=[-1]), tracks=made_tracks([7], x=[10.0 + n], y=[5.0])))
+    assert tails.points() == {7: ((11, 5), (12, 5), (13, 5))}
 
 
 def test_the_number_of_tails_is_bounded() -> None:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from exposition_format import parse
 from hypothesis import given
 from hypothesis import strategies as st
-from made_results import made_result
+from made_results import made_result, made_tracks
 
 from glint.runtime.device.state import DeviceState
+from glint.runtime.tracking.tracks import Crossing
 from glint.runtime.view.history import History
 from glint.runtime.view.prometheus_text import metrics_text
 from glint.runtime.view.status import StreamStatus
@@ -31,6 +33,24 @@ def test_counts_go_up_with_results_and_gaps() -> None:
     run = telemetry.snapshot()
     assert (run.frames, run.blobs, run.targets, run.last_targets) == (2, 2, 2, 0)
     assert (run.gaps, run.gap_seconds) == (1, 2.5)
+
+
+def test_tracks_their_events_and_repeated_frames_are_counted() -> None:
+    telemetry = Telemetry()
+    telemetry.add(made_result())
+    assert telemetry.snapshot().tracks is None
+    assert not any("track" in name for name in parse(metrics_text(telemetry.snapshot(), StreamStatus())))
+    crossed = (Crossing("enter", 1, "gate"), Crossing("enter", 2, "gate"), Crossing("leave", 0, "gate"))
+    telemetry.add(replace(made_result(), tracks=made_tracks([1, 2], confirmed=(1, 2), crossed=crossed)))
+    telemetry.add(replace(made_result(), tracks=made_tracks([2], lost=(1,)), repeated=True))
+    run = telemetry.snapshot()
+    assert (run.repeated, run.tracks, run.track_events) == (1, 1, {"confirmed": 2, "lost": 1})
+    assert run.zone_events == {("gate", "enter"): 2, ("gate", "leave"): 1}
+    text = metrics_text(run, StreamStatus())
+    assert 'glint_track_events_total{event="confirmed"} 2' in text
+    assert 'glint_zone_events_total{zone="gate",event="leave"} 1' in text
+    assert "glint_frames_repeated_total 1" in text
+    parse(text)
 
 
 def test_a_run_starts_goes_well_stalls_recovers_and_ends() -> None:
