@@ -16,6 +16,7 @@ from typing import Any
 from glint.config import from_dict, to_dict
 from glint.errors import InputError, ModelError
 from glint.files import read_json, sha256, write_json
+from glint.optics import Psf
 from glint.processing.extent import Extent
 from glint.processing.normalise import Normaliser
 
@@ -23,6 +24,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 DEFAULT_DETECTOR = "lsnet-s"
 DEFAULT_UNMIXER = "dscsnet-s-sensor"
 CARD_FORMAT = 1
+_MOST_SIDE, _MOST_CELLS = 1024, 32
 ISLAND = "fp32"
 """Part of the name of every node that must stay float32 when its model becomes float16."""
 
@@ -54,8 +56,10 @@ class DetectorSpec:
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise InputError(f"threshold of a target's probability: expected between 0 and 1, got {self.threshold}")
-        if self.multiple < 1:
-            raise InputError(f"DetectorSpec.multiple: expected at least 1, got {self.multiple}")
+        if not 1 <= self.multiple <= _MOST_SIDE:
+            raise InputError(
+                f"DetectorSpec.multiple: expected at least 1 and at most {_MOST_SIDE}, got {self.multiple}"
+            )
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,23 @@ class UnmixerSpec:
     radiance_unit: float = 235.0
     radiance_prior: tuple[float, float] | None = None
     sigma_sd: float = 0.0
+
+    def __post_init__(self) -> None:
+        Psf(self.sigma)  # checks it
+        mean, deviation = self.radiance_prior or (1.0, 1.0)
+        wanted = {
+            f"patch of 1 to {_MOST_SIDE} pixels": 1 <= self.patch <= _MOST_SIDE,
+            "crop of 1 pixel to the patch": 1 <= self.crop <= self.patch,
+            f"1 to {_MOST_CELLS} cells per pixel": 1 <= self.cells <= _MOST_CELLS,
+            "threshold of 0 DN or more": 0 <= self.threshold < math.inf,
+            "relative threshold from 0 to below 1": 0 <= self.relative < 1,
+            "positive radiance_unit": 0 < self.radiance_unit < math.inf,
+            "radiance_prior of positive numbers": 0 < mean < math.inf and 0 < deviation < math.inf,
+            "sigma_sd from 0 to sigma": 0 <= self.sigma_sd <= self.sigma,
+        }
+        for what, holds in wanted.items():
+            if not holds:
+                raise InputError(f"UnmixerSpec: expected a {what}, got {self}")
 
 
 @dataclass(frozen=True)

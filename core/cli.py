@@ -17,10 +17,19 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from glint import __version__
-from glint.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNEXPECTED, GlintError, InputError, MissingDependencyError
+from glint.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_UNEXPECTED,
+    EXIT_USAGE,
+    GlintError,
+    InputError,
+    MissingDependencyError,
+    exit_code_of,
+)
 from glint.progress import speaking
 from glint.progress import talk as talk
 
@@ -48,9 +57,21 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are told like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, and leave."""
+        with suppress(OSError, ValueError, AttributeError):  # the terminal may be gone
+            self.print_usage(sys.stderr)
+        _say(f"error: {message}")
+        _say(f"hint: {self.prog} --help tells more")
+        raise SystemExit(EXIT_USAGE)
+
+
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser; with ``command``, that command's arguments are filled in."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="glint",
         description="Detect small infrared targets and take merged ones apart.",
         epilog="glint COMMAND --help tells more about a command.",
@@ -85,7 +106,7 @@ def standalone(
     argv: Sequence[str] | None = None,
 ) -> int:
     """Run a module of the ``python -m`` kind as a command: same errors, hints and exit codes."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     add_arguments(parser)
     arguments = parser.parse_args(argv)
@@ -135,9 +156,8 @@ def _report(error: GlintError, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     _say(f"error: {error}")
-    if error.hint:
-        _say(f"hint: {error.hint}")
-    return error.exit_code
+    _say(f"hint: {error.hint or error.usual_hint}")
+    return exit_code_of(error)
 
 
 def _report_unexpected(error: Exception, *, debug: bool) -> int:
@@ -150,8 +170,9 @@ def _report_unexpected(error: Exception, *, debug: bool) -> int:
 
 
 def _say(text: str) -> None:
-    with suppress(OSError):  # the terminal may be gone
-        print(text, file=sys.stderr)
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):  # the terminal may be gone
+            print(text, file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

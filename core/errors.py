@@ -2,10 +2,12 @@
 
 Every exception that glint raises on purpose derives from :class:`GlintError` and also from the
 built-in that fits, so that ``except ValueError`` works for people who never heard of glint. The
-command line prints ``error:`` and ``hint:`` from it and leaves with :attr:`GlintError.exit_code`.
+command line prints ``error:`` and ``hint:`` from it and leaves with :func:`exit_code_of`.
 """
 
 from __future__ import annotations
+
+import errno
 
 EXIT_OK = 0
 EXIT_CHECK_FAILED = 1
@@ -25,6 +27,7 @@ class GlintError(Exception):
     """
 
     exit_code = EXIT_USAGE
+    usual_hint = "glint COMMAND --help tells what it takes"
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -38,37 +41,68 @@ class InputError(GlintError, ValueError):
 class SourceError(GlintError, OSError):
     """A source of frames or a data folder is missing or cannot be read."""
 
+    usual_hint = "is the name right? docs/sources.md tells what can be read"
+
 
 class OutputError(GlintError, OSError):
     """An output exists already or cannot be written."""
 
+    usual_hint = "choose another place, or make room"
+
 
 class ModelError(GlintError, ValueError):
     """A model file, its card or a checkpoint is missing, corrupt, or not what its card says."""
+
+    usual_hint = "install the file again together with what belongs to it, or name another one"
 
 
 class MissingDependencyError(GlintError, ImportError):
     """An optional library that the request needs is not installed on this machine."""
 
     exit_code = EXIT_ENVIRONMENT
+    usual_hint = "glint doctor says what is missing and how to get it"
 
 
 class EngineError(GlintError, RuntimeError):
     """An engine could not be created, or failed while it ran."""
 
     exit_code = EXIT_ENVIRONMENT
+    usual_hint = "glint doctor says what works on this machine"
+
+
+class SourceAbsentError(SourceError):
+    """A camera or stream is not there now, and may be later."""
+
+    exit_code = EXIT_ENVIRONMENT
+    usual_hint = "is it switched on, plugged in and reachable? --wait-source SECONDS waits for it"
 
 
 class SourceLostError(SourceError):
     """A source delivered frames and then stopped without reaching its end."""
 
     exit_code = EXIT_SOURCE_LOST
+    usual_hint = "the frames before it are good"
 
 
 class CheckFailedError(GlintError, RuntimeError):
     """A check that the user asked for (parity, accuracy, loss) did not hold."""
 
     exit_code = EXIT_CHECK_FAILED
+    usual_hint = "the report above tells what did not hold"
+
+
+_OF_THE_MACHINE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EADDRINUSE,
+    errno.EADDRNOTAVAIL, errno.ENETDOWN,
+)  # fmt: skip
+
+
+def exit_code_of(error: GlintError) -> int:
+    """The exit code of a command that ends with this error: a full disk or a port in use is no wrong usage."""
+    cause = error.__cause__
+    if error.exit_code == EXIT_USAGE and isinstance(cause, OSError) and cause.errno in _OF_THE_MACHINE:
+        return EXIT_ENVIRONMENT
+    return error.exit_code
 
 
 def first_line(error: BaseException) -> str:

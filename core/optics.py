@@ -28,6 +28,7 @@ from glint.errors import InputError
 from glint.files import read_json, write_json
 
 FloatArray = NDArray[np.float64]
+LEAST_SIGMA_PX, MOST_SIGMA_PX = 0.01, 100.0  # of a PSF that pixels can tell anything of
 
 
 def cell_centre(index: ArrayLike, c: int) -> FloatArray:
@@ -67,14 +68,15 @@ class Psf:
     """Pixel-integrated Gaussian point-spread function.
 
     Attributes:
-        sigma: standard deviation of the Gaussian, pixels; finite and positive.
+        sigma: standard deviation of the Gaussian, pixels, from :data:`LEAST_SIGMA_PX` to :data:`MOST_SIGMA_PX`.
     """
 
     sigma: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise InputError(f"Psf.sigma: expected a positive number of pixels, got {self.sigma}")
+        if not LEAST_SIGMA_PX <= self.sigma <= MOST_SIGMA_PX:
+            wanted = f"expected a positive number of pixels, {LEAST_SIGMA_PX:g} to {MOST_SIGMA_PX:g}"
+            raise InputError(f"Psf.sigma: {wanted}, got {self.sigma}", hint="see docs/psf.md")
 
     def profile(self, coordinate: ArrayLike, n: int) -> FloatArray:
         """g at pixels 0..n-1 for targets at ``coordinate`` (any shape): ``[..., n]``."""
@@ -138,6 +140,7 @@ class Psf:
 
 
 PSF_FORMAT = 1
+_MOST_RATIO = 100.0  # of the axes of an elliptical PSF
 
 
 @dataclass(frozen=True)
@@ -173,10 +176,16 @@ class PsfEstimate:
 
     def __post_init__(self) -> None:
         Psf(self.sigma)  # checks it
-        if not self.sigma_error >= 0:
-            raise InputError(f"PSF: sigma_error must not be negative, got {self.sigma_error}")
-        if not (1 <= self.ratio < math.inf and math.isfinite(self.angle)):
-            raise InputError(f"PSF: expected a ratio of axes >= 1 and an angle, got {self.ratio} and {self.angle}")
+        widths = {"sigma_error": self.sigma_error, "scatter": self.scatter, "sigma_x": self.sigma_x}
+        for name, value in {**widths, "sigma_y": self.sigma_y}.items():
+            if not 0 <= value <= MOST_SIGMA_PX:
+                raise InputError(f"PSF: {name}: expected 0 to {MOST_SIGMA_PX:g} pixels, not negative, got {value}")
+        if not (1 <= self.ratio <= _MOST_RATIO and math.isfinite(self.angle)):
+            raise InputError(
+                f"PSF: expected a ratio of axes of 1 to {_MOST_RATIO:g} and an angle, got {self.ratio} and {self.angle}"
+            )
+        if self.used < 0:
+            raise InputError(f"PSF: expected a number of spots used, got {self.used}")
         if self.format != PSF_FORMAT:
             raise InputError(f"PSF: format {self.format}, this glint reads {PSF_FORMAT}")
 

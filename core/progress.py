@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TextIO
 
@@ -26,8 +26,9 @@ def speaking() -> Iterator[None]:
 
 def talk(text: str) -> None:
     """A line for the person at the terminal, on standard error, while something is :func:`speaking`."""
-    if _listeners:
-        print(text, file=sys.stderr, flush=True)
+    if _listeners and sys.stderr is not None:  # without it, print would take standard output
+        with suppress(OSError, ValueError):  # whoever listened may be gone
+            print(text, file=sys.stderr, flush=True)
 
 
 class Progress:

@@ -110,6 +110,8 @@ class Frame:
         name: where it came from (a file's name), or "".
         full_scale: the value at which the sensor saturates, or None if unknown.
         truth: the targets that a simulation put into it, or None.
+        damaged: why its pixels may be wrong (what its decoder complained of, pictures before it that are missing),
+            or "".
     """
 
     index: int
@@ -118,6 +120,7 @@ class Frame:
     name: str = ""
     full_scale: float | None = None
     truth: Targets | None = None
+    damaged: str = ""
 
     def __post_init__(self) -> None:
         data = self.data
@@ -128,6 +131,8 @@ class Frame:
             raise InputError(f"Frame.data: expected [H, W] with at least one pixel, got shape {data.shape}")
         if data.dtype == np.float32 and not np.isfinite(data).all():
             raise InputError("Frame.data: expected finite values, got NaN or infinity")
+        if self.full_scale is not None and not 0 < self.full_scale < np.inf:
+            raise InputError(f"Frame.full_scale: expected a positive number or None, got {self.full_scale}")
 
     @property
     def shape(self) -> tuple[int, int]:

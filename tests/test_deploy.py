@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from glint.errors import EXIT_INTERRUPTED, EXIT_USAGE
+from glint.errors import EXIT_INTERRUPTED, EXIT_USAGE, OutputError, SourceAbsentError, SourceLostError, exit_code_of
 
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = ROOT / "deploy" / "glint.service"
@@ -31,6 +32,13 @@ def test_the_unit_knows_the_exit_codes() -> None:
     text = UNIT.read_text(encoding="utf-8")
     assert f"RestartPreventExitStatus={EXIT_USAGE}\n" in text
     assert f"SuccessExitStatus={EXIT_INTERRUPTED}\n" in text
+
+
+def test_the_unit_starts_again_what_waiting_may_mend() -> None:
+    full = OutputError("cannot write x")
+    full.__cause__ = OSError(errno.ENOSPC, "no room")
+    assert EXIT_USAGE not in {exit_code_of(e) for e in (SourceAbsentError("x"), SourceLostError("x"), full)}
+    assert "Restart=on-failure\n" in UNIT.read_text(encoding="utf-8")
 
 
 def test_the_unit_and_its_settings_name_the_same_variables() -> None:

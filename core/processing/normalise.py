@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from glint.compiled import compiled
 from glint.errors import InputError
 
+LEAST_SCALE = 1e-9  # DN; its inverse is the greatest: float32 takes both
 KINDS = ("fixed", "peak", "standard")
 _READ_AS_THEY_ARE = [np.dtype(name) for name in ("uint8", "uint16", "float32", "float64")]
 
@@ -52,8 +53,8 @@ class Normaliser:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"Normaliser.kind: expected one of {', '.join(KINDS)}, got {self.kind!r}")
-        if not (np.isfinite(self.scale) and self.scale > 0):
-            raise InputError(f"Normaliser.scale: expected a positive number, got {self.scale}")
+        if not LEAST_SCALE <= self.scale <= 1 / LEAST_SCALE:
+            raise InputError(f"Normaliser.scale: expected a positive number of DN, got {self.scale}")
 
     def apply(self, data: NDArray[np.generic], *, unit: float = 1.0) -> Normalised:
         """Normalise ``[..., H, W]`` of any real dtype.

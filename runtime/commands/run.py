@@ -61,7 +61,7 @@ def run(
     """
     asked = RunOptions.of(*groups, **options)
     models, sensor, delivery = asked.models, asked.sensor, asked.delivery
-    frames = open_frames(source, polarity=asked.values.polarity, scale=asked.values.scale)
+    frames = open_frames(source, polarity=asked.values.polarity, scale=asked.values.scale, wait_s=delivery.wait_source)
     config = TrackConfig(false_tracks_per_hour=delivery.false_tracks_per_hour)
     frames.refuse_collisions(asked.outputs.overlay)
     name, why = choose_engine(models.engine)

@@ -132,6 +132,10 @@ class Delivery(Group):
         "age at which a frame is late: dropped before the detector, else not refined, at least marked",
         "stream", type=positive_float, metavar="MS",
     )  # fmt: skip
+    wait_source: float | None = _option(
+        "wait so long for a camera or stream that is not there yet (default: it must be there)",
+        "stream", type=positive_float, metavar="SECONDS",
+    )  # fmt: skip
     warm_up: bool | None = _option(
         "run the first frame until the latency settles, uncounted (default: for live sources)",
         "stream", action=argparse.BooleanOptionalAction,

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from glint.cards import TensorSpec
-from glint.errors import EngineError, MissingDependencyError, ModelError, first_line
+from glint.errors import EngineError, InputError, MissingDependencyError, ModelError, first_line
 from glint.runtime.engines.base import Arrays, Engine
+
+MOST_THREADS = 1024
 
 
 class OnnxRuntimeEngine(Engine):
@@ -19,6 +21,7 @@ class OnnxRuntimeEngine(Engine):
         threads: CPU threads; default: all cores that this process may use.
 
     Raises:
+        InputError: if ``threads`` is out of range.
         ModelError: if the file is no ONNX model that this ONNX Runtime can load.
         MissingDependencyError: if ONNX Runtime is not installed.
     """
@@ -32,6 +35,8 @@ class OnnxRuntimeEngine(Engine):
             raise MissingDependencyError(
                 f"ONNX Runtime cannot be imported: {error}", hint="pip install onnxruntime"
             ) from error
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise InputError(f"threads: expected 1 to {MOST_THREADS}, got {threads}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or available_cores()
         options.log_severity_level = 3

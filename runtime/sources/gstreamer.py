@@ -141,8 +141,11 @@ class _Pipeline(Connection):
         except subprocess.TimeoutExpired:
             raise SourceLostError("the pipeline closed its output") from None
         self._listener.join(_GRACE)
-        if code != 0:
-            raise SourceLostError(self._reason(), hint=self._hint())
+        if code == 0:
+            return
+        if any("erroneous pipeline" in line for line in self._log):  # no waiting mends that
+            raise SourceError(f"{self._uri}: {self._reason()}", hint="try it with gst-launch-1.0")
+        raise SourceLostError(self._reason(), hint=self._hint())
 
     def _listen(self, output: IO[bytes]) -> None:
         """Take what the process says, so that it never waits for us; keep its last words."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from glint.cli import talk
-from glint.errors import InputError, SourceError, SourceLostError
+from glint.errors import InputError, SourceAbsentError, SourceError, SourceLostError
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.uri import Converter, not_negative, positive, redact
 from glint.runtime.sources.waiting import Closed, InterruptibleWait
@@ -77,15 +77,20 @@ class Connection(ABC):
 class LiveSource(Source):
     """A camera or stream: frames at their own pace, gaps where it was lost, for one iteration.
 
-    The first connection must succeed. One that is lost later is made again with pauses that double;
+    The first connection must succeed within ``wait_s``. One that is lost later is made again with pauses that double;
     the first frame after it follows a ``Gap``. Frames that a device drops or damages also leave one.
 
+    Attributes:
+        wait_s: seconds for which a device or sender that is not there yet is asked for again; 0: it must be there.
+
     Raises:
-        SourceError: on iteration, if it cannot be opened or gives no frame.
+        SourceAbsentError: on iteration, if it is not there or gives no frame.
+        SourceError: on iteration, if it is not what it should be.
         SourceLostError: on iteration, if it was lost and did not come back in time.
     """
 
     live = True
+    wait_s = 0.0
 
     def __init__(self, uri: str, policy: Reconnect) -> None:
         super().__init__(uri)
@@ -119,7 +124,7 @@ class LiveSource(Source):
 
     def _captures(self) -> Iterator[tuple[Captured, str]]:
         """What is captured, each with the reason why something is missing before it."""
-        connection, captured = self._attempt()
+        connection, captured = self._first()
         missing = ""
         while True:
             try:
@@ -134,6 +139,18 @@ class LiveSource(Source):
                 connection.close()
             connection, captured = self._come_back(missing)
 
+    def _first(self) -> tuple[Connection, Captured | None]:
+        started, pause = time.monotonic(), self.policy.first
+        while True:
+            try:
+                return self._attempt()
+            except SourceAbsentError as error:
+                if time.monotonic() + pause - started > self.wait_s:
+                    raise
+                talk(f"{error}; trying again in {pause:g} s")
+            self.waker.sleep(pause)
+            pause = min(2 * pause, self.policy.longest)
+
     def _attempt(self) -> tuple[Connection, Captured | None]:
         """A connection and its first frame."""
         connection = self.connect()
@@ -141,7 +158,7 @@ class LiveSource(Source):
             return connection, connection.read(self.policy.timeout)
         except SourceLostError as error:
             connection.close()
-            raise SourceError(f"{self.uri}: {redact(str(error))}", hint=error.hint) from None
+            raise SourceAbsentError(f"{self.uri}: {redact(str(error))}", hint=error.hint) from None
         except BaseException:
             connection.close()
             raise

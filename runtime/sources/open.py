@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import importlib
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from glint.runtime.sources.adjusted import AdjustedSource, Scale, adjusted
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.images import ImageSource
 from glint.runtime.sources.items import items_of
+from glint.runtime.sources.live import LiveSource
 from glint.runtime.sources.synthetic import open_synthetic
 from glint.runtime.sources.uri import safe_uri, split_path
 
@@ -49,7 +51,9 @@ _KNOWN = (
 _COMMON = re.compile(r"([?&#])(polarity|scale)=([^&#?]*)")
 
 
-def open_frames(uri: str, *, polarity: str | None = None, scale: Scale | str | None = None) -> AdjustedSource:
+def open_frames(
+    uri: str, *, polarity: str | None = None, scale: Scale | str | None = None, wait_s: float | None = None
+) -> AdjustedSource:
     """The source that a URI means, with frames as the detector wants them and warnings where they are not.
 
     Args:
@@ -57,9 +61,10 @@ def open_frames(uri: str, *, polarity: str | None = None, scale: Scale | str | N
             parameters.
         polarity: ``white`` or ``black``: what targets are; goes before the URI's.
         scale: values that become 0 and 16383 DN, or ``auto``; goes before the URI's.
+        wait_s: seconds for which a camera or stream that is not there yet is waited for.
 
     Raises:
-        GlintError: as ``open_source``; InputError too if polarity or scale is malformed.
+        GlintError: as ``open_source``; InputError too if polarity or scale is malformed, or nobody waits for files.
     """
     plain, found = uri, {}
     if not uri.startswith("gst:") and not _exists(uri):
@@ -70,7 +75,14 @@ def open_frames(uri: str, *, polarity: str | None = None, scale: Scale | str | N
             behind = plain[match.end() :]
             plain = plain[: match.start()] + (match[1] + behind[1:] if behind.startswith("&") else behind)
     given = polarity or found.get("polarity"), found.get("scale") if scale is None else scale
-    return adjusted(open_source(plain), *given)
+    source = open_source(plain)
+    if wait_s is not None:
+        if not 0 <= wait_s < math.inf:
+            raise InputError(f"wait_source: expected a number of seconds of at least 0, got {wait_s}")
+        if not isinstance(source, LiveSource):
+            raise InputError(f"{source.uri} is no camera or stream to wait for", hint="leave --wait-source out")
+        source.wait_s = wait_s
+    return adjusted(source, *given)
 
 
 def _exists(path: str) -> bool:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from glint.errors import GlintError, InputError, SourceError, SourceLostError
+from glint.errors import GlintError, InputError, SourceAbsentError, SourceError, SourceLostError
 from glint.runtime.sources.base import check_like
 from glint.runtime.sources.grey import grey_of
 from glint.runtime.sources.live import RECONNECT_PARAMETERS, Captured, Connection, LiveSource, Reconnect, reconnect_of
@@ -102,7 +102,7 @@ class _Stream(Connection):
         except GlintError as error:
             self._hand_over(error)
         except Exception as error:
-            kind = SourceLostError if delivered else SourceError
+            kind = SourceLostError if delivered else SourceAbsentError
             shown = "" if delivered else f"{self._source.uri}: "
             self._hand_over(kind(f"{shown}{self._words(error)}", hint=self._hint(error)))
         finally:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.errors import InputError, SourceError, SourceLostError
+from glint.errors import InputError, SourceAbsentError, SourceError, SourceLostError
 from glint.runtime.sources import v4l2_ioctl as v4l2
 from glint.runtime.sources.grey import packed_luma
 from glint.runtime.sources.live import RECONNECT_PARAMETERS, Captured, Connection, LiveSource, Reconnect, reconnect_of
@@ -96,19 +96,25 @@ class CameraSource(LiveSource):
         try:
             device = self._open_device(self.config.path)
         except OSError as error:
-            raise SourceError(f"{self.uri}: {error.strerror or error}", hint=_hint(error)) from error
+            raise _absent(self.uri, error) from error
         try:
             return _Camera(device, self)
         except OSError as error:
             device.close()
             if isinstance(error, SourceError):
                 raise
-            raise SourceError(f"{self.uri}: {error.strerror or error}", hint=_hint(error)) from error
+            raise _absent(self.uri, error) from error
+
+
+def _absent(uri: str, error: OSError) -> SourceError:
+    """What a device that cannot be opened is: not there now, or nothing that could be."""
+    kind = SourceError if error.errno in (errno.EACCES, errno.ENOTTY, errno.ENOTDIR) else SourceAbsentError
+    return kind(f"{uri}: {error.strerror or error}", hint=_hint(error))
 
 
 def _hint(error: OSError) -> str | None:
     return {
-        errno.ENOENT: "is the camera plugged in? v4l2-ctl --list-devices lists them",
+        errno.ENOENT: "is it plugged in? v4l2-ctl --list-devices lists cameras; --wait-source SECONDS waits for it",
         errno.EACCES: "add yourself to the group video",
         errno.EBUSY: "another program uses the camera",
         errno.ENOTTY: "this is no camera",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from glint.cards import UnmixerSpec
 from glint.errors import InputError
-from glint.optics import PsfEstimate, load_psf
+from glint.optics import Psf, PsfEstimate, load_psf
 from glint.runtime.unmixing.optics_state import KNOWN, OpticsState
 
 AUTO = "auto"
@@ -39,8 +39,10 @@ def chosen_optics(psf: PsfChoice, spec: UnmixerSpec, *, protocol: bool | None = 
         sigma = float(str(psf))
     except ValueError:
         return _measured(load_psf(Path(str(psf))), str(psf))
-    if not (0 < sigma < math.inf):
-        raise InputError(f"--psf: expected a positive number of pixels, got {psf}", hint="see docs/psf.md")
+    try:
+        Psf(sigma)
+    except InputError as error:
+        raise InputError(f"--psf: {error}", hint=error.hint) from error
     return OpticsState(KNOWN, sigma, source="given")
 
 

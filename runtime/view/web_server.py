@@ -1,7 +1,9 @@
 """A small web server in threads: answers GET by a table of paths, and never makes its owner wait.
 
-Each client has a thread; the number of clients is bounded, the rest is turned away with 503, and one that does
-not take what it is sent within ten seconds is cut off. Pages of other sites can neither read nor embed an answer.
+Each client has a thread; the number of clients is bounded, the rest is turned away with 503. A request that is not
+whole after ten seconds, however it drips in, and an answer that nobody takes within ten seconds are cut off. Beside
+the clients there is room for a few who ask for :data:`VITAL` alone; of these the oldest makes room for the newest, so
+that whoever restarts things is always answered. Pages of other sites can neither read nor embed an answer.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,8 +26,9 @@ from glint.cli import talk
 from glint.errors import InputError, OutputError
 
 CLIENTS = 64  # at once; a browser holds up to six connections
+VITAL = "/healthz"
+_VITAL_CLIENTS = 4  # at once, beside the others
 _PATIENCE_S = 10.0  # for a request to come in, or an answer to go out
-_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 5\r\nConnection: close\r\n\r\n"
 _HINTS = {
     errno.EADDRINUSE: "another program, maybe another glint, listens there: choose another port",
     errno.EADDRNOTAVAIL: "this machine has no such address",
@@ -130,6 +134,8 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, family: socket.AddressFamily, address: Any) -> None:
         self.address_family = family
         self._open: dict[socket.socket, threading.Thread | None] = {}
+        self._until: dict[socket.socket, float] = {}  # when a request or an answer must be over, monotonic seconds
+        self._vital: list[socket.socket] = []  # who may ask for that alone, the oldest first
         self._lock = threading.Lock()
         super().__init__(address, _Handler)
 
@@ -142,16 +148,32 @@ class _Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            full = len(self._open) >= self.most
-            if not full:
-                self._open[request] = None
-        if full:
-            request.settimeout(0.1)
-            with suppress(OSError):
-                request.sendall(_BUSY)
-            self.shutdown_request(request)
-            return
+            self._until[request] = time.monotonic() + _PATIENCE_S
+            if len(self._open) - len(self._vital) >= self.most:
+                if len(self._vital) >= _VITAL_CLIENTS:
+                    _hang_up(self._vital.pop(0))
+                self._vital.append(request)
+            self._open[request] = None
         super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Called several times a second: hang up on whoever takes too long."""
+        now = time.monotonic()
+        with self._lock:
+            for request, until in self._until.items():
+                if now > until:
+                    _hang_up(request)
+
+    def grant(self, request: socket.socket) -> None:
+        """A request or an answer begins: it has its time from now on."""
+        with self._lock:
+            if request in self._until:
+                self._until[request] = time.monotonic() + _PATIENCE_S
+
+    def is_vital(self, request: socket.socket) -> bool:
+        """Whether the client was let in for one question only."""
+        with self._lock:
+            return request not in self._open or request in self._vital
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         with self._lock:
@@ -161,22 +183,30 @@ class _Server(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         with self._lock:
             self._open.pop(request, None)
+            self._until.pop(request, None)
+            if request in self._vital:
+                self._vital.remove(request)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is no news; a fault of ours is."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)
+        """A client that has gone is no news; a fault of ours is, in one line."""
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, OSError):
+            talk(f"warning: a request to the web server failed: {type(error).__name__}")
 
     def hang_up(self) -> None:
         with self._lock:
             still = list(self._open.items())
         for request, _ in still:
-            with suppress(OSError):
-                request.shutdown(socket.SHUT_RDWR)
+            _hang_up(request)
         for _, thread in still:
             if thread is not None:
                 thread.join(timeout=2.0)
+
+
+def _hang_up(request: socket.socket) -> None:
+    with suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -185,15 +215,13 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: _Server
 
+    def handle_one_request(self) -> None:
+        self.server.grant(self.connection)
+        super().handle_one_request()
+
     def do_GET(self) -> None:
-        parts = urlsplit(self.path)
-        route = self.server.routes.get(parts.path)
-        if not self._welcome():
-            answer = Answer(b"this address is for this machine only\n", "text/plain", 403)
-        elif route is None:
-            answer = Answer(b"not found\n", "text/plain", 404)
-        else:
-            answer = route(dict(parse_qsl(parts.query)))
+        answer = self._answer()
+        self.server.grant(self.connection)
         self.send_response(answer.status)
         headers = {**_HEADERS, "Content-Type": answer.kind, "Content-Length": str(len(answer.body)), **answer.headers}
         for name, value in headers.items():
@@ -203,6 +231,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
     do_HEAD = do_GET  # noqa: N815
+
+    def _answer(self) -> Answer:
+        try:
+            parts = urlsplit(self.path)
+            query = dict(parse_qsl(parts.query, max_num_fields=100))
+        except ValueError:
+            return Answer(b"malformed address\n", "text/plain", 400)
+        route = self.server.routes.get(parts.path)
+        if self.server.is_vital(self.connection) and parts.path != VITAL:
+            self.close_connection = True
+            return Answer(b"too many clients\n", "text/plain", 503, {"Retry-After": "5", "Connection": "close"})
+        if not self._welcome():
+            return Answer(b"this address is for this machine only\n", "text/plain", 403)
+        if route is None:
+            return Answer(b"not found\n", "text/plain", 404)
+        return route(query)
 
     def _welcome(self) -> bool:
         """A page that names a host of its own which leads here must not read what this machine shows itself."""

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from glint import cards
 from glint.cards import DetectorSpec, ModelCard, TensorSpec, UnmixerSpec, load_card, save_card, zoo_folder, zoo_names
 from glint.errors import InputError, ModelError
 from glint.processing.normalise import Normaliser
+from glint.types import Frame
 
 CONTENT = b"not really ONNX"
 
@@ -174,7 +177,7 @@ def test_a_card_that_is_no_json_object_is_a_model_error(tmp_path, text):
         ({"detector": None}, "needs its section"),
         ({"unmixer": {}}, "needs its section"),
         ({"detector": {"threshold": 1.0}}, r"tiny\.fp32\.json: detector: threshold .*between 0 and 1, got 1\.0"),
-        ({"detector": {"multiple": 0}}, "multiple: expected at least 1, got 0"),
+        ({"detector": {"multiple": 0}}, "multiple: expected at least 1 and at most 1024, got 0"),
         ({"detector": {"extent": {"reach": -1}}}, r"tiny\.fp32\.json: detector: extent: Extent: expected a reach"),
         ({"precision": "fp8"}, "fp8"),
         ({"format": 2}, "format 2"),
@@ -211,3 +214,28 @@ def test_a_checkpoint_given_as_a_model_is_told_how_to_become_one(zoo):
     with pytest.raises(ModelError, match="is a checkpoint") as caught:
         load_card("runs/best.safetensors")
     assert "glint export" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sigma": 1e308}, {"sigma": 0.0}, {"cells": -1}, {"cells": 10**9}, {"crop": 0}, {"crop": 12}, {"patch": 0},
+        {"threshold": -1.0}, {"relative": 1.0}, {"radiance_unit": 0.0}, {"radiance_prior": (0.0, 1.0)},
+        {"radiance_prior": (1e3, math.inf)}, {"sigma_sd": -0.1},
+    ],
+)  # fmt: skip
+def test_an_unmixer_that_cannot_be_is_refused(wrong):
+    with pytest.raises(InputError, match="expected"):
+        UnmixerSpec(**wrong)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 1e308, 1e-300, math.nan])
+def test_a_scale_that_no_float32_holds_is_refused(scale):
+    with pytest.raises(InputError, match="positive"):
+        Normaliser("fixed", scale)
+
+
+@pytest.mark.parametrize("full_scale", [0.0, -1.0, math.inf, math.nan])
+def test_a_full_scale_is_positive(full_scale):
+    with pytest.raises(InputError, match="full_scale"):
+        Frame(0, 0, np.zeros((2, 2), np.uint8), full_scale=full_scale)

@@ -1,5 +1,7 @@
 """The command line: instant help, error and hint lines, exit codes."""
 
+import errno
+import io
 import json
 import os
 import signal
@@ -10,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from glint import __version__, cli
-from glint.errors import EXIT_UNEXPECTED, EngineError, InputError
+from glint.errors import EXIT_UNEXPECTED, EngineError, InputError, OutputError
 
 HEAVY = {"numpy", "scipy", "torch", "onnxruntime", "onnx", "PIL", "tensorrt", "pycuda", "av"}
 
@@ -101,10 +103,40 @@ def test_an_error_is_one_line_its_hint_another_and_the_exit_code_its_own(command
     assert capsys.readouterr() == ("", "error: the engine broke\nhint: mend it\n")
 
 
-def test_an_error_without_a_hint_has_no_hint_line(command, capsys):
+def test_an_error_without_a_hint_has_the_one_of_its_kind(command, capsys):
     command(raising(InputError("that is wrong")))
     assert cli.main(["fake"]) == 2
-    assert capsys.readouterr().err == "error: that is wrong\n"
+    assert capsys.readouterr().err == f"error: that is wrong\nhint: {InputError.usual_hint}\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, 3), (errno.EADDRINUSE, 3), (errno.EROFS, 3), (errno.EACCES, 2), (None, 2)]
+)
+def test_a_full_disk_is_no_wrong_usage(command, capsys, number, code):
+    def work(arguments):
+        try:
+            raise OSError(number, "no room")
+        except OSError as error:
+            raise OutputError("cannot write x") from error
+
+    command(work)
+    assert cli.main(["fake"]) == code
+    assert "hint: choose another place" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stream", ["closed", "none"])
+def test_a_standard_error_that_is_gone_is_survived(command, monkeypatch, capsys, stream):
+    def work(arguments):
+        cli.talk("hello")
+        raise InputError("that is wrong")
+
+    command(work)
+    gone = io.StringIO()
+    gone.close()
+    monkeypatch.setattr(sys, "stderr", gone if stream == "closed" else None)
+    assert cli.main(["fake"]) == 2
+    monkeypatch.undo()
+    assert capsys.readouterr().out == ""
 
 
 def test_debug_adds_the_traceback(command, capsys):
@@ -112,7 +144,7 @@ def test_debug_adds_the_traceback(command, capsys):
     assert cli.main(["fake", "--debug"]) == 2
     text = capsys.readouterr().err
     assert "Traceback (most recent call last)" in text
-    assert text.endswith("error: that is wrong\n")
+    assert "error: that is wrong\nhint: " in text
 
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))

@@ -13,6 +13,7 @@ from glint.errors import (
     MissingDependencyError,
     ModelError,
     OutputError,
+    SourceAbsentError,
     SourceError,
     SourceLostError,
     first_line,
@@ -25,6 +26,7 @@ CODES = {
     ModelError: (ValueError, 2),
     MissingDependencyError: (ImportError, 3),
     EngineError: (RuntimeError, 3),
+    SourceAbsentError: (OSError, 3),
     SourceLostError: (OSError, 4),
     CheckFailedError: (GlintError, 1),
 }

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from patience import within
 
-from glint.errors import InputError, SourceError, SourceLostError
+from glint.errors import InputError, SourceAbsentError, SourceError, SourceLostError
 from glint.runtime.sources.live import Captured, Connection, LiveSource, Reconnect, reconnect_of
+from glint.runtime.sources.open import open_frames
 from glint.types import Frame, Gap
 
 IMAGE = np.zeros((2, 3), np.uint16)
@@ -95,12 +97,37 @@ def test_it_is_given_up_after_the_stated_time() -> None:
 
 
 def test_a_source_that_cannot_be_opened_is_an_error_at_once() -> None:
-    for script in (REFUSED, [REFUSED], [LOST]):
+    for script, code in ((REFUSED, 2), ([REFUSED], 2), ([LOST], 3)):
         camera = FakeCamera(script)
         with pytest.raises(SourceError) as caught:
             list(camera)
-        assert caught.value.exit_code == 2
+        assert caught.value.exit_code == code
         assert camera.slept == []
+
+
+def test_a_device_that_is_not_there_yet_is_waited_for_and_no_other() -> None:
+    absent = SourceAbsentError("not there")
+    camera = FakeCamera(absent, absent, [at(1), None], policy=Reconnect(first=1e-3))
+    camera.wait_s = 60.0
+    assert len(list(camera.frames())) == 1
+    assert camera.slept == [1e-3, 2e-3]
+    impatient, coloured = FakeCamera(absent), FakeCamera(SourceError("in colour"))
+    coloured.wait_s = 60.0
+    for source, code in ((impatient, 3), (coloured, 2)):
+        with pytest.raises(SourceError) as caught:
+            list(source)
+        assert caught.value.exit_code == code
+        assert source.slept == []
+
+
+def test_nobody_waits_for_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no camera or stream"):
+        open_frames("synthetic://?frames=1", wait_s=5)
+    with pytest.raises(InputError, match="wait_source"):
+        open_frames("v4l2:///dev/video9", wait_s=float("nan"))
+    source = open_frames(f"v4l2://{tmp_path}/video9", wait_s=5).inner
+    assert isinstance(source, LiveSource)
+    assert source.wait_s == 5
 
 
 def test_an_error_that_no_new_connection_mends_ends_the_source() -> None:

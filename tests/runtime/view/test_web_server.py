@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glint.errors import InputError, OutputError
+from glint.progress import speaking
 from glint.runtime.sinks.address import parse_address
 from glint.runtime.view import web_server as web
 from glint.runtime.view.web_server import Answer, WebServer, is_loopback, json_answer
@@ -30,6 +31,7 @@ def server() -> Iterator[WebServer]:
         "/echo": lambda query: json_answer(dict(query)),
         "/big": lambda query: Answer(b"x" * 50_000_000, "text/plain"),
         "/fault": lambda query: json_answer(1 // int(query["by"])),
+        "/healthz": lambda query: json_answer("well"),
     }
     server = WebServer("127.0.0.1", 0, routes, what="a test", clients=8)
     yield server
@@ -149,6 +151,50 @@ def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch,
         assert not server._server._open
 
 
+def test_whoever_asks_for_the_health_is_answered_however_many_others_hang_on(server: WebServer) -> None:
+    idle = [socket.create_connection((server.host, server.port)) for _ in range(20)]
+    try:
+        for _ in range(3):
+            assert get(server, "/healthz") == (200, b'"well"')
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+def test_a_request_that_drips_in_is_cut_off(monkeypatch: pytest.MonkeyPatch, server: WebServer) -> None:
+    monkeypatch.setattr(web, "_PATIENCE_S", 0.3)
+    with socket.create_connection((server.host, server.port), timeout=5) as slow:
+        started = time.monotonic()
+        with pytest.raises(OSError):  # reset or broken, as it happens
+            while time.monotonic() < started + 5:
+                slow.sendall(b"G")
+                time.sleep(0.02)
+        assert time.monotonic() - started < 4
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET http://[ HTTP/1.1",
+        b"GET /echo?" + b"a=1&" * 200 + b" HTTP/1.1",
+        b"\x00\xff\xfe",
+        b"GET",
+        b"GET / HTTP/9.x",
+    ],
+)
+def test_malformed_requests_are_answered_and_nothing_is_told(
+    server: WebServer, capsys: pytest.CaptureFixture[str], line: bytes
+) -> None:
+    with socket.create_connection((server.host, server.port), timeout=5) as client:
+        client.sendall(line + b"\r\nHost: localhost\r\n\r\n")
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := client.recv(4096):
+            answer += part
+    assert b"400" in answer or b"505" in answer or not answer
+    assert capsys.readouterr() == ("", "")
+
+
 def test_closing_hangs_up_and_frees_the_port(server: WebServer) -> None:
     with socket.create_connection((server.host, server.port), timeout=5) as idle:
         assert get(server, "/echo")[0] == 200
@@ -165,7 +211,7 @@ def test_closing_hangs_up_and_frees_the_port(server: WebServer) -> None:
 def test_a_fault_of_ours_is_told_and_ends_only_that_request(
     server: WebServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+    with speaking(), pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
         get(server, "/fault?by=0")
     assert "ZeroDivisionError" in capsys.readouterr().err
     assert get(server, "/fault?by=1") == (200, b"1")
