@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,8 +26,7 @@ from glint.calibration.tensor_ranges import Batches, observe, values
 from glint.calibration.threshold_choice import Choice, choose_thresholds
 from glint.calibration.thresholds import METHODS
 from glint.cards import ModelCard, load_card, save_card
-from glint.cli import positive_float, positive_int, print_json, seed, talk
-from glint.config import to_dict
+from glint.cli import talk
 from glint.data.datasets import LabelledImage, labelled_images
 from glint.errors import CheckFailedError, InputError
 from glint.export.lint.findings import REFUSED, VERSIONS
@@ -362,53 +360,3 @@ def _described(samples: Samples, options: CalibrateOptions) -> dict[str, Any]:
 
 def _rounded(scores: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in scores.items()}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``glint calibrate``."""
-    parser.add_argument("model", help="fp32 model: name in the zoo, model card, or ONNX file beside its card")
-    parser.add_argument("--precision", choices=PRECISIONS, required=True, help="of the result")
-    parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="for the files (default: here)")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument("--json", action="store_true", help="print the card that was written as JSON")
-    parser.add_argument(
-        "--budget", type=positive_float, metavar="POINTS",
-        help="largest change of a score: CSO-mAP or IoU (default: 0.1 for fp16, 0.3 for int8)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--scored", type=positive_int, metavar="N", help="patches or frames scored (default: 10000, 96)"
-    )
-    group = parser.add_argument_group("calibration set")
-    group.add_argument("--samples", type=positive_int, metavar="N", help="of it (default: 512 patches or 24 frames)")
-    group.add_argument(
-        "--data", type=Path, metavar="PATH",
-        help="real data for half of it: folder of images or SIRST-style; CSIST-100K folder or .npy of patches",
-    )  # fmt: skip
-    group.add_argument("--split", default="train", help="of a SIRST-style folder (default: %(default)s)")
-    group.add_argument("--bits", type=positive_int, metavar="N", help="of the camera that the model is for")
-    group.add_argument("--seed", type=seed, default=1, help="of everything simulated (default: %(default)s)")
-    group.add_argument("--set", type=Path, metavar="FILE", dest="set_file", help="use a saved calibration set again")
-    group.add_argument("--save-set", type=Path, metavar="FILE", help="save the list of the calibration set")
-    group = parser.add_argument_group("int8")
-    group.add_argument(
-        "--methods", default=",".join(METHODS), metavar="LIST", help="that propose ranges (default: %(default)s)"
-    )
-    group.add_argument("--plan", type=Path, metavar="FILE", help="which layers run in int8 (default: all that may)")
-    group.add_argument("--search", action="store_true", help="find a plan that keeps to the budget")
-    group.add_argument("--save-plan", type=Path, metavar="FILE", help="save the plan that was used")
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run ``glint calibrate``."""
-    options = CalibrateOptions(
-        samples=arguments.samples, data=arguments.data, split=arguments.split, bits=arguments.bits,
-        seed=arguments.seed, set_file=arguments.set_file, methods=tuple(arguments.methods.split(",")),
-        plan=arguments.plan, find_plan=arguments.search, budget=arguments.budget, scored=arguments.scored,
-    )  # fmt: skip
-    card = calibrate(
-        arguments.model, arguments.out, precision=arguments.precision, options=options, save_set=arguments.save_set,
-        save_plan_to=arguments.save_plan, overwrite=arguments.overwrite,
-    )  # fmt: skip
-    if arguments.json:
-        print_json(to_dict(card))
-    return 0

@@ -13,16 +13,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from glint.choices import DEFAULT_DETECTOR as DEFAULT_DETECTOR
+from glint.choices import DEFAULT_UNMIXER as DEFAULT_UNMIXER
+from glint.choices import PRECISIONS as PRECISIONS
 from glint.config import from_dict, to_dict
-from glint.errors import InputError, ModelError
+from glint.errors import InputError, ModelError, did_you_mean
 from glint.files import read_json, sha256, write_json
 from glint.optics import Psf
 from glint.processing.extent import Extent
 from glint.processing.normalise import Normaliser
 
-PRECISIONS = ("fp32", "fp16", "int8")
-DEFAULT_DETECTOR = "lsnet-s"
-DEFAULT_UNMIXER = "dscsnet-s-sensor"
 CARD_FORMAT = 1
 _MOST_SIDE, _MOST_CELLS = 1024, 32
 ISLAND = "fp32"
@@ -252,9 +252,10 @@ def _card_path(model: str | Path, precision: str) -> Path:
     card = zoo_folder() / f"{model}.{precision}.json"
     if len(path.parts) != 1 or not card.is_file():
         ending = f".{precision}"
-        names = ", ".join(n.removesuffix(ending) for n in zoo_names() if n.endswith(ending)) or "none"
+        names = [n.removesuffix(ending) for n in zoo_names() if n.endswith(ending)]
         raise ModelError(
             f"no released model {str(model)!r} in {precision}",
-            hint=f"released: {names}; or give the path of a model card",
+            hint=f"{did_you_mean(str(model), names)}released: {', '.join(names) or 'none'}; or give the path of a "
+            "model card",
         )
     return card

@@ -28,6 +28,8 @@ from glint.errors import (
     GlintError,
     InputError,
     MissingDependencyError,
+    UsageError,
+    did_you_mean,
     exit_code_of,
 )
 from glint.progress import speaking
@@ -38,38 +40,49 @@ if TYPE_CHECKING:
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("glint.runtime.commands.doctor", "say what works on this machine, what does not, and how to mend it"),
-    "run": ("glint.runtime.commands.run", "detect and unmix the targets of a stream of frames"),
-    "detect": ("glint.runtime.commands.detect", "write a target mask for every image of a folder"),
+    "run": ("glint.runtime.commands.run_command", "detect and unmix the targets of a stream of frames"),
+    "detect": ("glint.runtime.commands.detect_command", "write a target mask for every image of a folder"),
     "unmix": ("glint.runtime.commands.unmix", "take patches apart into targets"),
-    "psf": ("glint.runtime.commands.psf", "measure the width of the PSF from isolated targets"),
-    "simulate": ("glint.simulate", "write simulated patches or frames with their truth"),
+    "psf": ("glint.runtime.commands.psf_command", "measure the width of the PSF from isolated targets"),
+    "simulate": ("glint.simulate_command", "write simulated patches or frames with their truth"),
     "train": ("glint.training.train", "train a network"),
-    "evaluate": ("glint.benchmarks.evaluate.evaluate", "score a model on labelled data"),
-    "parity": ("glint.benchmarks.parity.parity", "prove that an engine still is the model that it was made from"),
+    "evaluate": ("glint.benchmarks.evaluate.command", "score a model on labelled data"),
+    "parity": ("glint.benchmarks.parity.command", "prove that an engine still is the model that it was made from"),
     "bench": (
-        "glint.benchmarks.bench.bench",
+        "glint.benchmarks.bench.command",
         "measure speed, accuracy and limits on this machine; compare two reports",
     ),
     "inspect": ("glint.export.inspect.inspect", "say what a model, engine or network is and what TensorRT makes of it"),
     "build": ("glint.runtime.commands.build", "make an engine for this machine's GPU from a model"),
-    "export": ("glint.export.export", "turn a checkpoint into an ONNX file with its model card"),
-    "calibrate": ("glint.calibration.calibrate", "make an fp16 or int8 model that scores like its fp32 one"),
+    "export": ("glint.export.command", "turn a checkpoint into an ONNX file with its model card"),
+    "calibrate": ("glint.calibration.command", "make an fp16 or int8 model that scores like its fp32 one"),
 }
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are told like all others."""
+    """Says what is wrong in two lines, like every other error, with the nearest word that would be right."""
+
+    commands: Any = None
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the arguments, and leave."""
-        with suppress(OSError, ValueError, AttributeError):  # the terminal may be gone
-            self.print_usage(sys.stderr)
-        _say(f"error: {message}")
-        _say(f"hint: {self.prog} --help tells more")
-        raise SystemExit(EXIT_USAGE)
+        raise UsageError(message, hint=f"{self.prog} --help tells more")
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Say which words of the command line mean nothing."""
+        near = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+        raise UsageError(f"{self.prog} knows no {' '.join(unknown)}", hint=f"{near}{self.prog} --help tells more")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        known = [str(choice) for choice in action.choices]
+        what = "/".join(action.option_strings) or action.metavar or action.dest
+        expected = "" if action is self.commands else f": expected one of {', '.join(known)}"
+        hint = f"{did_you_mean(str(value), known)}{self.prog} --help tells more"
+        raise UsageError(f"{what} {value!r} is not known{expected}", hint=hint)
 
 
-def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+def build_parser(command: str | None = None) -> Parser:
     """The parser; with ``command``, that command's arguments are filled in."""
     parser = Parser(
         prog="glint",
@@ -77,7 +90,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         epilog="glint COMMAND --help tells more about a command.",
     )
     parser.add_argument("--version", action="version", version=f"glint {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser.commands = commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, text) in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -92,7 +105,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((w for w in words if w in COMMANDS), None)
 
     def call() -> int:
-        arguments = build_parser(command).parse_args(words)
+        if not words:
+            build_parser().print_help(sys.stderr)
+            return EXIT_USAGE
+        parser = build_parser(command)
+        arguments, unknown = parser.parse_known_args(words)
+        if unknown:
+            parser.commands.choices[arguments.command].refuse(unknown)
         module = importlib.import_module(COMMANDS[arguments.command][0])
         return int(module.main(arguments) or EXIT_OK)
 
@@ -109,8 +128,7 @@ def standalone(
     parser = Parser(description=description)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    return _guarded(lambda: command(arguments), debug=arguments.debug)
+    return _guarded(lambda: command(parser.parse_args(argv)), debug="--debug" in (sys.argv if argv is None else argv))
 
 
 def _guarded(call: Callable[[], int], *, debug: bool) -> int:

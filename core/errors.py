@@ -7,7 +7,9 @@ command line prints ``error:`` and ``hint:`` from it and leaves with :func:`exit
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 EXIT_OK = 0
 EXIT_CHECK_FAILED = 1
@@ -36,6 +38,10 @@ class GlintError(Exception):
 
 class InputError(GlintError, ValueError):
     """An argument, array or file content is not what the function takes."""
+
+
+class UsageError(InputError):
+    """A command line is not what the command takes."""
 
 
 class SourceError(GlintError, OSError):
@@ -103,6 +109,12 @@ def exit_code_of(error: GlintError) -> int:
     if error.exit_code == EXIT_USAGE and isinstance(cause, OSError) and cause.errno in _OF_THE_MACHINE:
         return EXIT_ENVIRONMENT
     return error.exit_code
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``did you mean NAME? `` for the nearest of the known words; "" if none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def first_line(error: BaseException) -> str:

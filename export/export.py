@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from torch import nn
 
 from glint import __version__
 from glint.cards import ModelCard, save_card
-from glint.cli import frame_size, talk
+from glint.cli import talk
 from glint.errors import CheckFailedError, GlintError, InputError, ModelError
 from glint.export.export_spec import ExportSpec, make_plan, run, size
 from glint.export.lint.findings import REFUSED
@@ -170,27 +169,3 @@ def _card(info: CheckpointInfo, model: nn.Module, plan: ExportSpec, name: str) -
         unmixer=plan.unmixer, parameters=parameters, macs=macs, training=training, metrics=info.metrics,
         versions={**info.versions, **versions},
     )  # fmt: skip
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``glint export``."""
-    parser.add_argument("checkpoint", type=Path, help="weights, *.safetensors")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write the files")
-    parser.add_argument(
-        "--size", type=frame_size, nargs="+", default=[], metavar="WIDTHxHEIGHT",
-        help="LSNet: one file for each size of frames, multiples of 16 (default: one file for any size)",
-    )  # fmt: skip
-    parser.add_argument("--name", help="name of the model (default: the network's)")
-    parser.add_argument("--threshold", type=float, help="of a target: probability, DN (csist) or share (sensor)")
-    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="also keep the averaged weights there")
-    parser.add_argument("--half", action="store_true", help="keep them in float16")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run ``glint export``."""
-    export(
-        arguments.checkpoint, arguments.out, sizes=arguments.size, name=arguments.name, threshold=arguments.threshold,
-        weights=arguments.weights, half=arguments.half, overwrite=arguments.overwrite,
-    )  # fmt: skip
-    return 0

@@ -60,6 +60,10 @@ def train(
     Raises:
         GlintError: one of its subclasses, for bad arguments, data or checkpoints.
     """
+    if entry(network).learns == "detection":
+        from glint.training.tasks.data_sets import checked_sets
+
+        checked_sets(data or ())  # told before a library that is missing
     import torch
 
     from glint.config import from_dict
@@ -171,7 +175,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint train``."""
-    from glint.training.distributed import is_first
     from glint.training.tasks.data_sets import DataSet
 
     names = ("steps", "batch", "lr", "seed", "validate_every", "amp")
@@ -182,6 +185,8 @@ def main(arguments: argparse.Namespace) -> int:
         minutes=arguments.minutes, resume=arguments.resume, init=arguments.init, device=arguments.device,
         threads=arguments.threads, compiled=arguments.compile, **recipe,
     )  # fmt: skip
+    from glint.training.distributed import is_first  # with PyTorch
+
     if is_first():
         talk(f"done: {metrics}")
         if arguments.json:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from glint.cards import PRECISIONS, load_card
+from glint.choices import BENCH_ENGINES
 from glint.errors import GlintError, InputError
 from glint.types import FrameSize
 
 PIPELINE = "pipeline"
-
-BENCH_ENGINES = ("tensorrt", "onnxruntime", "torch", "torch-compile")
 
 
 @dataclass(frozen=True)

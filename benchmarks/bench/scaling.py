@@ -10,8 +10,9 @@ import numpy as np
 
 from glint.benchmarks.bench.cases import PIPELINE, BenchCase
 from glint.benchmarks.bench.stats import fit_growth
-from glint.benchmarks.bench.turns import BASELINE, QUICK, Bench, Effort, Measurement
+from glint.benchmarks.bench.turns import QUICK, Bench, Effort, Measurement
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
+from glint.choices import BASELINE
 from glint.runtime.engines.onnxruntime import available_cores
 from glint.types import FrameSize
 

@@ -19,7 +19,6 @@ from glint.config import to_dict
 from glint.errors import EngineError
 from glint.progress import Progress
 
-BASELINE = "onnxruntime fp32"
 LEAST = 5  # rounds, however slow the rows are
 _BINS = 40
 

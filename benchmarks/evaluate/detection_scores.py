@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from glint.choices import PROTOCOLS
 from glint.data.datasets import LabelledImage, files_by_stem
 from glint.errors import InputError, SourceError
 from glint.files import known, load_npy
@@ -26,7 +27,6 @@ from glint.processing.inpaint import reach_of
 from glint.runtime.pipeline.detector import Detector
 from glint.types import Frame
 
-PROTOCOLS = ("native", "256", "512")
 THRESHOLDS = (0.01, 0.02, 0.05, *(round(0.1 * k, 1) for k in range(1, 10)), 0.95, 0.98, 0.99, 0.995, 0.999)
 WORST = 8  # images that are kept to be looked at
 

@@ -36,7 +36,7 @@ class DetectionData:
     Attributes:
         root: folder of the data set.
         split: its images.
-        protocol: one of ``detection_scores.PROTOCOLS``.
+        protocol: one of ``choices.PROTOCOLS``.
         legacy: report the greedy matching too.
         against: training split to look for leaks in; None: the one beside ``split``; "none".
     """

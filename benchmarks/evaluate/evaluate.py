@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,19 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from glint.benchmarks.evaluate.detection_scores import PROTOCOLS, detector_prediction
+from glint.benchmarks.evaluate.detection_scores import detector_prediction
 from glint.benchmarks.evaluate.detector import DetectionData, detector_text, evaluate_detector, evaluate_predictions
 from glint.benchmarks.evaluate.sets import evaluate_sets, sets_text
-from glint.calibration.task_score import ALL_CONDITIONS, score_targets, task_patches
+from glint.calibration.task_score import score_targets, task_patches
 from glint.cards import ModelCard, require_task
-from glint.cli import positive_int, print_json, seed, talk
 from glint.data.boxes import is_boxed
 from glint.data.csist import read_csist
 from glint.errors import InputError
 from glint.files import known
 from glint.metrics.unmixing import UnmixingScore
 from glint.progress import Progress
-from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.engines.base import Engine
 from glint.runtime.engines.choose import find_model, open_engine
 from glint.runtime.pipeline.detector import Detector
@@ -164,7 +161,8 @@ def _rounded(score: UnmixingScore) -> dict[str, Any]:
     return known(values)
 
 
-def _text(result: dict[str, Any]) -> str:
+def report_text(result: dict[str, Any]) -> str:
+    """The scores for the terminal."""
     if "sets" in result:
         return sets_text(result)
     if "iou" in result:
@@ -179,52 +177,3 @@ def _text(result: dict[str, Any]) -> str:
         cost = f"{result['ms_per_patch'][stage]:10.3f}"
         lines.append(f"{name:<10} {row['cso_map']:7.2f}{aps}{row['count_accuracy']:9.1f}{rmse}{cost}")
     return "\n".join(lines)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``glint evaluate``."""
-    parser.add_argument("model", nargs="?", help="name in the zoo, model card, or checkpoint (*.safetensors)")
-    parser.add_argument(
-        "--data", type=Path, action="append", metavar="FOLDER",
-        help="SIRST-style or with points.json (detector; several give one table) or CSIST-100K (unmixer)",
-    )  # fmt: skip
-    group = parser.add_argument_group("detector")
-    group.add_argument("--split", default="val", help="list of images, e.g. test or 50_50/test (default: %(default)s)")
-    group.add_argument("--protocol", choices=PROTOCOLS, default="native", help="size of the images (default: native)")
-    group.add_argument("--pred", type=Path, metavar="FOLDER", help="score these masks or probability maps, not a model")
-    group.add_argument("--legacy", action="store_true", help="also Pd and Fa of the widely copied greedy matching")
-    group.add_argument(
-        "--against", metavar="SPLIT", help="training split to look for leaks in, or none (default: the one beside)"
-    )
-    group.add_argument(
-        "--backgrounds", action="append", metavar="FOLDER|generated",
-        help="frames without targets: false alarms, planted targets; in a table of sets: false alarms",
-    )  # fmt: skip
-    group.add_argument("--out", type=Path, metavar="FOLDER", help="write a report with pictures of the worst images")
-    group.add_argument("--overwrite", action="store_true", help="replace the report that is there")
-    parser.add_argument(
-        "--condition", choices=ALL_CONDITIONS, default="8sat", help="of simulated patches (default: 8sat)"
-    )
-    parser.add_argument("--number", type=positive_int, default=2000, help="simulated patches (default: %(default)s)")
-    parser.add_argument("--seed", type=seed, default=1, help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="print the scores as JSON")
-    add_engine_arguments(parser)
-    add_refine_arguments(parser, switch=False)
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run ``glint evaluate``."""
-    result = evaluate(
-        arguments.model, data=arguments.data, split=arguments.split, protocol=arguments.protocol, pred=arguments.pred,
-        legacy=arguments.legacy, against=arguments.against, backgrounds=arguments.backgrounds, out=arguments.out,
-        overwrite=arguments.overwrite, condition=arguments.condition, number=arguments.number, seed=arguments.seed,
-        radiance_prior=arguments.radiance_prior, engine=engine_of(arguments), precision=arguments.precision,
-        threads=arguments.threads,
-    )  # fmt: skip
-    if arguments.json:
-        print_json(result)
-    else:
-        print(_text(result))
-    if arguments.out is not None:
-        talk(f"wrote {arguments.out / 'report.html'}")
-    return 0

@@ -47,7 +47,7 @@ def evaluate_sets(
         roots: folders of the sets.
         backgrounds: folders of frames without targets.
         split: of every set.
-        protocol: one of ``detection_scores.PROTOCOLS``; sets with boxes are scored at native size.
+        protocol: one of ``choices.PROTOCOLS``; sets with boxes are scored at native size.
         threshold: a pixel is predicted if its probability exceeds this.
         against: training split that must share no image; None: the one beside ``split``, if any; "none".
         trained: names of empty frames that the model has seen.

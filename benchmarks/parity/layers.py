@@ -10,17 +10,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
 from glint.benchmarks.parity.tensor_error import TensorError
 from glint.errors import InputError, ModelError, first_line
-from glint.export.lint.lint import load_onnx
 from glint.runtime.engines.onnxruntime import available_cores
+
+if TYPE_CHECKING:
+    import onnx
 
 _TENSORS_PER_RUN = 48  # tensors fetched per run: bounds the memory
 _NOTHING_LEFT_DB = -10.0  # dB at which nothing is left to lose
@@ -73,6 +74,8 @@ def compare_layers(
         ModelError: if a file is no ONNX model or does not run.
         InputError: if the graphs have no layer in common.
     """
+    from glint.export.lint.lint import load_onnx  # with onnx, which no other part of a comparison needs
+
     first, second = load_onnx(reference), load_onnx(candidate)
     other = {node.name: node for node in second.graph.node if node.name}
     pairs = [

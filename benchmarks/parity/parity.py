@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -15,13 +14,12 @@ from numpy.typing import NDArray
 from glint.benchmarks.parity.compare import Comparison, compare_detectors, compare_unmixers
 from glint.benchmarks.parity.data import frame_set, patch_sets
 from glint.benchmarks.parity.layers import LayerError, compare_layers, first_below, largest_losses
-from glint.benchmarks.parity.report import report_html, report_text
+from glint.benchmarks.parity.report import report_html
 from glint.benchmarks.parity.score_difference import Difference
 from glint.benchmarks.parity.sides import NotFiniteError, Side, open_pair
-from glint.calibration.task_score import ALL_CONDITIONS
 from glint.cards import ModelCard
-from glint.cli import positive_int, print_json, seed, talk
-from glint.errors import EXIT_CHECK_FAILED, EXIT_OK, GlintError
+from glint.cli import talk
+from glint.errors import GlintError
 from glint.files import known, refuse_existing, write_bytes
 from glint.progress import Progress
 from glint.runtime.engines.base import Arrays
@@ -271,60 +269,3 @@ def _layer_facts(steps: list[LayerError], allowed: Budget) -> dict[str, Any]:
 def _layer(one: LayerError, clean: float) -> dict[str, Any]:
     values = {**asdict(one), "lost": one.lost(clean)}
     return known(values)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``glint parity``."""
-    kinds = "*.safetensors, *.onnx, *.json (card), *.plan, or a released NAME[:PRECISION][@tensorrt]"
-    parser.add_argument("reference", help=kinds)
-    parser.add_argument("candidate", help="likewise")
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data", metavar="PATH|URI",
-        help="patches (.npy, folder), CSIST-100K or SIRST-style folder, frames or synthetic://... (default: simulated)",
-    )  # fmt: skip
-    data.add_argument("--split", default="val", help="of a SIRST-style folder (default: %(default)s)")
-    data.add_argument(
-        "--condition", nargs="+", choices=ALL_CONDITIONS, default=[], metavar="NAME",
-        help=f"of simulated patches, out of {', '.join(ALL_CONDITIONS)} (default: those of the benchmark)",
-    )  # fmt: skip
-    data.add_argument(
-        "--number", type=positive_int, help="patches per condition (default: 1000), or frames (default: 20 or all)"
-    )
-    data.add_argument("--seed", type=seed, default=1, help="of the simulation (default: 1)")
-    verdict = parser.add_argument_group("verdict")
-    verdict.add_argument(
-        "--budget", type=_not_negative, metavar="POINTS",
-        help="largest difference of CSO-mAP or IoU in percent (default: 0.05 for fp32, 0.1 for fp16, 0.3 for int8)",
-    )  # fmt: skip
-    verdict.add_argument(
-        "--tolerance", type=_not_negative, metavar="SHARE",
-        help="largest error of an output over its largest magnitude (default: 1e-3 for fp32, any for the others)",
-    )  # fmt: skip
-    verdict.add_argument("--layers", action="store_true", help="compare layers even if all is well (ONNX files)")
-    parser.add_argument("--threads", type=positive_int, help="CPU threads (default: all cores)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="HTML report")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < np.inf:
-        raise argparse.ArgumentTypeError(f"expected a number >= 0, got {text}")
-    return value
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run ``glint parity``."""
-    result = parity(
-        arguments.reference, arguments.candidate, data=arguments.data, split=arguments.split,
-        conditions=arguments.condition, number=arguments.number, seed=arguments.seed, budget=arguments.budget,
-        tolerance=arguments.tolerance, layers=arguments.layers, threads=arguments.threads, out=arguments.out,
-        overwrite=arguments.overwrite,
-    )  # fmt: skip
-    if arguments.json:
-        print_json(result)
-    else:
-        print(report_text(result))
-    return EXIT_OK if result["passed"] else EXIT_CHECK_FAILED

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
+from glint.choices import Drop
 from glint.cli import positive_float, print_json, standalone
 from glint.errors import CheckFailedError, EngineError
 from glint.files import refuse_existing, write_json
@@ -39,7 +40,7 @@ from glint.runtime.sinks.summary import Summary
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.open import open_source
 from glint.runtime.stream.interruption import Interruption
-from glint.runtime.stream.stream import DROPS, Drop, Stream
+from glint.runtime.stream.stream import DROPS, Stream
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import Frame, Gap
 

@@ -13,7 +13,7 @@ from typing import Any
 from glint.cards import PRECISIONS, ModelCard, load_card
 from glint.cli import print_json
 from glint.config import to_dict
-from glint.errors import EXIT_OK, InputError, MissingDependencyError, ModelError
+from glint.errors import EXIT_OK, InputError, MissingDependencyError, ModelError, did_you_mean
 from glint.export.inspect.text import report_text
 from glint.files import read_json, sha256
 from glint.training.networks.registry import NETWORKS, build, load_model, preset, task_of
@@ -85,6 +85,8 @@ def _missing_for_graphs() -> str:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ModelError(f"checkpoint {path}: no such file")
     from glint.export.export import describe
 
     info, network = load_model(path)
@@ -95,7 +97,8 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 def _network(name: str, error: ModelError) -> dict[str, Any]:
     """An architecture without weights; ``error`` says that there is no model of that name."""
     if name not in NETWORKS:
-        raise ModelError(str(error), hint=f"{error.hint}; networks: {', '.join(NETWORKS)}") from error
+        near = "" if "did you mean" in (error.hint or "") else did_you_mean(name, NETWORKS)
+        raise ModelError(str(error), hint=f"{near}{error.hint}; networks: {', '.join(NETWORKS)}") from error
     if importlib.util.find_spec("torch") is None:
         raise MissingDependencyError(
             f"{name} is a network without weights: it cannot be described without PyTorch", hint=_EXTRA

@@ -8,14 +8,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from glint.cards import PRECISIONS
+from glint.cards import PRECISIONS, ModelCard
 from glint.cli import frame_size, positive_int, print_json, talk
 from glint.config import from_dict, to_dict
-from glint.errors import InputError
+from glint.errors import EngineError, InputError, MissingDependencyError
 from glint.files import atomic_path, refuse_existing
 from glint.runtime.engines.tensorrt.api import FLAVOURS, load
 from glint.runtime.engines.tensorrt.audit import Audit, int8_verdict
-from glint.runtime.engines.tensorrt.build import BuildOptions, BuildPreview, BuiltEngine, build, describe, preview_build
+from glint.runtime.engines.tensorrt.build import (
+    BuildOptions,
+    BuildPreview,
+    BuiltEngine,
+    build,
+    describe,
+    plan_model,
+    preview_build,
+)
 from glint.runtime.engines.tensorrt.cache import Profile, Sidecar, entries, sidecar_path
 
 _MIB = 1 << 20
@@ -68,14 +76,8 @@ def main(arguments: argparse.Namespace) -> int:
         for path in (arguments.out, sidecar_path(arguments.out)):
             refuse_existing(path, overwrite=arguments.overwrite)
     if arguments.dry_run:
-        plan = preview_build(
-            arguments.model, options, trt=load(arguments.flavour), compute_capability=arguments.compute_capability
-        )
-        if arguments.json:
-            print_json(_plan_json(plan))
-        else:
-            print(_plan_text(plan))
-        return 0
+        return _dry_run(arguments, options)
+    plan_model(arguments.model, options)  # a wrong name is told before a library that is missing
     engine = build(
         arguments.model,
         options,
@@ -94,6 +96,27 @@ def main(arguments: argparse.Namespace) -> int:
         rehearse()
     if arguments.json:
         print_json({"path": str(path), "cached": engine.cached, "sidecar": to_dict(engine.info)})
+    return 0
+
+
+def _dry_run(arguments: argparse.Namespace, options: BuildOptions) -> int:
+    """Say what would be built, also where TensorRT or the GPU is not: then without the engine's name."""
+    card, onnx, precision, profiles = plan_model(arguments.model, options)
+    try:
+        trt = load(arguments.flavour)
+        plan = preview_build(arguments.model, options, trt=trt, compute_capability=arguments.compute_capability)
+    except (MissingDependencyError, EngineError) as error:
+        known = {"model": card.name, "precision": precision, "onnx": str(onnx), "reason": str(error)}
+        unknown = dict.fromkeys(("target", "path", "cached"))
+        lines = [_model_text(card, precision, onnx, profiles), f"for:       not known here: {error}"]
+        lines += [f"hint:      {error.hint}"] if error.hint else []
+        result, text = {**known, "profiles": _profiles_json(profiles), **unknown}, "\n".join(lines)
+    else:
+        result, text = _plan_json(plan), _plan_text(plan)
+    if arguments.json:
+        print_json(result)
+    else:
+        print(text)
     return 0
 
 
@@ -142,7 +165,7 @@ def _plan_json(plan: BuildPreview) -> dict[str, Any]:
         "onnx": str(plan.onnx),
         "target": to_dict(plan.target),
         "options": plan.options,
-        "profiles": [[to_dict(entry) for entry in profile] for profile in plan.profiles],
+        "profiles": _profiles_json(plan.profiles),
         "workspace": plan.workspace,
         "path": str(plan.path),
         "cached": plan.reason is None,
@@ -153,14 +176,22 @@ def _plan_json(plan: BuildPreview) -> dict[str, Any]:
 def _plan_text(plan: BuildPreview) -> str:
     workspace = "TensorRT's default" if plan.workspace is None else f"{plan.workspace // _MIB} MiB"
     lines = [
-        f"model:     {plan.card.name} ({plan.precision}), {plan.onnx}",
+        _model_text(plan.card, plan.precision, plan.onnx, plan.profiles),
         f"for:       {describe(plan.target)}",
-        *(f"profile {i}: {_profile_text(profile)}" for i, profile in enumerate(plan.profiles)),
         f"workspace: {workspace}",
         f"engine:    {plan.path}",
         f"would:     {'take it from the cache' if plan.reason is None else f'build it: {plan.reason}'}",
     ]
     return "\n".join(lines)
+
+
+def _model_text(card: ModelCard, precision: str, onnx: Path, profiles: tuple[Profile, ...]) -> str:
+    lines = [f"profile {i}: {_profile_text(profile)}" for i, profile in enumerate(profiles)]
+    return "\n".join([f"model:     {card.name} ({precision}), {onnx}", *lines])
+
+
+def _profiles_json(profiles: tuple[Profile, ...]) -> list[Any]:
+    return [[to_dict(entry) for entry in profile] for profile in profiles]
 
 
 def _profile_text(profile: Profile) -> str:

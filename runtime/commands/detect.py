@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from glint.cards import DEFAULT_DETECTOR
-from glint.cli import print_json, talk
+from glint.cli import talk
 from glint.errors import OutputError
 from glint.files import FileNames
 from glint.images import write_image
 from glint.progress import Progress
-from glint.runtime.commands.options import add_engine_arguments, engine_of
 from glint.runtime.engines.choose import choose_engine
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.sources.open import open_frames
@@ -54,27 +52,3 @@ def detect(
             line.update(count + sum(frames.skips.values()))
     seconds = round(time.perf_counter() - started, 3)
     return {"frames": count, "skipped": [asdict(s) for s in frames.skipped], "blobs": blobs, "seconds": seconds}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``glint detect``."""
-    parser.add_argument("source", help="folder of images, glob or image")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write the masks")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON on standard output")
-    parser.add_argument("--detector", default=DEFAULT_DETECTOR, metavar="NAME|CARD", help="default: %(default)s")
-    add_engine_arguments(parser)
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run ``glint detect``."""
-    summary = detect(
-        arguments.source, arguments.out, detector=arguments.detector, engine=engine_of(arguments),
-        precision=arguments.precision, threads=arguments.threads, overwrite=arguments.overwrite,
-    )  # fmt: skip
-    talk(f"{summary['frames']} masks with {summary['blobs']} blobs in {summary['seconds']:.1f} s")
-    for skipped in summary["skipped"]:
-        talk(f"skipped {skipped['name']}: {skipped['reason']}")
-    if arguments.json:
-        print_json(summary)
-    return 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 
+from glint.choices import ENGINES, PRECISION_CHOICES
 from glint.cli import positive_int
 from glint.errors import InputError
-from glint.runtime.engines.choose import ENGINES, PRECISION_CHOICES
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:

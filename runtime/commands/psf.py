@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,10 @@ from scipy import ndimage
 
 from glint import __version__
 from glint.cards import DEFAULT_DETECTOR
-from glint.cli import positive_float, positive_int, print_json, talk
-from glint.config import to_dict
 from glint.errors import InputError
-from glint.files import refuse_existing
-from glint.optics import PsfEstimate, save_psf
+from glint.optics import PsfEstimate
 from glint.processing.crop import crop_windows
 from glint.progress import Progress
-from glint.runtime.commands.options import add_engine_arguments, engine_of
 from glint.runtime.engines.choose import choose_engine
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.spots import cut_spots, local_noise
@@ -189,31 +184,3 @@ def psf_text(estimate: PsfEstimate) -> str:
         lines.append("caution   many spots are wider: clusters that pass for points make sigma too large; give more")
         lines.append("          frames with single targets")
     return "\n".join(lines)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``glint psf``."""
-    parser.add_argument("source", help="folder, glob, image or synthetic://? as for run, or patches [N, 11, 11] (.npy)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file that run and unmix take with --psf")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--detector", default=DEFAULT_DETECTOR, metavar="NAME|CARD", help="default: %(default)s")
-    parser.add_argument("--full-scale", type=positive_float, metavar="DN", help="saturation level (default: 8-bit 255)")
-    parser.add_argument("--least", type=positive_int, default=5, help="fewest isolated targets (default: %(default)s)")
-    add_engine_arguments(parser)
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run ``glint psf``."""
-    if arguments.out is not None:
-        refuse_existing(arguments.out, overwrite=arguments.overwrite)
-    estimate = psf(
-        arguments.source, detector=arguments.detector, engine=engine_of(arguments), precision=arguments.precision,
-        threads=arguments.threads, full_scale=arguments.full_scale, least=arguments.least,
-    )  # fmt: skip
-    if arguments.out is not None:
-        save_psf(estimate, arguments.out)
-    talk(psf_text(estimate))
-    if arguments.json:
-        print_json(to_dict(estimate))
-    return 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -12,12 +10,11 @@ from typing import Any
 
 from glint import __version__
 from glint.cards import ModelCard
-from glint.cli import print_json, talk
-from glint.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, OutputError, SourceLostError
+from glint.cli import talk
+from glint.errors import OutputError, SourceLostError
 from glint.progress import Progress
-from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.commands.outputs import Callback, ProgressLine, open_outputs
-from glint.runtime.commands.run_options import OPTIONS, Group, RunOptions, add_run_arguments, with_options
+from glint.runtime.commands.run_options import Group, RunOptions, with_options
 from glint.runtime.device.watch import DeviceWatch
 from glint.runtime.engines.choose import choose_engine, choose_precision
 from glint.runtime.pipeline.follow import CANDIDATES_ABOVE
@@ -211,23 +208,3 @@ def summary_text(manifest: dict[str, Any]) -> str:
         for stage, values in manifest["latency_ms"].items():
             lines.append(f"          {stage:<14}" + "".join(f"{values[p]:9.2f}" for p in ("p50", "p95", "p99")))
     return "\n".join(lines)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``glint run``."""
-    parser.add_argument("source", help="folder, glob, image, or synthetic://?size=640x512&frames=100&seed=1")
-    add_run_arguments(parser)
-    add_engine_arguments(parser)
-    add_refine_arguments(parser)
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Run ``glint run``."""
-    if arguments.json and arguments.out == "-":
-        raise InputError("--json and --out - both want standard output", hint="write the JSON lines to a file")
-    given = {**vars(arguments), "engine": engine_of(arguments), "refine": not arguments.no_refine}
-    manifest = run(arguments.source, **{name: given[name] for name in OPTIONS})
-    print(summary_text(manifest), file=sys.stderr)
-    if arguments.json:
-        print_json(manifest)
-    return EXIT_INTERRUPTED if manifest["interrupted"] else EXIT_OK

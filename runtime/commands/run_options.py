@@ -9,24 +9,22 @@ of an output also names the module whose ``open_sink`` opens it: a new output is
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 
-from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
+from glint.choices import DEFAULT_DETECTOR, DEFAULT_UNMIXER, FALSE_TRACKS_PER_HOUR, Drop, Polarity, Static
 from glint.cli import frame_size, positive_float
-from glint.errors import InputError
-from glint.runtime.pipeline.follow import STATICS, Static
-from glint.runtime.pipeline.settings import Roi, Settings
-from glint.runtime.sources.adjusted import POLARITIES, Polarity, Scale
-from glint.runtime.stream.stream import DROPS, Drop
-from glint.runtime.tracking.tracker import TrackConfig
-from glint.runtime.unmixing.optics_choice import PsfChoice
-from glint.runtime.unmixing.refine import RadiancePrior
-from glint.types import FrameSize
+from glint.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from glint.runtime.pipeline.settings import Roi, Settings
+    from glint.runtime.sources.adjusted import Scale
+    from glint.runtime.unmixing.optics_choice import PsfChoice
+    from glint.runtime.unmixing.refine import RadiancePrior
+    from glint.types import FrameSize
 
 T = TypeVar("T")
 _FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
@@ -126,7 +124,7 @@ class Delivery(Group):
 
     drop: Drop | None = _option(
         "frames that come too fast: keep the latest only, none is dropped (the source waits), or the oldest "
-        "of eight goes (default: latest for live sources, none for others)", "stream", choices=list(DROPS),
+        "of eight goes (default: latest for live sources, none for others)", "stream", choices=get_args(Drop),
     )  # fmt: skip
     deadline_ms: float | None = _option(
         "age at which a frame is late: dropped before the detector, else not refined, at least marked",
@@ -143,11 +141,11 @@ class Delivery(Group):
     track: bool = _switch("follow targets from frame to frame", "tracks")
     static: Static = _option(
         "tracks of what does not move: flag them, or hide them until they move (default: %(default)s)",
-        "tracks", default="report", choices=list(STATICS),
+        "tracks", default="report", choices=get_args(Static),
     )  # fmt: skip
     false_tracks_per_hour: float = _option(
         "that clutter may confirm (default: %(default)g)",
-        "tracks", default=TrackConfig().false_tracks_per_hour, type=positive_float, metavar="N",
+        "tracks", default=FALSE_TRACKS_PER_HOUR, type=positive_float, metavar="N",
     )  # fmt: skip
     zones: Path | None = _option(
         "polygons (JSON) of which it is told which tracks enter and leave them; implies --track", "tracks", **_FILE
@@ -160,7 +158,7 @@ class Values(Group):
     """What the values of a source's frames mean; they go before those that its URI tells."""
 
     polarity: Polarity | None = _option(
-        "whether targets are bright or dark (default: white)", "sensor", choices=list(POLARITIES)
+        "whether targets are bright or dark (default: white)", "sensor", choices=get_args(Polarity)
     )
     scale: Scale | str | None = _option(
         "values that become 0 and 16383 DN, e.g. 0,1 for normalised floats; auto: all of the first frame",
@@ -184,6 +182,8 @@ class Sensor(Group):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tile is not None:
+            from glint.types import FrameSize  # with NumPy, which help does not need
+
             object.__setattr__(self, "tile", FrameSize(*self.tile))
 
     @property
@@ -237,8 +237,7 @@ class RunOptions:
             values |= own
         _refuse_twice(values, options)
         for name in options.keys() - OPTIONS.keys():
-            near = difflib.get_close_matches(name, OPTIONS, n=1)
-            raise InputError(f"run: no option {name!r}", hint=f"did you mean {near[0]}?" if near else None)
+            raise InputError(f"run: no option {name!r}", hint=did_you_mean(name, OPTIONS).strip() or None)
         values |= options
         kinds = ((where, kind, [f.name for f in fields(kind)]) for where, kind in _KINDS.items())
         return RunOptions(
@@ -247,6 +246,8 @@ class RunOptions:
 
     def settings(self) -> Settings:
         """What the pipeline of the run is opened with."""
+        from glint.runtime.pipeline.settings import Settings  # with all that runs
+
         return Settings(**vars(self.models), **vars(self.sensor))
 
     def by_name(self) -> dict[str, Any]:

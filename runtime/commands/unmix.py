@@ -7,13 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from glint.cards import DEFAULT_UNMIXER
+from glint.choices import DEFAULT_UNMIXER
 from glint.cli import positive_float, print_json, talk
 from glint.errors import InputError
 from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
-from glint.runtime.engines.choose import choose_engine
-from glint.runtime.sinks.json_lines import JsonLines
-from glint.runtime.unmixing.unmix import read_patches, unmix
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint unmix``."""
+    from glint.runtime.engines.choose import choose_engine
+    from glint.runtime.sinks.json_lines import JsonLines
+    from glint.runtime.unmixing.unmix import read_patches, unmix
+
     if arguments.json and arguments.out != "-":
         raise InputError("--json prints on standard output: leave --out away")
     with JsonLines(arguments.out, overwrite=arguments.overwrite) as sink:

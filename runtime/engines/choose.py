@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from glint.cards import PRECISIONS, ModelCard, load_card, zoo_names
+from glint.cards import ModelCard, load_card, zoo_names
+from glint.choices import ENGINES as ENGINES
+from glint.choices import PRECISION_CHOICES
 from glint.errors import EngineError, GlintError, InputError, MissingDependencyError
 from glint.runtime.engines.base import Engine
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
-ENGINES = ("auto", "tensorrt", "onnxruntime")
 AUTO = "auto"
-PRECISION_CHOICES = (AUTO, *PRECISIONS)
 
 
 def choose_engine(wanted: str) -> tuple[str, str]:

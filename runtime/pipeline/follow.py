@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
+from glint.choices import Static
 from glint.errors import InputError
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.tracking.evidence import SCORES, Evidence
@@ -18,8 +19,7 @@ from glint.runtime.tracking.tracker import TrackConfig, Tracker
 from glint.runtime.tracking.zones import Zone, ZoneWatch
 from glint.types import Blobs, Targets
 
-Static = Literal["report", "hide"]
-STATICS: tuple[Static, ...] = ("report", "hide")
+STATICS: tuple[Static, ...] = get_args(Static)
 CANDIDATES_ABOVE = SCORES[2]
 """Probability from which on a pipeline should give candidates to a tracker."""
 _FRAME_NS = 33_333_333  # between images that have no times of their own

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from glint.choices import Polarity
 from glint.cli import talk
 from glint.errors import InputError, SourceError
 from glint.runtime.sources.base import Source
 from glint.types import Frame, Gap
 
-Polarity = Literal["white", "black"]
-POLARITIES: tuple[Polarity, ...] = ("white", "black")
+POLARITIES: tuple[Polarity, ...] = get_args(Polarity)
 Scale = tuple[float, float] | Literal["auto"]
 FULL_DN = 16383.0  # to which a scale brings its greater end: a sensor of 14 bits
 

@@ -10,8 +10,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
+from glint.choices import FALSE_TRACKS_PER_HOUR, Drop, Static
 from glint.errors import InputError
-from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower, Static
+from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.pipeline.settings import Roi, Settings
 from glint.runtime.sources.adjusted import AdjustedSource
@@ -19,7 +20,7 @@ from glint.runtime.sources.base import Source
 from glint.runtime.sources.images import ImageSource
 from glint.runtime.sources.items import Item, ItemSource
 from glint.runtime.sources.open import open_any
-from glint.runtime.stream.stream import Drop, Stream
+from glint.runtime.stream.stream import Stream
 from glint.runtime.tracking.evidence import Evidence
 from glint.runtime.tracking.tracker import TrackConfig
 from glint.runtime.tracking.zones import Zone, read_zones
@@ -49,7 +50,7 @@ def stream(
     warm_up: bool | None = None,
     track: bool = False,
     static: Static = "report",
-    false_tracks_per_hour: float = TrackConfig().false_tracks_per_hour,
+    false_tracks_per_hour: float = FALSE_TRACKS_PER_HOUR,
     zones: str | Path | None = None,
 ) -> Generator[Result, None, None]:
     """Detect and unmix the targets of all frames of a source.

@@ -29,10 +29,10 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
+from glint.choices import Drop
 from glint.errors import InputError
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.sinks.base import Sink
@@ -42,8 +42,7 @@ from glint.runtime.stream.interruption import Interruption
 from glint.runtime.stream.warm_up import WarmUp, warm_up
 from glint.types import Frame, Gap
 
-Drop = Literal["latest", "none", "oldest"]
-DROPS: dict[str, int] = {"latest": 1, "none": 2, "oldest": 8}
+DROPS: dict[Drop, int] = {"latest": 1, "none": 2, "oldest": 8}
 """How many frames wait for the detector, by what happens when one too many comes."""
 
 TICK = 0.1  # s

@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from glint.choices import FALSE_TRACKS_PER_HOUR
 from glint.compiled import compiled
 from glint.errors import InputError
 from glint.runtime.tracking.clutter_map import ClutterMap
@@ -86,7 +87,7 @@ class TrackConfig:
     gate: float = 4.0
     density: float = 1e-4
     births_per_hour: float = 3600.0
-    false_tracks_per_hour: float = 10.0
+    false_tracks_per_hour: float = FALSE_TRACKS_PER_HOUR
     false_delete: float = 1e-6
     most_gain: float = 1.2
     most_loss: float = 1.0

@@ -86,12 +86,39 @@ def test_help_of_a_command_shows_its_arguments_and_its_purpose(capsys):
     assert "--debug" in text
 
 
-@pytest.mark.parametrize("words", [[], ["frobnicate"], ["simulate"], ["simulate", "a.npy", "--number", "0"]])
-def test_wrong_usage_exits_with_2(words, capsys):
-    with pytest.raises(SystemExit) as end:
-        cli.main(words)
-    assert end.value.code == 2
+def test_no_command_at_all_prints_help(capsys):
+    assert cli.main([]) == 2
     assert "usage: glint" in capsys.readouterr().err
+
+
+def test_help_of_every_command_needs_no_library_but_numpy(tmp_path):
+    code = (
+        "import contextlib, io, json, sys; from glint import cli\n"
+        "for name in cli.COMMANDS:\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): cli.main([name, '--help'])\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    result = python(code, cwd=tmp_path)
+    assert result.stderr == ""
+    assert (HEAVY - {"numpy"}).isdisjoint(json.loads(result.stdout))
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        (["frobnicate"], "COMMAND 'frobnicate' is not known", "glint --help tells more"),
+        (["rnu", "x"], "COMMAND 'rnu' is not known", "did you mean run? glint --help tells more"),
+        (["simulate"], "the following arguments are required: out", "glint simulate --help tells more"),
+        (["simulate", "a", "--nubmer", "3"], "glint simulate knows no --nubmer 3", "did you mean --number? glint sim"),
+        (["simulate", "a", "--condition", "float1"], "--condition 'float1' is not known: expected one of float, 14bit",
+         "did you mean float? glint simulate --help tells more"),
+        (["simulate", "a.npy", "--number", "0"], "argument --number: expected a whole number", "glint simulate --help"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_an_error_with_the_nearest_word(words, error, hint, capsys):
+    assert cli.main(words) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"error: {error}") and second.startswith(f"hint: {hint}")
 
 
 # Errors
@@ -240,7 +267,5 @@ def test_json_goes_to_standard_output_and_talk_to_standard_error(capsys):
 @pytest.mark.parametrize("text", ["0", "-2", "1.5", "x", ""])
 def test_positive_int_takes_whole_numbers_from_1_only(command, capsys, text):
     command(lambda arguments: 0)
-    with pytest.raises(SystemExit) as end:
-        cli.main(["fake", f"--level={text}"])
-    assert end.value.code == 2
+    assert cli.main(["fake", f"--level={text}"]) == 2
     assert "--level" in capsys.readouterr().err

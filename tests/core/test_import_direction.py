@@ -32,6 +32,7 @@ PACKAGES = {"training", "runtime", "export", "calibration", "benchmarks"}
 # "." is the files of the package itself; in core, the few that know rooms have a line of their own.
 ROOMS = {
     "core": [
+        ["simulate_command"],
         ["simulate"],
         ["data", "metrics", "cards"],
         ["simulation", "processing"],

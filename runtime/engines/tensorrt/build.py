@@ -188,17 +188,7 @@ def preview_build(
             file not hashed again.
     """
     _refuse_impossible(trt, options, compute_capability)
-    # Weak typing takes fp16 from a flag; int8 needs the model's Q/DQ in any case.
-    wanted = "fp32" if options.weak and options.precision == "fp16" else options.precision
-    released = "fp16" if f"{model}.fp16" in zoo_names() else "fp32"
-    card, onnx = load_card(model, precision=wanted or released) if card is None else (card, Path(model))
-    if wanted is not None and card.precision != wanted:
-        raise InputError(
-            f"precision {options.precision} needs a model in {wanted}, {onnx.name} is in {card.precision}",
-            hint=f"glint build {card.name} --precision {options.precision}, or leave --precision out",
-        )
-    precision = options.precision or card.precision
-    profiles = _profiles(card, options)
+    card, onnx, precision, profiles = plan_model(model, options, card)
     target, workspace = _machine(trt, compute_capability, options.workspace)
     onnx_sha256 = _model_hash(card, onnx)
     built_with: dict[str, Any] = {
@@ -213,6 +203,27 @@ def preview_build(
     path = entry_path(f"{card.name}.{precision}", onnx_sha256, target, profiles, built_with)
     plan = BuildPreview(card, onnx, onnx_sha256, target, precision, profiles, built_with, workspace, path, None)
     return replace(plan, reason=_why_build(plan))
+
+
+def plan_model(
+    model: str | Path, options: BuildOptions, card: ModelCard | None = None
+) -> tuple[ModelCard, Path, str, tuple[Profile, ...]]:
+    """What is known of an engine before its machine is: card, ONNX file, precision and profiles.
+
+    Raises:
+        GlintError: one of its subclasses, if there is no such model, or it does not suit the options.
+    """
+    # Weak typing takes fp16 from a flag; int8 needs the model's Q/DQ in any case.
+    wanted = "fp32" if options.weak and options.precision == "fp16" else options.precision
+    released = "fp16" if f"{model}.fp16" in zoo_names() else "fp32"
+    card, onnx = load_card(model, precision=wanted or released) if card is None else (card, Path(model))
+    if wanted is not None and card.precision != wanted:
+        raise InputError(
+            f"precision {options.precision} needs a model in {wanted}, {onnx.name} is in {card.precision}",
+            hint=f"glint build {card.name} --precision {options.precision}, or leave --precision out",
+        )
+    precision = options.precision or card.precision
+    return card, onnx, precision, _profiles(card, options)
 
 
 def machine(trt: TensorRT, compute_capability: str | None = None) -> Target:
