@@ -95,7 +95,8 @@ def test_help_of_every_command_needs_no_library_but_numpy(tmp_path):
     code = (
         "import contextlib, io, json, sys; from glint import cli\n"
         "for name in cli.COMMANDS:\n"
-        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): cli.main([name, '--help'])\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        "        cli.main([name, '--help'])\n"
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     )
     result = python(code, cwd=tmp_path)
