@@ -19,7 +19,6 @@ from glint.choices import PRECISIONS as PRECISIONS
 from glint.config import from_dict, to_dict
 from glint.errors import InputError, ModelError, did_you_mean
 from glint.files import read_json, sha256, write_json
-from glint.optics import Psf
 from glint.processing.extent import Extent
 from glint.processing.normalise import Normaliser
 
@@ -90,6 +89,8 @@ class UnmixerSpec:
     sigma_sd: float = 0.0
 
     def __post_init__(self) -> None:
+        from glint.optics import Psf  # with SciPy, which names of models do not need
+
         Psf(self.sigma)  # checks it
         mean, deviation = self.radiance_prior or (1.0, 1.0)
         wanted = {
