@@ -114,6 +114,7 @@ def run(
             "seconds": round(time.perf_counter() - started, 3),
             "skipped": [asdict(s) for s in frames.skipped],
             "skips": dict(frames.skips),
+            "missing": frames.missing,
             **_account(stream),
             **summary.as_dict(),
             **({"tracks": follow.confirmed, "static": follow.static} if follow is not None else {}),
@@ -180,8 +181,11 @@ def summary_text(manifest: dict[str, Any]) -> str:
         lines.append(f"late      {manifest['late']} after {manifest['deadline_ms']:g} ms")
     if manifest["repeated"]:
         lines.append(f"repeated  {manifest['repeated']} frames with the bytes of the one before")
+    if manifest["damaged"]:
+        lines.append(f"damaged   {manifest['damaged']} frames build on pictures that are damaged or missing")
     if manifest["gaps"]["count"]:
-        lines.append(f"gaps      {manifest['gaps']['count']}, {manifest['gaps']['seconds']:.1f} s")
+        missing = f", at least {manifest['missing']} frames" if manifest["missing"] else ""
+        lines.append(f"gaps      {manifest['gaps']['count']}, {manifest['gaps']['seconds']:.1f} s{missing}")
     if "tracks" in manifest:
         lines.append(f"tracks    {manifest['tracks']}")
     if manifest["device"]["throttled"]:

@@ -111,6 +111,7 @@ class Result:
             **({"events": events} if events else {}),
             **({"late": True} if self.late else {}),
             **({"repeated": True} if self.repeated else {}),
+            **({"damaged": self.frame.damaged} if self.frame.damaged else {}),
             **({"dropped": self.dropped} if self.dropped else {}),
         }
 

@@ -49,7 +49,7 @@ class Summary(Sink):
     """Counts, latencies and, where the truth is known, the score."""
 
     def __init__(self) -> None:
-        self.frames = self.targets = self.blobs = self.late = self.repeated = self.wide = 0
+        self.frames = self.targets = self.blobs = self.late = self.repeated = self.wide = self.damaged = 0
         self.truths = self.found = self.gaps = 0
         self.gap_seconds = 0.0
         self.has_truth = False
@@ -63,6 +63,7 @@ class Summary(Sink):
         self.late += result.late
         self.wide += int(np.count_nonzero(result.targets.flags & TargetFlag.EXTENDED))
         self.repeated += result.repeated
+        self.damaged += bool(result.frame.damaged)
         for stage, value in result.latency_ms.items():
             self.latency[stage].add(value)
         truth, found = result.frame.truth, result.targets
@@ -88,6 +89,7 @@ class Summary(Sink):
             "extended": self.wide,
             "late": self.late,
             "repeated": self.repeated,
+            "damaged": self.damaged,
             "gaps": {"count": self.gaps, "seconds": round(self.gap_seconds, 3)},
             "latency_ms": {stage: spread.as_dict() for stage, spread in self.latency.items()} if self.frames else {},
         }

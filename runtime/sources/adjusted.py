@@ -39,6 +39,15 @@ class AdjustedSource(Source):
         self.total, self.live = inner.total, inner.live
         self.skipped, self.skips = inner.skipped, inner.skips
 
+    @property
+    def missing(self) -> int:
+        """Of the inner source."""
+        return self.inner.missing
+
+    @missing.setter
+    def missing(self, number: int) -> None:
+        """Only the inner source counts."""
+
     def refuse_collisions(self, folder: Path | None) -> None:
         """See the base class."""
         self.inner.refuse_collisions(folder)

@@ -54,6 +54,7 @@ class Source(ABC):
         live: its frames come at their own pace, whether or not anybody takes them.
         skipped: frames that could not be read so far; of very many the first :data:`MOST_NAMED`.
         skips: how many were skipped for each reason.
+        missing: frames that a live source lost on the way, as far as their stamps tell.
     """
 
     uri: str
@@ -64,6 +65,7 @@ class Source(ABC):
         self.uri = safe_uri(uri)
         self.skipped: list[Skipped] = []
         self.skips: Counter[str] = Counter()
+        self.missing = 0
 
     def skip(self, name: str, reason: str) -> None:
         """Count a frame that cannot be used; each reason is told when it comes up for the first time."""

@@ -48,12 +48,13 @@ def reconnect_of(values: dict[str, Any]) -> Reconnect:
 
 
 class Captured(NamedTuple):
-    """One frame as a device gives it: ``lost`` says why frames before it are missing."""
+    """One frame as a device gives it: ``lost`` says why frames before it are missing, ``damaged`` is the frame's."""
 
     t_ns: int
     data: NDArray[Any]
     full_scale: float | None = None
     lost: str = ""
+    damaged: str = ""
 
 
 class Connection(ABC):
@@ -115,7 +116,7 @@ class LiveSource(Source):
                 t_ns = captured.t_ns if last is None else max(last, captured.t_ns)
                 if missing and last is not None:
                     yield Gap(t_ns, (t_ns - last) / 1e9, missing)
-                yield Frame(index, t_ns, captured.data, full_scale=captured.full_scale)
+                yield Frame(index, t_ns, captured.data, full_scale=captured.full_scale, damaged=captured.damaged)
                 index, last = index + 1, t_ns
         except Closed:
             return

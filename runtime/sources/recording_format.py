@@ -13,6 +13,7 @@ One file holds, in this order::
                           "shape": [512, 640], "crc32": ...,   (CRC of the next member)
                           "previous": 11,                      (frame before it in this file, or null)
                           "record_crc32": ...}                 (CRC of this record without it)
+                         "damaged": ... where a frame's pixels may be wrong
     000000012.npy        the pixels
     000000013.gap.json   {"t_ns": ..., "seconds": ..., "reason": ...}
 """
@@ -66,6 +67,7 @@ def encode_frame(frame: Frame, previous: int | None = None) -> bytes:
         "shape": frame.shape,
         "crc32": zlib.crc32(payload),
         "previous": previous,
+        **({"damaged": frame.damaged} if frame.damaged else {}),
     }
     key = f"{frame.index:09d}"
     return _member(f"{key}.json", _sealed(record)) + _member(f"{key}.npy", payload)
@@ -296,9 +298,10 @@ def _frame(record: dict[str, Any] | None, payload: bytes) -> Frame:
         raise ValueError("its pixels are damaged")
     dtype = {d.name: d for d in FRAME_DTYPES}.get(str(record.get("dtype")))
     shape, name, full_scale = record.get("shape"), record.get("name"), record.get("full_scale")
+    damaged = record.get("damaged", "")
     if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n < _MOST_SIDE for n in shape)):
         raise ValueError("its record is damaged: shape")
-    if dtype is None or not isinstance(name, str):
+    if dtype is None or not (isinstance(name, str) and isinstance(damaged, str)):
         raise ValueError("its record is damaged: dtype or name")
     if full_scale is not None and not (isinstance(full_scale, float | int) and 0 < full_scale < np.inf):
         raise ValueError("its record is damaged: full_scale")
@@ -306,7 +309,7 @@ def _frame(record: dict[str, Any] | None, payload: bytes) -> Frame:
     if payload[: len(payload) - size] != _npy_header(dtype, shape) or len(payload) < size:
         raise ValueError("its pixels are not what its record says")
     data = np.frombuffer(payload, dtype, offset=len(payload) - size).reshape(shape)
-    return Frame(_integer(record, "index"), _integer(record, "t_ns"), data, name, full_scale)
+    return Frame(_integer(record, "index"), _integer(record, "t_ns"), data, name, full_scale, damaged=damaged)
 
 
 def _npy_header(dtype: np.dtype[Any], shape: list[int]) -> bytes:

@@ -16,10 +16,10 @@ from contextlib import suppress
 
 from glint.errors import GlintError, InputError, SourceAbsentError, SourceError, SourceLostError
 from glint.runtime.sources.base import check_like
+from glint.runtime.sources.decoding import GREY_PARAMETERS, Clock, Decoder, choose_stream, import_av, reason_of
 from glint.runtime.sources.grey import grey_of
 from glint.runtime.sources.live import RECONNECT_PARAMETERS, Captured, Connection, LiveSource, Reconnect, reconnect_of
 from glint.runtime.sources.uri import one_of, parameters, safe_uri
-from glint.runtime.sources.video import GREY_PARAMETERS, choose_stream, import_av, reason_of
 
 _PARAMETERS = {**GREY_PARAMETERS, **RECONNECT_PARAMETERS, "transport": one_of("tcp", "udp")}
 
@@ -120,30 +120,25 @@ class _Stream(Connection):
         seconds, source = self._source.policy.timeout, self._source
         with self._av.open(url, options=options, timeout=(seconds, seconds)) as container:
             lost, shape = "", None
-            for packet in container.demux(choose_stream(container, source.uri, source.number)):
+            stream = choose_stream(container, source.uri, source.number)
+            clock = Clock(stream)
+            for decoded in Decoder(self._av, container, stream):
                 arrived = time.monotonic_ns()
-                try:
-                    # A decoder would fill in what a damaged packet lacks.
-                    pictures = None if packet.is_corrupt else packet.decode()
-                except self._av.error.InvalidDataError:
-                    pictures = None
-                if pictures is None:
-                    pictures, lost = [], "damaged data"
-                for picture in pictures:
-                    if picture.is_corrupt:
-                        lost = "damaged data"
-                        continue
+                lost = decoded.lost or lost
+                for picture, damaged in decoded.pictures:
+                    clock.time_of(picture, lost=bool(lost) and shape is not None)
+                    source.missing, clock.missing = source.missing + clock.missing, 0
                     try:
                         data, full_scale = grey_of(picture, luma=source.luma, where=source.uri)
                         check_like(data, shape)
                     except SourceError as error:
-                        if shape is None:
+                        if shape is None and not damaged:
                             raise
                         lost = str(error).removeprefix(f"{source.uri}: ")
                         source.skip("a picture", lost)
                         continue
                     shape = data.shape
-                    yield Captured(arrived, data, source.full_scale or full_scale, lost)
+                    yield Captured(arrived, data, source.full_scale or full_scale, lost, damaged)
                     lost = ""
 
     def _words(self, error: Exception) -> str:

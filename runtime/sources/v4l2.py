@@ -125,7 +125,7 @@ class _Camera(Connection):
     def __init__(self, device: v4l2.Device, source: CameraSource) -> None:
         uri, config = source.uri, source.config
         self._device, self._uri, self._config, self._waker = device, uri, config, source.waker
-        self._skip, self._delivered = source.skip, False
+        self._source, self._delivered = source, False
         self._format = FORMATS[config.fmt]
         self._layout = _negotiate(device, uri, config)
         self._row = self._layout.width * self._format.values * self._format.dtype.itemsize
@@ -151,8 +151,10 @@ class _Camera(Connection):
             self._sequence = filled.sequence
             if 0 < missing < 2**31:
                 lost = f"the driver dropped {missing} frames"
+                self._source.missing += missing
             if data is None:
                 lost = "the driver marked a frame as damaged"
+                self._source.missing += 1
                 continue
             try:
                 grey = self._grey(data)
@@ -160,7 +162,7 @@ class _Camera(Connection):
                 if not self._delivered:
                     raise
                 lost = str(error).removeprefix(f"{self._uri}: ")
-                self._skip("a frame", lost)
+                self._source.skip("a frame", lost)
                 continue
             self._delivered = True
             return Captured(filled.t_ns or arrived, grey, self._full_scale(), lost)

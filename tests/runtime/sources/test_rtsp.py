@@ -98,7 +98,7 @@ def nobody() -> int:
 def test_a_sender_that_is_not_there_is_an_error_at_once(nobody: int) -> None:
     with pytest.raises(SourceError, match="refused") as caught:
         within(20, lambda: list(open_source(f"tcp://127.0.0.1:{nobody}")))
-    assert caught.value.exit_code == 2
+    assert caught.value.exit_code == 3
 
 
 def test_a_sender_of_anything_else_is_an_error(nobody: int) -> None:

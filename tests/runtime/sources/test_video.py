@@ -264,3 +264,30 @@ def test_a_coloured_picture_refuses_the_source_only_as_the_first(tmp_path: Path,
         return
     assert len(list(source.frames())) == 4
     assert sum(source.skips.values()) == 1 and "colour" in source.skipped[0].reason
+
+
+def test_a_flipped_bit_is_never_silent(tmp_path: Path) -> None:
+    images = noise(8)
+    content = encode(images, "matroska", "ffv1", "gray16le")
+    path, marked = tmp_path / "clip.mkv", 0
+    rng = np.random.default_rng(1)
+    for place in rng.integers(len(content) // 4, len(content), 30):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        source = open_source(save(path, bytes(damaged)))
+        try:
+            frames = list(source.frames())
+        except SourceError:
+            continue
+        unlike = [f for f in frames if not any(np.array_equal(f.data, image) for image in images)]
+        marked += len(unlike)
+        assert all(frame.damaged for frame in unlike)
+        assert len(frames) + sum(source.skips.values()) >= len(images)
+    assert marked
+
+
+def test_complaints_of_libav_reach_nobody_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    content = bytearray(encode(noise(4), "matroska", "ffv1", "gray16le"))
+    content[len(content) // 2] ^= 1
+    assert list(open_source(save(tmp_path / "secret.mkv", bytes(content))).frames())
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,192 @@
+"""Pictures of a stream by PyAV, each with what speaks against it.
+
+A decoder would rather show something than nothing: it fills in what a damaged packet lacks, and goes on from pictures
+that are wrong. What it says of that stands in its log, or nowhere. So its log is read, a picture of a packet that it
+complains of is not delivered, and those that build on one that is wrong or missing are marked until the next one that
+builds on nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from glint.cli import talk
+from glint.errors import MissingDependencyError, SourceError
+from glint.runtime.sources.uri import Converter, full_scale_of_bits, one_of
+
+DAMAGED = "damaged data"
+BUILT_ON_DAMAGE = "built on pictures that are damaged or missing"
+_COVER = 0x400  # libav's AV_DISPOSITION_ATTACHED_PIC: a picture of a file that is no film
+_CAPRICIOUS = ("mjpeg",)  # codecs of which cameras write every picture with something to complain of
+_MISSED = re.compile(r"missed (\d+) packets")
+
+
+def whole_number(text: str) -> int:
+    """Converter: 0, 1, 2, ..."""
+    if not (text.isascii() and text.isdigit() and len(text) < 4):
+        raise ValueError("expected a whole number, from 0")
+    return int(text)
+
+
+GREY_PARAMETERS: dict[str, Converter] = {
+    "gray": one_of("luma"), "bits": full_scale_of_bits, "stream": whole_number,
+}  # fmt: skip
+
+
+def import_av() -> Any:
+    """PyAV, which tells nobody but us: what libav logs may hold the URL with its password.
+
+    Raises:
+        MissingDependencyError: if it is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise MissingDependencyError(
+            "video needs PyAV, which is not installed", hint="pip install '.[video]' in the checkout of glint"
+        ) from error
+    silent = logging.getLogger("libav")
+    silent.propagate = False
+    if not silent.handlers:
+        silent.addHandler(logging.NullHandler())
+    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)
+    return av
+
+
+@dataclass
+class Decoded:
+    """What a packet gave.
+
+    Attributes:
+        pictures: those that are whole, each with why its pixels may be wrong, or "".
+        lost: what is missing with this packet or before it, or "".
+    """
+
+    pictures: list[tuple[Any, str]] = field(default_factory=list)
+    lost: str = ""
+
+
+class Decoder:
+    """Demultiplexes and decodes one video stream of an open container.
+
+    Attributes:
+        damaged: why the pictures that come next may be wrong, or "".
+    """
+
+    def __init__(self, av: Any, container: Any, stream: Any) -> None:
+        self._av, self._packets = av, container.demux(stream)
+        self._listens = stream.codec_context.name not in _CAPRICIOUS
+        self.damaged = ""
+
+    def __iter__(self) -> Iterator[Decoded]:
+        """What each packet gives.
+
+        Raises:
+            av.error.FFmpegError, OSError: what ends the stream before its end.
+        """
+        while True:
+            with self._av.logging.Capture(local=True) as said:
+                packet = next(self._packets, None)
+            if packet is None:
+                return
+            missed = sum(int(match[1]) for _, _, text in said if (match := _MISSED.search(text)))
+            decoded = self._decode(packet)
+            if missed:
+                decoded.lost = f"{DAMAGED}: {missed} packets are missing"
+                self._spoil(decoded)
+            yield decoded
+
+    def _decode(self, packet: Any) -> Decoded:
+        if packet.is_corrupt:
+            self.damaged = BUILT_ON_DAMAGE
+            return Decoded(lost=DAMAGED)
+        try:
+            with self._av.logging.Capture(local=True) as said:
+                pictures = packet.decode()
+        except self._av.error.FFmpegError:
+            self.damaged = BUILT_ON_DAMAGE
+            return Decoded(lost=DAMAGED)
+        complaint = self._listens and any(level <= self._av.logging.ERROR for level, _, _ in said)
+        decoded = Decoded()
+        for picture in pictures:
+            if complaint or picture.is_corrupt:
+                self.damaged, decoded.lost = BUILT_ON_DAMAGE, DAMAGED
+                continue
+            if picture.key_frame:
+                self.damaged = ""
+            decoded.pictures.append((picture, self.damaged))
+        if complaint:
+            self.damaged, decoded.lost = BUILT_ON_DAMAGE, DAMAGED
+        return decoded
+
+    def _spoil(self, decoded: Decoded) -> None:
+        """Packets before this one are missing: all that does not begin anew builds on them."""
+        if not any(picture.key_frame for picture, _ in decoded.pictures):
+            self.damaged = BUILT_ON_DAMAGE
+            decoded.pictures = [(picture, why or BUILT_ON_DAMAGE) for picture, why in decoded.pictures]
+
+
+def choose_stream(container: Any, uri: str, number: int | None) -> Any:
+    """One video stream of an open container; others are named.
+
+    Raises:
+        SourceError: if there is no such stream.
+    """
+    streams = [s for s in container.streams.video if not s.disposition & _COVER]
+    shown = ", ".join(f"stream={i} ({_words_of(s)})" for i, s in enumerate(streams))
+    if not streams:
+        raise SourceError(f"{uri} holds no video", hint="expected a video stream")
+    if number is None and len(streams) > 1:
+        talk(f"warning: {uri} holds {len(streams)} video streams: {shown}; taking stream=0, choose with stream=NUMBER")
+    if (number or 0) >= len(streams):
+        raise SourceError(f"{uri} has no video stream {number}", hint=f"there are {shown}")
+    return streams[number or 0]
+
+
+def _words_of(stream: Any) -> str:
+    context = stream.codec_context
+    return f"{context.name}, {context.width}x{context.height}, {context.pix_fmt}"
+
+
+class Clock:
+    """Seconds since the first frame; a stamp that is missing or does not grow is one period after the last.
+
+    Attributes:
+        period: of a frame, seconds.
+        missing: frames that are not there by the stamps of those around them.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        rate = stream.average_rate or stream.guessed_rate
+        self.period = 1 / Fraction(rate) if rate else Fraction(1, 30)
+        self.missing = 0
+        self._start = self._last = None  # type: Fraction | None
+
+    def time_of(self, picture: Any, *, lost: bool = False) -> Fraction:
+        """When a picture was taken; with ``lost``, what lies between it and the one before is counted as missing."""
+        stamp = None if picture.pts is None or picture.time_base is None else picture.pts * Fraction(picture.time_base)
+        if self._start is None or self._last is None:
+            self._start = self._last = stamp or Fraction(0)
+        elif stamp is None or stamp <= self._last:
+            self._last += self.period
+        else:
+            if lost:
+                self.missing += max(0, round((stamp - self._last) / self.period) - 1)
+            self._last = stamp
+        return self._last - self._start
+
+    @property
+    def end(self) -> Fraction:
+        """When the last frame is over, on the clock of the file."""
+        return (self._last or Fraction(0)) + self.period
+
+
+def reason_of(error: Exception) -> str:
+    """What libav says, without the name of what it opened: that may be a URL with a password."""
+    return getattr(error, "strerror", None) or type(error).__name__
