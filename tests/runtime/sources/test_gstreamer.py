@@ -126,7 +126,7 @@ def test_a_pipeline_that_fails_at_once_is_an_error_with_its_words(
 ) -> None:
     with pytest.raises(SourceError, match="from element /x") as caught:
         within(60, lambda: list(launch("fail")))
-    assert caught.value.exit_code == 2
+    assert caught.value.exit_code == 3
     assert "secret" not in "".join([str(caught.value), *capfd.readouterr()])
 
 
