@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from glint.benchmarks.bench.stats import unpaired_ratio
-from glint.benchmarks.bench.text import columns, figure, interval_text
+from glint.benchmarks.bench.text import figure, interval_text
+from glint.benchmarks.reporting.text import columns
 from glint.cli import print_json
 from glint.errors import EXIT_CHECK_FAILED, EXIT_OK, InputError
 from glint.files import read_json

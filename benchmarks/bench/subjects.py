@@ -20,7 +20,8 @@ from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from glint.runtime.engines.tensorrt.open import open_tensorrt
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.pipeline import Pipeline
-from glint.runtime.unmixing.refine import refine, refine_config
+from glint.runtime.unmixing.refine import refine_config
+from glint.runtime.unmixing.unmix import unmix_patches
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.simulation.patches import Patches, simulate_patches
 from glint.simulation.scenes import SceneConfig, simulate_scene
@@ -79,7 +80,7 @@ class UnmixerSubject(Subject):
         card, engine = open_model(case, case.subject)
         self.clock = EngineProxy(engine)
         self.unmixer = Unmixer(self.clock, card)
-        self.amount, self.refine = case.batch, case.refine
+        self.amount, self.stages = case.batch, ["refined" if case.refine else "network"]
         self.config, self.psf = refine_config(card.unmixer), Psf(self.unmixer.spec.sigma)  # type: ignore[arg-type]
         number = case.batch * max(1, _VARIETY // case.batch)
         patches = bench_patches(card, number)
@@ -95,12 +96,11 @@ class UnmixerSubject(Subject):
         self.turn += 1
         self.clock.reset()
         start = time.perf_counter()
-        unmixed = self.unmixer(image, full_scale=limit)
-        middle = time.perf_counter()
-        times = _around(self.clock, start, middle)
-        if self.refine:
-            refine(image, unmixed.candidates, self.psf, full_scale=limit, config=self.config)
-            times["refine"] = 1e3 * (time.perf_counter() - middle)
+        run = unmix_patches(self.unmixer, image, self.psf, self.config, full_scale=limit, stages=self.stages)
+        network, refinement = run.seconds
+        times = _around(self.clock, start, start + network)
+        if "refined" in run.targets:
+            times["refine"] = 1e3 * refinement
         return _with_total(times)
 
     def facts(self) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from glint.benchmarks.reporting.text import columns
+
 COLUMNS = ("", "ms", "p90", "p99", "network ms", "per s", "x", "of limit", "score", "peak MB", "mJ")
 LEGEND = """\
 ms: median of whole calls. x: speed over that of the row marked *, with its 95 % interval: of the network where both
@@ -79,12 +81,3 @@ def growth_lines(curves: Sequence[dict[str, Any]]) -> list[str]:
         points = ", ".join(f"{p['size']:g}: {figure(p['cost'])}" for p in curve["points"])
         lines.append(f"{curve['cost']} ({curve['subject']}) {grows} [{points}]")
     return lines
-
-
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as aligned text; the first column to the left, the others to the right, empty ones left out."""
-    kept = [i for i in range(len(rows[0])) if i == 0 or any(row[i] for row in rows[1:])]
-    widths = {i: max(len(row[i]) for row in rows) for i in kept}
-    return [
-        "  ".join(row[i].ljust(widths[i]) if i == 0 else row[i].rjust(widths[i]) for i in kept).rstrip() for row in rows
-    ]

@@ -19,6 +19,7 @@ from glint.benchmarks.evaluate.detection_scores import (
     evaluate_detection,
 )
 from glint.benchmarks.evaluate.planted import generated_backgrounds
+from glint.benchmarks.reporting.text import columns, figure
 from glint.data.datasets import background_images, image_files, labelled_images, read_split, split_file
 from glint.data.leaks import split_duplicates, training_list
 from glint.errors import InputError, OutputError
@@ -156,27 +157,25 @@ def _finished(result: dict[str, Any], evaluation: Evaluation, out: Path | None) 
 
 def detector_text(result: dict[str, Any]) -> str:
     """The result for people."""
-
-    def number(value: float | None, digits: int = 2) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
     lines = [
         f"{result['model']} on {result['data']}/{result['split']} ({result['images']} images, {result['targets']} "
         f"targets; protocol {result['protocol']}, threshold {result['threshold']:g})"
     ]
+    table = [["", "score", "unit", "95 % interval"]]
     for name, (_, unit) in FIGURES.items():
         low, high = result["intervals"][name]
-        lines.append(f"{name:<6}{number(result[name]):>8} {unit:<5} 95 %: {number(low)} to {number(high)}")
+        table.append([name, figure(result[name]), unit, f"{figure(low)} to {figure(high)}"])
+    lines += columns(table)
     if "legacy" in result:
-        lines.append(f"legacy matching: pd {number(result['legacy']['pd'])} %, fa {number(result['legacy']['fa'])}e-6")
+        lines.append(f"legacy matching: pd {figure(result['legacy']['pd'])} %, fa {figure(result['legacy']['fa'])}e-6")
     if "decomposition" in result:
-        score = {k: number(v, 1) for k, v in result["decomposition"].items()}
+        score = {k: figure(v, 1) for k, v in result["decomposition"].items()}
         lines.append(
             f"background error {score['background_error_on']} % on target, {score['background_error_off']} % off; "
             f"target energy {score['target_energy_on']} % on target, {score['target_energy_off']} % off"
         )
     if "backgrounds" in result:
-        lines += _background_lines(result["backgrounds"], number)
+        lines += _background_lines(result["backgrounds"])
     if result["leaks"] is not None and result["leaks"]["near_duplicates"]:
         pairs = result["leaks"]["near_duplicates"]
         named = ", ".join(f"{p['first']}/{p['second']}" for p in pairs[:5])
@@ -184,17 +183,17 @@ def detector_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _background_lines(score: dict[str, Any], number: Any) -> list[str]:
+def _background_lines(score: dict[str, Any]) -> list[str]:
     alarms, flux = score["false_alarms"], score["flux"]
-    curve = "  ".join(f"{p['scr']:g}: {number(p['pd'], 1)}" for p in score["pd_by_scr"])
+    curve = "  ".join(f"{p['scr']:g}: {figure(p['pd'], 1)}" for p in score["pd_by_scr"])
     lines = [
-        f"{score['data']}: {number(alarms['per_frame'])} false alarms per frame ({alarms['frames']} frames), "
-        f"{number(alarms['per_unseen_frame'])} on the {alarms['unseen_frames']} not trained on",
+        f"{score['data']}: {figure(alarms['per_frame'])} false alarms per frame ({alarms['frames']} frames), "
+        f"{figure(alarms['per_unseen_frame'])} on the {alarms['unseen_frames']} not trained on",
         f"pd (%) by signal-to-clutter ratio: {curve}",
     ]
     if flux is not None:
         lines.append(
             f"flux of {flux['found']} of {flux['clusters']} planted clusters, median error: "
-            f"{number(flux['residual_error'], 1)} % of D - B, {number(flux['target_error'], 1)} % of T"
+            f"{figure(flux['residual_error'], 1)} % of D - B, {figure(flux['target_error'], 1)} % of T"
         )
     return lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ import numpy as np
 from glint.benchmarks.evaluate.detection_scores import detector_prediction
 from glint.benchmarks.evaluate.detector import DetectionData, detector_text, evaluate_detector, evaluate_predictions
 from glint.benchmarks.evaluate.sets import evaluate_sets, sets_text
+from glint.benchmarks.reporting.text import columns, figure
 from glint.calibration.task_score import score_targets, task_patches
 from glint.cards import ModelCard, require_task
 from glint.data.boxes import is_boxed
 from glint.data.csist import read_csist
 from glint.errors import InputError
-from glint.files import known
-from glint.metrics.unmixing import UnmixingScore
 from glint.progress import Progress
 from glint.runtime.engines.base import Engine
 from glint.runtime.engines.choose import find_model, open_engine
@@ -151,14 +149,9 @@ def _score_unmixer(unmixer: Unmixer, patches: Patches, radiance_prior: RadianceP
     return {
         "patches": len(patches),
         "radiance_prior": refine_config(unmixer.spec, radiance=radiance_prior).radiance,
-        **{stage: _rounded(score_targets(targets, patches)) for stage, targets in done.targets.items()},
+        **{stage: score_targets(targets, patches).as_dict() for stage, targets in done.targets.items()},
         "ms_per_patch": dict(zip(("unmix", "refine"), ms)),
     }
-
-
-def _rounded(score: UnmixingScore) -> dict[str, Any]:
-    values = {k: np.round(v, 4).tolist() for k, v in asdict(score).items() if k != "patches"}
-    return known(values)
 
 
 def report_text(result: dict[str, Any]) -> str:
@@ -168,12 +161,10 @@ def report_text(result: dict[str, Any]) -> str:
     if "iou" in result:
         return detector_text(result)
     where = result.get("data") or f"{result['condition']}, seed {result['seed']}"
-    lines = [f"{result['model']} on {result['patches']} patches ({where})"]
-    lines.append("           CSO-mAP   AP05   AP10   AP15   AP20   AP25  count %  RMSE px  ms/patch")
+    table = [["", "CSO-mAP", "AP05", "AP10", "AP15", "AP20", "AP25", "count %", "RMSE px", "ms/patch"]]
     for name, stage in (("grid", "unmix"), ("network", "unmix"), ("refined", "refine")):
         row = result[name]
-        aps = "".join(f"{v:7.2f}" for v in row["ap"])
-        rmse = f"{row['position_rmse']:9.3f}" if row["position_rmse"] is not None else "        -"
-        cost = f"{result['ms_per_patch'][stage]:10.3f}"
-        lines.append(f"{name:<10} {row['cso_map']:7.2f}{aps}{row['count_accuracy']:9.1f}{rmse}{cost}")
-    return "\n".join(lines)
+        shares = [figure(v, 2) for v in (row["cso_map"], *row["ap"])]
+        cost = figure(result["ms_per_patch"][stage], 3)
+        table.append([name, *shares, figure(row["count_accuracy"], 1), figure(row["position_rmse"], 3), cost])
+    return "\n".join([f"{result['model']} on {result['patches']} patches ({where})", *columns(table)])

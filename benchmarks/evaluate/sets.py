@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from glint.benchmarks.evaluate.detection_scores import Predict, Prediction, in_protocol, resized
+from glint.benchmarks.reporting.text import columns, figure
 from glint.data.boxes import BoxedImage, boxed_images, is_boxed
 from glint.data.datasets import LabelledImage, background_images, image_files, labelled_images, read_split, split_file
 from glint.data.leaks import split_duplicates, training_list
 from glint.errors import InputError
+from glint.files import known
 from glint.metrics.boxes import BoxCounts, count_box, score_boxes
 from glint.metrics.detection import ImageCounts, components, count_image, score_detection
 from glint.metrics.targets import AREA_EDGES, SCR_EDGES, TargetMatches, found_by, match_targets, signal_to_clutter
@@ -98,7 +100,7 @@ def _masks(
 
 def _mask_figures(tally: _Tally) -> dict[str, Any]:
     score = score_detection(tally.pixels)
-    figures = {name: _known(getattr(score, name)) for name in ("iou", "niou", "pd", "fa")}
+    figures = {name: known(getattr(score, name)) for name in ("iou", "niou", "pd", "fa")}
     false = float(np.mean([t.false for t in tally.targets]))
     return {"images": score.images, "targets": score.targets, **figures, "false_per_frame": false}
 
@@ -133,8 +135,8 @@ def _look(predict: Predict, boxed: BoxedImage) -> Prediction:
 def _box_figures(tally: _Tally) -> dict[str, Any]:
     score = score_boxes(tally.boxes)
     return {
-        "images": score.images, "targets": score.images, "iou": None, "niou": None, "pd": _known(score.pd), "fa": None,
-        "false_per_frame": _known(score.false_per_frame),
+        "images": score.images, "targets": score.images, "iou": None, "niou": None, "pd": known(score.pd), "fa": None,
+        "false_per_frame": known(score.false_per_frame),
     }  # fmt: skip
 
 
@@ -176,10 +178,6 @@ def _empty(predict: Predict, folder: Path, threshold: float, trained: set[str]) 
     return {**named, **figures(threshold), "curve": [{"threshold": level, **figures(level)} for level in CURVE]}
 
 
-def _known(value: float) -> float | None:
-    return None if value != value else value
-
-
 def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
@@ -190,29 +188,22 @@ def sets_text(result: dict[str, Any]) -> str:
         f"{result['model']}, {result['precision']} on {result['engine']}: split {result['split']}, "
         f"protocol {result['protocol']}, threshold {result['threshold']:g}"
     )
-    width = max(len(row["data"]) for row in (*result["sets"], *result["backgrounds"]))
-    lines = [head, f"{'':<{width}}  images targets    IoU   nIoU     Pd  Fa 1e-6  false/frame"]
+    table = [["", "images", "targets", "IoU", "nIoU", "Pd", "Fa 1e-6", "false/frame", ""]]
     for row in result["sets"]:
-        figures = "".join(f"{_cell(row[name], 2):>7}" for name in ("iou", "niou", "pd"))
-        counts = f"{row['images']:>8}{row['targets']:>8}"
-        lines.append(
-            f"{row['data']:<{width}}{counts}{figures}{_cell(row['fa'], 1):>9}{_cell(row['false_per_frame'], 2):>13}"
-        )
-    blank = f"{0:>8}{'-':>7}{'-':>7}{'-':>7}{'-':>9}"
+        figures = [figure(row[name], 2) for name in ("iou", "niou", "pd")]
+        rates = [figure(row["fa"], 1), figure(row["false_per_frame"], 2)]
+        table.append([row["data"], str(row["images"]), str(row["targets"]), *figures, *rates, ""])
     for row in result["backgrounds"]:
         seen = f"{row['frames']} frames" if row["frames"] == row["unseen_frames"] else "those not trained on"
         value = row["per_frame"] if row["per_unseen_frame"] is None else row["per_unseen_frame"]
-        lines.append(f"{row['data']:<{width}}{row['unseen_frames']:>8}{blank}{value:>13.2f}  ({seen})")
+        table.append([row["data"], str(row["unseen_frames"]), "0", *"----", figure(value, 2), f"({seen})"])
+    lines = [head, *columns(table)]
     for name, key, unit in (("SCR", "pd_by_scr", ""), ("area", "pd_by_area", " px")):
         if result["sets"]:
             bins = [_range(b) + unit for b in result["sets"][0][key]]
-            lines.append(f"Pd by {name}: {', '.join(bins)}")
-        lines += [f"{row['data']:<{width}}  " + "  ".join(_share(b) for b in row[key]) for row in result["sets"]]
+            rows = [[row["data"], *(_share(b) for b in row[key])] for row in result["sets"]]
+            lines += ["", *columns([[f"Pd by {name}", *bins], *rows])]
     return "\n".join(lines)
-
-
-def _cell(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _range(part: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from glint.benchmarks.reporting.html import (
     verdict,
 )
 from glint.benchmarks.reporting.plots import Axis, Series, histogram, line_plot, scatter
+from glint.benchmarks.reporting.text import columns, figure
 
 _NAMED = 3  # layers that the plot names
 _BARS = STEPS // 4  # bins of an error per bar of a histogram: four per factor of two
@@ -36,23 +37,20 @@ def report_text(result: Result) -> str:
     """Verdict, scores, outputs and layers as lines for the terminal."""
     lines = [f"{'PASSED' if result['passed'] else 'FAILED'}: {_names(result)}"]
     lines += [f"  {reason}" for reason in result["reasons"]] + [f"  note: {note}" for note in result["notes"]]
-    wide = max([17, *(len(row["data"]) + 2 for row in result["scores"])])
-    lines += ["", f"{'data':<{wide}}{'score':<17}{'reference':>10}{'candidate':>10}{'change':>9}   95 % interval"]
-    for row in result["scores"]:
-        values = "".join(f"{_fixed(row[k]):>{w}}" for k, w in (("reference", 10), ("candidate", 10)))
-        lines.append(
-            f"{row['data']:<{wide}}{row['score']:<17}{values}{_signed(row['difference']):>9}   {_interval(row)}"
-        )
-    lines += ["", f"{'output':<14}{'SQNR dB':>8}{'needed':>10}{'max':>10}{'mean':>10}{'99.9 %':>10}"]
+    scores = [
+        [r["data"], r["score"], figure(r["reference"]), figure(r["candidate"]), _signed(r["difference"]), _interval(r)]
+        for r in result["scores"]
+    ]
+    lines += ["", *columns([["data", "score", "reference", "candidate", "change", "95 % interval"], *scores], left=2)]
+    outputs = [["output", "SQNR dB", "needed", "max", "mean", "99.9 %"]]
     for name, row in result["outputs"].items():
         error = row["absolute"]
-        values = "".join(f"{number_text(v):>10}" for v in (row["needed"], error["max"], error["mean"], error["q99.9"]))
-        lines.append(f"{name:<14}{_db(row['sqnr_db']):>8}{values}")
+        values = (row["needed"], error["max"], error["mean"], error["q99.9"])
+        outputs.append([name, _db(row["sqnr_db"]), *map(number_text, values)])
+    lines += ["", *columns(outputs)]
     if result["moved"]:
-        lines += ["", f"{'refined targets':<{wide}}{'other number':>14}{'moved, px':>12}{'99 %':>10}{'max':>10}"]
-        for name, row in result["moved"].items():
-            moved = "".join(f"{text:>{w}}" for text, w in zip(_moved_texts(row), (14, 12, 10, 10)))
-            lines.append(f"{name:<{wide}}{moved}")
+        moved = [[name, *_moved_texts(row)] for name, row in result["moved"].items()]
+        lines += ["", *columns([["refined targets", "other number", "moved, px", "99 %", "max"], *moved])]
     if result["layers"] is not None:
         lines += ["", *_layer_lines(result["layers"])]
     return "\n".join(lines)
@@ -119,7 +117,7 @@ def _score_table(result: Result) -> str:
     columns = ["data", "score", "reference", "candidate", "change", "95 % interval", "within budget"]
     rows = [
         [
-            row["data"], row["score"], _fixed(row["reference"]), _fixed(row["candidate"]), _signed(row["difference"]),
+            row["data"], row["score"], figure(row["reference"]), figure(row["candidate"]), _signed(row["difference"]),
             _interval(row), "" if row["within"] is None else row["within"],
         ]
         for row in result["scores"]
@@ -222,10 +220,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _fixed(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _signed(value: float | None) -> str:

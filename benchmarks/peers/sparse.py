@@ -11,8 +11,8 @@ from scipy.optimize import nnls
 
 from glint.benchmarks.peers.point_fit import FloatArray, Images, PointFit, Priors, as_targets, fit_points
 from glint.benchmarks.peers.template_fit import border_deviation
+from glint.calibration.task_score import score_targets
 from glint.errors import InputError
-from glint.metrics.unmixing import score_unmixing
 from glint.optics import Psf, cell_centre
 from glint.processing import grid
 from glint.processing.crop import recentre
@@ -140,11 +140,7 @@ def tune_ista(method: Ista, patches: Patches, weights: tuple[float, ...] = _WEIG
     scores = []
     for weight in weights:
         found = replace(method, weight=weight)(patches.image, patches.full_scale)
-        score = score_unmixing(
-            found.blob, found.x, found.y, found.radiance, found.score,
-            truth_x=patches.x, truth_y=patches.y, truth_radiance=patches.radiance,
-        )  # fmt: skip
-        scores.append(score.cso_map)
+        scores.append(score_targets(found, patches).cso_map)
     return replace(method, weight=weights[int(np.argmax(scores))])
 
 

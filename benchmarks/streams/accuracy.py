@@ -35,9 +35,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from glint.benchmarks.streams.moving_scene import MovingConfig, MovingScene, scenes
+from glint.benchmarks.tool import Tool, add_pipeline_arguments, add_threads_argument
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
-from glint.cli import positive_float, positive_int, print_json, seed, standalone, talk
-from glint.files import refuse_existing, write_json
+from glint.cli import positive_float, positive_int, seed, talk
 from glint.metrics.matching import match_points
 from glint.metrics.unmixing import score_unmixing
 from glint.progress import Progress
@@ -250,35 +250,30 @@ def _score_scene(scene: MovingScene, pipeline: Pipeline, evidence: Evidence) -> 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the module."""
+    """The tool's options."""
     parser.add_argument("--backgrounds", type=Path, metavar="DIR", help="folder of images (default: generated skies)")
     parser.add_argument("--number", type=positive_int, default=10, help="of backgrounds (default: %(default)s)")
     parser.add_argument("--frames", type=positive_int, default=60, help="per background (default: %(default)s)")
     parser.add_argument("--noise", type=positive_float, default=1.0, help="DN of an 8-bit image (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=1, help="of everything simulated (default: %(default)s)")
-    parser.add_argument("--detector", default=DEFAULT_DETECTOR, metavar="NAME|CARD", help="default: %(default)s")
-    parser.add_argument("--unmixer", default=DEFAULT_UNMIXER, metavar="NAME|CARD", help="default: %(default)s")
-    parser.add_argument("--threads", type=positive_int, help="CPU threads of the networks (default: all cores)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the report as JSON")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
+    add_pipeline_arguments(parser)
+    add_threads_argument(parser)
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the module."""
-    if arguments.out is not None:
-        refuse_existing(arguments.out, overwrite=arguments.overwrite)
-    report = stream_accuracy(
-        backgrounds=arguments.backgrounds, number=arguments.number, seed=arguments.seed, threads=arguments.threads,
-        config=replace(MovingConfig(), frames=arguments.frames, noise=arguments.noise),
-        detector=arguments.detector, unmixer=arguments.unmixer,
-    )  # fmt: skip
-    if arguments.out is not None:
-        write_json(arguments.out, report)
-    print_json(report)
+def _accuracy(*, frames: int, noise: float, **others: Any) -> dict[str, Any]:
+    return stream_accuracy(config=replace(MovingConfig(), frames=frames, noise=noise), **others)
+
+
+def _remark(report: dict[str, Any]) -> None:
     overall = report["all"]
     talk(f"Pd {overall['pd']} %, {overall['false_per_frame']} false alarms per frame, CSO-mAP {overall['cso_map']}")
-    return 0
+
+
+TOOL = Tool(
+    "Score the stream on simulated clusters over moving backgrounds.", _accuracy, add_arguments, file=True,
+    remark=_remark,
+)  # fmt: skip
 
 
 if __name__ == "__main__":
-    sys.exit(standalone("Score the stream on simulated clusters over moving backgrounds.", add_arguments, main))
+    sys.exit(TOOL())

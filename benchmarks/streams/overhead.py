@@ -17,15 +17,14 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from glint.benchmarks.reporting.text import figure, markdown_table
+from glint.benchmarks.tool import Tool, add_pipeline_arguments
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
-from glint.cli import positive_float, positive_int, print_json, standalone
-from glint.errors import CheckFailedError
-from glint.files import refuse_existing, write_json
+from glint.cli import positive_float, positive_int
 from glint.progress import Progress
 from glint.runtime.engines.base import Arrays, Engine, EngineProxy
 from glint.runtime.pipeline.detector import Detector
@@ -68,7 +67,7 @@ class _Clock:
         return result
 
 
-def measure(pipeline: Pipeline, frame: Frame, tracker: Tracker, *, refined: bool) -> tuple[dict[str, float], int, int]:
+def measure(pipeline: Pipeline, frame: Frame, tracker: Tracker, *, refine: bool) -> tuple[dict[str, float], int, int]:
     """CPU time of each stage for one frame, milliseconds, and how many blobs and targets it has.
 
     ``detect`` is all of the detector but the network: normalising, residual, blobs; ``unmix`` all of the unmixer
@@ -80,11 +79,11 @@ def measure(pipeline: Pipeline, frame: Frame, tracker: Tracker, *, refined: bool
     unmixed = clock("unmix", lambda: pipeline.unmixer(scene.view.patches, full_scale=scene.view.full_scale))
 
     def local() -> Targets:
-        if not refined:
+        if not refine:
             return scene.view.to_windows(unmixed.targets(), scene.windows)
         return pipeline.settle(scene, unmixed)
 
-    targets = to_frame(clock("refine" if refined else "read", local), frame, scene)
+    targets = to_frame(clock("refine" if refine else "read", local), frame, scene)
     result = Result(frame, detection, targets, scene.spots, clock.spent)
     clock("track", lambda: tracker.update(frame.t_ns, targets))
     clock("line", lambda: json.dumps(frame_record(result)))
@@ -97,11 +96,12 @@ def pipeline_overhead(
     repeats: int = 30,
     detector: str = DEFAULT_DETECTOR,
     unmixer: str = DEFAULT_UNMIXER,
+    budget_ms: float | None = None,
 ) -> dict[str, Any]:
     """Measure the frames of a scene ``repeats`` times each, after one uncounted round, without and with refinement.
 
     Returns:
-        Percentiles by stage in milliseconds, and what they are of.
+        Percentiles by stage in milliseconds, and what they are of; ``problems`` if the median exceeds the budget.
     """
     first, second = Detector.open(detector, threads=1), Unmixer.open(unmixer, threads=1)
     present = [0]  # number of the frame
@@ -112,14 +112,14 @@ def pipeline_overhead(
     unrefined: list[dict[str, float]] = []
     blobs = targets = 0
     with Progress("pipeline_overhead", 2 * (repeats + 1) * len(frames)) as line:
-        for refined in (False, True):
+        for refine in (False, True):
             tracker = Tracker()
             for turn in range(repeats + 1):
                 for number, frame in enumerate(frames):
                     present[0] = number
-                    spent, b, t = measure(pipeline, frame, tracker, refined=refined)
+                    spent, b, t = measure(pipeline, frame, tracker, refine=refine)
                     line.update(line.done + 1)
-                    if turn and refined:
+                    if turn and refine:
                         rows.append({**spent, "total": sum(spent.values())})
                         blobs, targets = blobs + b, targets + t
                     elif turn:
@@ -135,50 +135,36 @@ def pipeline_overhead(
         "python": platform.python_version(),
         "numpy": np.__version__,
         "cpu_ms": {stage: {f"p{p}": round(v, 3) for p, v in values.items()} for stage, values in figures.items()},
+        "problems": _over_budget(figures["total"][50], budget_ms),
     }
+
+
+def _over_budget(median_ms: float, budget_ms: float | None) -> list[str]:
+    if budget_ms is None or median_ms <= budget_ms:
+        return []
+    return [f"the pipeline takes {median_ms:.2f} ms per frame beside its networks, more than {budget_ms:g}"]
 
 
 def markdown(report: dict[str, Any]) -> str:
     """The table of a report."""
-    text = ["| CPU ms per frame | p50 | p95 | p99 |", "| --- | ---: | ---: | ---: |"]
-    for stage, values in report["cpu_ms"].items():
-        text.append(f"| {stage} | " + " | ".join(f"{v:.2f}" for v in values.values()) + " |")
+    rows = ([stage, *(figure(v, 2) for v in values.values())] for stage, values in report["cpu_ms"].items())
+    text = markdown_table(["CPU ms per frame", "p50", "p95", "p99"], rows)
     text += ["", f"{report['blobs_per_frame']:.1f} blobs, {report['targets_per_frame']:.1f} targets per frame"]
     return "\n".join(text) + "\n"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the module."""
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the report as JSON")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
+    """The tool's options."""
     parser.add_argument("--scene", default=SCENE, metavar="URI", help="default: %(default)s")
     parser.add_argument("--repeats", type=positive_int, default=30, help="of every frame (default: %(default)s)")
-    parser.add_argument("--detector", default=DEFAULT_DETECTOR, metavar="NAME|CARD", help="default: %(default)s")
-    parser.add_argument("--unmixer", default=DEFAULT_UNMIXER, metavar="NAME|CARD", help="default: %(default)s")
+    add_pipeline_arguments(parser)
     parser.add_argument("--budget-ms", type=positive_float, metavar="MS", help="fail if the median total exceeds it")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON instead of Markdown")
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the module."""
-    if arguments.out is not None:
-        refuse_existing(arguments.out, overwrite=arguments.overwrite)
-    report = pipeline_overhead(
-        scene=arguments.scene, repeats=arguments.repeats, detector=arguments.detector, unmixer=arguments.unmixer
-    )
-    if arguments.out is not None:
-        write_json(arguments.out, report)
-    if arguments.json:
-        print_json(report)
-    else:
-        print(markdown(report), end="")
-    median, budget = report["cpu_ms"]["total"]["p50"], arguments.budget_ms
-    if budget is not None and median > budget:
-        raise CheckFailedError(
-            f"the pipeline takes {median:.2f} ms per frame beside its networks, more than {budget:g}"
-        )
-    return 0
+TOOL = Tool(
+    "Measure what the pipeline takes beside its networks.", pipeline_overhead, add_arguments, text=markdown, file=True
+)
 
 
 if __name__ == "__main__":
-    sys.exit(standalone("Measure what the pipeline takes beside its networks.", add_arguments, main))
+    sys.exit(TOOL())

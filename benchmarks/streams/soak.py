@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from glint.benchmarks.tool import Tool, add_pipeline_arguments, add_threads_argument
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.choices import Drop
-from glint.cli import positive_float, print_json, standalone
-from glint.errors import CheckFailedError, EngineError
-from glint.files import refuse_existing, write_json
+from glint.cli import positive_float
+from glint.errors import EngineError
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.follow import Follower
@@ -193,32 +193,16 @@ def problems(missing: int, grown: dict[str, float] | None) -> list[str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the module."""
+    """The tool's options."""
     parser.add_argument("--minutes", type=positive_float, default=30.0, help="default: %(default)s")
     parser.add_argument("--scene", default=SCENE, metavar="URI", help="default: %(default)s")
     parser.add_argument("--drop", choices=list(DROPS), default="none", help="default: %(default)s")
-    parser.add_argument("--detector", default=DEFAULT_DETECTOR, metavar="NAME|CARD", help="default: %(default)s")
-    parser.add_argument("--unmixer", default=DEFAULT_UNMIXER, metavar="NAME|CARD", help="default: %(default)s")
-    parser.add_argument("--threads", type=int, help="CPU threads of the networks (default: all cores)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the report as JSON")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
+    add_pipeline_arguments(parser)
+    add_threads_argument(parser)
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the module."""
-    if arguments.out is not None:
-        refuse_existing(arguments.out, overwrite=arguments.overwrite)
-    report = soak(
-        minutes=arguments.minutes, scene=arguments.scene, drop=arguments.drop, detector=arguments.detector,
-        unmixer=arguments.unmixer, threads=arguments.threads,
-    )  # fmt: skip
-    if arguments.out is not None:
-        write_json(arguments.out, report)
-    print_json(report)
-    if report["problems"]:
-        raise CheckFailedError("; ".join(report["problems"]))
-    return 0
+TOOL = Tool("Run the stream for long, and see whether anything grows or gets lost.", soak, add_arguments, file=True)
 
 
 if __name__ == "__main__":
-    sys.exit(standalone("Run the stream for long, and see whether anything grows or gets lost.", add_arguments, main))
+    sys.exit(TOOL())

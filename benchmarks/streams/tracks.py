@@ -36,8 +36,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from glint.benchmarks.tool import Tool, add_pipeline_arguments, add_threads_argument
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
-from glint.cli import positive_int, print_json, standalone, talk
+from glint.cli import positive_int, talk
 from glint.errors import SourceError
 from glint.files import refuse_existing, write_json
 from glint.progress import Progress
@@ -214,6 +215,7 @@ def labelled_videos(folder: Path, part: Part, number: int | None) -> Iterator[tu
 def tracks(
     *, videos: Path, part: Part = "report", number: int | None = None, calibrate: Path | None = None,
     detector: str = DEFAULT_DETECTOR, unmixer: str = DEFAULT_UNMIXER, threads: int | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Score the tracks of labelled videos, or calibrate the evidence on them.
 
@@ -224,10 +226,13 @@ def tracks(
         calibrate: file for the table of evidence; None: score.
         detector, unmixer: names in the zoo or paths of cards.
         threads: CPU threads of the networks.
+        overwrite: replace an existing table.
 
     Raises:
-        GlintError: one of its subclasses, for bad videos or models.
+        GlintError: one of its subclasses, for bad videos or models, or a table that is there.
     """
+    if calibrate is not None:
+        refuse_existing(calibrate, overwrite=overwrite)
     first = Detector.open(detector, threads=threads)
     least = SCORES[0] if calibrate is None else THING
     pipeline = Pipeline(first, Unmixer.open(unmixer, threads=threads), candidates_above=least)
@@ -279,35 +284,22 @@ def _spots(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the module."""
+    """The tool's options."""
     parser.add_argument("--videos", type=Path, required=True, metavar="FOLDER", help="videos and boxes.json")
     parser.add_argument("--part", choices=list(PARTS), default="report", help="of the videos (default: %(default)s)")
     parser.add_argument("--number", type=positive_int, help="of videos at most (default: all)")
     parser.add_argument("--calibrate", type=Path, metavar="FILE", help="write the table of evidence instead of scores")
-    parser.add_argument("--detector", default=DEFAULT_DETECTOR, metavar="NAME|CARD", help="default: %(default)s")
-    parser.add_argument("--unmixer", default=DEFAULT_UNMIXER, metavar="NAME|CARD", help="default: %(default)s")
-    parser.add_argument("--threads", type=positive_int, help="CPU threads of the networks (default: all cores)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the report as JSON")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_pipeline_arguments(parser)
+    add_threads_argument(parser)
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the module."""
-    for path in (arguments.out, arguments.calibrate):
-        if path is not None:
-            refuse_existing(path, overwrite=arguments.overwrite)
-    report = tracks(
-        videos=arguments.videos, part=arguments.part, number=arguments.number, calibrate=arguments.calibrate,
-        detector=arguments.detector, unmixer=arguments.unmixer, threads=arguments.threads,
-    )  # fmt: skip
-    if arguments.out is not None:
-        write_json(arguments.out, report)
-    print_json(report)
-    if arguments.calibrate is None:
-        overall = report["all"]
+def _remark(report: dict[str, Any]) -> None:
+    if overall := report.get("all"):
         talk(f"covered {overall['covered']} %, {overall['false_per_minute']} false tracks per minute")
-    return 0
+
+
+TOOL = Tool("Score the tracks of labelled videos.", tracks, add_arguments, file=True, remark=_remark)
 
 
 if __name__ == "__main__":
-    sys.exit(standalone("Score the tracks of labelled videos.", add_arguments, main))
+    sys.exit(TOOL())

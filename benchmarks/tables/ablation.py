@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from glint.benchmarks.reporting import markdown as md
+from glint.benchmarks.reporting.text import figure, markdown_table
+from glint.benchmarks.tables.table_file import TableFile, refuse_unknown
+from glint.benchmarks.tool import Tool
 from glint.benchmarks.torch_engine import open_checkpoint
-from glint.cli import positive_float, positive_int, print_json, seed, standalone, talk, words
+from glint.cli import positive_float, positive_int, seed, talk, words
 from glint.config import to_dict
 from glint.errors import InputError
-from glint.files import known, write_bytes, write_json
 from glint.metrics.unmixing import UnmixingScore, score_unmixing
 from glint.processing import grid
 from glint.runtime.unmixing.unmixer import Unmixer
@@ -49,6 +50,7 @@ def variants(base: DSCSNetConfig, parts: Sequence[str]) -> dict[str, DSCSNetConf
     Raises:
         InputError: if there is no such part.
     """
+    refuse_unknown("part", parts, PARTS)
     chosen: dict[str, DSCSNetConfig] = {"full": base}
     for part in parts:
         if part == "modules":
@@ -62,11 +64,9 @@ def variants(base: DSCSNetConfig, parts: Sequence[str]) -> dict[str, DSCSNetConf
         elif part == "weight":
             for share in (0.0, 0.3, 0.5, 0.7, 0.9, 1.0):
                 chosen[f"weight {share}"] = replace(base, dynamic_weight=share)
-        elif part == "memory":
+        else:  # memory
             for m in range(1, base.stages + 1):
                 chosen[f"memory {m}"] = replace(base, memory=m)
-        else:
-            raise InputError(f"unknown part {part!r}", hint=f"known: {', '.join(PARTS)}")
     return chosen
 
 
@@ -106,9 +106,8 @@ def ablation(
     Raises:
         InputError: if a name is unknown, no budget is given, or the folder holds trainings of another kind.
     """
-    if network not in PRESETS or condition not in CONDITIONS:
-        unknown, known = (network, PRESETS) if network not in PRESETS else (condition, CONDITIONS)
-        raise InputError(f"unknown name {unknown!r}", hint=f"known: {', '.join(known)}")
+    refuse_unknown("network", [network], PRESETS)
+    refuse_unknown("condition", [condition], CONDITIONS)
     if (minutes > 0) == (steps is not None):
         raise InputError("a training needs a budget", hint="give --minutes or --steps, not both")
     base = PRESETS[network]
@@ -122,6 +121,7 @@ def ablation(
     table: dict[str, Any] = {
         "network": network, "recipe": to_dict(recipe), "condition": condition, "patches": patches, "rows": [],
     }  # fmt: skip
+    file = TableFile(out / "ablation.json", markdown)
     scored: dict[str, dict[str, Any]] = {}
     for name, config in chosen.items():
         folder = folder_name(config, base)
@@ -130,8 +130,7 @@ def ablation(
             checkpoint = _train(UnmixingTask(network, config, "csist"), recipe, out / folder, device, compiled)
             scored[folder] = _score(checkpoint, condition, patches)
         table["rows"].append({"variant": name, "folder": folder, "paper": _paper(name, network), **scored[folder]})
-        write_json(out / "ablation.json", table)
-        write_bytes(out / "ablation.md", markdown(table).encode())
+        file.write(table)
     return table
 
 
@@ -170,8 +169,7 @@ def _score(checkpoint: Path, condition: str, number: int) -> dict[str, Any]:
     )  # fmt: skip
     steps = int(card.training["step"])
     size = {"parameters": card.parameters, "batch_gmac": round(64e-9 * card.macs, 3), "steps": steps}
-    values = {k: np.round(v, 4).tolist() for k, v in asdict(score).items() if k != "patches"}
-    return {**size, **known(values)}
+    return {**size, **score.as_dict()}
 
 
 def markdown(table: dict[str, Any]) -> str:
@@ -183,19 +181,19 @@ def markdown(table: dict[str, Any]) -> str:
     def cells(row: dict[str, Any]) -> list[str]:
         size = [f"{row['parameters'] / 1e6:.3f}", f"{row['batch_gmac']:.2f}", str(row["steps"])]
         figures = [row["cso_map"], *row["ap"], row["count_accuracy"], row["paper"]]
-        return [row["variant"], *size, *(md.figure(v, 2) for v in figures)]
+        return [row["variant"], *size, *(figure(v, 2) for v in figures)]
 
     text = [
         f"{table['network']}, {budget} of training per variant; grid output on {table['patches']} patches",
         f"({table['condition']}), threshold 50 DN.",
         "",
-        *md.table([*head, "count %", "paper"], map(cells, table["rows"])),
+        *markdown_table([*head, "count %", "paper"], map(cells, table["rows"])),
     ]
     return "\n".join(text) + "\n"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the module."""
+    """The tool's options."""
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="trainings and the table")
     parser.add_argument("--network", default="dscsnet", choices=list(PRESETS), help="default: %(default)s")
     parser.add_argument("--parts", type=words, default=list(PARTS), metavar="A,B", help=f"of {', '.join(PARTS)}")
@@ -204,25 +202,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive_int, default=128, help="default: %(default)s")
     parser.add_argument("--seed", type=seed, default=1, help="of weights and data (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--compile", action="store_true", help="fuse the steps (about a minute at each start)")
+    parser.add_argument(
+        "--compile", action="store_true", dest="compiled", help="fuse the steps (about a minute at each start)"
+    )
     parser.add_argument("--condition", choices=list(CONDITIONS), default="8sat", help="default: %(default)s")
     parser.add_argument("--patches", type=positive_int, default=10_000, help="to score on (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the table as JSON instead of Markdown")
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the module."""
-    table = ablation(
-        arguments.out, network=arguments.network, parts=arguments.parts, minutes=arguments.minutes,
-        steps=arguments.steps, batch=arguments.batch, seed=arguments.seed, device=arguments.device,
-        compiled=arguments.compile, condition=arguments.condition, patches=arguments.patches,
-    )  # fmt: skip
-    if arguments.json:
-        print_json(table)
-    else:
-        print(markdown(table), end="")
-    return 0
+TOOL = Tool("Train and compare variants of DSCSNet.", ablation, add_arguments, text=markdown)
 
 
 if __name__ == "__main__":
-    sys.exit(standalone("Train and compare variants of DSCSNet.", add_arguments, main))
+    sys.exit(TOOL())

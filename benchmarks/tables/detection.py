@@ -26,13 +26,13 @@ from glint.benchmarks.evaluate.detection_scores import Predict, Prediction, dete
 from glint.benchmarks.evaluate.detector import score_backgrounds
 from glint.benchmarks.evaluate.evaluate import open_model
 from glint.benchmarks.peers.saliency import patch_contrast, patch_image, top_hat
-from glint.benchmarks.reporting import markdown as md
-from glint.cards import load_card, zoo_names
-from glint.cli import print_json, standalone, talk, words
+from glint.benchmarks.reporting.text import figure, markdown_table
+from glint.benchmarks.tables.table_file import TableFile, refuse_unknown, released
+from glint.benchmarks.tool import Tool
+from glint.cli import talk, words
 from glint.data.datasets import LabelledImage, labelled_images, read_split
 from glint.data.leaks import refuse_shared_names
 from glint.errors import InputError
-from glint.files import read_json, refuse_existing, write_bytes, write_json
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
 
@@ -179,26 +179,14 @@ def detection_peers(
         InputError: if a method is unknown, the splits share an image, or the folder's rows are of other data.
         GlintError: another of its subclasses, for bad data, models or outputs.
     """
-    unknown = [name for name in methods if name not in CLASSICAL]
-    if unknown:
-        raise InputError(f"unknown method {unknown[0]!r}", hint=f"known: {', '.join(CLASSICAL)}")
+    refuse_unknown("method", methods, CLASSICAL)
     refuse_shared_names(data, train, split)
-    if models is None:
-        names = [name.removesuffix(".fp32") for name in zoo_names() if name.endswith(".fp32")]
-        models = [name for name in names if load_card(name)[0].task == "detect"]
+    models = released("detect") if models is None else models
     for name in models:
         open_model(name, task="detect")[1].close()  # what will not do is told now, not after an hour
-    path = out / "detection.json"
+    file = TableFile(out / "detection.json", markdown)
     source = {"glint": __version__, "data": data.resolve().name, "train": train, "split": split, "protocol": "native"}
-    table: dict[str, Any] = {**source, "backgrounds": backgrounds is not None, "rows": []}
-    if resume and path.is_file():
-        old = read_json(path, what="table", kind=dict)
-        other = [k for k in (*source, "backgrounds") if old.get(k) != table[k]]
-        if other:
-            raise InputError(f"{path} was measured with other settings ({', '.join(other)})", hint="drop --resume")
-        table = old
-    else:
-        refuse_existing(path, overwrite=overwrite)
+    table = file.begin({**source, "backgrounds": backgrounds is not None}, resume=resume, overwrite=overwrite)
     for name in (*methods, *models):
         if name in {row["given"] for row in table["rows"]}:
             continue
@@ -206,8 +194,7 @@ def detection_peers(
         table["rows"].append({"given": name, **row(name, data, train, split, backgrounds)})
         last = table["rows"][-1]
         talk(f"{last['method']:<24}IoU {last['iou']:6.2f}  nIoU {last['niou']:6.2f}  {last['ms_per_frame']:9.2f} ms")
-        write_json(path, table)
-        write_bytes(path.with_suffix(".md"), markdown(table).encode())
+        file.write(table)
     return table
 
 
@@ -254,19 +241,19 @@ def markdown(table: dict[str, Any]) -> str:
     for row in table["rows"]:
         cells = [row["method"]]
         for name in ("iou", "niou", "f1", "pd", "fa"):
-            value, low, high = (md.figure(v, 1) for v in (row[name], *row["intervals"][name]))
+            value, low, high = (figure(v, 1) for v in (row[name], *row["intervals"][name]))
             cells.append(f"{value} ({low} to {high})")
         if table["backgrounds"]:
             found = row["backgrounds"]
             at_5 = next(p["pd"] for p in found["pd_by_scr"] if p["scr"] == 5)
             flux = found["flux"]["residual_error"] if found["flux"] else None
-            cells += [md.figure(found["false_alarms"]["per_frame"], 2), md.figure(at_5, 1), md.figure(flux, 1)]
-        rows.append([*cells, md.figure(row["ms_per_frame"], 1)])
+            cells += [figure(found["false_alarms"]["per_frame"], 2), figure(at_5, 1), figure(flux, 1)]
+        rows.append([*cells, figure(row["ms_per_frame"], 1)])
     lines = [
         f"{table['data']}/{table['split']}, native size, {table['rows'][0]['images']} images, "
         f"{table['rows'][0]['targets']} targets; 95 % intervals in brackets.",
         "",
-        *md.table(head, rows),
+        *markdown_table(head, rows),
         "",
     ]
     for row in table["rows"]:
@@ -277,36 +264,28 @@ def markdown(table: dict[str, Any]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the module."""
+    """The tool's options."""
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="SIRST-style folder")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for detection.json and detection.md")
     parser.add_argument(
         "--methods", type=words, default=list(CLASSICAL), metavar="A,B", help="classical (default: all)"
     )
     parser.add_argument(
-        "--model", action="append", metavar="NAME|CARD|CHECKPOINT", help="again for more (default: all of the zoo)"
+        "--model",
+        action="append",
+        dest="models",
+        metavar="NAME|CARD|CHECKPOINT",
+        help="again for more (default: all of the zoo)",
     )
     parser.add_argument("--train", default="train", metavar="SPLIT", help="to tune on (default: %(default)s)")
     parser.add_argument("--split", default="val", help="to measure on (default: %(default)s)")
     parser.add_argument("--backgrounds", metavar="FOLDER|generated", help="frames without targets")
     parser.add_argument("--resume", action="store_true", help="keep what the folder holds and add what is missing")
     parser.add_argument("--overwrite", action="store_true", help="replace what the folder holds")
-    parser.add_argument("--json", action="store_true", help="print the table as JSON instead of Markdown")
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the module."""
-    table = detection_peers(
-        arguments.data, arguments.out, methods=arguments.methods, models=arguments.model, train=arguments.train,
-        split=arguments.split, backgrounds=arguments.backgrounds, resume=arguments.resume,
-        overwrite=arguments.overwrite,
-    )  # fmt: skip
-    if arguments.json:
-        print_json(table)
-    else:
-        print(markdown(table), end="")
-    return 0
+TOOL = Tool("Tune, measure and compare all detectors.", detection_peers, add_arguments, text=markdown)
 
 
 if __name__ == "__main__":
-    sys.exit(standalone("Tune, measure and compare all detectors.", add_arguments, main))
+    sys.exit(TOOL())

@@ -12,14 +12,14 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.cli import positive_int, print_json, seed, standalone
-from glint.files import refuse_existing, write_json
+from glint.benchmarks.reporting.text import markdown_table
+from glint.benchmarks.tool import Tool
+from glint.cli import positive_int, seed
 from glint.metrics.unmixing import score_unmixing
 from glint.optics import Psf
 from glint.runtime.pipeline.detector import Detection, Detector, find_blobs
@@ -182,19 +182,19 @@ def _score(rows: list[list[float]], truths: list[Array], unit: float) -> float:
     return round(float(score.cso_map), 2)
 
 
-def optics_table(*, frames: int = 4, number: int = 1) -> dict[str, Any]:
+def optics_table(*, frames: int = 4, seed: int = 1) -> dict[str, Any]:
     """Measure everything.
 
     Args:
         frames: of each condition, 16 spots each.
-        number: seed.
+        seed: of the scenes.
     """
     detector, unmixer = Detector.open(threads=1), Unmixer.open(threads=1)
-    table: dict[str, Any] = {"frames": frames, "seed": number, "singles": [], "clusters": []}
+    table: dict[str, Any] = {"frames": frames, "seed": seed, "singles": [], "clusters": []}
     for sigma in SIGMAS:
         for ratio in RATIOS:
             for snr in SNRS:
-                scenes = list(single_frames(sigma, ratio, snr, frames, number))
+                scenes = list(single_frames(sigma, ratio, snr, frames, seed))
                 _, e, shear = scenes[0][2]
                 for psf in (None, OpticsState(KNOWN, sigma, e=e if ratio != 1 else 0.0, shear=shear)):
                     row = singles(Pipeline(detector, unmixer, psf=psf), scenes)
@@ -202,47 +202,31 @@ def optics_table(*, frames: int = 4, number: int = 1) -> dict[str, Any]:
                     table["singles"].append({"psf": given, "sigma": sigma, "ratio": ratio, "snr": snr, **row})
     for sigma in CLUSTER_SIGMAS:
         pipeline = Pipeline(detector, unmixer, psf=Psf(sigma))
-        table["clusters"].append({"sigma": sigma, **clusters(pipeline, sigma, frames, number)})
+        table["clusters"].append({"sigma": sigma, **clusters(pipeline, sigma, frames, seed)})
     return table
 
 
 def markdown(table: dict[str, Any]) -> str:
     """Both tables."""
     columns = ("psf", "sigma", "ratio", "snr", "found", "split", "extended", "over_bound", "within", "sigma_found")
-    text = [f"| {' | '.join(columns)} |", "| --- |" + " ---: |" * (len(columns) - 1)]
-    text += [f"| {' | '.join(str(row[c]) for c in columns)} |" for row in table["singles"]]
+    text = markdown_table(columns, ([str(row[c]) for c in columns] for row in table["singles"]))
     for given in ("auto", "given"):
         rows = [row for row in table["singles"] if row["psf"] == given]
         found, split = sum(r["found"] for r in rows), sum(r["split"] for r in rows)
         text.append(f"\n{given}: {split} of {found} single points split ({100 * split / max(found, 1):.2f} %)")
     scores = ("sigma", "clusters", "count_right", "cso_map", "cso_map_bound")
-    text += ["", f"| {' | '.join(scores)} |", "|" + " ---: |" * len(scores)]
-    text += [f"| {' | '.join(str(row[c]) for c in scores)} |" for row in table["clusters"]]
+    text += ["", *markdown_table(scores, ([str(row[c]) for c in scores] for row in table["clusters"]))]
     return "\n".join(text) + "\n"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the module."""
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the tables as JSON")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    """The tool's options."""
     parser.add_argument("--frames", type=positive_int, default=4, help="of each condition (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=1, help="of the scenes (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the tables as JSON instead of Markdown")
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the module."""
-    if arguments.out is not None:
-        refuse_existing(arguments.out, overwrite=arguments.overwrite)
-    table = optics_table(frames=arguments.frames, number=arguments.seed)
-    if arguments.out is not None:
-        write_json(arguments.out, table)
-    if arguments.json:
-        print_json(table)
-    else:
-        print(markdown(table), end="")
-    return 0
+TOOL = Tool("Unmixing through other optics.", optics_table, add_arguments, text=markdown, file=True)
 
 
 if __name__ == "__main__":
-    sys.exit(standalone("Unmixing through other optics.", add_arguments, main))
+    sys.exit(TOOL())

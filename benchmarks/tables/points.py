@@ -24,8 +24,9 @@ from glint.benchmarks.evaluate.detector import empty_frames
 from glint.benchmarks.evaluate.evaluate import open_model
 from glint.benchmarks.evaluate.planted import Array, plant
 from glint.benchmarks.peers.saliency import point_ratio
-from glint.benchmarks.reporting import markdown as md
-from glint.cli import print_json, seed, standalone
+from glint.benchmarks.reporting.text import figure, markdown_table
+from glint.benchmarks.tool import Tool
+from glint.cli import seed
 from glint.data.datasets import LabelledImage
 from glint.metrics.detection import components
 from glint.metrics.matching import match_points
@@ -134,30 +135,24 @@ def markdown(rows: dict[str, list[dict[str, Any]]]) -> str:
     """The table as Markdown."""
     head = ["method", "false alarms per frame: at most", "in fact", *(f"SCR {scr:g}" for scr in SCRS)]
     cells = [
-        [name, f"{at['rate']:g}", md.figure(at["per_frame"], 2), *(md.figure(pd, 1) for pd in at["pd"].values())]
+        [name, f"{at['rate']:g}", figure(at["per_frame"], 2), *(figure(pd, 1) for pd in at["pd"].values())]
         for name, row in rows.items()
         for at in row
     ]
-    return "\n".join(md.table(head, cells)) + "\n"
+    return "\n".join(markdown_table(head, cells)) + "\n"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the module."""
+    """The tool's options."""
     parser.add_argument("--backgrounds", required=True, metavar="FOLDER|generated", help="frames without targets")
-    parser.add_argument("--model", action="append", default=[], metavar="NAME|CARD|CHECKPOINT", help="again for more")
+    parser.add_argument(
+        "--model", action="append", default=[], dest="models", metavar="NAME|CARD|CHECKPOINT", help="again for more"
+    )
     parser.add_argument("--seed", type=seed, default=1, help="of what is planted (default: 1)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the module."""
-    rows = compare(arguments.model, arguments.backgrounds, seed=arguments.seed)
-    if arguments.json:
-        print_json(rows)
-    else:
-        print(markdown(rows), end="")
-    return 0
+TOOL = Tool("Points found against false alarms.", compare, add_arguments, text=markdown)
 
 
 if __name__ == "__main__":
-    sys.exit(standalone("Points found against false alarms.", add_arguments, main))
+    sys.exit(TOOL())

@@ -138,11 +138,11 @@ def bootstrap_detection(
         seed: of the draws.
 
     Returns:
-        Low and high of ``iou``, ``niou``, ``f1``, ``pd`` and ``fa``, in their units; NaN where a score is unknown.
+        Low and high of each of :data:`FIGURES`, in its unit; NaN where a score is unknown.
     """
     table = _table(counts)
     if not len(table):
-        return {name: (float("nan"), float("nan")) for name in ("iou", "niou", "f1", "pd", "fa")}
+        return dict.fromkeys(FIGURES, (float("nan"), float("nan")))
     drawn = np.random.default_rng(seed).integers(len(table), size=(samples, len(table)))
     intervals = {}
     for name, values in _figures(table[drawn]).items():

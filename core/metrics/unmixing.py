@@ -9,13 +9,14 @@ radiance error: those are reported beside it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glint.errors import InputError
+from glint.files import known
 from glint.metrics.matching import UNMIXING_MATCH_PX, match_points
 
 THRESHOLDS = (0.05, 0.10, 0.15, 0.20, 0.25)
@@ -43,6 +44,11 @@ class UnmixingScore:
     radiance_error: float
     matched: float
     patches: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but ``patches`` for a JSON document, with four decimals; what is NaN is None."""
+        values = {name: np.round(value, 4).tolist() for name, value in asdict(self).items() if name != "patches"}
+        return dict(known(values))
 
 
 def average_precision(

@@ -1,4 +1,4 @@
-"""Where frames come from, by URI: what a source is, images and simulated scenes; other modules know the rest."""
+"""Where frames come from: what a source is."""
 
 from __future__ import annotations
 

@@ -56,7 +56,9 @@ ROOMS = {
         ["bench", "gpu_check"],
         ["tables"],
         ["evaluate", "parity"],
-        ["peers", "reporting", "torch_engine", "streams"],
+        ["streams"],
+        ["peers", "reporting", "torch_engine"],
+        ["tool"],
     ],
 }
 DOORS = {"glint.runtime.engines.choose", "glint.runtime.sources.open"}  # what stands beside a door never imports it

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glint.benchmarks.streams.accuracy import SceneScore, main, score, stream_accuracy
+from glint.benchmarks.streams.accuracy import SceneScore, score, stream_accuracy
 from glint.benchmarks.streams.moving_scene import MovingConfig, MovingScene, read_backgrounds, scenes, without_targets
 from glint.errors import InputError, SourceError
 from glint.images import write_image
@@ -150,11 +150,3 @@ def test_the_whole_stream_is_scored(tmp_path: Path):
     assert report["all"]["frames"] == 12
     assert report["all"]["targets"] == sum(part["targets"] for part in report["scenes"].values())
     assert 0 <= report["all"]["cso_map"] <= 100
-
-
-def test_an_existing_report_is_refused_before_any_work(tmp_path):
-    from argparse import Namespace
-
-    (tmp_path / "r.json").write_text("precious")
-    with pytest.raises(OSError, match="exists"):
-        main(Namespace(out=tmp_path / "r.json", overwrite=False))

@@ -11,7 +11,6 @@ import torch
 
 from glint.benchmarks.tables import ablation as module
 from glint.benchmarks.tables.ablation import ablation, folder_name, markdown, variants
-from glint.cli import standalone
 from glint.errors import InputError
 from glint.metrics.unmixing import score_unmixing
 from glint.processing import grid
@@ -141,7 +140,7 @@ def test_wrong_arguments_are_refused_before_any_training(tmp_path, bad, word):
 
 def test_the_module_runs_as_a_command(tmp_path, capsys):
     words = ["--out", str(tmp_path), "--network", "dscsnet-s", "--parts", "modules", "--steps", "1", "--batch", "2"]
-    assert standalone("", module.add_arguments, module.main, [*words, "--patches", "5"]) == 0
+    assert module.TOOL([*words, "--patches", "5"]) == 0
     captured = capsys.readouterr()
     assert "| ADMM-CSNet |" in captured.out
     assert "5 trainings of 1 steps" in captured.err

@@ -16,7 +16,6 @@ from glint.benchmarks.tables.detection import (
     Tuned,
     classical_prediction,
     detection_peers,
-    main,
     standardised,
     tune,
 )
@@ -154,10 +153,8 @@ def test_a_model_that_will_not_do_is_told_before_anything_is_measured(root, tmp_
 
 
 def test_the_module_runs_as_a_command(root, tmp_path, capsys):
-    parser = module.argparse.ArgumentParser()
-    module.add_arguments(parser)
     words = ["--data", str(root), "--out", str(tmp_path / "t"), "--methods", "top-hat", "--model", "lsnet-s"]
-    assert main(parser.parse_args(words)) == 0
+    assert module.TOOL(words) == 0
     assert capsys.readouterr().out == (tmp_path / "t" / "detection.md").read_text()
-    assert main(parser.parse_args([*words, "--resume", "--json"])) == 0
+    assert module.TOOL([*words, "--resume", "--json"]) == 0
     assert not math.isnan(json.loads(capsys.readouterr().out)["rows"][0]["iou"])

@@ -7,7 +7,16 @@ import pytest
 
 from glint.benchmarks.peers.template_fit import TemplateFit
 from glint.benchmarks.tables import unmixing as module
-from glint.benchmarks.tables.unmixing import Method, markdown, measure, network_method, prior_of, unmixing_table
+from glint.benchmarks.tables.unmixing import (
+    Method,
+    Stage,
+    in_batches,
+    markdown,
+    measure,
+    network_method,
+    prior_of,
+    unmixing_table,
+)
 from glint.errors import InputError, OutputError
 from glint.metrics.unmixing import score_unmixing
 from glint.simulation.patches import CONDITIONS, simulate_patches
@@ -18,7 +27,7 @@ def perfect(patches):
     """A method that knows the truth, found by the patch's content."""
     answers = {image.tobytes(): i for i, image in enumerate(patches.image)}
 
-    def solve(images, limit, before):
+    def solve(images, limit):
         parts = []
         for row, image in enumerate(images):
             i = answers[image.tobytes()]
@@ -31,16 +40,19 @@ def perfect(patches):
     return solve
 
 
-def halved(images, limit, before):
-    """The stage before with every other target dropped."""
-    return before.select(np.arange(len(before)) % 2 == 0)
-
-
 def test_rows_hold_the_scores_of_each_stage_over_all_batches(monkeypatch):
     monkeypatch.setattr(module, "BATCH", 16)
     patches = simulate_patches(CONDITIONS["8bit"], 50, np.random.default_rng(0))
-    method = Method("oracle", lambda radiance: [("all", perfect(patches)), ("half", halved)])
-    whole, half = measure(method, CONDITIONS["8bit"], patches)
+
+    def make(radiance):
+        def run(images, limit, progress):
+            (whole,) = in_batches(perfect(patches), "all")(images, limit, progress)
+            halved = whole.found.select(np.arange(len(whole.found)) % 2 == 0)
+            return [whole, Stage("half", halved, 2 * whole.seconds)]
+
+        return run
+
+    whole, half = measure(Method("oracle", make), CONDITIONS["8bit"], patches)
     assert (whole["method"], half["method"]) == ("oracle, all", "oracle, half")
     assert whole["cso_map"] == 100
     assert whole["count_accuracy"] == 100
@@ -54,7 +66,7 @@ def test_a_method_is_told_the_radiance_range_of_the_condition():
 
     def make(radiance):
         told.append(radiance)
-        return [("", lambda images, limit, before: Targets())]
+        return in_batches(lambda images, limit: Targets())
 
     patches = simulate_patches(CONDITIONS["bright"], 4, np.random.default_rng(0))
     (row,) = measure(Method("none", make), CONDITIONS["bright"], patches)
@@ -150,8 +162,7 @@ def test_a_trained_comparator_has_a_row_of_its_own(tmp_path, monkeypatch):
 def test_the_module_runs_as_a_command(tmp_path, capsys):
     words = ["--out", str(tmp_path), "--patches", "4", "--conditions", "8sat", "--methods", "template"]
     words += ["--model", "dscsnet-s-csist"]
-    run = lambda: module.standalone("", module.add_arguments, module.main, words)  # noqa: E731
-    assert run() == 0
+    assert module.TOOL(words) == 0
     assert "| template |" in capsys.readouterr().out
-    assert run() == 2
+    assert module.TOOL(words) == 2
     assert "--overwrite" in capsys.readouterr().err

