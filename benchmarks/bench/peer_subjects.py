@@ -53,7 +53,6 @@ class UnmixingPeer(Subject):
         self.turn = 0
 
     def call(self) -> Times:
-        """See :class:`Subject`."""
         start = self.turn * self.amount % len(self.patches)
         rows = slice(start, start + self.amount)
         self.turn += 1
@@ -62,7 +61,6 @@ class UnmixingPeer(Subject):
         return {"total": 1e3 * (time.perf_counter() - began)}
 
     def facts(self) -> dict[str, Any]:
-        """See :class:`Subject`."""
         return self._facts
 
     def targets(self, patches: Patches) -> Targets:
@@ -84,7 +82,6 @@ class DetectionPeer(Subject):
         self.find, self._facts = _unet(case) if case.subject == UNET else _saliency(case)
 
     def call(self) -> Times:
-        """See :class:`Subject`."""
         frame = self.frames[self.turn % len(self.frames)]
         self.turn += 1
         began = time.perf_counter()
@@ -92,7 +89,6 @@ class DetectionPeer(Subject):
         return {"total": 1e3 * (time.perf_counter() - began)}
 
     def facts(self) -> dict[str, Any]:
-        """See :class:`Subject`."""
         return self._facts
 
 

@@ -71,27 +71,39 @@ class Subject(ABC):
             engine.close()
 
 
-class UnmixerSubject(Subject):
+class ModelSubject(Subject):
+    """One model with its engine."""
+
+    def __init__(self, case: BenchCase) -> None:
+        self.card, engine = open_model(case, case.subject)
+        self.clock = EngineProxy(engine)
+        self.turn = 0
+
+    def facts(self) -> dict[str, Any]:
+        return self.clock.details()
+
+    def models(self) -> list[tuple[ModelCard, Engine]]:
+        return [(self.card, self.clock)]
+
+
+class UnmixerSubject(ModelSubject):
     """``glint unmix``: patches in, targets out."""
 
     unit = "patches"
 
     def __init__(self, case: BenchCase) -> None:
-        card, engine = open_model(case, case.subject)
-        self.clock = EngineProxy(engine)
-        self.unmixer = Unmixer(self.clock, card)
+        super().__init__(case)
+        self.unmixer = Unmixer(self.clock, self.card)
         self.amount, self.stages = case.batch, ["refined" if case.refine else "network"]
-        self.config, self.psf = refine_config(card.unmixer), Psf(self.unmixer.spec.sigma)  # type: ignore[arg-type]
+        self.config, self.psf = refine_config(self.unmixer.spec), Psf(self.unmixer.spec.sigma)
         number = case.batch * max(1, _VARIETY // case.batch)
-        patches = bench_patches(card, number)
+        patches = bench_patches(self.card, number)
         self.inputs = [
             (patches.image[i : i + case.batch], patches.full_scale[i : i + case.batch, None, None])
             for i in range(0, number, case.batch)
         ]
-        self.turn = 0
 
     def call(self) -> Times:
-        """See :class:`Subject`."""
         image, limit = self.inputs[self.turn % len(self.inputs)]
         self.turn += 1
         self.clock.reset()
@@ -103,41 +115,22 @@ class UnmixerSubject(Subject):
             times["refine"] = 1e3 * refinement
         return _with_total(times)
 
-    def facts(self) -> dict[str, Any]:
-        """See :class:`Subject`."""
-        return self.clock.details()
 
-    def models(self) -> list[tuple[ModelCard, Engine]]:
-        """See :class:`Subject`."""
-        return [(self.unmixer.card, self.clock)]
-
-
-class DetectorSubject(Subject):
+class DetectorSubject(ModelSubject):
     """``glint detect``: a frame in, blobs out."""
 
     def __init__(self, case: BenchCase) -> None:
-        card, engine = open_model(case, case.subject)
-        self.clock = EngineProxy(engine)
-        self.detector = Detector(self.clock, card)
+        super().__init__(case)
+        self.detector = Detector(self.clock, self.card)
         self.frames = bench_frames(case)
-        self.turn = 0
 
     def call(self) -> Times:
-        """See :class:`Subject`."""
         frame = self.frames[self.turn % len(self.frames)]
         self.turn += 1
         self.clock.reset()
         start = time.perf_counter()
         self.detector(frame)
         return _with_total(_around(self.clock, start, time.perf_counter()))
-
-    def facts(self) -> dict[str, Any]:
-        """See :class:`Subject`."""
-        return self.clock.details()
-
-    def models(self) -> list[tuple[ModelCard, Engine]]:
-        """See :class:`Subject`."""
-        return [(self.detector.card, self.clock)]
 
 
 class PipelineSubject(Subject):
@@ -152,7 +145,6 @@ class PipelineSubject(Subject):
         self.turn = self.blobs = 0
 
     def call(self) -> Times:
-        """See :class:`Subject`."""
         frame = self.frames[self.turn % len(self.frames)]
         self.turn += 1
         for clock in self.clocks:
@@ -175,7 +167,6 @@ class PipelineSubject(Subject):
         return {"name": detector["name"], "detector": detector, "unmixer": unmixer, "blobs": self.blobs}
 
     def models(self) -> list[tuple[ModelCard, Engine]]:
-        """See :class:`Subject`."""
         return list(zip((self.pipeline.detector.card, self.pipeline.unmixer.card), self.clocks))
 
 

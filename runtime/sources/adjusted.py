@@ -49,11 +49,9 @@ class AdjustedSource(Source):
         """Only the inner source counts."""
 
     def refuse_collisions(self, folder: Path | None) -> None:
-        """See the base class."""
         self.inner.refuse_collisions(folder)
 
     def close(self) -> None:
-        """See the base class."""
         self.inner.close()
 
     def __iter__(self) -> Iterator[Frame | Gap]:
