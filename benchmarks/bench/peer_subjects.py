@@ -116,10 +116,9 @@ def _unet(case: BenchCase) -> tuple[Callable[[Frame], Any], dict[str, Any]]:
 def _solver(case: BenchCase) -> tuple[Solve, dict[str, Any]]:
     if case.subject in GRID_NETWORKS:
         return _grid_network(case)
-    from glint.benchmarks.tables.unmixing import classical_method
+    from glint.benchmarks.tables.unmixing import classical_solver
 
-    ((_, stage),) = classical_method(case.subject, _WEIGHTS).make(CONDITIONS["8sat"].radiance)
-    return lambda patches, limit: stage(patches, limit, Targets()), {"name": "numpy"}
+    return classical_solver(case.subject, _WEIGHTS, CONDITIONS["8sat"].radiance), {"name": "numpy"}
 
 
 def _grid_network(case: BenchCase) -> tuple[Solve, dict[str, Any]]:

@@ -98,20 +98,16 @@ def prior_of(radiance: tuple[float, float]) -> tuple[float, float]:
     return (low + high) / 2, (high - low) / math.sqrt(12)
 
 
-def classical_method(name: str, weights: dict[str, float]) -> Method:
+def classical_solver(name: str, weights: dict[str, float], radiance: tuple[float, float]) -> Solve:
     """A method without a network; ``weights`` of the l1 norm are those of ``fista`` and ``ista``."""
+    if name in ("template", "template-level"):
+        return TemplateFit(TemplateFitConfig(radiance=radiance, level=name == "template-level"))
+    return NnlsFit() if name == "nnls-fit" else _ista(name, weights[name])
 
-    def make(radiance: tuple[float, float]) -> Run:
-        solve: Solve
-        if name in ("template", "template-level"):
-            solve = TemplateFit(TemplateFitConfig(radiance=radiance, level=name == "template-level"))
-        elif name == "nnls-fit":
-            solve = NnlsFit()
-        else:
-            solve = _ista(name, weights[name])
-        return in_batches(solve)
 
-    return Method(name, make)
+def classical_method(name: str, weights: dict[str, float]) -> Method:
+    """A row of :func:`classical_solver`."""
+    return Method(name, lambda radiance: in_batches(classical_solver(name, weights, radiance)))
 
 
 def _ista(name: str, weight: float) -> Ista:
