@@ -109,7 +109,7 @@ class UnmixerSubject(ModelSubject):
         self.clock.reset()
         start = time.perf_counter()
         run = unmix_patches(self.unmixer, image, self.psf, self.config, full_scale=limit, stages=self.stages)
-        network, refinement = run.seconds
+        network, refinement = map(float, run.seconds)
         times = _around(self.clock, start, start + network)
         if "refined" in run.targets:
             times["refine"] = 1e3 * refinement

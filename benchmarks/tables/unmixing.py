@@ -141,8 +141,8 @@ def network_method(model: str) -> Method:
                 unmixer, unmixer.check(patches), psf, config, full_scale=limit[:, None, None], progress=progress,
                 clock=time.process_time,
             )  # fmt: skip
-            network, whole = done.seconds[0], sum(done.seconds)
-            spent = {"grid": network, "network": network, "refined": whole}
+            network, refinement = map(float, done.seconds)
+            spent = {"grid": network, "network": network, "refined": network + refinement}
             return [Stage(stage, done.targets[stage], seconds) for stage, seconds in spent.items()]
 
         return run
