@@ -44,7 +44,7 @@ def test_the_same_seed_gives_the_same_scores(checkpoint):
 
 
 def test_the_table_shows_all_rows(checkpoint):
-    text = module._text(evaluate(checkpoint, condition="float", number=5))
+    text = module.report_text(evaluate(checkpoint, condition="float", number=5))
     assert all(word in text for word in ("grid", "network", "refined", "CSO-mAP"))
 
 
