@@ -1,0 +1,338 @@
+"""A cluster that is followed, taken apart in all of its last frames at once.
+
+Its members keep their places in the cluster and their radiances; the cluster moves on with a constant velocity beside
+the motion that was predicted. Each frame samples the same light at other sub-pixel places, and that is what one frame
+cannot have. Positions, radiances, the correction of the velocity and one background level are fitted to all windows by
+Levenberg-Marquardt with the pixel-integrated PSF. Saturated pixels do not count.
+
+The number of members has the largest evidence: the likelihood of all pixels, integrated over the parameters (Laplace).
+Each number is fitted from what single frames say, and from the fit of one less with one more where it explains most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.compiled import compiled
+from glint.errors import InputError
+from glint.runtime.unmixing.fit import diagonal_of_inverse, factorise, pixel_profile, substitute
+from glint.types import TargetFlag, Targets
+
+Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+MOST = 5  # members
+WINDOW = 7  # px
+SPREAD = 0.4  # px, of the members about the cluster's middle
+ALIKE = 0.6  # standard deviation of radiances over their mean, where nothing is known of them
+LEVEL = 0.01  # standard deviation of the background level over the brightest pixel
+DRIFT = 0.05  # px per frame that the predicted motion may be off
+NEAREST, NEAREST_TOLD = 0.45, 0.3  # px between two members; where their radiance is known
+_REST = 3  # parameters beside those of members: velocity and level
+_STEPS = 20
+_LONGEST = 0.3  # px of a step
+_STARTS = 3  # per number of members and kind of start
+_REACH, _GRID = 0.8, 9  # px about the middle where one more member is looked for, and places per axis
+_HOPELESS = 15.0  # of log evidence behind the best at which more members are no longer tried
+_RIVAL = 2.0  # of log evidence below which a number is ambiguous
+
+
+class _Frames(NamedTuple):
+    """Windows ``[N, w, w]``, their noise, and where the cluster's origin lies in them: px and times ``[N]``."""
+
+    image: Array
+    valid: BoolArray
+    noise: Array
+    x: Array
+    y: Array
+    time: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence:
+    """The last frames of one spot, oldest first.
+
+    Attributes:
+        patches: light above the background, ``[N, n, n]``, DN.
+        left, top: column and row of the frame at which each patch starts, ``[N]``.
+        noise: standard deviation of a pixel, DN, ``[N]``.
+        x, y: where the middle of the spot is predicted in each frame, pixels, ``[N]``.
+        full_scale: level at which a pixel of the patches is saturated, DN; infinity for none.
+    """
+
+    patches: Array
+    left: NDArray[np.int64]
+    top: NDArray[np.int64]
+    noise: Array
+    x: Array
+    y: Array
+    full_scale: float = math.inf
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.patches)
+        if len(shape) != 3 or shape[0] < 1 or shape[1] != shape[2] or shape[1] < WINDOW:
+            raise InputError(f"Sequence: expected patches [N, n, n] of at least {WINDOW} pixels, got {list(shape)}")
+        for name in ("left", "top", "noise", "x", "y"):
+            if np.shape(getattr(self, name)) != shape[:1]:
+                raise InputError(f"Sequence.{name}: expected [{shape[0]}], got {list(np.shape(getattr(self, name)))}")
+        if not (np.asarray(self.noise) > 0).all():
+            raise InputError("Sequence.noise: expected positive numbers")
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """A cluster after its last frame.
+
+    Attributes:
+        targets: its members, pixels of the last frame.
+        vx, vy: by how much the cluster is faster than predicted, px per frame.
+        evidence: log evidence of each number of members, ``[6]``; minus infinity where it was not tried.
+    """
+
+    targets: Targets
+    vx: float
+    vy: float
+    evidence: Array
+
+
+class _Fit(NamedTuple):
+    theta: Array
+    information: Array
+    evidence: float
+
+
+def refine_jointly(
+    sequence: Sequence, starts: Iterable[tuple[Array, Array, Array]], sigma: float,
+    *, radiance: tuple[float, float] | None = None, most: int = MOST,
+) -> Joint:  # fmt: skip
+    """Take a cluster apart in all its frames.
+
+    Args:
+        sequence: what was seen.
+        starts: answers for single frames: x, y relative to the predicted middle of their frame, px, and radiance, DN.
+        sigma: of the PSF, pixels.
+        radiance: mean and standard deviation of a member's radiance, DN, if they are known.
+        most: members at most.
+
+    Raises:
+        InputError: if ``most`` is not 1 to 5.
+    """
+    if not 1 <= most <= MOST:
+        raise InputError(f"refine_jointly: expected most of 1 to {MOST}, got {most}")
+    frames = _windows(sequence)
+    light = float(np.where(frames.valid, frames.image, 0).sum(axis=(1, 2)).mean())
+    by_number: dict[int, list[Array]] = {}
+    for x, y, s in starts:
+        by_number.setdefault(len(x), []).append(_start(x, y, s))
+    search = _Search(frames, float(sigma), radiance, max(light, 1.0))
+    best: list[_Fit] = []
+    top = -math.inf
+    for number in range(1, most + 1):
+        rows = search.likeliest(by_number.get(number, []))
+        rows += search.one_more(best[-1].theta if best else _start(*np.zeros((3, 0))))
+        best.append(max((search.fit(row) for row in rows), key=lambda fit: fit.evidence))
+        top = max(top, best[-1].evidence)
+        known = max(by_number, default=0)
+        if number > known and best[-1].evidence < top - _HOPELESS:
+            break
+    evidence = np.full(MOST + 1, -np.inf)
+    evidence[1 : len(best) + 1] = [fit.evidence for fit in best]
+    return _told(sequence, best[int(np.argmax(evidence)) - 1], evidence)
+
+
+def _windows(sequence: Sequence) -> _Frames:
+    """The middles of the patches, around the predicted places."""
+    size = sequence.patches.shape[1]
+    corner = []
+    for at, start in ((sequence.x, sequence.left), (sequence.y, sequence.top)):
+        corner.append(np.clip(np.round(at - start).astype(np.int64) - WINDOW // 2, 0, size - WINDOW))
+    column, row = corner
+    index = np.arange(WINDOW)
+    image = sequence.patches[
+        np.arange(len(row))[:, None, None], row[:, None, None] + index[:, None], column[:, None, None] + index
+    ].astype(np.float64)
+    time = np.arange(len(row)) - (len(row) - 1.0)
+    x, y = sequence.x - sequence.left - column, sequence.y - sequence.top - row
+    return _Frames(image, image < sequence.full_scale, np.asarray(sequence.noise, dtype=np.float64), x, y, time)
+
+
+def _start(x: Array, y: Array, radiance: Array) -> Array:
+    return np.concatenate([x, y, radiance, np.zeros(_REST)]).astype(np.float64)
+
+
+class _Search:
+    """Fits of some frames."""
+
+    def __init__(self, frames: _Frames, sigma: float, radiance: tuple[float, float] | None, light: float) -> None:
+        self.frames, self.sigma, self.radiance, self.light = frames, sigma, radiance, light
+        self.nearest = NEAREST if radiance is None else NEAREST_TOLD
+
+    def prior(self, number: int) -> tuple[Array, Array]:
+        """Mean and information of each parameter."""
+        share = self.light / number
+        mean, deviation = self.radiance or (share, ALIKE * share)
+        brightest = float(self.frames.image.max())
+        level = LEVEL * max(brightest, 1.0) + 0.1 * float(self.frames.noise.mean())
+        means = np.concatenate([np.zeros(2 * number), np.full(number, mean), np.zeros(_REST)])
+        deviations = [SPREAD] * (2 * number) + [deviation] * number + [DRIFT, DRIFT, level]
+        return means, np.asarray(deviations) ** -2.0
+
+    def likeliest(self, rows: list[Array]) -> list[Array]:
+        """The starts that explain most as they are."""
+        if len(rows) <= _STARTS:
+            return rows
+        number = (len(rows[0]) - _REST) // 3
+        mean, information = self.prior(number)
+        costs = [_cost(self.frames, row, self.sigma, mean, information) for row in rows]
+        return [rows[i] for i in np.argsort(costs)[:_STARTS]]
+
+    def one_more(self, theta: Array) -> list[Array]:
+        """Members so far and one more, at the places where it explains most."""
+        number = (len(theta) - _REST) // 3
+        x, y, s = theta[: 3 * number].reshape(3, number)
+        mean, information = self.prior(number + 1)
+        share = self.light / (number + 1)
+        rows, costs = [], []
+        scale = 1.0 if self.radiance is not None or not number else number / (number + 1)
+        for a in np.linspace(-_REACH, _REACH, _GRID):
+            for b in np.linspace(-_REACH, _REACH, _GRID):
+                if number and np.hypot(x - a, y - b).min() < self.nearest:
+                    continue
+                more = share if self.radiance is None else self.radiance[0]
+                row = _start(np.append(x, a), np.append(y, b), np.append(scale * s, more))
+                row[-_REST:] = theta[-_REST:]
+                rows.append(row)
+                costs.append(_cost(self.frames, row, self.sigma, mean, information))
+        return [rows[i] for i in np.argsort(costs)[:_STARTS]]
+
+    def fit(self, start: Array) -> _Fit:
+        """From one start."""
+        number = (len(start) - _REST) // 3
+        mean, information = self.prior(number)
+        theta, matrix, cost = _fit(self.frames, start, self.sigma, mean, information)
+        _, log_volume = np.linalg.slogdet(matrix)
+        evidence = 0.5 * (float(np.log(information).sum()) - float(log_volume) - cost) + math.lgamma(number + 1)
+        x, y = theta[:number], theta[number : 2 * number]
+        gaps = np.hypot(x[:, None] - x, y[:, None] - y)[np.triu_indices(number, 1)]
+        if (gaps < self.nearest).any() or (theta[2 * number : 3 * number] <= 0).any():
+            evidence -= 1e6  # kept, in case that there is nothing else
+        return _Fit(theta, matrix, evidence)
+
+
+def _told(sequence: Sequence, fit: _Fit, evidence: Array) -> Joint:
+    number = (len(fit.theta) - _REST) // 3
+    x, y, radiance = fit.theta[: 3 * number].reshape(3, number)
+    variance = diagonal_of_inverse(fit.information)[: 3 * number].reshape(3, number)
+    weight = np.exp(np.where(np.isfinite(evidence), evidence - evidence.max(), -np.inf))
+    probability = float(weight[number] / weight.sum())
+    rest = np.delete(evidence, number)
+    flags = int(TargetFlag.COUNT_AMBIGUOUS) if number > 1 and evidence[number] - rest.max() < _RIVAL else 0
+    targets = Targets(
+        x + sequence.x[-1], y + sequence.y[-1], radiance, *np.sqrt(variance), np.zeros(number, dtype=np.int64),
+        np.exp(-(variance[0] + variance[1]) / 0.01), np.full(number, flags), np.full(number, probability),
+    )  # fmt: skip
+    return Joint(targets, float(fit.theta[-3]), float(fit.theta[-2]), evidence)
+
+
+@compiled
+def _cost(frames: _Frames, theta: Array, sigma: float, mean: Array, information: Array) -> float:
+    """Squared residuals over the noise, and squared distance from the priors."""
+    none = np.empty((0, 0))
+    return _equations(frames, theta, sigma, mean, information, none, np.empty(0))
+
+
+@compiled
+def _equations(
+    frames: _Frames, theta: Array, sigma: float, mean: Array, information: Array, matrix: Array, vector: Array
+) -> float:
+    """The cost; fills in its second derivative and minus its first one (both halved), unless they are empty."""
+    n, number, size = len(theta), (len(theta) - 3) // 3, frames.image.shape[1]
+    wanted = len(vector) > 0
+    gx, gy = np.empty((number, size)), np.empty((number, size))
+    dx, dy = np.empty((number, size)), np.empty((number, size))
+    unused, row = np.empty(size), np.empty(n)
+    cost = 0.0
+    for i in range(n):
+        cost += information[i] * (theta[i] - mean[i]) ** 2
+    if wanted:
+        matrix[:] = 0.0
+        for i in range(n):
+            matrix[i, i] = information[i]
+            vector[i] = information[i] * (mean[i] - theta[i])
+    for f in range(len(frames.noise)):
+        t = frames.time[f]
+        for k in range(number):
+            pixel_profile(theta[k] + frames.x[f] + theta[n - 3] * t, sigma, gx[k], dx[k], unused)
+            pixel_profile(theta[number + k] + frames.y[f] + theta[n - 2] * t, sigma, gy[k], dy[k], unused)
+        weight = frames.noise[f] ** -2.0
+        for r in range(size):
+            for c in range(size):
+                if not frames.valid[f, r, c]:
+                    continue
+                model = theta[n - 1]
+                row[n - 3] = row[n - 2] = 0.0
+                row[n - 1] = 1.0
+                for k in range(number):
+                    s, light = theta[2 * number + k], gx[k, c] * gy[k, r]
+                    model += s * light
+                    if wanted:
+                        row[k], row[number + k] = s * dx[k, c] * gy[k, r], s * gx[k, c] * dy[k, r]
+                        row[2 * number + k] = light
+                        row[n - 3] += t * row[k]
+                        row[n - 2] += t * row[number + k]
+                rest = frames.image[f, r, c] - model
+                cost += weight * rest * rest
+                if wanted:
+                    for i in range(n):
+                        vector[i] += weight * row[i] * rest
+                        for j in range(i + 1):
+                            matrix[i, j] += weight * row[i] * row[j]
+    return cost
+
+
+@compiled
+def _fit(frames: _Frames, start: Array, sigma: float, mean: Array, information: Array) -> tuple[Array, Array, float]:
+    """Parameters at the least cost near a start, the second derivative there, and that cost."""
+    n, number = len(start), (len(start) - 3) // 3
+    theta, damping = start.copy(), 1e-3
+    matrix, vector = np.empty((n, n)), np.empty(n)
+    cost = _equations(frames, theta, sigma, mean, information, matrix, vector)
+    other, other_vector = np.empty((n, n)), np.empty(n)
+    for _ in range(_STEPS):
+        factor, step = matrix.copy(), vector.copy()
+        scale = np.empty(n)
+        for i in range(n):
+            scale[i] = 1 / math.sqrt(matrix[i, i])
+        for i in range(n):
+            for j in range(i + 1):
+                factor[i, j] *= scale[i] * scale[j]
+            factor[i, i] += damping
+            step[i] *= scale[i]
+        factorise(factor)
+        substitute(factor, step)
+        step *= scale
+        longest = np.abs(step[: 2 * number]).max()
+        if longest > _LONGEST:
+            step *= _LONGEST / longest
+        trial = theta + step
+        trial_cost = _equations(frames, trial, sigma, mean, information, other, other_vector)
+        if trial_cost < cost:
+            done = cost - trial_cost < 1e-3
+            theta, cost, damping = trial, trial_cost, max(damping / 5, 1e-6)
+            matrix, other = other, matrix
+            vector, other_vector = other_vector, vector
+            if done:
+                break
+        else:
+            damping *= 8
+            if damping > 1e3:
+                break
+    for i in range(n):
+        for j in range(i):
+            matrix[j, i] = matrix[i, j]
+    return theta, matrix, cost
