@@ -20,7 +20,7 @@ SCRS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0)
 PER_LEVEL = 3  # singles of each SCR on a frame
 CLUSTERS = 8  # on a frame
 CLUSTER_SCR = (5.0, 40.0)  # drawn log-uniformly
-NEAR = 3.0  # px between a target and the centre of the spot that finds it
+NEAR_PX = 3.0  # between a target and the centre of the spot that finds it
 _WORST = 5  # frames that are named
 
 
@@ -78,7 +78,7 @@ def _found(mask: NDArray[np.bool_], planted: Planted) -> dict[int, int]:
     """Which predicted spot (its number in scan order, from 0) finds each planted one."""
     centres, _ = components(mask)
     distance = np.hypot(planted.x[:, None] - centres[:, 0], planted.y[:, None] - centres[:, 1])
-    return dict(zip(*(v.tolist() for v in match_points(distance, NEAR))))
+    return dict(zip(*(v.tolist() for v in match_points(distance, NEAR_PX))))
 
 
 def _fluxes(prediction: Prediction, threshold: float, planted: Planted) -> list[NDArray[np.float64] | None]:

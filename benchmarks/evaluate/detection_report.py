@@ -22,12 +22,12 @@ from glint.metrics.detection import FIGURES
 from glint.runtime.pipeline.picture import stretch
 
 _TRUE, _PREDICTED, _PAPER = (90, 220, 120), (255, 80, 60), 18
-_CROP = 41  # pixels of the image that a magnified piece shows
+_CROP_PX = 41  # pixels of the image that a magnified piece shows
 _ZOOM = 7
 _PIECES = 2
 _MOST_FA = 1e4  # of a million pixels
 _GAP = 6
-_SIDE = 2 * (_CROP * _ZOOM) + _GAP  # screen pixels of the whole image's longer side
+_SIDE = 2 * (_CROP_PX * _ZOOM) + _GAP  # screen pixels of the whole image's longer side
 
 NAMES = {name: f"{written}, {unit}" for name, (written, unit) in FIGURES.items()}
 
@@ -45,9 +45,9 @@ def draw_errors(examined: Examined) -> NDArray[np.uint8]:
     for mask, colour, room in ((truth, _TRUE, 4), (examined.predicted, _PREDICTED, 7)):
         _draw_boxes(whole, mask, zoom, room, colour)
     pieces = [_piece(image, truth, examined.predicted, centre) for centre in _worst_places(examined)]
-    strip = np.full((_CROP * _ZOOM, _SIDE, 3), _PAPER, dtype=np.uint8)
+    strip = np.full((_CROP_PX * _ZOOM, _SIDE, 3), _PAPER, dtype=np.uint8)
     for i, piece in enumerate(pieces):
-        left = i * (_CROP * _ZOOM + _GAP)
+        left = i * (_CROP_PX * _ZOOM + _GAP)
         strip[: piece.shape[0], left : left + piece.shape[1]] = piece
     sheet = np.full((whole.shape[0] + _GAP + len(strip), _SIDE, 3), _PAPER, dtype=np.uint8)
     sheet[: whole.shape[0], : whole.shape[1]] = whole
@@ -85,7 +85,7 @@ def _piece(
     image: NDArray[np.uint8], truth: NDArray[np.bool_], predicted: NDArray[np.bool_], centre: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """A magnified window with the outlines of both masks."""
-    half = _CROP // 2
+    half = _CROP_PX // 2
     row, column = (min(max(c, half), max(n - half - 1, half)) for c, n in zip(centre, image.shape))
     window = (slice(row - half, row + half + 1), slice(column - half, column + half + 1))
     big = np.ones((_ZOOM, _ZOOM), dtype=np.uint8)

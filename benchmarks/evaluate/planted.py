@@ -1,9 +1,8 @@
 """Rendered targets on frames that have none.
 
-Signal-to-clutter ratio (SCR): the brightest pixel of a target, above the background, over the standard
-deviation of the background in the 21 x 21 pixels around it (at least 1 DN: 8-bit frames show no less).
-Targets keep 16 px from the edge and from what the detector reports on the bare frame, 32 px from each
-other, and are not planted where they would saturate. The frame is rounded to its own type again.
+Their signal-to-clutter ratio (SCR) is that of :mod:`glint.metrics.targets`, over the bare frame. Targets keep 16 px
+from the edge and from what the detector reports on the bare frame, 32 px from each other, and are not planted where
+they would saturate. The frame is rounded to its own type again.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glint.metrics.targets import clutter
 from glint.optics import Psf
 from glint.simulation.patches import draw_offsets
 from glint.simulation.scenes import generate_background
@@ -22,7 +22,6 @@ from glint.simulation.scenes import generate_background
 SIGMA = (0.5, 1.0)  # of the PSF, px, drawn uniformly
 _EDGE, _APART, _WINDOW = 16, 32, 10
 _TRIES = 100
-_LEAST_CLUTTER = 1.0  # DN
 
 Array = NDArray[Any]
 
@@ -43,13 +42,6 @@ class Planted:
     y: NDArray[np.float64]
     scr: NDArray[np.float64]
     spots: Sequence[tuple[int, int, NDArray[np.float64]]]
-
-
-def clutter(image: Array, column: int, row: int) -> float:
-    """Standard deviation of the 21 x 21 pixels around a pixel, at least 1 DN."""
-    top, left = max(0, row - _WINDOW), max(0, column - _WINDOW)
-    window = image[top : row + _WINDOW + 1, left : column + _WINDOW + 1]
-    return max(float(window.std(dtype=np.float64)), _LEAST_CLUTTER)
 
 
 def plant(
@@ -78,7 +70,7 @@ def plant(
             column, row = np.round(centre).astype(int).tolist()
             left, top = column - _WINDOW, row - _WINDOW
             spot, middle = _spot(centre - (left, top), number, rng)
-            spot *= scr * clutter(image, column, row)
+            spot *= scr * clutter(image, slice(row, row + 1), slice(column, column + 1))
             window = (slice(top, top + len(spot)), slice(left, left + len(spot)))
             if (data[window] + spot).max(initial=0, where=spot > 0.5) > full:
                 continue

@@ -22,7 +22,7 @@ from glint.errors import InputError
 from glint.files import known
 from glint.metrics.boxes import BoxCounts, count_box, score_boxes
 from glint.metrics.detection import ImageCounts, components, count_image, score_detection
-from glint.metrics.targets import AREA_EDGES, SCR_EDGES, TargetMatches, found_by, match_targets, signal_to_clutter
+from glint.metrics.targets import AREA_EDGES_PX, SCR_EDGES, TargetMatches, found_by, match_targets, signal_to_clutter
 from glint.progress import Progress
 
 CURVE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # thresholds that are told beside the detector's own
@@ -145,7 +145,7 @@ def _kinds(targets: Sequence[TargetMatches]) -> dict[str, Any]:
     found = np.concatenate([t.found for t in targets])
     return {
         "pd_by_scr": found_by(np.concatenate([t.scr for t in targets]), found, SCR_EDGES),
-        "pd_by_area": found_by(np.concatenate([t.area for t in targets]), found, AREA_EDGES),
+        "pd_by_area": found_by(np.concatenate([t.area for t in targets]), found, AREA_EDGES_PX),
     }
 
 

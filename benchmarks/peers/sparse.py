@@ -20,11 +20,11 @@ from glint.simulation.patches import Patches
 from glint.types import TargetFlag, Targets
 
 CELLS = 3
-THRESHOLD = 50.0  # DN; what a cell must exceed, as the benchmark reads a grid
-_WINDOW_PX = 7  # px around the centroid in which non-negative least squares looks
+THRESHOLD_DN = 50.0  # what a cell must exceed, as the benchmark reads a grid
+_WINDOW_PX = 7  # around the centroid in which non-negative least squares looks
 _EMPTY_CELL_SHARE = 0.1  # share of the brightest cell below which a cell of the NNLS solution is empty
 _FIT_STEPS = 30
-_WEIGHTS_DN = (0.3, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # DN; a ladder about the best one
+_WEIGHTS_DN = (0.3, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)  # a ladder about the best one
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class Ista:
 
     def __call__(self, patches: NDArray[np.floating], full_scale: FloatArray) -> Targets:
         """Targets at the cells above 50 DN, in patch pixels; ``full_scale`` is not used."""
-        patch, x, y, radiance = grid.decode(self.solve(patches), CELLS, THRESHOLD)
+        patch, x, y, radiance = grid.decode(self.solve(patches), CELLS, THRESHOLD_DN)
         unknown = np.full(len(x), np.nan)
         return Targets(
             x=x, y=y, radiance=radiance, sigma_x=unknown, sigma_y=unknown, sigma_radiance=unknown, blob=patch,
-            score=radiance / (radiance + THRESHOLD), flags=np.full(len(x), int(TargetFlag.ON_GRID)),
+            score=radiance / (radiance + THRESHOLD_DN), flags=np.full(len(x), int(TargetFlag.ON_GRID)),
         )  # fmt: skip
 
 

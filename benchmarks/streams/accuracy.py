@@ -38,7 +38,7 @@ from glint.benchmarks.streams.moving_scene import MovingConfig, MovingScene, sce
 from glint.benchmarks.tool import Tool, add_pipeline_arguments, add_threads_argument
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.cli import positive_float, positive_int, seed, talk
-from glint.metrics.matching import match_points
+from glint.metrics.matching import UNMIXING_MATCH_PX, match_points
 from glint.metrics.unmixing import score_unmixing
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
@@ -51,9 +51,8 @@ from glint.runtime.tracking.tracks import Tracks
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import Targets
 
-MATCH = 0.5  # px
-GROUP = 1.5  # px from the middle of a cluster whose members lie within 0.7 px of it
-NEAR = 3.0  # px
+GROUP_PX = 1.5  # from the middle of a cluster whose members lie within 0.7 px of it
+NEAR_PX = 3.0
 SETTLED = 9  # frame, from 0, from which on confirmed tracks count
 
 
@@ -96,7 +95,7 @@ class SceneScore(Sink):
         if truth is None or result.track is None:
             raise ValueError("expected frames with truth and results with tracks")
         distance = np.hypot(truth.x[:, None] - found.x, truth.y[:, None] - found.y)
-        rows, columns = match_points(distance, MATCH)
+        rows, columns = match_points(distance, UNMIXING_MATCH_PX)
         self.kept.append((truth, found))
         self.frames += 1
         self.truths += len(truth)
@@ -104,7 +103,7 @@ class SceneScore(Sink):
         self.matched += len(rows)
         alone = np.ones(len(found), dtype=bool)
         alone[columns] = False
-        near = distance.min(axis=0, initial=np.inf) < NEAR
+        near = distance.min(axis=0, initial=np.inf) < NEAR_PX
         self.false += int((alone & ~near).sum())
         self.surplus += int((alone & near).sum())
         self._count_groups(truth, found)
@@ -122,20 +121,20 @@ class SceneScore(Sink):
             members = truth.select(truth.blob == group)
             gap = np.hypot(found.x - members.x.mean(), found.y - members.y.mean())
             self.groups += 1
-            self.groups_found += bool((gap < GROUP).any())
+            self.groups_found += bool((gap < GROUP_PX).any())
 
     def _count_tracks(self, truth: Targets, tracks: Tracks) -> None:
         shown = tracks.select(~tracks.static)
         distance = np.hypot(truth.x[:, None] - shown.x, truth.y[:, None] - shown.y)
         self.settled_frames += 1
         self.settled += len(truth)
-        self.tracks_matched += len(match_points(distance, MATCH)[0])
-        self.tracks_false += int((distance.min(axis=0, initial=np.inf) >= NEAR).sum())
+        self.tracks_matched += len(match_points(distance, UNMIXING_MATCH_PX)[0])
+        self.tracks_false += int((distance.min(axis=0, initial=np.inf) >= NEAR_PX).sum())
         for group in np.unique(truth.blob):
             members = truth.select(truth.blob == group)
             gap = np.hypot(shown.x - members.x.mean(), shown.y - members.y.mean())
             self.settled_groups += 1
-            self.tracks_groups += bool((gap < GROUP).any())
+            self.tracks_groups += bool((gap < GROUP_PX).any())
 
     def kept_as_one(self) -> int:
         """Frames in which a true target had the track that is its own by the best assignment for the scene."""

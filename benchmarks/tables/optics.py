@@ -34,8 +34,8 @@ RATIOS = (1.0, 1.5)
 SNRS = (10, 30, 200)
 CLUSTER_SIGMAS = (0.5, 0.7, 1.0, 1.5, 2.0)
 _SIDE, _STEP, _TILE = 320, 80, 41  # px
-_NOISE = 4.0  # DN of 14 bits
-_LEVEL = 400.0
+_NOISE_DN = 4.0  # of 14 bits
+_LEVEL_DN = 400.0
 _RADIANCE = (220.0, 250.0)  # of a cluster's targets, at noise 1
 
 Array = NDArray[np.float64]
@@ -62,17 +62,17 @@ def single_frames(
     """Frames with 16 points each; their truth (x, y, radiance, bound of x, bound of y) and the shape of the PSF."""
     rng = np.random.default_rng([number, round(100 * sigma), round(10 * ratio), round(snr)])
     shape = _shape(sigma, ratio, float(rng.uniform(0, math.pi)))
-    bright = snr * _NOISE * (2 * math.pi * sigma**2 + 0.6)
+    bright = snr * _NOISE_DN * (2 * math.pi * sigma**2 + 0.6)
     for index in range(frames):
-        image, truth = np.full((_SIDE, _SIDE), _LEVEL), []
+        image, truth = np.full((_SIDE, _SIDE), _LEVEL_DN), []
         for x, y in np.argwhere(np.ones((4, 4))) * _STEP + _STEP / 2 + rng.uniform(-8, 8, (16, 2)):
             radiance = bright * rng.uniform(0.7, 1.4)
             left, top = round(x) - _TILE // 2, round(y) - _TILE // 2
             jacobian, model = _point(x - left, y - top, radiance, shape)
             image[top : top + _TILE, left : left + _TILE] += model
-            bound = np.sqrt(np.diag(np.linalg.inv(jacobian @ jacobian.T / _NOISE**2))[:2])
+            bound = np.sqrt(np.diag(np.linalg.inv(jacobian @ jacobian.T / _NOISE_DN**2))[:2])
             truth.append((x, y, radiance, *bound))
-        image += rng.normal(0, _NOISE, image.shape)
+        image += rng.normal(0, _NOISE_DN, image.shape)
         data = np.clip(np.round(image), 0, 65535).astype(np.uint16)
         yield Frame(index, index, data, full_scale=65535.0), np.array(truth), shape
 
@@ -118,12 +118,12 @@ def cluster_frame(sigma: float, rng: np.random.Generator, noise: float) -> tuple
         radiance = rng.uniform(*_RADIANCE, count)
         light += Psf(sigma).render(x + offset[:, 0], y + offset[:, 1], radiance, light.shape)
         clusters.append(np.column_stack([np.array([x, y]) + offset, radiance]))
-    image = (_LEVEL + 64 * (light + noise * rng.standard_normal(light.shape))).round()
+    image = (_LEVEL_DN + 64 * (light + noise * rng.standard_normal(light.shape))).round()
     data = np.clip(image, 0, 65535).astype(np.uint16)
     residual = (64 * light).astype(np.float32)
     probability = (light > max(4 * noise, 0.05 * light.max())).astype(np.float32)
     blobs = find_blobs(probability, residual.__getitem__, 0.5)
-    above = (data - _LEVEL).astype(np.float32)
+    above = (data - _LEVEL_DN).astype(np.float32)
     return Frame(0, 0, data, full_scale=65535.0), Detection(blobs, probability, above), clusters
 
 

@@ -22,7 +22,7 @@ from glint.errors import InputError, SourceError
 
 POINTS_FILE = "points.json"
 _HINT = "expected box [x, y, width, height], point [x, y] and good (true or false)"
-_RING = 6  # px around a box that say how bright its background is
+_RING_PX = 6  # around a box that say how bright its background is
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def half_peak_mask(image: NDArray[Any], box: tuple[int, int, int, int]) -> NDArr
     inside = np.zeros(image.shape, dtype=bool)
     inside[y : y + height, x : x + width] = True
     ring = np.zeros(image.shape, dtype=bool)
-    ring[max(0, y - _RING) : y + height + _RING, max(0, x - _RING) : x + width + _RING] = True
+    ring[max(0, y - _RING_PX) : y + height + _RING_PX, max(0, x - _RING_PX) : x + width + _RING_PX] = True
     around = image[ring & ~inside]
     level = float(np.median(around)) if around.size else float(image[inside].min())
     contrast = np.where(inside, image.astype(np.float64) - level, 0.0)

@@ -22,9 +22,9 @@ from glint.metrics.matching import DETECTION_MATCH_PX, match_points
 from glint.processing.inpaint import background_under, reach_of
 
 SCR_EDGES = (3.0, 5.0, 10.0, 20.0)
-AREA_EDGES = (5.0, 10.0, 30.0, 80.0)  # px
-_AROUND = 10  # px to all sides
-_LEAST_CLUTTER = 1.0  # DN
+AREA_EDGES_PX = (5.0, 10.0, 30.0, 80.0)
+_AROUND_PX = 10  # to all sides
+_LEAST_CLUTTER_DN = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +78,14 @@ def signal_to_clutter(image: NDArray[Any], actual: NDArray[np.bool_]) -> NDArray
     ratios = np.empty(number)
     for k, window in enumerate(ndimage.find_objects(spots)):
         inside = spots[window] == k + 1
-        around = tuple(slice(max(0, s.start - _AROUND), s.stop + _AROUND) for s in window)
-        ratios[k] = light[window][inside].max() / max(float(background[around].std()), _LEAST_CLUTTER)
+        ratios[k] = light[window][inside].max() / clutter(background, *window)
     return ratios
+
+
+def clutter(background: NDArray[Any], rows: slice, columns: slice) -> float:
+    """Standard deviation of a window and 10 pixels to all sides of it, DN, at least 1."""
+    around = tuple(slice(max(0, s.start - _AROUND_PX), s.stop + _AROUND_PX) for s in (rows, columns))
+    return max(float(background[around].std(dtype=np.float64)), _LEAST_CLUTTER_DN)
 
 
 def found_by(value: NDArray[np.float64], found: NDArray[np.bool_], edges: Sequence[float]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from glint.errors import InputError
 from glint.processing.connected import number_connected, pixels_above
 
 Map = NDArray[np.float32]
-_FARTHEST = 16  # px
+_FARTHEST_PX = 16
 _MARKED = 0.5  # probability above which a pixel is rather a target than not
 
 
@@ -44,9 +44,9 @@ class Extent:
 
     def __post_init__(self) -> None:
         law = 0 < self.factor < math.inf and 0 <= self.exponent <= 1 and 0 < self.share < 1
-        if not (0 <= self.reach <= _FARTHEST and law):
+        if not (0 <= self.reach <= _FARTHEST_PX and law):
             raise InputError(
-                f"Extent: expected a reach of 0 to {_FARTHEST}, a factor above 0, an exponent from 0 to 1 "
+                f"Extent: expected a reach of 0 to {_FARTHEST_PX}, a factor above 0, an exponent from 0 to 1 "
                 f"and a share between 0 and 1, got {self}"
             )
 

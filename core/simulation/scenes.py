@@ -24,7 +24,7 @@ from glint.types import Frame, FrameSize, Targets
 
 FRAME_PERIOD_NS = 33_333_333  # a 30 Hz camera
 _MOST_GROUPS = 10_000
-_MARGIN = PATCH_SIZE  # px that targets keep from the edge
+_MARGIN_PX = PATCH_SIZE  # that targets keep from the edge
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class SceneConfig:
     background: str = ""
 
     def __post_init__(self) -> None:
-        least = 4 * _MARGIN
+        least = 4 * _MARGIN_PX
         if not (least <= self.width <= 8192 and least <= self.height <= 8192):
             raise InputError(f"scene size: expected {least}..8192 pixels per side, got {self.width}x{self.height}")
         if not 8 <= self.bits <= 16:
@@ -131,7 +131,7 @@ def _draw_groups(config: SceneConfig, rng: np.random.Generator) -> _Groups:
     angle = rng.uniform(0, 2 * np.pi, number)
     speed = config.speed * np.sqrt(rng.random(number))
     velocity = speed[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    start = _MARGIN + rng.random((number, 2)) * (size - 1 - 2 * _MARGIN)
+    start = _MARGIN_PX + rng.random((number, 2)) * (size - 1 - 2 * _MARGIN_PX)
     return _Groups(start, velocity, member, radiance)
 
 
@@ -163,13 +163,13 @@ def simulate_scene(
     if still.shape != shape:
         raise InputError(f"scene background: expected shape {shape}, got {still.shape}")
     groups = _draw_groups(config, rng)
-    high = np.array([config.width, config.height]) - 1.0 - _MARGIN
+    high = np.array([config.width, config.height]) - 1.0 - _MARGIN_PX
     used = groups.radiance > 0
     gain = 2.0 ** (config.bits - 8)
     full_scale = 2.0**config.bits - 1
     psf = Psf(config.sigma)
     for index in range(config.frames):
-        centre = _reflect(groups.start + index * groups.velocity, _MARGIN, high)
+        centre = _reflect(groups.start + index * groups.velocity, _MARGIN_PX, high)
         position = centre[:, None] + groups.member
         truth = _truth(position[used], gain * groups.radiance[used], np.nonzero(used)[0])
         image = still + psf.render(truth.x, truth.y, truth.radiance / gain, shape)

@@ -15,7 +15,7 @@ from glint.types import Frame, Targets
 Points = tuple[tuple[float, float], ...]
 _FOUND, _TRUE, _BOX, _TEXT, _PAPER = (255, 80, 60), (90, 220, 120), (255, 200, 60), (230, 230, 230), (18, 18, 20)
 _TAIL = (80, 190, 255)
-_INSET = 7  # pixels of the middle of a patch that an inset shows
+_INSET_PX = 7  # pixels of the middle of a patch that an inset shows
 _PATCH_ZOOM = 22  # screen pixels per pixel in the insets
 _GAP = 8
 _MAX_SIDE = 1600  # screen pixels of the frame's longer side
@@ -77,7 +77,7 @@ def _font() -> Any:
 
 def _insets(spots: Spots, targets: Targets, truth: Targets | None, width: int) -> Image.Image:
     """A row of magnified patches, those with most targets first."""
-    side = min(_INSET, spots.patches.shape[-1]) * _PATCH_ZOOM
+    side = min(_INSET_PX, spots.patches.shape[-1]) * _PATCH_ZOOM
     room = max(1, (width - _GAP) // (side + _GAP))
     count = np.bincount(targets.blob, minlength=len(spots.patches))
     order = np.lexsort((np.arange(len(count)), -count))[:room]
@@ -95,7 +95,7 @@ def _insets(spots: Spots, targets: Targets, truth: Targets | None, width: int) -
 
 def _patch_picture(spots: Spots, blob: int, targets: Targets, truth: Targets | None) -> Image.Image:
     whole = spots.patches[blob]
-    margin = max(0, (whole.shape[0] - _INSET) // 2)
+    margin = max(0, (whole.shape[0] - _INSET_PX) // 2)
     patch = whole[margin : whole.shape[0] - margin, margin : whole.shape[0] - margin]
     picture = _enlarged(stretch(patch, 0, 100), _PATCH_ZOOM)
     draw = ImageDraw.Draw(picture)

@@ -43,7 +43,7 @@ from glint.runtime.unmixing.windows import Windows, cut_windows
 from glint.types import Blobs, Frame, TargetFlag, Targets
 
 STAGES = ("capture", "queue", "detect", "unmix", "refine", "total")
-LEAST_RADIANCE = 0.0005  # DN; less is written as 0.0
+LEAST_RADIANCE_DN = 0.0005  # less is written as 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,8 +301,8 @@ class Pipeline:
             targets = self.settle(scene, unmixed)
         else:
             targets = view.to_windows(unmixed.targets(), scene.windows)
-        if not (targets.radiance >= LEAST_RADIANCE).all():  # nothing is not a target
-            targets = targets.select(targets.radiance >= LEAST_RADIANCE)
+        if not (targets.radiance >= LEAST_RADIANCE_DN).all():  # nothing is not a target
+            targets = targets.select(targets.radiance >= LEAST_RADIANCE_DN)
         flags = int(TargetFlag.UNREFINED) if self.refine and late else 0
         targets = to_frame(targets, frame, scene, flags)
         if detection.candidates is not None:

@@ -15,12 +15,12 @@ from glint.runtime.unmixing.fit import PLANE, Array, BoolArray, factorise, subst
 from glint.runtime.unmixing.window_noise import Ceiling, noise_of_windows
 from glint.types import Frame
 
-_WINDOW = 21  # px around a blob in which its background and the sensor's noise are estimated
-_RAMP = np.arange(_WINDOW) - (_WINDOW - 1) / 2
-_NEARNESS = 5.0  # px
+_WINDOW_PX = 21  # around a blob in which its background and the sensor's noise are estimated
+_RAMP = np.arange(_WINDOW_PX) - (_WINDOW_PX - 1) / 2
+_PLANE_SD_PX = 5.0
 # Weight of the surroundings that continue the background under a blob.
-_NEAR = np.exp(-0.5 * (_RAMP**2 + _RAMP[:, None] ** 2) / _NEARNESS**2)
-_HALO = 2  # px around a blob's mask that its light still reaches
+_NEAR = np.exp(-0.5 * (_RAMP**2 + _RAMP[:, None] ** 2) / _PLANE_SD_PX**2)
+_HALO_PX = 2  # around a blob's mask that its light still reaches
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +65,8 @@ def cut_spots(frame: Frame, detection: Detection, size: int, ceiling: Ceiling = 
         raw = crop_windows(frame.data, left, top, size).astype(np.float32)
         limit = _full_scale(ceiling, patches, raw, left, top)
         return Spots(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)), limit)
-    margin = (_WINDOW - size) // 2
-    around = (left - margin, top - margin, _WINDOW)
+    margin = (_WINDOW_PX - size) // 2
+    around = (left - margin, top - margin, _WINDOW_PX)
     data, label = crop_windows(frame.data, *around).astype(np.float64), crop_windows(blobs.label_map, *around)
     above = detection.residual_windows(*around).astype(np.float64)
     patches, valid, structure = _cut_all(data, above, label, size)
@@ -112,14 +112,14 @@ def _level(plane: Array, row: int, column: int, size: int) -> float:
 
 @compiled
 def _reaches(label: NDArray[np.int32], number: int) -> tuple[BoolArray, BoolArray]:
-    """The pixels within ``_HALO`` of a blob on both axes, and those within it of any."""
+    """The pixels within ``_HALO_PX`` of a blob on both axes, and those within it of any."""
     size = len(label)
     own, any_blob = np.zeros((size, size), dtype=np.bool_), np.zeros((size, size), dtype=np.bool_)
     for row in range(size):
         for column in range(size):
             if label[row, column] != 0:
-                for i in range(max(row - _HALO, 0), min(row + _HALO + 1, size)):
-                    for j in range(max(column - _HALO, 0), min(column + _HALO + 1, size)):
+                for i in range(max(row - _HALO_PX, 0), min(row + _HALO_PX + 1, size)):
+                    for j in range(max(column - _HALO_PX, 0), min(column + _HALO_PX + 1, size)):
                         any_blob[i, j] = True
                         own[i, j] |= label[row, column] == number
     return own, any_blob
@@ -175,6 +175,6 @@ def local_noise(image: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[n
 
     It is taken from the frame: the network's background follows the noise, so the residual has less.
     """
-    half = _WINDOW // 2 + 1
+    half = _WINDOW_PX // 2 + 1
     left, top = (np.round(v).astype(np.int64) - half for v in (x, y))
     return noise_of_windows(crop_windows(image, left, top, 2 * half + 1))

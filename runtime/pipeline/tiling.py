@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from glint.errors import InputError
 
-OVERLAP = 64  # px that neighbouring tiles share; the middle of it is the seam
+OVERLAP_PX = 64  # that neighbouring tiles share; the middle of it is the seam
 Maps = tuple[NDArray[np.float32], ...]
 
 
@@ -24,7 +24,7 @@ class Span:
     stop: int
 
 
-def spans(length: int, tile: int, overlap: int = OVERLAP) -> list[Span]:
+def spans(length: int, tile: int, overlap: int = OVERLAP_PX) -> list[Span]:
     """Tiles that cover an axis, each of ``tile`` pixels; their own parts cover every pixel once.
 
     The last one is moved back to end with the axis. An axis that is not longer than a tile has one.
@@ -50,8 +50,8 @@ def in_tiles(image: NDArray[np.float32], size: tuple[int, int], work: Callable[[
         work: makes maps of a tile, of its size.
     """
     maps: Maps = ()
-    for row in spans(image.shape[0], size[0], min(OVERLAP, size[0] // 2)):
-        for column in spans(image.shape[1], size[1], min(OVERLAP, size[1] // 2)):
+    for row in spans(image.shape[0], size[0], min(OVERLAP_PX, size[0] // 2)):
+        for column in spans(image.shape[1], size[1], min(OVERLAP_PX, size[1] // 2)):
             tile = image[row.first : row.first + size[0], column.first : column.first + size[1]]
             own = np.s_[row.start : row.stop, column.start : column.stop]
             inside = np.s_[

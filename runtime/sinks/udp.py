@@ -17,7 +17,7 @@ from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.records import encode_record, frame_record, gap_record
 from glint.types import Gap
 
-DATAGRAM = 1400  # bytes; fits into one Ethernet frame, so that none arrives in pieces
+DATAGRAM_BYTES = 1400  # fits into one Ethernet frame, so that none arrives in pieces
 
 
 class UdpSink(Sink):
@@ -53,7 +53,7 @@ class UdpSink(Sink):
 
     def write(self, result: Result) -> None:
         """Send one frame."""
-        for part in split_record(frame_record(result), DATAGRAM):
+        for part in split_record(frame_record(result), DATAGRAM_BYTES):
             self._send(part)
 
     def gap(self, gap: Gap) -> None:

@@ -16,8 +16,8 @@ gives it up after a ``stop``, and ends the queue of results. The output thread w
 the sinks. An error in the output or the caller's thread, and a signal, set ``stop``; a source's error does
 not, so that the frames before it are not lost. The first error is raised when all three have ended.
 
-No thread waits for another without looking at ``stop`` every :data:`TICK` seconds; a source that waits for
-its camera is woken by ``Source.close``. What does not end all the same within :data:`PATIENCE`, or before a
+No thread waits for another without looking at ``stop`` every :data:`TICK_S` seconds; a source that waits for
+its camera is woken by ``Source.close``. What does not end all the same within :data:`PATIENCE_S`, or before a
 second signal, is left behind, as a daemon.
 """
 
@@ -45,8 +45,8 @@ from glint.types import Frame, Gap
 DROPS: dict[Drop, int] = {"latest": 1, "none": 2, "oldest": 8}
 """How many frames wait for the detector, by what happens when one too many comes."""
 
-TICK = 0.1  # s
-PATIENCE = 3.0  # s after a stop: for the outputs to take what is left, for the source to come back
+TICK_S = 0.1
+PATIENCE_S = 3.0  # after a stop: for the outputs to take what is left, for the source to come back
 _RESULTS = 2  # that wait for the outputs
 
 Track = Callable[[Result], Result]
@@ -169,21 +169,21 @@ class Stream:
         capture = _start("glint-capture", self._capture)
         try:
             while not (self._frames.over or self._stop.is_set()):
-                item = self._frames.take(TICK)
+                item = self._frames.take(TICK_S)
                 result = self._process(item) if isinstance(item, _Captured) else None
                 if result is not None:
                     yield result
         finally:
             self._stop.set()
             self.source.close()
-            capture.join(PATIENCE)
+            capture.join(PATIENCE_S)
         if self._errors:
             raise self._errors[0]
 
     def _infer(self, signals: Interruption) -> None:
         """The caller's part: results of frames, until there are none or it is told to stop."""
         while not (self._stop.is_set() or signals.requested):
-            item = self._frames.take(TICK)
+            item = self._frames.take(TICK_S)
             if item is None:
                 if self._frames.over:
                     return
@@ -237,11 +237,11 @@ class Stream:
         return replace(result, track=numbers, tracks=tracks)
 
     def _give(self, item: Result | Gap, signals: Interruption) -> bool:
-        while not self._results.put(item, TICK):
+        while not self._results.put(item, TICK_S):
             if self._stop.is_set():
                 return False
             if signals.requested:
-                return self._results.put(item, PATIENCE)
+                return self._results.put(item, PATIENCE_S)
         return True
 
     def _end(self, capture: threading.Thread, output: threading.Thread, signals: Interruption) -> None:
@@ -250,11 +250,11 @@ class Stream:
             self._stop.set()
         self.source.close()
         while output.is_alive() and not (self._stop.is_set() or signals.requested):
-            output.join(TICK)  # it may take all the time that it needs
+            output.join(TICK_S)  # it may take all the time that it needs
         if signals.requested:
             self._stop.set()
-        output.join(PATIENCE)
-        capture.join(PATIENCE)
+        output.join(PATIENCE_S)
+        capture.join(PATIENCE_S)
 
     def _fail(self, error: BaseException) -> None:
         self._errors.append(error)
@@ -282,14 +282,14 @@ class Stream:
 
     def _hand_over(self, item: _Captured | Gap) -> bool:
         while not self._stop.is_set():
-            if self._frames.put(item, TICK, keep=isinstance(item, Gap)):
+            if self._frames.put(item, TICK_S, keep=isinstance(item, Gap)):
                 return True
         return False
 
     def _output(self) -> None:
         try:
             while not self._results.over:
-                item = self._results.take(TICK)
+                item = self._results.take(TICK_S)
                 for sink in self.sinks if item is not None else ():
                     if isinstance(item, Gap):
                         sink.gap(item)

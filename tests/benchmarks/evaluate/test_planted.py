@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from glint.benchmarks.evaluate.planted import clutter, generated_backgrounds, plant
+from glint.benchmarks.evaluate.planted import generated_backgrounds, plant
+from glint.metrics.targets import clutter
 
 
 def noisy(shape=(200, 240), level=60, sd=3, dtype=np.uint8, seed=0):
@@ -56,9 +57,9 @@ def test_the_same_seed_plants_the_same():
 
 def test_clutter_is_that_of_the_window_and_at_least_one():
     image = noisy()
-    assert clutter(image, 50, 60) == pytest.approx(image[50:71, 40:61].std())
-    assert clutter(image, 2, 3) == pytest.approx(image[:14, :13].std())
-    assert clutter(np.full((40, 40), 9, dtype=np.uint8), 20, 20) == 1
+    assert clutter(image, slice(60, 61), slice(50, 51)) == pytest.approx(image[50:71, 40:61].std())
+    assert clutter(image, slice(3, 4), slice(2, 3)) == pytest.approx(image[:14, :13].std())
+    assert clutter(np.full((40, 40), 9, dtype=np.uint8), slice(20, 23), slice(20, 21)) == 1
 
 
 def test_generated_backgrounds_are_8_bit_skies():

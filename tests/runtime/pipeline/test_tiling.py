@@ -11,7 +11,7 @@ from scipy import ndimage
 from glint.cards import TensorSpec
 from glint.errors import InputError
 from glint.runtime.pipeline.detector import Detection, Detector
-from glint.runtime.pipeline.tiling import OVERLAP, in_tiles, spans
+from glint.runtime.pipeline.tiling import OVERLAP_PX, in_tiles, spans
 from glint.types import Frame, FrameSize
 
 Render = Callable[..., np.ndarray]
@@ -46,7 +46,7 @@ def test_a_local_network_gives_the_same_in_tiles(seed: int, height: int, width: 
     image = np.random.default_rng(seed).standard_normal((height, width)).astype(np.float32)
 
     def work(tile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return ndimage.uniform_filter(tile, 21), ndimage.maximum_filter(tile, OVERLAP - 1)
+        return ndimage.uniform_filter(tile, 21), ndimage.maximum_filter(tile, OVERLAP_PX - 1)
 
     tiled, whole = in_tiles(image, (150, 140), work), work(image)
     assert tiled[0] == pytest.approx(whole[0], abs=1e-5)

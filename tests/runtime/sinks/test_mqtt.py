@@ -16,7 +16,7 @@ from made_results import made_result, made_tracks
 from glint.errors import InputError
 from glint.runtime.sinks.mqtt import MqttSink
 from glint.runtime.sinks.records import frame_record
-from glint.runtime.sinks.udp import DATAGRAM, UdpSink, split_record
+from glint.runtime.sinks.udp import DATAGRAM_BYTES, UdpSink, split_record
 from glint.types import Gap
 
 MANY = [(i // 3, 10 + i, 12.5, 100 + i) for i in range(40)]
@@ -79,7 +79,7 @@ def test_an_absent_receiver_costs_messages_not_frames(
 
 
 def test_one_message_of_a_full_frame_fits_into_a_datagram() -> None:
-    assert len(split_record(frame_record(made_result()), DATAGRAM)) == 1
+    assert len(split_record(frame_record(made_result()), DATAGRAM_BYTES)) == 1
 
 
 @pytest.mark.parametrize(("host", "port"), [("no.such.host.invalid", 9), ("127.0.0.1", 0), ("127.0.0.1", 70000)])

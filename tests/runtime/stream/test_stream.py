@@ -219,7 +219,7 @@ def test_a_signal_while_the_source_waits_ends_the_run_at_once() -> None:
 
 
 def test_a_sink_that_stands_still_cannot_hold_an_interrupted_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.2)
     signals, free = Signals(), threading.Event()
 
     class Stuck(FakeSink):
