@@ -28,6 +28,8 @@ _MACHINE = ("cpu", "architecture", "cores", "gpu", "jetson")
 _CONDITIONS = ("governor", "power_mode")
 
 Report = dict[str, Any]
+_PARTS = {"machine": dict, "settings": dict, "versions": dict, "interrupted": bool, "warnings": list, "rows": list}
+_HINT = "glint bench --out FILE.json writes one anew"
 
 
 def compare(
@@ -79,7 +81,41 @@ def read_report(path: Path) -> Report:
         raise InputError(f"{path} is no report of glint bench", hint="glint bench --out FILE.json writes one")
     if report.get("format") != FORMAT:
         raise InputError(f"{path}: format {report.get('format')}, this glint reads {FORMAT}")
+    for name, kind in _PARTS.items():
+        if not isinstance(report.get(name), kind):
+            raise InputError(f"{path}: {name}: expected {kind.__name__}, got {report.get(name)!r:.80}", hint=_HINT)
+    rows = report["rows"]
+    for index, row in enumerate(rows):
+        if not _is_row(row):
+            raise InputError(f"{path}: row {index} lacks its name, times, rounds or accuracy", hint=_HINT)
+    if len({row["name"] for row in rows}) < len(rows):
+        raise InputError(f"{path}: several rows have the same name", hint=_HINT)
     return report
+
+
+def _is_row(row: Any) -> bool:
+    """Whether what a comparison asks for is there."""
+    if not (isinstance(row, dict) and isinstance(row.get("name"), str)):
+        return False
+    accuracy, rounds, times = row.get("accuracy"), row.get("rounds_ms"), row.get("times_ms")
+    if not (isinstance(rounds, dict) and isinstance(times, dict) and isinstance(times.get("total"), dict)):
+        return False
+    numbers = [times["total"].get("median")]
+    if isinstance(accuracy, dict):
+        numbers += [value for value in [accuracy.get("value", "")] if value is not None]
+    elif accuracy is not None:
+        return False
+    totals = rounds.get("total")
+    return (
+        all(_is_number(value) for value in numbers)
+        and isinstance(totals, list)
+        and all(_is_number(value) and value > 0 for value in totals)
+        and (accuracy is None or {"metric", "on"} <= accuracy.keys())
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def differences(first: Report, second: Report) -> list[str]:

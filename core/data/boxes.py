@@ -7,7 +7,6 @@ is told; what lies outside its box is unlabelled and may hold others. Split list
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from glint.data.datasets import split_images
-from glint.errors import InputError, SourceError
+from glint.errors import InputError
+from glint.files import read_json
 
 POINTS_FILE = "points.json"
 _HINT = "expected box [x, y, width, height], point [x, y] and good (true or false)"
@@ -68,8 +68,8 @@ def boxed_images(root: Path, split: str) -> Iterator[BoxedImage]:
     """Read a split image by image.
 
     Raises:
-        SourceError: if the list, ``points.json`` or an image is missing or unreadable.
-        InputError: if an image's entry is missing or wrong; it is named.
+        SourceError: if the list or an image is missing or unreadable.
+        InputError: if ``points.json`` is missing or malformed, or an image's entry is missing or wrong; it is named.
     """
     entries = _entries(root / POINTS_FILE)
     for name, image in split_images(root, split):
@@ -100,14 +100,7 @@ def half_peak_mask(image: NDArray[Any], box: tuple[int, int, int, int]) -> NDArr
 
 
 def _entries(path: Path) -> dict[str, Any]:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}", hint=_HINT) from error
-    if not isinstance(entries, dict):
-        raise InputError(f"{path}: expected an object of images by name, got {type(entries).__name__}", hint=_HINT)
+    entries: dict[str, Any] = read_json(path, what="boxes", kind=dict)
     return entries
 
 

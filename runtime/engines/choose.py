@@ -111,4 +111,4 @@ def open_engine(card: ModelCard, path: Path, *, engine: str = "auto", threads: i
         from glint.runtime.engines.tensorrt.open import open_tensorrt
 
         return open_tensorrt(card, path)
-    return OnnxRuntimeEngine(path, threads=threads)
+    return OnnxRuntimeEngine(path, threads=threads, sha256=card.sha256)

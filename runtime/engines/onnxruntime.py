@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 from glint.cards import TensorSpec
-from glint.errors import EngineError, InputError, MissingDependencyError, ModelError, first_line
+from glint.errors import EngineError, GlintError, InputError, MissingDependencyError, ModelError, first_line
 from glint.runtime.engines.base import Arrays, Engine
 
 MOST_THREADS = 1024
@@ -19,6 +20,8 @@ class OnnxRuntimeEngine(Engine):
     Args:
         path: the ONNX file.
         threads: CPU threads; default: all cores that this process may use.
+        sha256: what the file's hash must be; None: anything. The bytes that are hashed are those that are loaded, so
+            weights in a file of their own, of which the hash says nothing, are refused.
 
     Raises:
         InputError: if ``threads`` is out of range.
@@ -28,7 +31,7 @@ class OnnxRuntimeEngine(Engine):
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(self, path: Path, *, threads: int | None = None, sha256: str | None = None) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -41,11 +44,15 @@ class OnnxRuntimeEngine(Engine):
         options.intra_op_num_threads = threads or available_cores()
         options.log_severity_level = 3
         try:
+            content = str(path) if sha256 is None else _checked(path, sha256)
             self._session = onnxruntime.InferenceSession(
-                str(path), sess_options=options, providers=["CPUExecutionProvider"]
+                content, sess_options=options, providers=["CPUExecutionProvider"]
             )
+        except GlintError:
+            raise
         except Exception as error:  # ONNX Runtime's own exceptions share no base but this
-            raise ModelError(f"ONNX Runtime cannot load {path}: {first_line(error)}") from error
+            hint = "a model holds its weights itself: glint export writes such"
+            raise ModelError(f"ONNX Runtime cannot load {path}: {first_line(error)}", hint=hint) from error
         self._facts = {"onnxruntime": onnxruntime.__version__, "threads": options.intra_op_num_threads}
         self.inputs = tuple(_spec(tensor) for tensor in self._session.get_inputs())
         self.outputs = tuple(_spec(tensor) for tensor in self._session.get_outputs())
@@ -60,6 +67,14 @@ class OnnxRuntimeEngine(Engine):
         except Exception as error:  # as above
             raise EngineError(f"ONNX Runtime failed: {first_line(error)}") from error
         return {spec.name: result for spec, result in zip(self.outputs, results)}
+
+
+def _checked(path: Path, expected: str) -> bytes:
+    content = path.read_bytes()
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != expected:
+        raise ModelError(f"{path}: the hash is {actual[:12]}…, its card says {expected[:12]}…")
+    return content
 
 
 _ELEMENT_TYPES = {

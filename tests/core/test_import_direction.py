@@ -53,6 +53,7 @@ ROOMS = {
         ["sources", "engines", "device"],
     ],
     "benchmarks": [
+        ["robustness"],
         ["bench", "gpu_check"],
         ["tables"],
         ["evaluate", "parity"],

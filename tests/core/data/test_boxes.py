@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glint.data.boxes import boxed_images, half_peak_mask, is_boxed
-from glint.errors import InputError, SourceError
+from glint.errors import InputError
 from glint.images import write_image
 from glint.metrics.boxes import BoxCounts, count_box, score_boxes
 
@@ -70,7 +70,7 @@ def test_missing_entries_and_files_are_told(folder):
         with pytest.raises(InputError, match=r"points\.json"):
             list(boxed_images(folder, "val"))
     (folder / "points.json").unlink()
-    with pytest.raises(SourceError):
+    with pytest.raises(InputError, match=r"points\.json"):
         list(boxed_images(folder, "val"))
 
 

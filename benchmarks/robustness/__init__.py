@@ -1,0 +1,1 @@
+"""What becomes of glint under damage: mutated inputs, lost packets."""
