@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from glint.cards import TensorSpec, load_card, zoo_folder
+from glint.cards import ModelCard, TensorSpec, load_card, zoo_folder
 from glint.errors import EngineError, InputError, MissingDependencyError, ModelError
 from glint.runtime.engines.base import Engine, EngineProxy
 from glint.runtime.engines.choose import choose_engine, open_engine
@@ -157,8 +159,23 @@ def test_a_with_block_closes_the_engine_even_when_it_fails() -> None:
     assert engine.closed == 2
 
 
+def card_of(path: Path) -> ModelCard:
+    return replace(CARD, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def test_the_bytes_that_are_loaded_are_those_that_were_hashed(sum_file: Path) -> None:
+    with pytest.raises(ModelError, match="hash"):
+        open_engine(CARD, sum_file, engine="onnxruntime", threads=1)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 100_000])
+def test_a_number_of_threads_that_cannot_be_is_refused(sum_file: Path, threads: int) -> None:
+    with pytest.raises(InputError, match="threads"):
+        OnnxRuntimeEngine(sum_file, threads=threads)
+
+
 def test_close_may_be_called_twice(sum_file: Path) -> None:
-    engine = open_engine(CARD, sum_file, threads=1)
+    engine = open_engine(card_of(sum_file), sum_file, threads=1)
     engine.close()
     engine.close()
 
@@ -171,12 +188,12 @@ def test_auto_takes_onnxruntime_and_says_why() -> None:
 
 def test_asking_by_name_gets_that_engine(sum_file: Path) -> None:
     assert choose_engine("onnxruntime")[0] == "onnxruntime"
-    assert open_engine(CARD, sum_file, engine="onnxruntime", threads=1).name == "onnxruntime"
+    assert open_engine(card_of(sum_file), sum_file, engine="onnxruntime", threads=1).name == "onnxruntime"
 
 
 def test_tensorrt_is_an_engine_error_with_a_way_out(sum_file: Path) -> None:
     with pytest.raises(EngineError) as caught:
-        open_engine(CARD, sum_file, engine="tensorrt")
+        open_engine(card_of(sum_file), sum_file, engine="tensorrt")
     assert "onnxruntime" in (caught.value.hint or "")
 
 
