@@ -22,10 +22,10 @@ from glint.runtime.pipeline.spots import cut_spots, local_noise
 from glint.runtime.sources.open import open_frames
 from glint.runtime.unmixing.optics_state import LEARNED, OpticsState
 from glint.runtime.unmixing.patch_unmixing import windows_of_patches
-from glint.runtime.unmixing.psf_fit import Spots, fit_psf
+from glint.runtime.unmixing.psf_fit import PsfWindows, fit_psf
 from glint.runtime.unmixing.psf_shapes import described, fit_shapes, same_targets
 from glint.runtime.unmixing.shapes import Shapes, measure_shapes
-from glint.runtime.unmixing.unmix import read_patches
+from glint.runtime.unmixing.unmix import read_patches, recognised_clipping
 from glint.runtime.unmixing.windows import Windows, cut_windows
 from glint.types import Blobs, Frame
 
@@ -85,7 +85,7 @@ class _Seen:
     target: NDArray[np.int64]
 
 
-def _finer(estimate: PsfEstimate, spots: Spots, target: NDArray[np.int64], least: int) -> PsfEstimate:
+def _finer(estimate: PsfEstimate, spots: PsfWindows, target: NDArray[np.int64], least: int) -> PsfEstimate:
     """A round and narrow PSF from the joint fit, if that finds enough spots, with an error that is no smaller."""
     try:
         fine = fit_psf(spots, least=least)
@@ -100,17 +100,16 @@ def _measured(windows: Windows) -> tuple[Shapes, NDArray[np.float64]]:
     return shapes, shapes.theta[:, 2] / ((2 * np.pi * shapes.sigma**2 + 1) * windows.noise)
 
 
-def _seen_in_patches(patches: NDArray[Any], full_scale: float | None) -> tuple[Spots, _Seen]:
+def _seen_in_patches(patches: NDArray[Any], full_scale: float | None) -> tuple[PsfWindows, _Seen]:
     spots = spots_of_patches(patches, full_scale)
-    odd = spots.data[:, : spots.data.shape[1] - (1 - spots.data.shape[1] % 2)]  # a window has a middle
-    odd = odd[:, :, : odd.shape[1]]
-    limit = None if full_scale is None and patches.dtype != np.uint8 else full_scale or 255.0
-    windows = windows_of_patches(odd, limit, _FLOOR)
+    odd = spots.data.shape[1] - (1 - spots.data.shape[1] % 2)  # a window has a middle
+    limit = np.where(spots.saturated, spots.data, np.inf)
+    windows = windows_of_patches(spots.data[:, :odd, :odd], limit[:, :odd, :odd], _FLOOR)
     return spots, _Seen(*_measured(windows), np.arange(len(patches)))
 
 
-def spots_of_patches(patches: NDArray[Any], full_scale: float | None) -> Spots:
-    """Patches ``[N, n, n]`` as spots; ``full_scale`` None is 255 for ``uint8`` and no limit otherwise.
+def spots_of_patches(patches: NDArray[Any], full_scale: float | None) -> PsfWindows:
+    """Patches ``[N, n, n]`` as spots; ``full_scale`` None is 255 for ``uint8``, else what they show.
 
     Raises:
         InputError: if they are no patches.
@@ -121,12 +120,14 @@ def spots_of_patches(patches: NDArray[Any], full_scale: float | None) -> Spots:
     data = patches.astype(np.float64)
     if not np.isfinite(data).all():
         raise InputError("patches: expected finite values, got NaN or infinity")
-    limit = full_scale if full_scale is not None else 255.0 if patches.dtype == np.uint8 else np.inf
+    if full_scale is None:
+        full_scale = 255.0 if patches.dtype == np.uint8 else recognised_clipping(patches)
+    limit = np.inf if full_scale is None else full_scale
     whole = bool((data == np.round(data)).all())
-    return Spots(data, np.ones(shape, dtype=bool), data >= limit, np.zeros(len(data), dtype=bool), whole)
+    return PsfWindows(data, np.ones(shape, dtype=bool), data >= limit, np.zeros(len(data), dtype=bool), whole)
 
 
-def spots_of_frame(frame: Frame, blobs: Blobs, full_scale: float | None = None) -> Spots:
+def spots_of_frame(frame: Frame, blobs: Blobs, full_scale: float | None = None) -> PsfWindows:
     """Windows of the frame around each blob; pixels that another blob's light reaches do not count."""
     limit = full_scale if full_scale is not None else frame.full_scale
     left, top = (np.round(v).astype(np.int64) - _WINDOW // 2 for v in (blobs.x, blobs.y))
@@ -138,15 +139,15 @@ def spots_of_frame(frame: Frame, blobs: Blobs, full_scale: float | None = None) 
         valid &= ~ndimage.binary_dilation(foreign, _EIGHT, iterations=_HALO)
     height, width = frame.shape
     edge = (left < 0) | (top < 0) | (left + _WINDOW > width) | (top + _WINDOW > height)
-    return Spots(data, valid, data >= (np.inf if limit is None else limit), edge, frame.data.dtype != np.float32)
+    return PsfWindows(data, valid, data >= (np.inf if limit is None else limit), edge, frame.data.dtype != np.float32)
 
 
 def _seen_in_frames(
     source: str, detector: str | Path, engine: str, precision: str, threads: int | None, full_scale: float | None
-) -> tuple[Spots, _Seen]:
+) -> tuple[PsfWindows, _Seen]:
     frames = open_frames(source)
     model = Detector.open(detector, engine=engine, precision=precision, threads=threads)
-    parts: list[Spots] = []
+    parts: list[PsfWindows] = []
     shapes: list[Shapes] = []
     columns: list[NDArray[np.float64]] = []
     with model.engine, Progress("psf", frames.total) as line:
@@ -165,7 +166,7 @@ def _seen_in_frames(
         raise InputError(f"{source}: it has no frames")
     index, x, y, peak = np.concatenate(columns, axis=1)
     target = same_targets(index.astype(np.int64), x, y)
-    return Spots.concatenate(parts), _Seen(Shapes.concatenate(shapes), peak, target)
+    return PsfWindows.concatenate(parts), _Seen(Shapes.concatenate(shapes), peak, target)
 
 
 def psf_text(estimate: PsfEstimate) -> str:

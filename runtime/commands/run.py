@@ -199,6 +199,8 @@ def summary_text(manifest: dict[str, Any]) -> str:
             f"extended  {manifest['extended']} of {manifest['blobs']} spots are wider than {what}: "
             "counts within them mean nothing"
         )
+    if manifest["refine"] and manifest["blobs"] and manifest["psf"]["kind"] == UNKNOWN:
+        lines.append("counts    a cluster counts as one target while the optics are unknown: give --psf FILE or SIGMA")
     if truth := manifest.get("truth"):
         share = 100 * truth["found"] / max(truth["targets"], 1)
         lines.append(

@@ -21,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of JSON lines")
     parser.add_argument("--unmixer", default=DEFAULT_UNMIXER, metavar="NAME|CARD", help="default: %(default)s")
     parser.add_argument(
-        "--full-scale", type=positive_float, metavar="DN", help="saturation level (default: 255 for uint8)"
+        "--full-scale",
+        type=positive_float,
+        metavar="DN",
+        help="saturation level (default: uint8 255, else recognised)",
     )
     add_engine_arguments(parser)
     add_refine_arguments(parser)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.runtime.pipeline.spots import Spots
+from glint.runtime.pipeline.spots import SpotPatches
 from glint.runtime.unmixing.shapes import Shapes
 from glint.runtime.unmixing.window_noise import Ceiling
 from glint.runtime.unmixing.windows import Windows, cut_windows
@@ -58,7 +58,7 @@ class NetworkView:
 
 
 def network_view(
-    frame: Frame, blobs: Blobs, spots: Spots, windows: Windows, shapes: Shapes, sigma: float, own: float,
+    frame: Frame, blobs: Blobs, spots: SpotPatches, windows: Windows, shapes: Shapes, sigma: float, own: float,
     ceiling: Ceiling = None,
 ) -> NetworkView:  # fmt: skip
     """The spots of a frame as the network knows spots.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from glint.runtime.pipeline.spots import Spots
+from glint.runtime.pipeline.spots import SpotPatches
 from glint.types import Frame, Targets
 
 Points = tuple[tuple[float, float], ...]
@@ -30,7 +30,7 @@ def stretch(image: NDArray[np.generic], low: float = 0.5, high: float = 99.9) ->
 
 
 def draw_picture(
-    frame: Frame, spots: Spots, targets: Targets, truth: Targets | None = None, tails: Iterable[Points] = ()
+    frame: Frame, spots: SpotPatches, targets: Targets, truth: Targets | None = None, tails: Iterable[Points] = ()
 ) -> NDArray[np.uint8]:
     """One RGB picture ``uint8 [H, W, 3]``: the frame, and below it the largest clusters.
 
@@ -75,7 +75,7 @@ def _font() -> Any:
     return ImageFont.load_default(size=13)
 
 
-def _insets(spots: Spots, targets: Targets, truth: Targets | None, width: int) -> Image.Image:
+def _insets(spots: SpotPatches, targets: Targets, truth: Targets | None, width: int) -> Image.Image:
     """A row of magnified patches, those with most targets first."""
     side = min(_INSET_PX, spots.patches.shape[-1]) * _PATCH_ZOOM
     room = max(1, (width - _GAP) // (side + _GAP))
@@ -93,7 +93,7 @@ def _insets(spots: Spots, targets: Targets, truth: Targets | None, width: int) -
     return strip
 
 
-def _patch_picture(spots: Spots, blob: int, targets: Targets, truth: Targets | None) -> Image.Image:
+def _patch_picture(spots: SpotPatches, blob: int, targets: Targets, truth: Targets | None) -> Image.Image:
     whole = spots.patches[blob]
     margin = max(0, (whole.shape[0] - _INSET_PX) // 2)
     patch = whole[margin : whole.shape[0] - margin, margin : whole.shape[0] - margin]

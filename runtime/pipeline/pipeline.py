@@ -22,7 +22,7 @@ from glint.runtime.pipeline.network_view import NetworkView, network_view
 from glint.runtime.pipeline.picture import draw_picture
 from glint.runtime.pipeline.sensor_correction import Conditioned, Conditioner
 from glint.runtime.pipeline.settings import Roi, Settings
-from glint.runtime.pipeline.spots import Spots, cut_spots, local_noise
+from glint.runtime.pipeline.spots import SpotPatches, cut_spots, local_noise
 from glint.runtime.sources.items import frame_of
 from glint.runtime.tracking.tracks import Tracks
 from glint.runtime.unmixing.optics_choice import PsfChoice, chosen_optics
@@ -72,7 +72,7 @@ class Result:
     frame: Frame
     detection: Detection
     targets: Targets
-    spots: Spots
+    spots: SpotPatches
     latency_ms: dict[str, float]
     optics: OpticsState | None = None
     track: NDArray[np.int64] | None = None
@@ -142,7 +142,7 @@ class Scene:
         optics: what was known of the PSF.
     """
 
-    spots: Spots
+    spots: SpotPatches
     windows: Windows
     shapes: Shapes
     view: NetworkView

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from glint.compiled import compiled
 from glint.processing.crop import crop_windows
 from glint.runtime.pipeline.detector import Detection
-from glint.runtime.unmixing.fit import PLANE, Array, BoolArray, factorise, substitute
+from glint.runtime.unmixing.fit import Array, BoolArray
+from glint.runtime.unmixing.plane import plane_through
 from glint.runtime.unmixing.window_noise import Ceiling, noise_of_windows
 from glint.types import Frame
 
@@ -24,7 +25,7 @@ _HALO_PX = 2  # around a blob's mask that its light still reaches
 
 
 @dataclass(frozen=True, eq=False)
-class Spots:
+class SpotPatches:
     """Patches around the blobs of a frame.
 
     Attributes:
@@ -45,7 +46,7 @@ class Spots:
     full_scale: NDArray[np.float32]
 
 
-def cut_spots(frame: Frame, detection: Detection, size: int, ceiling: Ceiling = None) -> Spots:
+def cut_spots(frame: Frame, detection: Detection, size: int, ceiling: Ceiling = None) -> SpotPatches:
     """Patches of the frame around each blob, minus the background, without other blobs' pixels.
 
     Off the blobs the background is LSNet's. On and near a blob LSNet's own estimate still carries
@@ -64,7 +65,7 @@ def cut_spots(frame: Frame, detection: Detection, size: int, ceiling: Ceiling = 
         patches = crop_windows(detection.residual, left, top, size).astype(np.float32)
         raw = crop_windows(frame.data, left, top, size).astype(np.float32)
         limit = _full_scale(ceiling, patches, raw, left, top)
-        return Spots(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)), limit)
+        return SpotPatches(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)), limit)
     margin = (_WINDOW_PX - size) // 2
     around = (left - margin, top - margin, _WINDOW_PX)
     data, label = crop_windows(frame.data, *around).astype(np.float64), crop_windows(blobs.label_map, *around)
@@ -74,7 +75,7 @@ def cut_spots(frame: Frame, detection: Detection, size: int, ceiling: Ceiling = 
     rows, columns = top[:, None] + steps, left[:, None] + steps
     valid &= ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     raw = data[:, margin : margin + size, margin : margin + size].astype(np.float32)
-    return Spots(patches, valid, left, top, structure, _full_scale(ceiling, patches, raw, left, top))
+    return SpotPatches(patches, valid, left, top, structure, _full_scale(ceiling, patches, raw, left, top))
 
 
 @compiled
@@ -128,29 +129,8 @@ def _reaches(label: NDArray[np.int32], number: int) -> tuple[BoolArray, BoolArra
 @compiled
 def _plane_around(data: Array, above: Array, reach: BoolArray) -> tuple[Array, float]:
     """The plane through the background out of the blobs' reach, near pixels first, and what it leaves, DN rms."""
-    size = len(data)
-    middle = (size - 1) / 2
-    matrix, plane, term, total, square = np.zeros((PLANE, PLANE)), np.zeros(PLANE), np.ones(PLANE), 0.0, 0.0
-    # About one pixel's level: squares of large numbers would lose digits.
     level = data[0, 0]
-    for row in range(size):
-        for column in range(size):
-            if not reach[row, column]:
-                term[1], term[2] = column - middle, row - middle
-                weight = _NEAR[row, column]
-                value = data[row, column] - above[row, column] - level
-                total += weight
-                square += weight * value * value
-                for i in range(PLANE):
-                    plane[i] += weight * term[i] * value
-                    for j in range(PLANE):
-                        matrix[i, j] += weight * term[i] * term[j]
-    right = plane.copy()
-    for i in range(PLANE):
-        matrix[i, i] += 1e-9
-    factorise(matrix)
-    substitute(matrix, plane)
-    left = max(square - (plane * right).sum(), 0.0)
+    plane, _, left, total = plane_through(data - above - level, np.where(reach, 0.0, _NEAR))
     plane[0] += level if total > 0 else 0.0
     return plane, math.sqrt(left / max(total, 1e-9))
 

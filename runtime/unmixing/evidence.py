@@ -22,8 +22,18 @@ from typing import NamedTuple
 import numpy as np
 
 from glint.compiled import compiled
-from glint.runtime.unmixing.fit import PLANE, SLOTS, Array, Patch
-from glint.runtime.unmixing.spot_fit import SHAPE, Prior, SpotFit, fit_points, log_evidence, points_of, shine
+from glint.runtime.unmixing.fit import SLOTS, Array, Patch
+from glint.runtime.unmixing.plane import PLANE
+from glint.runtime.unmixing.spot_fit import (
+    ANY_WIDTH_PX,
+    SHAPE,
+    Prior,
+    SpotFit,
+    fit_points,
+    log_evidence,
+    points_of,
+    shine,
+)
 
 ONE_TARGET = 0.9  # probability that a blob holds one; 2 to 5 share the rest alike
 WIDE_GIVEN, WIDE_LEARNED, WIDE_TOLD = 1e-4, 1e-3, 1e-4  # probability that a spot is wider than the PSF
@@ -177,7 +187,7 @@ def _fit_count(patch: Patch, spot: SpotFit, start: Array, optics: Optics, told: 
     number = points_of(start)
     prior = points_prior(spot, number, optics)
     shape_free = 0 if np.isinf(optics.u_information) else 1
-    fit = fit_points(patch, start, prior, shape_free, _STEPS)
+    fit = fit_points(patch, start, prior, shape_free, _STEPS, ANY_WIDTH_PX)
     log = log_evidence(fit, prior) + told[number]
     unknown = optics.decisive > 0
     least = RESOLVED * math.exp(fit.theta[-3]) if unknown else optics.separation
@@ -330,11 +340,11 @@ def _weighed(patch: Patch, spot: SpotFit, best: SpotFit, best_log: float, logs: 
     start = spot.theta.copy()
     start[-2] = start[-1] = 0.0
     prior = wide_prior(spot, 1)
-    wide = fit_points(patch, start, prior, 1, _STEPS)
+    wide = fit_points(patch, start, prior, 1, _STEPS, ANY_WIDTH_PX)
     wide_log = log_evidence(wide, prior)
     if len(spot.information) == len(spot.theta):
         prior = wide_prior(spot, SHAPE)
-        ellipse = fit_points(patch, spot.theta, prior, SHAPE, _STEPS)
+        ellipse = fit_points(patch, spot.theta, prior, SHAPE, _STEPS, ANY_WIDTH_PX)
         log = log_evidence(ellipse, prior)
         if log > wide_log:
             wide, wide_log = ellipse, log

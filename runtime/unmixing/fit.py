@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from glint.compiled import compiled
+from glint.runtime.unmixing.normal_equations import damped_step, normal_equations
+from glint.runtime.unmixing.plane import PLANE
 
 SLOTS = 5  # targets of a patch, at most
-PLANE = 3  # parameters of the background: level and two slopes
-_LONGEST_STEP = 0.3  # px; the model is only locally linear
+_LONGEST_STEP_PX = 0.3  # px; the model is only locally linear
 # Five close targets leave directions that the data hardly see: more damping would freeze them.
 _DAMPING = 1e-4
-_TAIL = 2.0  # degrees of freedom of the positions' prior
-_STILL = 1e-4  # px; a step as short as this ends a fit, and what is left is its square
-_NOTHING = 1e-12  # information that keeps a matrix regular
-_LEAST_PIVOT = 1e-14  # of a matrix with 1 on its diagonal: what rounding leaves
+_TAIL_FREEDOM = 2.0  # degrees of freedom of the positions' prior
+_STILL_PX = 1e-4  # px; a step as short as this ends a fit, and what is left is its square
+_LEAST_INFORMATION = 1e-12  # information that keeps a matrix regular
 
 _FAR, _FINE = 6.5, 64  # reach of the table of the normal distribution, and its points per unit
 _POINTS = np.arange(round(-_FAR * _FINE), round(_FAR * _FINE) + 2) / _FINE
@@ -127,7 +127,7 @@ def fit_targets(patch: Patch, start: Start, iterations: int) -> Fit:
         _step(theta, information, gradient, damping, size, scaled, trial)
         still = True
         for i in range(2 * number):
-            still = still and abs(trial[i] - theta[i]) < _STILL
+            still = still and abs(trial[i] - theta[i]) < _STILL_PX
         tried = _linearise(patch, start, trial, work, tried_information, tried_gradient)
         falling = max(misfit + strain - tried[0] - tried[1], 0.0)
         if tried[0] + tried[1] <= misfit + strain:
@@ -151,33 +151,20 @@ def _linearise(
     """Misfit, strain and pixels that count at ``theta``; fills the normal matrix and the downhill gradient."""
     size, number, free = patch.image.shape[0], targets_of(theta), len(gradient)
     _model(theta, size, free, work)
-    counted = _residual(patch, work)
-    weight = 1 / (patch.noise * patch.noise)
-    misfit = weight * _dot(work.residual, work.residual)
-    for i in range(free):
-        for j in range(i + 1):
-            information[i, j] = information[j, i] = weight * _dot(work.jacobian[i], work.jacobian[j])
-        gradient[i] = weight * _dot(work.jacobian[i], work.residual)
+    counted = subtract_model(patch, work.jacobian, work.residual)
+    misfit = normal_equations(work.jacobian, work.residual, patch.noise, information, gradient)
     strain = 0.0
     for i in range(free):
         known, off = start.information[i], theta[i] - start.mean[i]
         if i < 2 * number:
-            far = known * off * off / _TAIL
-            strain += _TAIL * math.log(1 + far)
+            far = known * off * off / _TAIL_FREEDOM
+            strain += _TAIL_FREEDOM * math.log(1 + far)
             known /= 1 + far
         else:
             strain += known * off * off
-        information[i, i] += known + _NOTHING
+        information[i, i] += known + _LEAST_INFORMATION
         gradient[i] -= known * off
     return misfit, strain, counted
-
-
-@compiled
-def _dot(a: Array, b: Array) -> float:
-    total = 0.0
-    for i in range(len(a)):
-        total += a[i] * b[i]
-    return total
 
 
 @compiled
@@ -243,20 +230,23 @@ def _model(theta: Array, size: int, free: int, work: _Work) -> None:
 
 
 @compiled
-def _residual(patch: Patch, work: _Work) -> int:
-    """Turn the model into the residual; pixels that do not count have none, and no derivative. Returns how many do."""
+def subtract_model(patch: Patch, jacobian: Array, residual: Array) -> int:
+    """Turn the model, which comes as the residual, into what it leaves of a patch; returns how many pixels count.
+
+    Pixels that do not count, and those at full scale in data and model, have no residual and no derivative.
+    """
     size = patch.image.shape[0]
     counted = size * size
     for row in range(size):
         for column in range(size):
             i = row * size + column
-            expected, limit = work.residual[i], patch.full_scale[row, column]
-            work.residual[i] = patch.image[row, column] - expected
+            expected, limit = residual[i], patch.full_scale[row, column]
+            residual[i] = patch.image[row, column] - expected
             dark = patch.image[row, column] >= limit and expected >= limit
             if dark or not patch.valid[row, column]:
                 counted -= 1
-                work.residual[i] = 0.0
-                work.jacobian[:, i] = 0.0
+                residual[i] = 0.0
+                jacobian[:, i] = 0.0
     return counted
 
 
@@ -266,19 +256,11 @@ def _step(
 ) -> None:
     """Fill in one damped Gauss-Newton step within bounds."""
     number, free = targets_of(theta), len(gradient)
-    scale = np.empty(free)
+    damped_step(information, gradient, damping, scaled, trial)
     for i in range(free):
-        scale[i] = 1 / math.sqrt(information[i, i])
-        for j in range(i):
-            scaled[i, j] = information[i, j] * scale[i] * scale[j]
-        scaled[i, i] = 1 + damping + 1e-9
-        trial[i] = gradient[i] * scale[i]
-    factorise(scaled)
-    substitute(scaled, trial)
-    for i in range(free):
-        step = trial[i] * scale[i]
+        step = trial[i]
         if i < 2 * number:
-            step = min(max(step, -_LONGEST_STEP), _LONGEST_STEP)
+            step = min(max(step, -_LONGEST_STEP_PX), _LONGEST_STEP_PX)
             trial[i] = min(max(theta[i] + step, -0.5), size - 0.5)
         elif i < 3 * number:
             trial[i] = max(theta[i] + step, 0.05 * abs(theta[i]))
@@ -291,61 +273,10 @@ def _step(
 
 
 @compiled
-def factorise(matrix: Array) -> None:
-    """Replace the lower triangle of a positive definite matrix by its Cholesky factor; the diagonal by 1 / its own."""
-    for i in range(len(matrix)):
-        for j in range(i):
-            rest = matrix[i, j]
-            for k in range(j):
-                rest -= matrix[i, k] * matrix[j, k]
-            matrix[i, j] = rest * matrix[j, j]
-        rest = matrix[i, i]
-        for k in range(i):
-            rest -= matrix[i, k] * matrix[i, k]
-        matrix[i, i] = 1 / math.sqrt(max(rest, _LEAST_PIVOT))
-
-
-@compiled
-def substitute(factor: Array, values: Array) -> None:
-    """Solve a system of equations in place, from the factor of its matrix; ``values`` may be longer."""
-    n = len(factor)
-    for i in range(n):
-        for k in range(i):
-            values[i] -= factor[i, k] * values[k]
-        values[i] *= factor[i, i]
-    for i in range(n - 1, -1, -1):
-        for k in range(i + 1, n):
-            values[i] -= factor[k, i] * values[k]
-        values[i] *= factor[i, i]
-
-
-@compiled
-def diagonal_of_inverse(matrix: Array) -> Array:
-    """Diagonal of the inverse of a positive definite matrix ``[P, P]``, whatever the units of its rows."""
-    n = len(matrix)
-    scale, factor, result = np.empty(n), np.empty((n, n)), np.zeros(n)
-    for i in range(n):
-        scale[i] = 1 / math.sqrt(max(matrix[i, i], _NOTHING))
-        for j in range(i + 1):
-            factor[i, j] = matrix[i, j] * scale[i] * scale[j]
-    factorise(factor)
-    column = np.empty(n)
-    for j in range(n):  # columns of the factor's inverse
-        for i in range(j, n):
-            rest = 1.0 if i == j else 0.0
-            for k in range(j, i):
-                rest -= factor[i, k] * column[k]
-            column[i] = rest * factor[i, i]
-            result[j] += column[i] * column[i]
-        result[j] *= scale[j] * scale[j]
-    return result
-
-
-@compiled
 def prior_weight(start: Start, theta: Array, i: int) -> float:
     """The information that the prior of a parameter has at ``theta``."""
     known, off = start.information[i], theta[i] - start.mean[i]
-    return known / (1 + known * off * off / _TAIL) if i < 2 * targets_of(theta) else known
+    return known / (1 + known * off * off / _TAIL_FREEDOM) if i < 2 * targets_of(theta) else known
 
 
 @compiled

@@ -26,38 +26,36 @@ from glint.processing.candidates import SLOTS as LISTED
 from glint.processing.candidates import Candidates, present
 from glint.runtime.unmixing.arrangements import Bank, arrangements
 from glint.runtime.unmixing.count_search import (
-    Case,
-    Rules,
-    Told,
+    NetworkCandidates,
+    PatchProblem,
+    SearchRules,
     best_fit,
     count_costs,
     network_priors,
-    told_axes,
+    prior_axes,
     variance_of,
 )
 from glint.runtime.unmixing.fit import (
-    PLANE,
     SLOTS,
     Array,
     BoolArray,
     Fit,
     Patch,
-    diagonal_of_inverse,
-    factorise,
     pixel_profile,
-    substitute,
     targets_of,
 )
+from glint.runtime.unmixing.normal_equations import diagonal_of_inverse
+from glint.runtime.unmixing.plane import PLANE, plane_through
 from glint.types import TargetFlag, Targets
 
-_WINDOW = 7  # px; what a cluster within about a pixel lights
-_REACH = 2.0  # px; a candidate farther from the window's middle needs the whole patch
-_LIGHT = 5.0  # sigma of the PSF beyond which a target's light is nothing
-_MUCH_BETTER = 0.5  # share of the matrix's variance below which the network's spread replaces it
-_RIVAL = 2.0  # log likelihood ratio below which a count is ambiguous
-_SURE = 0.98  # probability of a count beyond which no other is tried
-_WELL_KNOWN = 0.05  # relative deviation of the radiance that tells 5 targets from 6
-_POOR = 2.0  # reduced chi square from which on points do not explain a patch
+_WINDOW_PX = 7  # px; what a cluster within about a pixel lights
+_REACH_PX = 2.0  # px; a candidate farther from the window's middle needs the whole patch
+_LIGHT_SIGMAS = 5.0  # sigma of the PSF beyond which a target's light is nothing
+_BETTER_VARIANCE_RATIO = 0.5  # share of the matrix's variance below which the network's spread replaces it
+_AMBIGUOUS_LOG_RATIO = 2.0  # log likelihood ratio below which a count is ambiguous
+_SURE_PROBABILITY = 0.98  # probability of a count beyond which no other is tried
+_WELL_KNOWN_SHARE = 0.05  # relative deviation of the radiance that tells 5 targets from 6
+_POOR_CHI_SQUARE = 2.0  # reduced chi square from which on points do not explain a patch
 _COLUMNS = 8  # x, y, radiance, their standard deviations, score, probability of the count
 
 _SATURATED, _NOT_CONVERGED = int(TargetFlag.SATURATED), int(TargetFlag.NOT_CONVERGED)
@@ -177,10 +175,10 @@ def refine_doubting(
     limit = _writable("full_scale", np.inf if full_scale is None else full_scale, shape, np.float64)
     mask = _writable("valid", True if valid is None else valid, shape, np.bool_)
     noises = _writable("noise", np.nan if noise is None else noise, shape[:1], np.float64)
-    told = np.stack([getattr(candidates, name) for name in Told._fields]).astype(np.float64)
+    columns = np.stack([getattr(candidates, name) for name in NetworkCandidates._fields]).astype(np.float64)
     limits = (float(config.noise_floor), float(config.background_share), float(config.misfit))
     number, values, flags, poor = _refine_all(
-        image, noises, limit, mask, told, _rules(psf, config), limits, arrangements(psf.sigma)
+        image, noises, limit, mask, columns, _search_rules(psf, config), limits, arrangements(psf.sigma)
     )
     blob, slot = np.nonzero(np.arange(SLOTS) < number[:, None])
     x, y, radiance, sigma_x, sigma_y, sigma_radiance, score, probability = values[blob, slot].T
@@ -210,12 +208,12 @@ def _writable(name: str, values: ArrayLike, shape: tuple[int, ...], dtype: type)
         raise InputError(f"refine: expected {name} of shape {list(shape)}, got {list(np.shape(values))}") from None
 
 
-def _rules(psf: Psf, config: RefineConfig) -> Rules:
+def _search_rules(psf: Psf, config: RefineConfig) -> SearchRules:
     mean, sd = config.radiance or (0.0, np.inf)
     known = math.isfinite(sd)
     # A radiance that is known well strains where the count is wrong: then only poor fits need another one.
-    sure = 0.5 if known and sd < _WELL_KNOWN * mean else _SURE
-    return Rules(
+    sure = 0.5 if known and sd < _WELL_KNOWN_SHARE * mean else _SURE_PROBABILITY
+    return SearchRules(
         sigma=float(psf.sigma), sigma_information=float(config.sigma_sd**-2.0 if config.sigma_sd else np.inf),
         radiance=float(mean), radiance_information=float(sd**-2.0),
         separation=float(config.separation * (2 / 3 if known else 1.0)), doubt=-math.log(sure),
@@ -230,8 +228,8 @@ def _refine_all(
     noises: Array,
     full_scale: Array,
     valid: BoolArray,
-    told: Array,
-    rules: Rules,
+    columns: Array,
+    rules: SearchRules,
     limits: tuple[float, float, float],
     bank: Bank,
 ) -> tuple[NDArray[np.int64], Array, NDArray[np.int64], BoolArray]:
@@ -239,46 +237,46 @@ def _refine_all(
     number, flags = np.zeros(len(images), dtype=np.int64), np.zeros(len(images), dtype=np.int64)
     values, poor = np.zeros((len(images), SLOTS, _COLUMNS)), np.zeros(len(images), dtype=np.bool_)
     for i in range(len(images)):
-        word = np.ascontiguousarray(told[:, i])
-        _drop_outside(word, valid[i])
-        count = min(present(word[0]), rules.max_targets)
+        own = np.ascontiguousarray(columns[:, i])
+        _drop_outside(own, valid[i])
+        count = min(present(own[0]), rules.max_targets)
         if count > 0:
-            candidates = Told(word[0], word[1], word[2], word[3], word[4], word[5], word[6])
+            network = NetworkCandidates(own[0], own[1], own[2], own[3], own[4], own[5], own[6])
             whole = Patch(images[i], noises[i], full_scale[i], valid[i])
-            number[i], flags[i], poor[i] = _refine_one(whole, candidates, count, rules, limits, bank, values[i])
+            number[i], flags[i], poor[i] = _refine_one(whole, network, count, rules, limits, bank, values[i])
     return number, values, flags, poor
 
 
 @compiled
-def _drop_outside(told: Array, valid: BoolArray) -> None:
+def _drop_outside(columns: Array, valid: BoolArray) -> None:
     """Candidates ``[7, slots]`` on pixels that do not count are none; the others move up."""
     last = len(valid) - 1
-    for i in range(told.shape[1]):
-        column = min(max(int(np.round(told[1, i])), 0), last)
-        row = min(max(int(np.round(told[2, i])), 0), last)
+    for i in range(columns.shape[1]):
+        column = min(max(int(np.round(columns[1, i])), 0), last)
+        row = min(max(int(np.round(columns[2, i])), 0), last)
         if not valid[row, column]:
-            told[0, i] = 0.0
-    told[:] = told[:, np.argsort(-told[0], kind="mergesort")]
+            columns[0, i] = 0.0
+    columns[:] = columns[:, np.argsort(-columns[0], kind="mergesort")]
 
 
 @compiled
 def _refine_one(
     whole: Patch,
-    told: Told,
+    network: NetworkCandidates,
     count: int,
-    rules: Rules,
+    rules: SearchRules,
     limits: tuple[float, float, float],
     bank: Bank,
     values: Array,
 ) -> tuple[int, int, bool]:
     """Number of targets, flags and poorness of one patch; fills in their values ``[SLOTS, 8]``."""
     noise_floor, background_share, misfit = limits
-    noise, plane, plane_sd = _surroundings(whole, told, count, rules.sigma, noise_floor, background_share)
+    noise, plane, plane_sd = _surroundings(whole, network, count, rules.sigma, noise_floor, background_share)
     n = whole.image.shape[0]
-    left, top, size = _window(told, count, n)
+    left, top, size = _window(network, count, n)
     if size < n:
-        told.x[:] -= left
-        told.y[:] -= top
+        network.x[:] -= left
+        network.y[:] -= top
         # The plane is about the middle of the patch; this is its level at the middle of the window.
         plane[0] += plane[1] * (left + (size - n) / 2) + plane[2] * (top + (size - n) / 2)
     part = (slice(top, top + size), slice(left, left + size))
@@ -286,20 +284,20 @@ def _refine_one(
     middle, unused = np.empty(size), np.empty(size)
     pixel_profile(float(size // 2), rules.sigma, middle, unused, unused)
     faint = noise / (middle**2).sum()
-    case = Case(patch, told, plane, plane_sd**-2.0, count_costs(told.presence), faint, rules)
-    fit, margin = best_fit(case, count, bank)
-    number, flags = _judged(case, fit, margin, misfit)
-    _fill_in(case, fit, number, left, top, values)
+    problem = PatchProblem(patch, network, plane, plane_sd**-2.0, count_costs(network.presence), faint, rules)
+    fit, margin = best_fit(problem, count, bank)
+    number, flags = _judged(problem, fit, margin, misfit)
+    _fill_in(problem, fit, number, left, top, values)
     # Where no other number was tried, the network was sure of this one.
-    doubt = case.count_cost[targets_of(fit.theta)] if np.isinf(margin) else math.log(1 + math.exp(-margin))
+    doubt = problem.count_cost[targets_of(fit.theta)] if np.isinf(margin) else math.log(1 + math.exp(-margin))
     values[:, 7] = math.exp(-doubt)
     freedom = max(fit.counted - len(fit.information), 1)
-    return number, flags, fit.misfit > _POOR * freedom
+    return number, flags, fit.misfit > _POOR_CHI_SQUARE * freedom
 
 
 @compiled
 def _surroundings(
-    patch: Patch, told: Told, count: int, sigma: float, noise_floor: float, background_share: float
+    patch: Patch, network: NetworkCandidates, count: int, sigma: float, noise_floor: float, background_share: float
 ) -> tuple[float, Array, Array]:
     """Noise, background plane and the plane's uncertainty from the pixels that no candidate lights.
 
@@ -307,7 +305,7 @@ def _surroundings(
         noise; level and slopes about the middle of the patch ``[3]``; their standard deviations.
     """
     n = patch.image.shape[0]
-    dark = np.empty((n, n), dtype=np.bool_)
+    dark = np.zeros((n, n))
     numbers = not np.isnan(patch.noise)
     whole = True
     for row in range(n):
@@ -316,16 +314,20 @@ def _surroundings(
             whole = whole and value == np.round(value)
             lit = False
             for k in range(count):
-                lit |= (told.x[k] - column) ** 2 + (told.y[k] - row) ** 2 < (_LIGHT * sigma) ** 2
-            dark[row, column] = patch.valid[row, column] and value < patch.full_scale[row, column] and not lit
-    used = dark.copy()
-    plane, variance, spread, pixels = _plane(patch.image, used)
+                lit |= (network.x[k] - column) ** 2 + (network.y[k] - row) ** 2 < (_LIGHT_SIGMAS * sigma) ** 2
+            if patch.valid[row, column] and value < patch.full_scale[row, column] and not lit:
+                dark[row, column] = 1.0
+    plane, matrix, left, pixels = plane_through(patch.image, dark)
+    spread = math.sqrt(left / max(pixels - PLANE, 1))
     for row in range(n):  # once more without what sticks out: the light of something else
         for column in range(n):
             x, y = column - (n - 1) / 2, row - (n - 1) / 2
             rest = patch.image[row, column] - plane[0] - plane[1] * x - plane[2] * y
-            used[row, column] = dark[row, column] and abs(rest) <= 3 * spread + 1e-6
-    plane, variance, spread, pixels = _plane(patch.image, used)
+            if abs(rest) > 3 * spread + 1e-6:
+                dark[row, column] = 0.0
+    plane, matrix, left, pixels = plane_through(patch.image, dark)
+    spread = math.sqrt(left / max(pixels - PLANE, 1))
+    variance = diagonal_of_inverse(matrix)
     floor = noise_floor if whole or numbers else 0.1 * noise_floor
     known = pixels >= 4 * PLANE
     noise = max(patch.noise if numbers else (spread if known else 0.0), floor)
@@ -339,35 +341,11 @@ def _surroundings(
 
 
 @compiled
-def _plane(image: Array, used: BoolArray) -> tuple[Array, Array, float, int]:
-    """Plane about the middle through the used pixels, its variances for a noise of 1, what it leaves, their number."""
-    n = image.shape[0]
-    matrix, right, term = np.diag(np.full(PLANE, 1e-9)), np.zeros(PLANE), np.ones(PLANE)
-    square, pixels = 0.0, 0
-    for row in range(n):
-        for column in range(n):
-            if used[row, column]:
-                term[1], term[2] = column - (n - 1) / 2, row - (n - 1) / 2
-                for i in range(PLANE):
-                    right[i] += term[i] * image[row, column]
-                    for j in range(PLANE):
-                        matrix[i, j] += term[i] * term[j]
-                square += image[row, column] ** 2
-                pixels += 1
-    variance = diagonal_of_inverse(matrix)
-    plane = right.copy()
-    factorise(matrix)
-    substitute(matrix, plane)
-    left = max(square - (plane * right).sum(), 0.0)
-    return plane, variance, math.sqrt(left / max(pixels - PLANE, 1)), pixels
-
-
-@compiled
-def _window(told: Told, count: int, n: int) -> tuple[int, int, int]:
+def _window(network: NetworkCandidates, count: int, n: int) -> tuple[int, int, int]:
     """First column, first row and size of a window about the candidates; the whole patch if they do not fit into it."""
-    size = min(_WINDOW, n)
-    left, column_fits = _side(told.x[:count], size, n)
-    top, row_fits = _side(told.y[:count], size, n)
+    size = min(_WINDOW_PX, n)
+    left, column_fits = _side(network.x[:count], size, n)
+    top, row_fits = _side(network.y[:count], size, n)
     return (left, top, size) if column_fits and row_fits else (0, 0, n)
 
 
@@ -375,14 +353,14 @@ def _window(told: Told, count: int, n: int) -> tuple[int, int, int]:
 def _side(position: Array, size: int, n: int) -> tuple[int, bool]:
     low, high = position.min(), position.max()
     start = min(max(int(np.round((low + high) / 2 - (size - 1) / 2)), 0), n - size)
-    fits = low >= start + 0.5 and high <= start + size - 1.5 and high - low <= 2 * _REACH
+    fits = low >= start + 0.5 and high <= start + size - 1.5 and high - low <= 2 * _REACH_PX
     return start, fits
 
 
 @compiled
-def _judged(case: Case, fit: Fit, margin: float, misfit: float) -> tuple[int, int]:
+def _judged(problem: PatchProblem, fit: Fit, margin: float, misfit: float) -> tuple[int, int]:
     """Number of targets, 0 where a patch without any explains it as well, and flags."""
-    patch, number, theta = case.patch, targets_of(fit.theta), fit.theta
+    patch, number, theta = problem.patch, targets_of(fit.theta), fit.theta
     size = patch.image.shape[0]
     without, energy, saturated = 0.0, 0.0, False
     for row in range(size):
@@ -396,13 +374,13 @@ def _judged(case: Case, fit: Fit, margin: float, misfit: float) -> tuple[int, in
                     x, y = column - (size - 1) / 2, row - (size - 1) / 2
                     plane = theta[3 * number] + theta[3 * number + 1] * x + theta[3 * number + 2] * y
                     without += ((value - plane) / patch.noise) ** 2
-    allowed = misfit * (0.25 if number == case.rules.max_targets else 1.0) * energy
+    allowed = misfit * (0.25 if number == problem.rules.max_targets else 1.0) * energy
     flags = 0
     if saturated:
         flags |= _SATURATED
     if not fit.converged:
         flags |= _NOT_CONVERGED
-    if margin < _RIVAL:
+    if margin < _AMBIGUOUS_LOG_RATIO:
         flags |= _COUNT_AMBIGUOUS
     if (fit.misfit - fit.counted) * patch.noise**2 > allowed:
         flags |= _EXTENDED
@@ -411,11 +389,11 @@ def _judged(case: Case, fit: Fit, margin: float, misfit: float) -> tuple[int, in
 
 
 @compiled
-def _fill_in(case: Case, fit: Fit, number: int, left: int, top: int, values: Array) -> None:
+def _fill_in(problem: PatchProblem, fit: Fit, number: int, left: int, top: int, values: Array) -> None:
     """The targets of a fit as rows in order of x, in patch pixels."""
     if number == 0:
         return
-    variance = _uncertainty(fit, case.rules)
+    variance = _uncertainty(fit, problem.rules)
     # The order of the targets is best by the whole posterior, double counting and all.
     posterior = variance_of(fit, np.zeros(len(fit.information)))
     order = np.argsort(fit.theta[:number])
@@ -429,20 +407,20 @@ def _fill_in(case: Case, fit: Fit, number: int, left: int, top: int, values: Arr
 
 
 @compiled
-def _uncertainty(fit: Fit, rules: Rules) -> Array:
+def _uncertainty(fit: Fit, rules: SearchRules) -> Array:
     """Variances of the parameters of the targets, ``[3 K]``.
 
     The network and the fit look at the same data: their information does not add up. What counts is
     the better one: the normal matrix without the network's priors, or what the network predicts. Of a
     lone target no network can know more than the matrix.
     """
-    axes = told_axes(rules)
+    axes = prior_axes(rules)
     number = targets_of(fit.theta)
     variance = variance_of(fit, network_priors(fit, axes))
     for i in range(axes * number if number > 1 else 0):
         if fit.start.information[i] > 0:
             predicted = 1 / (fit.start.information[i] * rules.trust**2)
             # Where both are about as good, the network's word is only its guess of what the matrix knows.
-            if predicted < _MUCH_BETTER * variance[i]:
+            if predicted < _BETTER_VARIANCE_RATIO * variance[i]:
                 variance[i] = predicted
     return variance[: 3 * number]

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from glint.compiled import compiled
 from glint.runtime.unmixing.evidence import measured_spot, spot_start
-from glint.runtime.unmixing.fit import PLANE, Array, BoolArray, Patch, diagonal_of_inverse
-from glint.runtime.unmixing.spot_fit import SHAPE, Prior, fit_points
+from glint.runtime.unmixing.fit import Array, BoolArray, Patch
+from glint.runtime.unmixing.normal_equations import diagonal_of_inverse
+from glint.runtime.unmixing.plane import PLANE
+from glint.runtime.unmixing.spot_fit import ANY_WIDTH_PX, SHAPE, Prior, fit_points
 from glint.runtime.unmixing.windows import Windows
 
 _PARAMETERS = 3 + PLANE + SHAPE
@@ -110,7 +112,7 @@ def _measure_all(
             spot = measured_spot(patch, 1, start, widest)
         round_misfit = spot.misfit
         nothing = Prior(spot.theta, np.zeros(_PARAMETERS))
-        glance = fit_points(patch, spot.theta, nothing, SHAPE, 5)
+        glance = fit_points(patch, spot.theta, nothing, SHAPE, 5, ANY_WIDTH_PX)
         deviation = diagonal_of_inverse(glance.information)
         for i in range(2):
             stretch[b, i], stretch_error[b, i] = glance.theta[i - 2], math.sqrt(deviation[i - 2])

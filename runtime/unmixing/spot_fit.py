@@ -20,16 +20,18 @@ from typing import NamedTuple
 import numpy as np
 
 from glint.compiled import compiled
-from glint.runtime.unmixing.fit import PLANE, Array, Patch, factorise, pixel_profile, substitute
+from glint.runtime.unmixing.fit import PLANE, Array, Patch, pixel_profile, subtract_model
+from glint.runtime.unmixing.normal_equations import damped_step, factorise, normal_equations
 
 SHAPE = 3  # parameters of the Gaussian
+ANY_WIDTH_PX = 99.0  # for a spot as wide as its window
 _NODES, _WEIGHTS = (0.5 * v for v in np.polynomial.legendre.leggauss(5))
 _LEAST_U, _LEAST_ROUND = math.log(0.15), math.log(0.3)  # of px; narrower than a pixel sees, and than the nodes do
-_LONGEST = 0.5  # step of a position over the larger of a pixel and the width
-_STILL = 1e-3  # step of a position over its standard deviation at which a fit ends
+_LONGEST_STEP_WIDTHS = 0.5  # step of a position over the larger of a pixel and the width
+_STILL_SD = 1e-3  # step of a position over its standard deviation at which a fit ends
 _DAMPING = 1e-3
-_APART = 0.5  # widths of the PSF from which on two points are in two places
-_NOTHING = 1e-12
+_APART_WIDTHS = 0.5  # widths of the PSF from which on two points are in two places
+_LEAST_INFORMATION = 1e-12
 
 
 class Prior(NamedTuple):
@@ -64,9 +66,7 @@ def points_of(theta: Array) -> int:
 
 
 @compiled
-def fit_points(
-    patch: Patch, start: Array, prior: Prior, shape_free: int, iterations: int, widest: float = 99.0
-) -> SpotFit:
+def fit_points(patch: Patch, start: Array, prior: Prior, shape_free: int, iterations: int, widest: float) -> SpotFit:
     """Levenberg-Marquardt from a start ``[3 K + 6]``, to widths of ``widest`` px at most.
 
     Pixels that are saturated in data and model do not count.
@@ -101,44 +101,15 @@ def _linearise(
     """Misfit, strain and pixels that count; fills the normal matrix and the downhill gradient."""
     free = len(gradient)
     shine(theta, jacobian, residual, patch.image.shape[0])
-    counted = _compare(patch, jacobian, residual)
-    weight = 1 / (patch.noise * patch.noise)
-    misfit = 0.0
-    for value in residual:
-        misfit += weight * value * value
+    counted = subtract_model(patch, jacobian, residual)
+    misfit = normal_equations(jacobian, residual, patch.noise, information, gradient)
     strain = 0.0
     for i in range(free):
-        for j in range(i + 1):
-            total = 0.0
-            for p in range(len(residual)):
-                total += jacobian[i, p] * jacobian[j, p]
-            information[i, j] = information[j, i] = weight * total
-        total = 0.0
-        for p in range(len(residual)):
-            total += jacobian[i, p] * residual[p]
         known, off = prior.information[i], theta[i] - prior.mean[i]
         strain += known * off * off
-        gradient[i] = weight * total - known * off
-        information[i, i] += known + _NOTHING
+        gradient[i] -= known * off
+        information[i, i] += known + _LEAST_INFORMATION
     return misfit, strain, counted
-
-
-@compiled
-def _compare(patch: Patch, jacobian: Array, residual: Array) -> int:
-    """Turn the model, which comes as the residual, into what it leaves; returns how many pixels count."""
-    size = patch.image.shape[0]
-    counted = size * size
-    for row in range(size):
-        for column in range(size):
-            i = row * size + column
-            limit, expected = patch.full_scale[row, column], residual[i]
-            residual[i] = patch.image[row, column] - expected
-            dark = patch.image[row, column] >= limit and expected >= limit
-            if dark or not patch.valid[row, column]:
-                counted -= 1
-                residual[i] = 0.0
-                jacobian[:, i] = 0.0
-    return counted
 
 
 @compiled
@@ -220,20 +191,12 @@ def _step(
 ) -> tuple[Array, bool]:
     """One damped step within bounds, and whether it is too short to matter."""
     number, free = points_of(theta), len(gradient)
-    scale, trial = np.empty(free), theta.copy()
-    step = np.empty(free)
+    trial, step = theta.copy(), np.empty(free)
+    damped_step(information, gradient, damping, scaled, step)
+    still, longest = True, _LONGEST_STEP_WIDTHS * max(1.0, math.exp(theta[-3]))
     for i in range(free):
-        scale[i] = 1 / math.sqrt(information[i, i])
-        for j in range(i):
-            scaled[i, j] = information[i, j] * scale[i] * scale[j]
-        scaled[i, i] = 1 + damping + 1e-9
-        step[i] = gradient[i] * scale[i]
-    factorise(scaled)
-    substitute(scaled, step)
-    still, longest = True, _LONGEST * max(1.0, math.exp(theta[-3]))
-    for i in range(free):
-        still = still and abs(step[i]) < _STILL
-        move = step[i] * scale[i]
+        move = step[i]
+        still = still and abs(move) * math.sqrt(information[i, i]) < _STILL_SD
         if i < 2 * number:
             trial[i] = min(max(theta[i] + min(max(move, -longest), longest), -0.5), size - 0.5)
         elif i < 3 * number:
@@ -267,7 +230,7 @@ def log_evidence(fit: SpotFit, prior: Prior) -> float:
     factorise(factor)
     for i in range(free):
         total += math.log(factor[i, i])
-    near = _APART * math.exp(fit.theta[-3])
+    near = _APART_WIDTHS * math.exp(fit.theta[-3])
     for k in range(number):
         ways = 1
         for j in range(k):

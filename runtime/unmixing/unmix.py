@@ -24,6 +24,7 @@ from glint.runtime.unmixing.optics_choice import PsfChoice, chosen_optics
 from glint.runtime.unmixing.patch_unmixing import unmix_known, unmix_through
 from glint.runtime.unmixing.refine import RadiancePrior, RefineConfig, prepare_refinement, refine_config
 from glint.runtime.unmixing.unmixer import Unmixer
+from glint.runtime.unmixing.window_noise import clipping_level
 from glint.simulation.patches import Patches
 from glint.types import Targets
 
@@ -135,6 +136,14 @@ def read_patches(path: Path) -> NDArray[Any]:
     return load_npy(path, what="patches")
 
 
+def recognised_clipping(patches: NDArray[Any]) -> float | None:
+    """The value at which patches ``[N, n, n]`` are seen to be clipped, which is told; None if they are not."""
+    level = clipping_level(patches)
+    if level is not None:
+        talk(f"many patches end at {level:g} DN: it is taken as full scale (--full-scale DN says another one)")
+    return level
+
+
 def unmix(
     patches: NDArray[Any],
     *,
@@ -156,7 +165,8 @@ def unmix(
         refine: fit the optical model to what the network found.
         radiance_prior: mean and standard deviation of a target's radiance, DN; None if it is unknown;
             "card": what the unmixer's card says.
-        full_scale: DN at which the sensor clips; None: 255 for ``uint8`` patches, else never.
+        full_scale: DN at which the sensor clips; None: 255 for ``uint8`` patches, else the highest value if many
+            patches end there, which is told; else never.
         psf: file of a measured PSF (see ``psf``), its sigma in pixels, or "auto": learned from the patches; None: the
             one that the model is made for.
 
@@ -168,8 +178,8 @@ def unmix(
     """
     model = Unmixer.open(unmixer, engine=engine, precision=precision, threads=threads)
     values = model.check(patches)
-    if full_scale is None and patches.dtype == np.uint8:
-        full_scale = 255.0
+    if full_scale is None:
+        full_scale = 255.0 if patches.dtype == np.uint8 else recognised_clipping(patches)
     own, known = Psf(model.spec.sigma), psf is None
     config = refine_config(model.spec, radiance=radiance_prior)
     state = chosen_optics(psf, model.spec, protocol=True)

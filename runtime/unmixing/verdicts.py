@@ -25,7 +25,8 @@ from glint.runtime.unmixing.evidence import (
     judge,
     measured_spot,
 )
-from glint.runtime.unmixing.fit import SLOTS, Array, BoolArray, Patch, diagonal_of_inverse
+from glint.runtime.unmixing.fit import SLOTS, Array, BoolArray, Patch
+from glint.runtime.unmixing.normal_equations import diagonal_of_inverse
 from glint.runtime.unmixing.optics_state import KNOWN, UNKNOWN, OpticsState
 from glint.runtime.unmixing.refine import RefineConfig
 from glint.runtime.unmixing.shapes import Shapes, inner

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from glint.runtime.pipeline.detector import Detection
-from glint.runtime.pipeline.pipeline import Result, Spots
+from glint.runtime.pipeline.pipeline import Result, SpotPatches
 from glint.runtime.tracking.tracks import Tracks
 from glint.types import Blobs, Frame, Targets
 
@@ -43,7 +43,7 @@ def made_result(
         x, y, radiance, known, known, 40 * known, blob, np.full(number, 0.9), np.arange(number) % 2 * 8
     )  # fmt: skip
     plain = np.zeros(shape, np.float32)
-    spots = Spots(
+    spots = SpotPatches(
         patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(first)),
         np.full(patches.shape, np.inf, dtype=np.float32),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from glint.runtime.pipeline.detector import Detection
-from glint.runtime.pipeline.pipeline import STAGES, Result, Spots
+from glint.runtime.pipeline.pipeline import STAGES, Result, SpotPatches
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sources.base import Source
 from glint.types import Blobs, Frame, Gap, Targets
@@ -27,7 +27,7 @@ def result_of(item: Frame, targets: Targets | None = None, **parts: Any) -> Resu
     blobs = Blobs([], [], [], [], np.zeros(item.shape, dtype=np.int32))
     empty = np.zeros((0, 11, 11), dtype=np.float32)
     none = np.zeros(0, dtype=np.int64)
-    spots = Spots(empty, empty.astype(bool), none, none, np.zeros(0), empty)
+    spots = SpotPatches(empty, empty.astype(bool), none, none, np.zeros(0), empty)
     latency = dict.fromkeys(STAGES, 0.0)
     return Result(item, Detection(blobs, maps, maps), targets or Targets(), spots, latency, **parts)
 

@@ -12,7 +12,7 @@ from glint.errors import InputError, SourceError
 from glint.images import write_image
 from glint.optics import Psf
 from glint.runtime.pipeline.detector import Detection
-from glint.runtime.pipeline.pipeline import Result, Spots
+from glint.runtime.pipeline.pipeline import Result, SpotPatches
 from glint.types import Blobs, Targets
 
 SMALL = MovingConfig(width=96, height=80, frames=6, clusters=2, singles=2, noise=0.0, bits=16, radiance=(80.0, 120.0))
@@ -26,7 +26,7 @@ def answer(frame, targets, track):
     """A result that says what it is told."""
     maps = np.zeros(frame.shape, dtype=np.float32)
     empty, none = np.zeros((0, 11, 11), dtype=np.float32), np.zeros(0, dtype=np.int64)
-    spots = Spots(empty, empty.astype(bool), none, none, np.zeros(0), empty)
+    spots = SpotPatches(empty, empty.astype(bool), none, none, np.zeros(0), empty)
     return Result(frame, Detection(Blobs([], [], [], []), maps, maps), targets, spots, {}, track=np.asarray(track))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from glint.runtime.pipeline.detector import Detection
 from glint.runtime.pipeline.picture import stretch
-from glint.runtime.pipeline.pipeline import Result, Spots
+from glint.runtime.pipeline.pipeline import Result, SpotPatches
 from glint.runtime.sinks.overlay import draw_overlay
 from glint.types import Blobs, Frame, Targets
 
@@ -25,7 +25,7 @@ def result(image: np.ndarray, targets: Targets, corners: list[tuple[int, int]]) 
     blobs = Blobs(left + 5.0, top + 5.0, number, number)
     plain = np.zeros(image.shape, np.float32)
     full_scale = np.full(patches.shape, np.inf, dtype=np.float32)
-    spots = Spots(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)), full_scale)
+    spots = SpotPatches(patches, np.ones(patches.shape, dtype=bool), left, top, np.zeros(len(patches)), full_scale)
     return Result(Frame(0, 0, image), Detection(blobs, plain, plain), targets, spots, {})
 
 

@@ -15,18 +15,19 @@ from glint.runtime.unmixing import count_search as search
 from glint.runtime.unmixing.arrangements import arrangements
 from glint.runtime.unmixing.count_search import (
     COUNT_FLOOR,
-    Case,
-    Rules,
-    Told,
+    NetworkCandidates,
+    PatchProblem,
+    SearchRules,
     best_fit,
     count_costs,
     network_priors,
     variance_of,
 )
-from glint.runtime.unmixing.fit import PLANE, Fit, Patch, Start, fit_targets, render, targets_of
+from glint.runtime.unmixing.fit import Fit, Patch, Start, fit_targets, render, targets_of
+from glint.runtime.unmixing.plane import PLANE
 
 N = 9
-RULES = Rules(
+RULES = SearchRules(
     sigma=0.5, sigma_information=np.inf, radiance=0.0, radiance_information=0.0, separation=0.45, doubt=0.02,
     trust=1.2, max_targets=5, iterations=15, rounds=2, restarts=3,
 )  # fmt: skip
@@ -34,20 +35,22 @@ KNOWN = RULES._replace(radiance=200.0, radiance_information=10.0**-2)
 PLANE_INFORMATION = np.array([0.25, 1.0, 4.0])
 
 
-def make_case(rows: Sequence[tuple[float, float, float]] = (), *, rules: Rules = RULES) -> Case:
+def make_case(rows: Sequence[tuple[float, float, float]] = (), *, rules: SearchRules = RULES) -> PatchProblem:
     """A dark patch whose network is sure of rows (x, y, radiance)."""
-    told = np.zeros((7, 6))
-    told[1:4, : len(rows)] = np.reshape(rows, (-1, 3)).T
-    told[0, : len(rows)], told[4:6], told[6] = 0.99, 0.1, 20.0
+    network = np.zeros((7, 6))
+    network[1:4, : len(rows)] = np.reshape(rows, (-1, 3)).T
+    network[0, : len(rows)], network[4:6], network[6] = 0.99, 0.1, 20.0
     patch = Patch(np.zeros((N, N)), 2.0, np.full((N, N), np.inf), np.ones((N, N), dtype=bool))
-    word = Told(*(column.copy() for column in told))
-    return Case(patch, word, np.zeros(PLANE), PLANE_INFORMATION, count_costs(word.presence), 8.0, rules)
+    word = NetworkCandidates(*(column.copy() for column in network))
+    return PatchProblem(patch, word, np.zeros(PLANE), PLANE_INFORMATION, count_costs(word.presence), 8.0, rules)
 
 
-def make_fit(rows: Sequence[tuple[float, float, float]], case: Case, *, plane: Sequence[float] = (0, 0, 0)) -> Fit:
+def make_fit(
+    rows: Sequence[tuple[float, float, float]], problem: PatchProblem, *, plane: Sequence[float] = (0, 0, 0)
+) -> Fit:
     """A fit that ended at rows (x, y, radiance) and a plane with a misfit of 100, from the network's candidates."""
     theta = np.concatenate([*np.reshape(rows, (-1, 3)).T, plane, [0.5]]).astype(float)
-    start = search._from_candidates(case, len(rows))
+    start = search._from_candidates(problem, len(rows))
     return Fit(start, theta, 100.0, 7.0, np.eye(len(theta) - 1), N * N, True, 0.0)
 
 
@@ -86,10 +89,10 @@ def test_where_the_data_say_nothing_the_variance_is_huge_or_unknown() -> None:
 
 
 def test_a_spread_that_is_no_number_is_no_prior() -> None:
-    case = make_case([(5.0, 5.0, 200.0), (5.6, 5.2, 200.0)])
-    case.told.sigma_x[1] = np.nan
-    case.told.sigma_y[1] = np.inf
-    start = search._from_candidates(case, 2)
+    problem = make_case([(5.0, 5.0, 200.0), (5.6, 5.2, 200.0)])
+    problem.network.sigma_x[1] = np.nan
+    problem.network.sigma_y[1] = np.inf
+    start = search._from_candidates(problem, 2)
     assert start.information[:4].tolist() == [start.information[0], 0, start.information[2], 0]
     assert start.information[0] > 0
     assert start.mean[1] == start.mean[3] == 0
@@ -97,8 +100,8 @@ def test_a_spread_that_is_no_number_is_no_prior() -> None:
 
 def test_the_networks_priors_are_those_of_its_axes() -> None:
     rows = [(3.0, 4.0, 150.0), (6.0, 5.0, 200.0)]
-    case = make_case(rows)
-    fit = make_fit([(3.1, 4.0, 150.0), (6.0, 4.8, 230.0)], case)
+    problem = make_case(rows)
+    fit = make_fit([(3.1, 4.0, 150.0), (6.0, 4.8, 230.0)], problem)
     spread = 1.2 * 0.1
     near, off = spread**-2.0, np.array([0.1, 0.0, 0.0, 0.2])
     positions = near / (1 + near * off**2 / 2)
@@ -111,12 +114,12 @@ def test_the_networks_priors_are_those_of_its_axes() -> None:
 def test_an_arrangement_is_assigned_as_scipy_assigns_it(number: int) -> None:
     rng = np.random.default_rng(number)
     for _ in range(50):
-        told, place = rng.uniform(2, 6, (number, 2)), rng.uniform(2, 6, (3, number))
-        case = make_case([(x, y, 100.0) for x, y in told])
-        start = search._from_candidates(case, number)
+        network, place = rng.uniform(2, 6, (number, 2)), rng.uniform(2, 6, (3, number))
+        problem = make_case([(x, y, 100.0) for x, y in network])
+        start = search._from_candidates(problem, number)
         radiances = start.theta[2 * number :].copy()
-        search._arrange(case, start, place)
-        gap = ((told[:, None] - place[:2].T[None]) ** 2).sum(axis=2)
+        search._arrange(problem, start, place)
+        gap = ((network[:, None] - place[:2].T[None]) ** 2).sum(axis=2)
         _, nearest = linear_sum_assignment(gap)
         assert np.array_equal(start.theta[:number], place[0, nearest])
         assert np.array_equal(start.theta[number : 2 * number], place[1, nearest])
@@ -124,17 +127,17 @@ def test_an_arrangement_is_assigned_as_scipy_assigns_it(number: int) -> None:
 
 
 @pytest.mark.parametrize("rules", [RULES, KNOWN], ids=["radiance unknown", "radiance known"])
-def test_the_closest_pair_merges_into_its_flux_centre(rules: Rules) -> None:
+def test_the_closest_pair_merges_into_its_flux_centre(rules: SearchRules) -> None:
     rows = [(2.0, 2.0, 100.0), (4.0, 5.0, 300.0), (6.5, 2.0, 120.0), (4.8, 5.4, 100.0)]
-    case = make_case(rows, rules=rules)
-    start = search._merged(case, make_fit(rows, case))
+    problem = make_case(rows, rules=rules)
+    start = search._merged(problem, make_fit(rows, problem))
     assert start.theta[[0, 3, 6]] == pytest.approx(rows[0])
     assert start.theta[[1, 4, 7]] == pytest.approx([4.2, 5.1, 400.0])
     assert start.theta[[2, 5, 8]] == pytest.approx(rows[2])
     # Nobody has said anything of the new one; the others keep the network's word, the radiance the user's.
-    told = 1.44 * np.array([0.1, 0.1, 20.0]) ** 2
-    radiance = [1 / told[2], 0, 1 / told[2]] if rules is RULES else [0.01] * 3
-    expected = [*[1 / told[0], 0, 1 / told[0]] * 2, *radiance, *PLANE_INFORMATION, np.inf]
+    network = 1.44 * np.array([0.1, 0.1, 20.0]) ** 2
+    radiance = [1 / network[2], 0, 1 / network[2]] if rules is RULES else [0.01] * 3
+    expected = [*[1 / network[0], 0, 1 / network[0]] * 2, *radiance, *PLANE_INFORMATION, np.inf]
     assert start.information == pytest.approx(expected)
     if rules is KNOWN:
         assert (start.mean[6:9] == 200).all()
@@ -142,8 +145,8 @@ def test_the_closest_pair_merges_into_its_flux_centre(rules: Rules) -> None:
 
 def test_one_more_target_is_the_networks_next_candidate() -> None:
     rows = [(2.0, 2.0, 100.0), (4.0, 5.0, 300.0)]
-    case = make_case(rows)
-    start = search._grown(case, make_fit(rows[:1], case))
+    problem = make_case(rows)
+    start = search._grown(problem, make_fit(rows[:1], problem))
     assert start.theta[:6] == pytest.approx([2, 4, 2, 5, 100, 300])
     assert start.mean[:6] == pytest.approx([2, 4, 2, 5, 100, 300])
     assert (start.information[:6] > 0).all()
@@ -151,9 +154,9 @@ def test_one_more_target_is_the_networks_next_candidate() -> None:
 
 def test_one_more_target_that_nobody_listed_starts_where_light_is_left() -> None:
     rows = [(2.0, 2.0, 300.0)]
-    case = make_case(rows)
-    case.patch.image[:] = render(np.array([2.0, 6.2, 2.0, 5.9, 300, 150, 0, 0, 0, 0.5]), N)
-    start = search._grown(case, make_fit(rows, case))
+    problem = make_case(rows)
+    problem.patch.image[:] = render(np.array([2.0, 6.2, 2.0, 5.9, 300, 150, 0, 0, 0, 0.5]), N)
+    start = search._grown(problem, make_fit(rows, problem))
     assert start.theta[[0, 2]] == pytest.approx([2, 2])
     assert start.theta[[1, 3]] == pytest.approx([6, 6])
     assert start.theta[5] == pytest.approx(150, rel=0.4)
@@ -164,15 +167,15 @@ def test_the_cost_is_half_the_misfit_the_users_priors_and_the_count() -> None:
     rows = [(2.0, 2.0, 190.0), (5.0, 5.0, 225.0)]
     plane = (3.0, 0.2, -0.1)
     ours = (PLANE_INFORMATION * np.square(plane)).sum()
-    case = make_case(rows)
-    expected = 0.5 * (100 + ours) + case.count_cost[2]
-    assert search._cost(case, make_fit(rows, case, plane=plane)) == pytest.approx(expected)
+    problem = make_case(rows)
+    expected = 0.5 * (100 + ours) + problem.count_cost[2]
+    assert search._cost(problem, make_fit(rows, problem, plane=plane)) == pytest.approx(expected)
     known = make_case(rows, rules=KNOWN)
     expected += 0.5 * (10**2 + 25**2) / 10**2
     assert search._cost(known, make_fit(rows, known, plane=plane)) == pytest.approx(expected)
     # Where the network said that they are elsewhere makes no difference.
     other = make_case([(7.0, 7.0, 10.0), (1.0, 5.0, 10.0)])
-    assert search._cost(other, make_fit(rows, other)) == pytest.approx(search._cost(case, make_fit(rows, case)))
+    assert search._cost(other, make_fit(rows, other)) == pytest.approx(search._cost(problem, make_fit(rows, problem)))
 
 
 def test_no_misfit_costs_as_much_as_a_target_that_is_none() -> None:
@@ -194,23 +197,23 @@ def test_no_misfit_costs_as_much_as_a_target_that_is_none() -> None:
 def test_the_best_number_of_targets_is_found_by_trying_all_of_them() -> None:
     """As a search that tries the truth with every target left out, and none."""
     rows = [(3.0, 4.0, 200.0), (5.2, 4.4, 150.0), (4.1, 6.0, 180.0)]
-    case = make_case(rows)
+    problem = make_case(rows)
     truth = np.concatenate([*np.reshape(rows, (-1, 3)).T, [0, 0, 0, 0.5]])
-    case.patch.image[:] = render(truth, N) + np.random.default_rng(0).normal(0, 2, (N, N))
+    problem.patch.image[:] = render(truth, N) + np.random.default_rng(0).normal(0, 2, (N, N))
     costs = {}
     for there in product([False, True], repeat=3):
         kept = [row for row, here in zip(rows, there) if here]
         if kept:
             theta = np.concatenate([*np.reshape(kept, (-1, 3)).T, [0, 0, 0, 0.5]])
             information = np.concatenate([np.zeros(3 * len(kept)), PLANE_INFORMATION, [np.inf]])
-            fit = fit_targets(case.patch, Start(theta, np.where(information > 0, theta, 0), information), 30)
-            costs[there] = search._cost(case, fit)
+            fit = fit_targets(problem.patch, Start(theta, np.where(information > 0, theta, 0), information), 30)
+            costs[there] = search._cost(problem, fit)
     best = min(costs.values())
     assert costs[True, True, True] == best
     bank = arrangements(0.5)
     for count in (2, 3):
-        fit, margin = best_fit(case, count, bank)
+        fit, margin = best_fit(problem, count, bank)
         assert targets_of(fit.theta) == 3
-        assert search._cost(case, fit) == pytest.approx(best, abs=0.5)
+        assert search._cost(problem, fit) == pytest.approx(best, abs=0.5)
         fewer = min(value for there, value in costs.items() if sum(there) == 2)
         assert 0 < margin <= fewer - best + 0.5

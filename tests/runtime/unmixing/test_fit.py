@@ -14,18 +14,17 @@ from scipy.special import ndtr
 
 from glint.optics import pixel_profiles
 from glint.runtime.unmixing.fit import (
-    PLANE,
     Fit,
     Patch,
     Start,
-    factorise,
     fit_targets,
     pixel_profile,
     prior_weight,
     render,
-    substitute,
     targets_of,
 )
+from glint.runtime.unmixing.normal_equations import factorise, substitute
+from glint.runtime.unmixing.plane import PLANE
 
 LONG = 60  # iterations; none of these fits needs more
 N = 11

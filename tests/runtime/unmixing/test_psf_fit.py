@@ -9,7 +9,7 @@ from glint.errors import InputError
 from glint.optics import Psf
 from glint.runtime.commands.psf import spots_of_frame, spots_of_patches
 from glint.runtime.unmixing import psf_fit
-from glint.runtime.unmixing.psf_fit import Spots, fit_psf
+from glint.runtime.unmixing.psf_fit import PsfWindows, fit_psf
 from glint.simulation.patches import CONDITIONS, PatchConfig, simulate_patches
 from glint.simulation.scenes import SceneConfig, simulate_scene
 from glint.types import Blobs, Frame
@@ -30,7 +30,7 @@ def scene_spots(sigma, bits, seed, *, clusters=0, singles=15, frames=2, sky=Fals
     )  # fmt: skip
     ramp = 40 + 0.05 * np.arange(256)
     background = None if sky else np.broadcast_to(ramp, (224, 256))
-    return Spots.concatenate([spots_of_frame(f, blobs_of(t)) for f, t in simulate_scene(config, background)])
+    return PsfWindows.concatenate([spots_of_frame(f, blobs_of(t)) for f, t in simulate_scene(config, background)])
 
 
 @pytest.mark.parametrize("sigma", [0.45, 0.5, 0.6, 0.8])
@@ -160,11 +160,3 @@ def test_derivatives_are_those_of_the_profile():
     shift = step * np.eye(6)[:1]
     ahead, behind = (psf_fit._derivatives(t, sigma, 11, 4)[3, 0, 0] for t in (theta + shift, theta - shift))
     assert np.allclose(h[4, 0, 0], 0.55 * (ahead - behind) / (2 * step), atol=1e-4)
-
-
-def test_the_width_derivative_is_that_of_the_model():
-    spots = scene_spots(0.5, 8, 1, singles=2, frames=1)
-    theta = psf_fit._start(spots)
-    wide, narrow = (psf_fit._jacobian(spots, theta, np.full(2, s))[..., 2] for s in (0.5001, 0.4999))
-    expected = theta[:, 2, None, None] * (wide - narrow) / 2e-4
-    assert np.allclose(psf_fit._jacobian(spots, theta, np.full(2, 0.5))[..., 6], expected, atol=1e-3)
