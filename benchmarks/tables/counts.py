@@ -21,6 +21,7 @@ from glint.benchmarks.reporting.text import markdown_table
 from glint.cards import DEFAULT_UNMIXER
 from glint.cli import positive_int, print_json, seed, standalone
 from glint.files import refuse_existing, write_json
+from glint.runtime.unmixing.refine import RadiancePrior
 from glint.runtime.unmixing.unmix import unmix
 from glint.simulation.patches import CONDITIONS, Patches, simulate_patches
 from glint.types import Targets
@@ -78,7 +79,7 @@ def counts_table(*, unmixer: str | Path = DEFAULT_UNMIXER, number: int = 500, st
     for index, (name, config) in enumerate({**{c: CONDITIONS[c] for c in CASES}, "wide": wide}.items()):
         patches = simulate_patches(config, number, np.random.default_rng((start, index)))
         psf = WIDE_SIGMA if name == "wide" else None
-        prior = None if name == "bright" else "card"
+        prior: RadiancePrior = None if name == "bright" else "card"
         limit = float(patches.full_scale[0]) if np.isfinite(patches.full_scale).all() else None
         targets = unmix(patches.image, unmixer=unmixer, threads=1, psf=psf, radiance_prior=prior, full_scale=limit)
         parts.append(counts_of(targets, patches))
