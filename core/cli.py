@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from glint import __version__
@@ -94,6 +94,7 @@ def build_parser(command: str | None = None) -> Parser:
     for name, (module, text) in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
         if name == command:
             importlib.import_module(module).add_arguments(sub)
     return parser
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module(COMMANDS[arguments.command][0])
         return int(module.main(arguments) or EXIT_OK)
 
-    return _guarded(call, debug="--debug" in words)
+    return _guarded(call, debug="--debug" in words, quiet="-q" in words or "--quiet" in words)
 
 
 def standalone(
@@ -131,13 +132,13 @@ def standalone(
     return _guarded(lambda: command(parser.parse_args(argv)), debug="--debug" in (sys.argv if argv is None else argv))
 
 
-def _guarded(call: Callable[[], int], *, debug: bool) -> int:
+def _guarded(call: Callable[[], int], *, debug: bool, quiet: bool = False) -> int:
     # SIGTERM, and a terminal that is closed, end a command like Ctrl-C; only the main thread may say so.
     in_main_thread = threading.current_thread() is threading.main_thread()
     ending = [s for s in (signal.SIGTERM, signal.SIGHUP) if in_main_thread and signal.getsignal(s) != signal.SIG_IGN]
     previous = {number: signal.signal(number, _terminate) for number in ending}
     try:
-        with speaking():
+        with nullcontext() if quiet else speaking():
             return call()
     except KeyboardInterrupt:
         _say("interrupted")

@@ -7,6 +7,7 @@ it. Compiling takes seconds, on a small processor minutes, so the machine code i
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import importlib
@@ -15,12 +16,13 @@ import pickle
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
-from glint.errors import OutputError
+from glint.errors import MissingDependencyError, OutputError
 from glint.files import cache_folder
 from glint.progress import told_if_slow
 
@@ -28,7 +30,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Sums may be reordered, so that they run in vector registers. Infinity and NaN keep their meaning.
 _FREEDOM = {"reassoc", "contract", "arcp", "nsz"}
-_NOTE = "compiling for this processor, which takes up to some minutes"
+_NOTE = "compiling {} for this processor, once; all together may take minutes"
 _LOCK = threading.RLock()
 _digests: dict[str, str] = {}
 
@@ -57,6 +59,7 @@ class Compiled:
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
         self.function = function
+        self.label = f"{function.__module__}.{function.__name__}"
         self._dispatcher: Any = None
         self._called = False
 
@@ -75,10 +78,12 @@ class Compiled:
     def _call(self, *arguments: Any, **named: Any) -> Any:
         if self._called:
             return self._dispatcher(*arguments, **named)
-        with told_if_slow(_NOTE):
-            result = self.dispatcher(*arguments, **named)
+        with told_if_slow(_NOTE.format(self.label.removeprefix("glint."))), _one_compiles():
+            if named:
+                return self.dispatcher(*arguments, **named)
+            self.dispatcher.compile(tuple(_numba().typeof(one) for one in arguments))
         self._called = True
-        return result
+        return self.dispatcher(*arguments)
 
     @property
     def dispatcher(self) -> Any:
@@ -89,18 +94,49 @@ class Compiled:
             return self._dispatcher
 
 
+@contextmanager
+def _one_compiles() -> Iterator[None]:
+    """One process at a time: the others wait, and find what it has made."""
+    with ExitStack() as stack:
+        if _ROOT is not None:
+            with suppress(OSError):  # no room, no right, a file system without locks: then each for itself
+                _ROOT.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context((_ROOT / "lock").open("ab"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _numba() -> Any:
+    """Numba, or an error that says who needs it."""
+    try:
+        return importlib.import_module("numba")
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        raise MissingDependencyError(
+            "this installation has no machine code for this processor, and no Numba to make it",
+            hint='pip install "numba>=0.59"',
+        ) from error
+
+
 def _dispatcher(function: Callable[..., Any]) -> Any:
-    numba: Any = importlib.import_module("numba")
+    numba = _numba()
     _teach_numba()
     options = {"nogil": True, "fastmath": _FREEDOM, "error_model": "numpy", "no_cfunc_wrapper": True}
     folder = _folder(function)
-    if folder is None:
-        return numba.njit(**options)(function)
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder)
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder or "")
     try:
-        return numba.njit(cache=True, **options)(function)
+        dispatcher = numba.njit(cache=folder is not None, **options)(function)
     finally:
         numba.config.CACHE_DIR = before
+    part_of, plain = dispatcher.get_call_template, numba.types.unliteral
+
+    def as_part(arguments: Any, named: Any) -> Any:
+        """One machine code for all whole numbers, and not another one for each that is written out."""
+        return part_of([plain(one) for one in arguments], {name: plain(one) for name, one in named.items()})
+
+    dispatcher.get_call_template = as_part
+    return dispatcher
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TextIO
 
+_SECONDS_A_LINE = 10.0
 _listeners = 0
 
 
@@ -34,8 +35,8 @@ def talk(text: str) -> None:
 class Progress:
     """A status line on standard error, redrawn at most ten times a second.
 
-    Draws only when the stream is a terminal, and first after ``delay`` seconds: what is over by
-    then needs no line. On standard error only while something is :func:`speaking`.
+    First after ``delay`` seconds: what is over by then needs no line. Where no terminal is, a line of its own every
+    ten seconds. On standard error only while something is :func:`speaking`.
 
     Args:
         what: first word of the line, e.g. ``"run"``.
@@ -51,9 +52,10 @@ class Progress:
         self.stream = stream if stream is not None else sys.stderr
         self.done = 0
         self._start = time.monotonic()
-        self._next = self._start + delay
+        self._heard = stream is not None or _listeners > 0
+        self._terminal = self.stream.isatty()
+        self._next = self._start + (delay if self._terminal else _SECONDS_A_LINE)
         self._drawn = False
-        self._live = self.stream.isatty() and (stream is not None or _listeners > 0)
 
     def __enter__(self) -> Progress:
         return self
@@ -69,11 +71,15 @@ class Progress:
         """Say that ``done`` steps are over; ``note`` is a few more words."""
         self.done = done
         now = time.monotonic()
-        if not self._live or now < self._next:
+        if not self._heard or now < self._next:
             return
-        self._next = now + 0.1
-        self._drawn = True
-        self.stream.write("\r\x1b[K" + self._line(now - self._start, note)[:160])
+        text = self._line(now - self._start, note)[:160]
+        if self._terminal:
+            self._next, self._drawn = now + 0.1, True
+            self.stream.write("\r\x1b[K" + text)
+        else:
+            self._next = now + _SECONDS_A_LINE
+            self.stream.write(text + "\n")
         self.stream.flush()
 
     def _line(self, elapsed: float, note: str) -> str:
@@ -91,19 +97,29 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def told_if_slow(text: str, *, stream: TextIO | None = None, delay: float = 2.0) -> Iterator[None]:
-    """Say ``text`` on standard error, once, if what happens inside takes longer than ``delay`` seconds.
+    """Say ``text`` on standard error if what happens inside takes longer than ``delay`` seconds.
 
-    Only where the stream is a terminal, and on standard error only while something is :func:`speaking`.
+    Every ten seconds it is said again, with the time that has passed. On standard error only while something is
+    :func:`speaking`.
     """
     heard = stream is not None or _listeners > 0
-    stream = stream if stream is not None else sys.stderr
-    if not (heard and stream.isatty()):
+    if not heard:
         yield
         return
-    timer = threading.Timer(delay, print, [text], {"file": stream, "flush": True})
-    timer.daemon = True
-    timer.start()
+    over = threading.Event()
+    into = stream if stream is not None else sys.stderr
+    teller = threading.Thread(target=_tell, args=(text, into, delay, over), daemon=True)
+    teller.start()
     try:
         yield
     finally:
-        timer.cancel()
+        over.set()
+        teller.join()
+
+
+def _tell(text: str, stream: TextIO, delay: float, over: threading.Event) -> None:
+    start, wait, said = time.monotonic(), delay, text
+    while not over.wait(wait):
+        print(said, file=stream, flush=True)
+        wait = _SECONDS_A_LINE
+        said = f"{text}: {_duration(time.monotonic() - start + wait)}"

@@ -27,10 +27,12 @@ from glint.cli import talk
 from glint.config import to_dict
 from glint.errors import InputError, ModelError, first_line
 from glint.files import known
+from glint.interruption import Interruption
 from glint.progress import Progress
 from glint.training.checkpoint import CheckpointInfo, load_checkpoint, part, save_checkpoint
 from glint.training.distributed import Ranks
 
+CHECKPOINT_SECONDS = 300.0  # of training, after which the state is written at the latest
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
 
@@ -154,6 +156,7 @@ class Trainer:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp == "fp16")
         self.step, self.seconds, self.history = 0, 0.0, list[dict[str, Any]]()
+        self._signals, self._stopped, self._kept = Interruption(), False, 0.0
 
     @property
     def progress(self) -> float:
@@ -163,12 +166,18 @@ class Trainer:
         return min(1.0, self.step / self.recipe.steps)
 
     def fit(self) -> dict[str, Any]:
-        """Train to the end of the budget; returns the last validation."""
+        """Train to the end of the budget; returns the last validation.
+
+        Every few minutes the state is written as ``last``; also at Ctrl-C or SIGTERM, after the present step.
+
+        Raises:
+            KeyboardInterrupt: after such a signal, or at once at the second one.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         total = None if self.recipe.minutes else self.recipe.steps
         losses: list[float] = []
         started = time.monotonic() - self.seconds
-        with Progress(f"train {self.task.network}", total) as line:
+        with Progress(f"train {self.task.network}", total) as line, self._signals:
             while self.progress < 1:
                 losses.append(self._train_step(started))
                 self.step += 1
@@ -177,6 +186,12 @@ class Trainer:
                 if self.step % self.recipe.validate_every == 0 or self.progress >= 1:
                     self._validate(float(np.mean(losses)))
                     losses.clear()
+                elif self._stopped or self.seconds - self._kept >= CHECKPOINT_SECONDS:
+                    self.save("last")
+                if self._stopped and self.progress < 1:
+                    if self.ranks.rank == 0:
+                        talk(f"step {self.step} is kept in {self.folder}: --resume goes on from there")
+                    raise KeyboardInterrupt
         return self.history[-1] if self.history else {}
 
     def _train_step(self, started: float) -> float:
@@ -191,8 +206,10 @@ class Trainer:
             loss = self.loss(self.model, batch, torch.tensor(progress, device=self.device))
         # One loss and one clock for all processes: they stop, fail and set their learning rates as one.
         spent = time.monotonic() - started
-        agreed = self.ranks.mean(torch.tensor([loss.item(), spent], dtype=torch.float64, device=self.device))
-        value, self.seconds = agreed.tolist()
+        mine = [loss.item(), spent, float(self._signals.requested)]
+        agreed = self.ranks.mean(torch.tensor(mine, dtype=torch.float64, device=self.device))
+        value, self.seconds, stopped = agreed.tolist()
+        self._stopped = stopped > 0
         if not math.isfinite(value):
             raise ModelError(
                 f"training {self.task.network}: the loss became {value} at step {self.step}",
@@ -247,6 +264,7 @@ class Trainer:
     def save(self, name: str) -> None:
         """Write the whole state as ``folder/name.safetensors`` and ``.json``; every process must call it."""
         states = self.ranks.gather(self.rng.bit_generator.state)
+        self._kept = self.seconds
         if self.ranks.rank > 0:
             return
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
@@ -314,5 +332,6 @@ class Trainer:
             # AdamW keeps its step counter on the CPU and everything else beside the parameter.
             self.optimizer.state[tensor] = {k: v if k == "step" else v.to(self.device) for k, v in state.items()}
         self.step, self.seconds, self.history = info.step, info.seconds, list(info.history)
+        self._kept = self.seconds
         self.rng.bit_generator.state = info.rng[str(self.ranks.rank)]
         self.scaler.load_state_dict(info.scaler)

@@ -29,6 +29,7 @@ from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.choices import Drop
 from glint.cli import positive_float
 from glint.errors import EngineError
+from glint.interruption import Interruption
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.follow import Follower
@@ -39,7 +40,6 @@ from glint.runtime.sinks.records import frame_record
 from glint.runtime.sinks.summary import Summary
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.open import open_source
-from glint.runtime.stream.interruption import Interruption
 from glint.runtime.stream.stream import DROPS, Stream
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import Frame, Gap

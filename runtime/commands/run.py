@@ -12,6 +12,7 @@ from glint import __version__
 from glint.cards import ModelCard
 from glint.cli import talk
 from glint.errors import OutputError, SourceLostError
+from glint.interruption import Interruption
 from glint.progress import Progress
 from glint.runtime.commands.outputs import Callback, ProgressLine, open_outputs
 from glint.runtime.commands.run_options import Group, RunOptions, with_options
@@ -24,7 +25,6 @@ from glint.runtime.sinks.json_lines import RunFiles
 from glint.runtime.sinks.summary import Summary
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.open import open_frames
-from glint.runtime.stream.interruption import Interruption
 from glint.runtime.stream.results import follower
 from glint.runtime.stream.stream import Stream
 from glint.runtime.tracking.tracker import TrackConfig

@@ -34,11 +34,11 @@ import numpy as np
 
 from glint.choices import Drop
 from glint.errors import InputError
+from glint.interruption import Interruption
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sources.base import Source
 from glint.runtime.stream.bounded_queue import BoundedQueue
-from glint.runtime.stream.interruption import Interruption
 from glint.runtime.stream.warm_up import WarmUp, warm_up
 from glint.types import Frame, Gap
 

@@ -1,4 +1,4 @@
-"""One line on a terminal, nothing elsewhere."""
+"""One line on a terminal; elsewhere one every ten seconds."""
 
 import io
 from types import SimpleNamespace
@@ -24,13 +24,22 @@ def clock(monkeypatch):
     return clock
 
 
-def test_nothing_is_drawn_where_no_terminal_is(clock):
+def test_where_no_terminal_is_there_is_a_line_every_ten_seconds(clock):
     stream = io.StringIO()
-    with Progress("run", 10, stream=stream, delay=0) as line:
-        clock.now += 60
-        line.update(5)
-    assert stream.getvalue() == ""
-    assert line.done == 5
+    with Progress("run", 100, stream=stream, delay=0) as line:
+        for step in range(1, 26):
+            clock.now += 1
+            line.update(step, "8 targets")
+    assert stream.getvalue() == "run: 10/100, 0:10, 1:30 left  8 targets\nrun: 20/100, 0:20, 1:20 left  8 targets\n"
+    assert line.done == 25
+
+
+def test_nobody_is_told_who_did_not_ask(clock, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_listeners", 0)
+    line = Progress("run", 100, delay=0)
+    clock.now += 60
+    line.update(5)
+    assert capsys.readouterr().err == ""
 
 
 def test_what_is_over_before_the_delay_is_not_drawn(clock):

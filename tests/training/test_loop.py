@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import sysconfig
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +66,45 @@ def test_a_resumed_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path):
     second.resume(tmp_path / "parts" / "last.safetensors")
     second.fit()
     assert_same_end(whole, second)
+
+
+def signalled_at(step: int, trainer: Trainer, number: signal.Signals) -> Trainer:
+    """The trainer gets a signal in the middle of that step."""
+    loss = trainer.loss
+
+    def loss_and_signal(*arguments):
+        if trainer.step == step - 1:
+            signal.raise_signal(number)
+        return loss(*arguments)
+
+    trainer.loss = loss_and_signal
+    return trainer
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_keeps_it(tmp_path, capsys, number):
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # as the command line has it: not the default
+    whole = Trainer(task(), RECIPE, tmp_path / "whole")
+    whole.fit()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signalled_at(2, Trainer(task(), RECIPE, tmp_path / "parts"), number).fit()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "step 2 is kept" in capsys.readouterr().err
+    second = Trainer(task(), RECIPE, tmp_path / "parts")
+    second.resume(tmp_path / "parts" / "last.safetensors")
+    assert (second.step, second.history) == (2, [])
+    second.fit()
+    assert_same_end(whole, second)
+
+
+def test_the_state_is_kept_every_few_minutes(tmp_path, monkeypatch):
+    monkeypatch.setattr("glint.training.loop.CHECKPOINT_SECONDS", 0.0)
+    trainer, kept = Trainer(task(), RECIPE, tmp_path), []
+    monkeypatch.setattr(trainer, "save", lambda name: kept.append((trainer.step, name)))
+    trainer.fit()
+    assert [step for step, name in kept if name == "last"] == [1, 2, 3, 4, 5, 6]
 
 
 def half_precision(folder) -> Trainer:

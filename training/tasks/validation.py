@@ -20,6 +20,7 @@ from glint.data.datasets import LabelledImage, labelled_images
 from glint.images import read_image
 from glint.metrics.boxes import count_box, score_boxes
 from glint.metrics.detection import ImageCounts, bootstrap_detection, components, count_image, score_detection
+from glint.progress import Progress
 from glint.training.tasks.data_sets import DataSet
 
 THRESHOLD = 0.5  # of the probability
@@ -58,7 +59,7 @@ class Validation:
         return sum(len(v) for v in self.masks.values()) + sum(len(v) for v in self.boxes.values())
 
     def score(self, probability: Probability) -> dict[str, Any]:
-        """Scores of a detector.
+        """Scores of a detector, with a line of progress.
 
         Args:
             probability: of a target ``[H, W]``, of a frame ``[H, W]``.
@@ -67,6 +68,11 @@ class Validation:
             ``score``; ``iou``, ``niou``, ``f1``, ``pd`` and ``fa`` of all images with masks together with their
             ``intervals``; ``sets`` and ``empty``: the figures of each.
         """
+        frames = sum(len(some) for group in (self.masks, self.boxes, self.empty) for some in group.values())
+        with Progress("validate", frames) as line:
+            return self._score(_counted(probability, line))
+
+    def _score(self, probability: Probability) -> dict[str, Any]:
         pooled: list[ImageCounts] = []
         sets: dict[str, dict[str, float | None]] = {}
         empty: dict[str, dict[str, float]] = {}
@@ -91,6 +97,16 @@ class Validation:
         if pooled:
             result |= _together(pooled)
         return {**result, "sets": sets, "empty": empty}
+
+
+def _counted(probability: Probability, line: Progress) -> Probability:
+    """The same, with each frame counted by the line."""
+
+    def one(frame: NDArray[Any]) -> NDArray[np.float32]:
+        line.update(line.done + 1)
+        return probability(frame)
+
+    return one
 
 
 def _together(counts: list[ImageCounts]) -> dict[str, Any]:

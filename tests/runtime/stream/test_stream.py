@@ -11,9 +11,9 @@ import pytest
 from stream_parts import FakePipeline, FakeSink, FakeSource, frame
 
 from glint.errors import EngineError, InputError, OutputError, SourceLostError
+from glint.interruption import Interruption
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.stream import stream as module
-from glint.runtime.stream.interruption import Interruption
 from glint.runtime.stream.stream import Stream
 from glint.types import Frame, Gap
 
