@@ -270,3 +270,11 @@ def test_positive_int_takes_whole_numbers_from_1_only(command, capsys, text):
     command(lambda arguments: 0)
     assert cli.main(["fake", f"--level={text}"]) == 2
     assert "--level" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "said"), [([], "hello\n"), (["-q"], ""), (["--quiet"], "")])
+def test_quiet_says_nothing(capsys, monkeypatch, words, said):
+    monkeypatch.setattr("glint.progress._listeners", 0)
+    monkeypatch.setattr("glint.runtime.commands.doctor.main", lambda arguments: cli.talk("hello"))
+    assert cli.main(["doctor", *words]) == 0
+    assert capsys.readouterr().err == said
