@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from glint import __version__
@@ -82,20 +83,39 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{what} {value!r} is not known{expected}", hint=hint)
 
 
-def build_parser(command: str | None = None) -> Parser:
-    """The parser; with ``command``, that command's arguments are filled in."""
+class Completion(argparse.Action):
+    """Prints what a shell needs to complete the words of a command line, and leaves."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> NoReturn:
+        import shtab
+
+        whole = build_parser(everything=True)
+        for sub in whole.commands.choices.values():
+            for action in sub._actions:
+                if action.type is Path:
+                    action.complete = shtab.DIRECTORY if action.metavar == "FOLDER" else shtab.FILE
+        print(shtab.complete(whole, values))
+        raise SystemExit(EXIT_OK)
+
+
+def build_parser(command: str | None = None, *, everything: bool = False) -> Parser:
+    """The parser; the arguments of ``command`` are filled in, or those of all with ``everything``."""
     parser = Parser(
         prog="glint",
         description="Detect small infrared targets and take merged ones apart.",
         epilog="glint COMMAND --help tells more about a command.",
     )
     parser.add_argument("--version", action="version", version=f"glint {__version__}")
+    parser.add_argument(
+        "--print-completion", choices=("bash", "zsh", "tcsh"), action=Completion,
+        help="print what this shell completes commands with (needs shtab)",
+    )  # fmt: skip
     parser.commands = commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, text) in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         sub.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-        if name == command:
+        if everything or name == command:
             importlib.import_module(module).add_arguments(sub)
     return parser
 

@@ -75,7 +75,7 @@ def known(value: Any) -> Any:
 
 MOST_JSON = 64 << 20  # bytes
 _DEEPEST = 64  # arrays and objects inside each other
-_MOST_ARRAY = 1 << 32  # bytes
+MOST_ARRAY = 1 << 32  # bytes
 _MOST_NAME = 200  # bytes; file systems take 255
 
 
@@ -163,12 +163,12 @@ def load_npy(path: Path, *, what: str = "array") -> NDArray[Any]:
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             shape, fortran, dtype = read[version](stream)
             there = os.fstat(stream.fileno()).st_size - stream.tell()
-            if dtype.kind not in "buif" or not all(n < _MOST_ARRAY for n in shape):
+            if dtype.kind not in "buif" or not all(n < MOST_ARRAY for n in shape):
                 raise InputError(
                     f"{what} {path} is not an .npy array of numbers, but {dtype} of shape {shape}", hint=hint
                 )
             count = math.prod(shape)
-            if count * dtype.itemsize != there or there > _MOST_ARRAY:
+            if count * dtype.itemsize != there or there > MOST_ARRAY:
                 raise InputError(
                     f"{what} {path}: {there} bytes for {dtype} of shape {shape}, which are {count * dtype.itemsize}",
                     hint="it is torn or damaged: make it again",

@@ -112,6 +112,7 @@ class Frame:
         truth: the targets that a simulation put into it, or None.
         damaged: why its pixels may be wrong (what its decoder complained of, pictures before it that are missing),
             or "".
+        utc_ns: time of capture by the clock on the wall, nanoseconds since 1970, or None if unknown.
     """
 
     index: int
@@ -121,6 +122,7 @@ class Frame:
     full_scale: float | None = None
     truth: Targets | None = None
     damaged: str = ""
+    utc_ns: int | None = None
 
     def __post_init__(self) -> None:
         data = self.data
@@ -158,11 +160,13 @@ class Gap:
         t_ns: monotonic time at which the source was there again, nanoseconds.
         seconds: since its last frame.
         reason: what went wrong, without credentials.
+        utc_ns: the same moment by the clock on the wall, nanoseconds since 1970, or None if unknown.
     """
 
     t_ns: int
     seconds: float
     reason: str
+    utc_ns: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +191,29 @@ class Blobs:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @cached_property
+    def boxes(self) -> NDArray[np.int64] | None:
+        """Left, top, width and height of each spot, pixels, ``int64 [N, 4]``; None without a label map."""
+        if self.label_map is None:
+            return None
+        places = np.flatnonzero(self.label_map)
+        row = self.label_map.ravel()[places] - 1
+        y, x = np.divmod(places, self.label_map.shape[1])
+        least, most = np.full((2, len(self)), np.iinfo(np.int64).max), np.full((2, len(self)), -1)
+        for axis, values in enumerate((x, y)):
+            np.minimum.at(least[axis], row, values)
+            np.maximum.at(most[axis], row, values)
+        return np.stack([*least, *(most - least + 1)], axis=1)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One JSON-ready object per spot; its ``box`` is None without a label map."""
+        boxes = [None] * len(self) if self.boxes is None else self.boxes.tolist()
+        columns = self.x.round(3).tolist(), self.y.round(3).tolist(), self.area.tolist(), self.score.round(6).tolist()
+        return [
+            {"x": x, "y": y, "area": area, "score": score, "box": box}
+            for x, y, area, score, box in zip(*columns, boxes)
+        ]
 
 
 def _zeros() -> NDArray[Any]:

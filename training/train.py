@@ -133,7 +133,7 @@ def _task(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``glint train``."""
-    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("network", choices=list(NETWORKS))
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="checkpoints and log")
     parser.add_argument(
         "--data", action="append", metavar="FOLDER[=SHARE]",

@@ -83,8 +83,12 @@ def _refuse_shared(options: RunOptions) -> None:
     outputs, recording = options.outputs, options.recording
     paths = {
         "--csv": outputs.csv, "--video": outputs.video, "--overlay": outputs.overlay, "--record": recording.record,
-        "--tracks": outputs.tracks,
+        "--tracks": outputs.tracks, "--parquet": outputs.parquet, "--coco": outputs.coco, "--masks": outputs.masks,
     }  # fmt: skip
+    piped = [name for name, path in {**paths, "--out": outputs.out}.items() if str(path) == "-"]
+    if len(piped) > 1:
+        raise InputError(f"{' and '.join(piped)} both want standard output", hint="give all but one a file")
+    paths = {name: path for name, path in paths.items() if name not in piped}
     if outputs.out is not None and str(outputs.out) != "-" and Path(outputs.out).name:
         out = Path(outputs.out)
         paths |= {"--out": out, "the manifest": beside(out, "manifest.json"), "the truth": beside(out, "truth.jsonl")}

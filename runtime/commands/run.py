@@ -15,13 +15,14 @@ from glint.errors import OutputError, SourceLostError
 from glint.interruption import Interruption
 from glint.progress import Progress
 from glint.runtime.commands.outputs import Callback, ProgressLine, open_outputs
+from glint.runtime.commands.provenance import Provenance
 from glint.runtime.commands.run_options import Group, RunOptions, with_options
 from glint.runtime.device.watch import DeviceWatch
 from glint.runtime.engines.choose import choose_engine, choose_precision
 from glint.runtime.pipeline.follow import CANDIDATES_ABOVE
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.sinks.base import Sink
-from glint.runtime.sinks.json_lines import RunFiles
+from glint.runtime.sinks.json_lines import LINES_VERSION, RunFiles
 from glint.runtime.sinks.summary import Summary
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.open import open_frames
@@ -35,7 +36,11 @@ from glint.runtime.view.status import StreamStatus
 
 @with_options
 def run(
-    source: str, *groups: Group, on_result: Callable[[Result], None] | None = None, **options: Any
+    source: str | Sequence[str],
+    *groups: Group,
+    on_result: Callable[[Result], None] | None = None,
+    on_end: Callable[[dict[str, Any]], None] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Process all frames of a source.
 
@@ -43,10 +48,11 @@ def run(
     Ctrl-C or SIGTERM ends the run in order.
 
     Args:
-        source: URI (see ``sources.open_frames``).
+        source: URI (see ``sources.open_frames``), or paths of several images.
         groups: options in groups: ``Outputs``, ``Recording``, ``Delivery``, ``Values``, ``Sensor``,
             ``Models`` (see ``run_options``).
         on_result: called with every result, in order, in the thread of the outputs.
+        on_end: called with the manifest, also where an error ends the run after its first frame or a source is lost.
         options: by name, e.g. ``out="targets.jsonl", track=True``: those of the command, and what the groups hold.
             Beside ``out`` come ``NAME.manifest.json`` and, for a simulated source, ``NAME.truth.jsonl``.
 
@@ -57,6 +63,7 @@ def run(
         GlintError: one of its subclasses, for a bad source, model, output or argument.
     """
     asked = RunOptions.of(*groups, **options)
+    provenance = Provenance()
     models, sensor, delivery = asked.models, asked.sensor, asked.delivery
     frames = open_frames(source, polarity=asked.values.polarity, scale=asked.values.scale, wait_s=delivery.wait_source)
     config = TrackConfig(false_tracks_per_hour=delivery.false_tracks_per_hour)
@@ -97,6 +104,8 @@ def run(
             error = problem
         manifest = {
             "glint": __version__,
+            "lines": LINES_VERSION,
+            **provenance.as_dict(),
             "source": frames.uri,
             "engine": name,
             "engines": {m.card.task: m.engine.details() for m in opened},
@@ -120,7 +129,11 @@ def run(
             **({"tracks": follow.confirmed, "static": follow.static} if follow is not None else {}),
             "device": watch.report(),
         }
-        _finish(sinks, manifest, error)
+        try:
+            _finish(sinks, manifest, error, on_end)
+        finally:
+            for sink in sinks:
+                sink.linger(wait=error is None and not stream.interrupted)
     return manifest
 
 
@@ -132,15 +145,20 @@ def _tell_optics(pipeline: Pipeline) -> None:
         pipeline.learner.tell = talk
 
 
-def _finish(sinks: Sequence[Sink], manifest: dict[str, Any], error: Exception | None) -> None:
-    """Write the manifest; raise the error.
+def _finish(
+    sinks: Sequence[Sink], manifest: dict[str, Any], error: Exception | None, on_end: Callable[[Any], None] | None
+) -> None:
+    """Write the manifest, and hand it over; raise the error.
 
     A run that failed before its first result leaves nothing, but whoever lost a camera wants to know when.
     """
+    told = error is None or bool(manifest["frames"]) or isinstance(error, SourceLostError)
     for files in sinks:
-        if isinstance(files, RunFiles) and (error is None or manifest["frames"] or isinstance(error, SourceLostError)):
+        if isinstance(files, RunFiles) and told:
             with nullcontext() if error is None else suppress(OutputError):
                 files.finish(manifest)
+    if on_end is not None and told:
+        on_end(manifest)
     if error is not None:
         raise error
 

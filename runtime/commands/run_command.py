@@ -13,7 +13,10 @@ from glint.runtime.commands.run_options import OPTIONS, add_run_arguments
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``glint run``."""
-    parser.add_argument("source", help="folder, glob, image, or synthetic://?size=640x512&frames=100&seed=1")
+    parser.add_argument(
+        "source", nargs="+",
+        help="folder, glob, images, video, array, camera, or synthetic://?size=640x512&frames=100&seed=1",
+    )  # fmt: skip
     add_run_arguments(parser)
     add_engine_arguments(parser)
     add_refine_arguments(parser)
@@ -23,11 +26,12 @@ def main(arguments: argparse.Namespace) -> int:
     """Run ``glint run``."""
     from glint.runtime.commands.run import run, summary_text
 
-    if arguments.json and arguments.out == "-":
-        raise InputError("--json and --out - both want standard output", hint="write the JSON lines to a file")
+    piped = next((name for name in ("out", "csv") if str(getattr(arguments, name)) == "-"), None)
+    if arguments.json and piped:
+        raise InputError(f"--json and --{piped} - both want standard output", hint="write the JSON lines to a file")
     given = {**vars(arguments), "engine": engine_of(arguments), "refine": not arguments.no_refine}
-    manifest = run(arguments.source, **{name: given[name] for name in OPTIONS})
-    print(summary_text(manifest), file=sys.stderr)
+    tell = lambda manifest: print(summary_text(manifest), file=sys.stderr)  # noqa: E731
+    manifest = run(arguments.source, on_end=tell, **{name: given[name] for name in OPTIONS})
     if arguments.json:
         print_json(manifest)
     return EXIT_INTERRUPTED if manifest["interrupted"] else EXIT_OK

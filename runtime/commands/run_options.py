@@ -85,7 +85,12 @@ class Outputs(Group):
     out: str | Path | None = _option(
         "JSON lines, one object per frame; - for standard output", "output", "sinks.json_lines", metavar="FILE"
     )
-    csv: Path | None = _option("a table with one row per target", "output", "sinks.csv_table", **_FILE)
+    csv: Path | None = _option(
+        "a table with one row per target; - for standard output", "output", "sinks.csv_table", **_FILE
+    )
+    parquet: Path | None = _option("the same table for data frames", "output", "sinks.parquet_table", **_FILE)
+    coco: Path | None = _option("spots as COCO annotations", "output", "sinks.coco", **_FILE)
+    masks: Path | None = _option("a mask of the spots of each frame, PNG", "output", "sinks.masks", **_FOLDER)
     overlay: Path | None = _option("a picture of each frame with its targets", "output", "sinks.overlay", **_FOLDER)
     video: Path | None = _option("the same as a film", "output", "sinks.overlay_video", **_FILE)
     tracks: Path | None = _option(
@@ -96,6 +101,7 @@ class Outputs(Group):
     )
     overwrite: bool = _switch("replace existing outputs", "output")
     view: str | None = _option("serve the live page, e.g. 127.0.0.1:8080", "publishing", "view.live_view", **_ADDRESS)
+    hold: bool = _switch("keep the live page open after the end, until Ctrl-C", "publishing")
     metrics: str | None = _option(
         "serve /metrics and /healthz alone", "publishing", "view.metrics_endpoint", **_ADDRESS
     )

@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import get_args
 
 import numpy as np
 
 from glint.choices import Static
+from glint.clock import utc_of, utc_text
 from glint.errors import InputError
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.tracking.evidence import SCORES, Evidence
 from glint.runtime.tracking.registration import Registration
 from glint.runtime.tracking.tracker import TrackConfig, Tracker
 from glint.runtime.tracking.zones import Zone, ZoneWatch
-from glint.types import Blobs, Targets
+from glint.types import Blobs, Frame, Targets
 
 STATICS: tuple[Static, ...] = get_args(Static)
 CANDIDATES_ABOVE = SCORES[2]
@@ -69,7 +69,7 @@ class Follower:
             t_ns, _scored(result.targets, blobs), others, spots=blobs, others=result.detection.candidates,
             shift=shift, shape=frame.shape,
         )  # fmt: skip
-        tracks = replace(self.tracker.tracks(), t_ns=t_ns, utc=self._utc(frame.t_ns))
+        tracks = replace(self.tracker.tracks(), t_ns=t_ns, utc=self._utc(frame))
         if self.static == "hide":
             tracks = tracks.select(~tracks.static)
             fresh = tuple(sorted(set(tracks.number.tolist()) - self._told))
@@ -81,11 +81,11 @@ class Follower:
         tracks = replace(tracks, crossed=self.zones(tracks, shift))
         return replace(result, track=numbers, tracks=tracks)
 
-    def _utc(self, t_ns: int) -> str:
-        """When a live frame was taken, when another was processed: ISO 8601."""
-        age_ns = time.monotonic_ns() - t_ns if self.live else 0
-        moment = datetime.fromtimestamp((time.time_ns() - age_ns) / 1e9, tz=timezone.utc)
-        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    def _utc(self, frame: Frame) -> str:
+        """When a frame was taken, or, if nobody knows, when it was processed: ISO 8601."""
+        if frame.utc_ns is not None:
+            return utc_text(frame.utc_ns)
+        return utc_text(utc_of(frame.t_ns) if self.live else time.time_ns())
 
 
 def _scored(targets: Targets, blobs: Blobs | None) -> Targets:

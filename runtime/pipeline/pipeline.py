@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
+from glint.clock import utc_text
 from glint.errors import EngineError, InputError
 from glint.files import refuse_existing
 from glint.images import write_image
@@ -87,6 +88,13 @@ class Result:
         """What the detector found, one row per connected spot."""
         return self.detection.blobs
 
+    @property
+    def utc(self) -> str | None:
+        """When the frame was taken, ISO 8601; None if nobody knows: of files without times, unless they are tracked."""
+        if self.frame.utc_ns is not None:
+            return utc_text(self.frame.utc_ns)
+        return None if self.tracks is None else self.tracks.utc
+
     def records(self) -> list[dict[str, Any]]:
         """One JSON-ready object per target (see ``Targets.records``).
 
@@ -105,9 +113,10 @@ class Result:
             "frame": self.frame.index,
             "name": self.frame.name,
             "t_ns": self.frame.t_ns,
+            "utc": self.utc,
             "targets": self.records(),
+            "blobs": self.blobs.records(),
             "latency_ms": {stage: round(ms, 3) for stage, ms in self.latency_ms.items()},
-            **({} if self.tracks is None else {"utc": self.tracks.utc}),
             **({"events": events} if events else {}),
             **({"late": True} if self.late else {}),
             **({"repeated": True} if self.repeated else {}),

@@ -5,19 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-from io import FileIO
 from pathlib import Path
 
-from glint.errors import OutputError
-from glint.files import append_whole, claim, refuse_existing
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
-from glint.runtime.sinks.records import target_records
-
-COLUMNS = (
-    "frame", "name", "t_ns", "track", "x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance", "blob", "score",
-    "flags", "n", "count_probability",
-)  # fmt: skip
+from glint.runtime.sinks.json_lines import Lines
+from glint.runtime.sinks.records import TARGET_COLUMNS as COLUMNS
+from glint.runtime.sinks.records import target_rows
 
 
 class CsvSink(Sink):
@@ -28,7 +22,7 @@ class CsvSink(Sink):
     before it.
 
     Args:
-        path: the file.
+        path: the file; ``-`` is standard output.
         overwrite: replace an existing one.
 
     Raises:
@@ -36,39 +30,27 @@ class CsvSink(Sink):
     """
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
-        self.path = Path(path)
-        refuse_existing(self.path, overwrite=overwrite)
-        self._overwrite = overwrite
-        self._file: FileIO | None = None
-        self._size = 0
+        self._lines = Lines(path, overwrite=overwrite)
+        self._told = False  # the header
 
     def write(self, result: Result) -> None:
         """Append the frame's targets."""
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-        if self._file is None:
+        if not self._told:
             table.writeheader()
-        frame = result.frame
-        for row in target_records(result):
-            row["flags"] = "|".join(row["flags"])
-            table.writerow({"frame": frame.index, "name": _cell(frame.name), "t_ns": frame.t_ns, **row})
-        try:
-            if self._file is None:
-                self._file = claim(self.path, overwrite=self._overwrite)
-            self._size = append_whole(self._file, text.getvalue().encode(errors="replace"), self._size)
-        except OutputError:
-            raise
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+        for row in target_rows(result):
+            table.writerow({**row, "name": _cell(row["name"]), "flags": "|".join(row["flags"])})
+        self._lines.append(text.getvalue())
+        self._told = True
 
     def close(self) -> None:
         """Close the file; every row is in it already."""
-        if self._file is not None:
-            self._file.close()
+        self._lines.close()
 
 
 def _cell(text: str) -> str:
-    text = re.sub(r"[\x00-\x1f\x7f]", " ", text)
+    text = re.sub(r"[\x00-\x1f\x7f]", " ", text).encode(errors="replace").decode()
     return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 

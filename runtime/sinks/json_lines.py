@@ -19,6 +19,10 @@ from glint.types import Gap
 _Lines = TypeVar("_Lines", bound="Lines")
 
 
+LINES_VERSION = 1
+"""Of the lines, whose JSON Schema is ``line.schema.json`` beside this file."""
+
+
 class RunFiles(Sink):
     """The JSON lines, and beside a file the truth, if it is known, and at the end the manifest."""
 

@@ -1,10 +1,11 @@
-"""Image files as a source of frames."""
+"""Image files as a source of frames, and the times of frames that no camera stamped."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 
@@ -13,21 +14,56 @@ import numpy as np
 from glint.errors import InputError, SourceError
 from glint.images import count_pages, read_pages
 from glint.runtime.sources.base import Source
+from glint.runtime.sources.uri import one_of, parameters, positive
 from glint.types import Frame
+
+USUAL_FPS = 30.0
+
+
+@dataclass(frozen=True)
+class FrameTimes:
+    """When the frames of files were taken.
+
+    Attributes:
+        fps: frames per second.
+        own: the times at which the files were last written are those of their frames.
+        start_ns: UTC of the first frame, nanoseconds since 1970; None: unknown.
+    """
+
+    fps: float = USUAL_FPS
+    own: bool = False
+    start_ns: int | None = None
+
+    def of(self, index: int, path: Path | None = None) -> tuple[int, int | None]:
+        """Nanoseconds since the first frame, and UTC if it is known; with ``own``, of the file ``path``.
+
+        Raises:
+            OSError: if the file is gone.
+        """
+        if self.own and path is not None:
+            written = path.stat().st_mtime_ns
+            return max(0, written - (written if self.start_ns is None else self.start_ns)), written
+        t_ns = round(1e9 * index / self.fps)
+        return t_ns, None if self.start_ns is None else self.start_ns + t_ns
+
+    def begun_at(self, path: Path) -> FrameTimes:
+        """The same with the first file's own time as the start, if the files' own times count."""
+        return replace(self, start_ns=path.stat().st_mtime_ns) if self.own and self.start_ns is None else self
 
 
 class ImageSource(Source):
     """Image files, in the order given; every picture that a file holds is a frame.
 
+    Their times are stated (see :class:`FrameTimes`).
     An unreadable file among others is skipped and counted; a file asked for by name must be good.
 
     Raises:
         SourceError: on iteration, if none of the files can be read.
     """
 
-    def __init__(self, uri: str, files: list[Path]) -> None:
+    def __init__(self, uri: str, files: list[Path], times: FrameTimes | None = None) -> None:
         super().__init__(uri)
-        self.files = files
+        self.files, self.times = files, times or FrameTimes()
         self.total = count_pages(files[0]) if len(files) == 1 else len(files)
 
     def refuse_collisions(self, folder: Path | None) -> None:
@@ -42,6 +78,7 @@ class ImageSource(Source):
     def __iter__(self) -> Iterator[Frame]:
         index = delivered = 0
         self.start_over()
+        times = self.times.begun_at(self.files[0])
         for path in self.files:
             pages = read_pages(path)
             for page in count():
@@ -56,7 +93,8 @@ class ImageSource(Source):
                 if data is None:
                     break
                 name = path.stem if not page else f"{path.stem}.{page:06d}"
-                yield Frame(index, time.monotonic_ns(), data, name=name, full_scale=_full_scale(data))
+                t_ns, utc_ns = times.of(index, path)
+                yield Frame(index, t_ns, data, name=name, full_scale=full_scale_of(data), utc_ns=utc_ns)
                 index, delivered = index + 1, delivered + 1
         if not delivered:
             raise SourceError(
@@ -66,5 +104,26 @@ class ImageSource(Source):
             )
 
 
-def _full_scale(data: np.ndarray[tuple[int, int], np.dtype[np.generic]]) -> float | None:
+def full_scale_of(data: np.ndarray[tuple[int, int], np.dtype[np.generic]]) -> float | None:
+    """The level at which a picture of a file is saturated, if its depth tells."""
     return 255.0 if data.dtype == np.uint8 else None  # 16-bit files hold 10 to 16 bits: not known
+
+
+def parse_times(uri: str, query: str) -> FrameTimes:
+    """``fps=25``, ``times=files`` and ``start=2026-11-28T20:15:00Z`` of a URI.
+
+    Raises:
+        InputError: if a parameter is unknown or malformed.
+    """
+    values = parameters(uri, query, {"fps": positive, "times": one_of("files"), "start": _utc})
+    return FrameTimes(values.get("fps", USUAL_FPS), "times" in values, values.get("start"))
+
+
+def _utc(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise ValueError("expected a time in ISO 8601, such as 2026-11-28T20:15:00Z") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return round(moment.timestamp() * 1e6) * 1000

@@ -6,6 +6,7 @@ import glob
 import importlib
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -15,7 +16,7 @@ from glint.errors import InputError, SourceError
 from glint.images import SUFFIXES
 from glint.runtime.sources.adjusted import AdjustedSource, Scale, adjusted
 from glint.runtime.sources.base import Source
-from glint.runtime.sources.images import ImageSource
+from glint.runtime.sources.images import ImageSource, parse_times
 from glint.runtime.sources.items import items_of
 from glint.runtime.sources.live import LiveSource
 from glint.runtime.sources.synthetic import open_synthetic
@@ -48,17 +49,23 @@ _KNOWN = (
 )
 
 
+_CAMERA = re.compile(r"/dev/video\d+")
+_RAW_SUFFIXES = (".raw", ".bin")
 _COMMON = re.compile(r"([?&#])(polarity|scale)=([^&#?]*)")
 
 
 def open_frames(
-    uri: str, *, polarity: str | None = None, scale: Scale | str | None = None, wait_s: float | None = None
+    uri: str | Sequence[str],
+    *,
+    polarity: str | None = None,
+    scale: Scale | str | None = None,
+    wait_s: float | None = None,
 ) -> AdjustedSource:
     """The source that a URI means, with frames as the detector wants them and warnings where they are not.
 
     Args:
         uri: see :func:`open_source`; ``polarity=black`` and ``scale=auto`` or ``scale=MIN,MAX`` may stand among its
-            parameters.
+            parameters; or paths of several images.
         polarity: ``white`` or ``black``: what targets are; goes before the URI's.
         scale: values that become 0 and 16383 DN, or ``auto``; goes before the URI's.
         wait_s: seconds for which a camera or stream that is not there yet is waited for.
@@ -66,7 +73,11 @@ def open_frames(
     Raises:
         GlintError: as ``open_source``; InputError too if polarity or scale is malformed, or nobody waits for files.
     """
-    plain, found = uri, {}
+    if not isinstance(uri, str):
+        if len(uri) > 1:
+            return adjusted(open_paths(uri), polarity, scale)
+        uri = "".join(uri)
+    plain, found = uri, dict[str, str]()
     if not uri.startswith("gst:") and not _exists(uri):
         while match := _COMMON.search(plain):
             if match[2] in found:
@@ -126,6 +137,46 @@ def open_source(uri: str) -> Source:
         raise SourceError(f"{uri}: {error.strerror or error}") from error
 
 
+def _open_file(uri: str, path: Path, query: str) -> Source:
+    ending = path.suffix.lower()
+    if ending in VIDEO_SUFFIXES:
+        from glint.runtime.sources.video import open_video
+
+        return open_video(uri, str(path), query)
+    if ending in (".npy", ".npz"):
+        from glint.runtime.sources.arrays import open_array
+
+        return open_array(uri, path, query)
+    if ending in _RAW_SUFFIXES:
+        raise InputError(
+            f"{uri}: raw frames do not tell their size", hint=f"raw:{path}?size=WIDTHxHEIGHT&dtype=uint16 tells it"
+        )
+    if ending == ".tar":
+        return open_source(f"replay:{path}" + (f"?{query}" if query else ""))
+    return ImageSource(uri, [path], parse_times(uri, query))
+
+
+def open_paths(paths: Sequence[str]) -> Source:
+    """Several images as one source, such as a pattern that the shell has taken apart.
+
+    Args:
+        paths: of images. In the order in which a shell lists them, they are taken in natural order.
+
+    Raises:
+        InputError: if one is no image.
+        SourceError: if one is missing.
+    """
+    files = [Path(p) for p in paths]
+    for path in files:
+        if not path.is_file():
+            raise SourceError(f"{path}: no such file" if not path.is_dir() else f"{path} is one of several folders")
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{path} is no image: only images go together", hint="one call of glint for each video")
+    if [p.as_posix() for p in files] == sorted(p.as_posix() for p in files):
+        files.sort(key=natural_order)
+    return ImageSource(f"{files[0]} and {len(files) - 1} more", files)
+
+
 def open_any(source: Any) -> Source:
     """A source of whatever a program holds.
 
@@ -151,21 +202,20 @@ def open_any(source: Any) -> Source:
 
 
 def _open_path(uri: str, path: str) -> Source:
-    if Path(path).is_dir():
-        return ImageSource(uri, image_files(Path(path)))
     file, query = split_path(path)
-    if Path(file).suffix.lower() in VIDEO_SUFFIXES and Path(file).is_file():
-        from glint.runtime.sources.video import open_video
-
-        return open_video(uri, file, query)
-    if Path(path).is_file():
-        return ImageSource(uri, [Path(path)])
-    if any(c in path for c in "*?["):
-        matches = glob.glob(path)  # noqa: PTH207  (Path.glob takes no absolute pattern)
+    where = Path(file)
+    if where.is_dir():
+        return ImageSource(uri, image_files(where), parse_times(uri, query))
+    if where.is_file():
+        return _open_file(uri, where, query)
+    if any(c in file for c in "*?["):
+        matches = glob.glob(file)  # noqa: PTH207  (Path.glob takes no absolute pattern)
         files = sorted((Path(p) for p in matches if Path(p).suffix.lower() in SUFFIXES), key=natural_order)
         if files:
-            return ImageSource(uri, files)
+            return ImageSource(uri, files, parse_times(uri, query))
         raise SourceError(f"{uri}: no image matches this pattern")
-    if Path(path).is_char_device():
+    if _CAMERA.fullmatch(file):
+        return open_source(f"v4l2://{path}")
+    if where.is_char_device():
         raise SourceError(f"{uri} is a device", hint=f"a camera is v4l2://{path}?fmt=y16")
     raise SourceError(f"{uri}: no such file or folder")

@@ -9,7 +9,7 @@ library and rounds times to milliseconds.
 One file holds, in this order::
 
     recording.json       {"format": "glint recording", "version": 1, "source": ..., "utc": ..., "glint": ...}
-    000000012.json       {"index": 12, "t_ns": ..., "name": ..., "full_scale": ..., "dtype": "uint16",
+    000000012.json       {"index": 12, "t_ns": ..., "utc_ns": ..., "name": ..., "full_scale": ..., "dtype": "uint16",
                           "shape": [512, 640], "crc32": ...,   (CRC of the next member)
                           "previous": 11,                      (frame before it in this file, or null)
                           "record_crc32": ...}                 (CRC of this record without it)
@@ -61,6 +61,7 @@ def encode_frame(frame: Frame, previous: int | None = None) -> bytes:
     record = {
         "index": frame.index,
         "t_ns": frame.t_ns,
+        "utc_ns": frame.utc_ns,
         "name": frame.name,
         "full_scale": frame.full_scale,
         "dtype": frame.data.dtype.name,
@@ -288,7 +289,7 @@ def _gap(record: dict[str, Any]) -> Gap:
     seconds, reason = record.get("seconds"), record.get("reason")
     if not (isinstance(seconds, float | int) and 0 <= seconds < np.inf and isinstance(reason, str)):
         raise ValueError("its record is damaged: seconds or reason")
-    return Gap(_integer(record, "t_ns"), float(seconds), reason)
+    return Gap(_integer(record, "t_ns"), float(seconds), reason, _utc(record))
 
 
 def _frame(record: dict[str, Any] | None, payload: bytes) -> Frame:
@@ -309,7 +310,13 @@ def _frame(record: dict[str, Any] | None, payload: bytes) -> Frame:
     if payload[: len(payload) - size] != _npy_header(dtype, shape) or len(payload) < size:
         raise ValueError("its pixels are not what its record says")
     data = np.frombuffer(payload, dtype, offset=len(payload) - size).reshape(shape)
-    return Frame(_integer(record, "index"), _integer(record, "t_ns"), data, name, full_scale, damaged=damaged)
+    index, t_ns, utc_ns = _integer(record, "index"), _integer(record, "t_ns"), _utc(record)
+    return Frame(index, t_ns, data, name, full_scale, damaged=damaged, utc_ns=utc_ns)
+
+
+def _utc(record: dict[str, Any]) -> int | None:
+    """Of older recordings, and of frames whose time nobody knew, None."""
+    return None if record.get("utc_ns") is None else _integer(record, "utc_ns")
 
 
 def _npy_header(dtype: np.dtype[Any], shape: list[int]) -> bytes:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from glint.errors import InputError
 
@@ -89,6 +89,13 @@ def parameters(uri: str, query: str, known: Mapping[str, Converter]) -> dict[str
     if query and not values:
         raise InputError(f"{shown}: {query!r} is no NAME=VALUE", hint=hint)
     return values
+
+
+def take(query: str, name: str) -> tuple[str | None, str]:
+    """The value of one parameter, or None, and the rest of the query."""
+    given = [part for part in query.split("&") if part.startswith(f"{name}=")]
+    rest = "&".join(part for part in query.split("&") if part not in given)
+    return unquote(given[0].partition("=")[2]) if given else None, rest
 
 
 def positive(text: str) -> float:

@@ -17,7 +17,6 @@ from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.pipeline.settings import Roi, Settings
 from glint.runtime.sources.adjusted import AdjustedSource
 from glint.runtime.sources.base import Source
-from glint.runtime.sources.images import ImageSource
 from glint.runtime.sources.items import Item, ItemSource
 from glint.runtime.sources.open import open_any
 from glint.runtime.stream.stream import Stream
@@ -114,6 +113,6 @@ def follower(
         GlintError: one of its subclasses, if ``static`` is no such choice or the evidence cannot be read.
     """
     source = source.inner if isinstance(source, AdjustedSource) else source
-    timed = not isinstance(source, ImageSource | ItemSource)  # the time at which a file was read says nothing
+    timed = not isinstance(source, ItemSource)  # the time at which an array came says nothing
     evidence = Evidence.of(pipeline.detector.card.name)
     return Follower(config, evidence, static=static, timed=timed, live=source.live, zones=zones)

@@ -33,6 +33,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from glint.choices import Drop
+from glint.clock import utc_of
 from glint.errors import InputError
 from glint.interruption import Interruption
 from glint.runtime.pipeline.pipeline import Pipeline, Result
@@ -265,6 +266,8 @@ class Stream:
             ready = time.monotonic_ns()
             for item in self.source:
                 arrived = time.monotonic_ns()
+                if self.source.live and item.utc_ns is None:
+                    item = replace(item, utc_ns=utc_of(item.t_ns))
                 if isinstance(item, Gap):
                     taken = self._hand_over(item)
                 else:

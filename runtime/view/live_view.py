@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import resources
 from typing import Any
 
@@ -44,13 +45,18 @@ class LiveView(Sink):
         host, port: where to listen; port 0 takes any free one (see ``url``).
         status: gives the counters of the stream.
         device: gives the state of the device, if that is to be shown.
+        hold: ``close`` leaves the last picture to be looked at, until ``linger``.
 
     Raises:
         InputError: if ``host`` is not known.
         OutputError: if the port cannot be had.
     """
 
-    def __init__(self, host: str, port: int, *, status: Status = StreamStatus, device: Device | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, *, status: Status = StreamStatus, device: Device | None = None,
+        hold: bool = False,
+    ) -> None:  # fmt: skip
+        self._hold = hold
         self._status, self._device = status, device
         self._telemetry, self._history, self._tails = Telemetry(), History(), Tails()
         self._news = threading.Condition()
@@ -88,14 +94,23 @@ class LiveView(Sink):
 
     def close(self) -> None:
         """Hang up on everybody; may be called twice."""
-        if self._closed.is_set():
+        self._telemetry.end()
+        if self._hold or self._closed.is_set():
             return
         self._closed.set()
-        self._telemetry.end()
         with self._news:
             self._news.notify_all()
         self._sampler.join()
         self._server.close()
+
+    def linger(self, *, wait: bool) -> None:
+        """Show the last picture until Ctrl-C, if that was asked for, and then hang up."""
+        if self._hold and wait:
+            talk(f"live view: {self.url} stays open; Ctrl-C ends it")
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+        self._hold = False
+        self.close()
 
     def _sample(self) -> None:
         last = time.monotonic()
@@ -201,4 +216,5 @@ def _page() -> Answer:
 
 def open_sink(opening: Opening) -> Sink:
     """What ``--view`` asks for."""
-    return LiveView(*parse_address(opening.options["view"]), status=opening.status, device=opening.device)
+    where, hold = parse_address(opening.options["view"]), opening.options["hold"]
+    return LiveView(*where, status=opening.status, device=opening.device, hold=hold)

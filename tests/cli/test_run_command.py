@@ -62,7 +62,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def check_record(record: dict[str, Any], *further: str) -> None:
     """The documented JSON line of a frame."""
-    keys = ["frame", "name", "t_ns", "targets", "latency_ms", *(["utc"] if "track" in further else [])]
+    keys = ["frame", "name", "t_ns", "utc", "targets", "blobs", "latency_ms"]
     assert [key for key in record if key != "events"] == keys
     assert isinstance(record["frame"], int)
     assert isinstance(record["t_ns"], int)
@@ -603,11 +603,15 @@ def test_a_lost_source_leaves_a_manifest_that_says_so(
             raise SourceLostError("the camera has gone")
 
     monkeypatch.setattr(module, "open_source", lambda uri: Camera(uri, SceneConfig(width=96, height=80, frames=3)))
-    glint("run", "cam", "--out", tmp_path / "r.jsonl").refused(4, "the camera has gone")
+    done = glint("run", "cam", "--out", tmp_path / "r.jsonl")
+    done.refused(4, "the camera has gone")
+    assert "gaps      1, 2.5 s" in done.err  # the summary, as of any run
     manifest = json.loads((tmp_path / "r.manifest.json").read_text())
     assert manifest["error"] == "the camera has gone"
     assert manifest["gaps"] == {"count": 1, "seconds": 2.5}
-    assert read(tmp_path / "r.jsonl") == [{"event": "gap", "t_ns": 0, "seconds": 2.5, "reason": "no signal"}]
+    (line,) = read(tmp_path / "r.jsonl")
+    assert line.pop("utc").endswith("Z")
+    assert line == {"event": "gap", "t_ns": 0, "seconds": 2.5, "reason": "no signal"}
 
 
 def test_a_region_a_tile_and_corrections_are_taken_and_recorded(glint: Glint, scene: str, tmp_path: Path) -> None:

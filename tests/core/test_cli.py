@@ -278,3 +278,13 @@ def test_quiet_says_nothing(capsys, monkeypatch, words, said):
     monkeypatch.setattr("glint.runtime.commands.doctor.main", lambda arguments: cli.talk("hello"))
     assert cli.main(["doctor", *words]) == 0
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_commands_and_options(shell, capsys):
+    pytest.importorskip("shtab", reason="needs shtab")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--print-completion", shell])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert all(word in text for word in (*cli.COMMANDS, "--false-tracks-per-hour", "--workspace", "lsnet-s"))

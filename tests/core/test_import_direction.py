@@ -19,7 +19,7 @@ ALLOWED = {
     "calibration": {"core", "runtime", "calibration"},
 }
 LIBRARIES = {
-    "core": {"numpy", "scipy", "numba", "PIL"},
+    "core": {"numpy", "scipy", "numba", "PIL", "shtab"},
     "training": {"numpy", "scipy", "torch", "safetensors", "PIL"},
     "calibration": {"numpy", "scipy", "onnx", "onnxruntime"},
 }

@@ -37,7 +37,7 @@ def test_lines_tell_of_late_results_dropped_frames_gaps_and_tracks(tmp_path: Pat
     assert [t["track"] for t in first["targets"]] == [7, None]
     assert "late" not in first
     assert "dropped" not in first
-    assert gap == {"event": "gap", "t_ns": 123, "seconds": 1.5, "reason": "no signal"}
+    assert gap == {"event": "gap", "t_ns": 123, "utc": None, "seconds": 1.5, "reason": "no signal"}
     assert (second["late"], second["dropped"]) == (True, {"queue": 4})
 
 
@@ -92,6 +92,10 @@ def test_nothing_is_written_beside_a_device(tmp_path: Path) -> None:
     ("options", "kind"),
     [
         ({"csv": "r.csv"}, "CsvSink"),
+        ({"csv": "-"}, "CsvSink"),
+        ({"parquet": "r.parquet"}, "ParquetSink"),
+        ({"coco": "r.json"}, "CocoFile"),
+        ({"masks": "masks"}, "Masks"),
         ({"tracks": "t.jsonl"}, "TrackLines"),
         ({"tracks": "t.CSV"}, "TrackTable"),
         ({"tracks": "t.txt"}, "MotFile"),
@@ -108,7 +112,10 @@ def test_every_option_opens_its_output(tmp_path: Path, options: dict[str, Any], 
         pytest.importorskip("av")
     if kind == "MqttSink":
         pytest.importorskip("paho.mqtt.client")
-    paths = {name: tmp_path / value for name, value in options.items() if name in ("csv", "tracks", "video", "record")}
+    if kind == "ParquetSink":
+        pytest.importorskip("pyarrow")
+    files = ("csv", "parquet", "coco", "masks", "tracks", "video", "record")
+    paths = {name: tmp_path / value for name, value in options.items() if name in files and value != "-"}
     (sink,) = opened(**{**options, **paths})
     try:
         assert type(sink).__name__ == kind

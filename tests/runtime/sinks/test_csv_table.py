@@ -22,9 +22,9 @@ def test_one_row_per_target_under_a_header(tmp_path: Path) -> None:
     rows = read(tmp_path / "new" / "out.csv")
     assert [r["x"] for r in rows] == ["30.25", "31.0", "5.0"]
     assert rows[0] == {
-        "frame": "3", "name": "a,b", "t_ns": "7", "track": "", "x": "30.25", "y": "20.5", "radiance": "300.0",
-        "sigma_x": "0.05", "sigma_y": "0.05", "sigma_radiance": "2.0", "blob": "0", "score": "0.9", "flags": "",
-        "n": "2", "count_probability": "",
+        "frame": "3", "name": "a,b", "t_ns": "7", "utc": "", "track": "", "x": "30.25", "y": "20.5",
+        "radiance": "300.0", "sigma_x": "0.05", "sigma_y": "0.05", "sigma_radiance": "2.0", "blob": "0", "score": "0.9",
+        "flags": "", "n": "2", "count_probability": "",
     }  # fmt: skip
     assert rows[1]["flags"] == "COUNT_AMBIGUOUS"
     assert tuple(rows[0]) == COLUMNS

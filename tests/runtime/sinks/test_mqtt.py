@@ -36,7 +36,13 @@ def test_a_frame_and_a_gap_are_a_datagram_each(receiver: socket.socket) -> None:
     sink.write(result)
     sink.gap(Gap(5, 1.25, "lost"))
     assert json.loads(receiver.recv(65536)) == frame_record(result)
-    assert json.loads(receiver.recv(65536)) == {"event": "gap", "t_ns": 5, "seconds": 1.25, "reason": "lost"}
+    assert json.loads(receiver.recv(65536)) == {
+        "event": "gap",
+        "t_ns": 5,
+        "utc": None,
+        "seconds": 1.25,
+        "reason": "lost",
+    }
     sink.close()
     sink.close()
 

@@ -1,0 +1,80 @@
+"""Targets as a Parquet table: the columns of the CSV with their types, for data frames and databases."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from glint.errors import MissingDependencyError, OutputError, first_line
+from glint.files import atomic_path, refuse_existing
+from glint.libraries import library_of
+from glint.runtime.pipeline.pipeline import Result
+from glint.runtime.sinks.base import Opening, Sink
+from glint.runtime.sinks.records import TARGET_COLUMNS, target_rows
+
+_GROUP = 20_000  # rows that are written at once
+_TEXT = ("name", "utc")
+_WHOLE = ("frame", "t_ns", "track", "blob", "n")
+
+
+class ParquetSink(Sink):
+    """One row per target, ``flags`` as a list of words, unknown values null; the file appears when it is whole.
+
+    Args:
+        path: the file.
+        overwrite: replace an existing one.
+
+    Raises:
+        MissingDependencyError: if pyarrow is not installed.
+        OutputError: if the file exists and ``overwrite`` is not set, or cannot be written.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+        try:
+            import pyarrow as arrow
+            from pyarrow import parquet
+        except ImportError as error:
+            library = library_of("pyarrow")
+            hint = None if library is None else library.fix
+            raise MissingDependencyError("--parquet needs pyarrow, which is not installed", hint=hint) from error
+        refuse_existing(path, overwrite=overwrite)
+        self.path, self._arrow, self._parquet = path, arrow, parquet
+        kinds = dict.fromkeys(_TEXT, arrow.string()) | dict.fromkeys(_WHOLE, arrow.int64())
+        kinds["flags"] = arrow.list_(arrow.string())
+        self._schema = arrow.schema([(name, kinds.get(name, arrow.float64())) for name in TARGET_COLUMNS])
+        self._rows: list[dict[str, Any]] = []
+        self._open = ExitStack()
+        self._writer: Any = None
+
+    def write(self, result: Result) -> None:
+        """Take the frame's targets."""
+        self._rows += target_rows(result)
+        if self._writer is None or len(self._rows) >= _GROUP:
+            self._write_out()
+
+    def close(self) -> None:
+        """Write what is left; the file then takes its place. May be called twice."""
+        if self._writer is None:
+            return
+        with self._open:
+            self._write_out()
+            self._writer.close()
+            self._writer = None
+
+    def _write_out(self) -> None:
+        try:
+            if self._writer is None:
+                temporary = self._open.enter_context(atomic_path(self.path))
+                self._writer = self._parquet.ParquetWriter(temporary, self._schema)
+            self._writer.write_table(self._arrow.Table.from_pylist(self._rows, self._schema))
+            self._rows.clear()
+        except OSError as error:
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError(f"cannot write {self.path}: {error.strerror or first_line(error)}") from error
+
+
+def open_sink(opening: Opening) -> Sink:
+    """What ``--parquet`` asks for."""
+    return ParquetSink(opening.options["parquet"], overwrite=opening.options["overwrite"])
