@@ -14,7 +14,7 @@ from glint.training.loop import Recipe, Trainer
 from glint.training.networks.lsnet import PRESETS, LSNetConfig
 from glint.training.tasks.augmentation import Augmentation
 from glint.training.tasks.data_sets import DataSet, checked_sets, empty_frames
-from glint.training.tasks.detection import DetectionTask, _box_loss
+from glint.training.tasks.detection import DetectionTask, _alarm_loss, _box_loss
 
 TINY = LSNetConfig(stages=1, background=(8, 12), heads=1, head_dim=4, state=2, sparse=(4, 6, 8), unshuffle=2)
 
@@ -148,3 +148,14 @@ def test_the_command_takes_several_sets(masks, boxes, empty, tmp_path, monkeypat
     assert set(json.loads(capsys.readouterr().out)["sets"]) == {"masks-set", "boxes-set"}
     assert main(["train", "lsnet-s", "--data", f"{masks}=no", "--out", str(tmp_path / "other")]) == 2
     assert "no share" in capsys.readouterr().err
+
+
+def test_the_likeliest_false_alarms_count_unless_they_are_a_targets_edge_or_unlabelled():
+    logit, mask, known = torch.full((1, 1, 32, 32), -30.0), torch.zeros(1, 1, 32, 32), torch.ones(1, 1, 32, 32)
+    mask[..., 10, 10] = 1
+    logit[..., 10, 13] = 5.0  # three pixels from a target
+    assert _alarm_loss(logit, mask, known).item() < 1e-6
+    logit[..., 20:24, 20:22] = 5.0
+    assert _alarm_loss(logit, mask, known).item() == pytest.approx(np.log1p(np.exp(5)), rel=1e-4)
+    known[..., 20:24, 20:22] = 0
+    assert _alarm_loss(logit, mask, known).item() < 1e-6

@@ -149,12 +149,12 @@ class Augmentation:
     noise: float = 0.05
     magnified: float = 0.1
     magnification: tuple[float, float] = (1.7, 4.0)
-    points: float = 0.2
+    points: float = 0.25
     point_number: int = 2
-    point_scr: tuple[float, float] = (4.0, 12.0)
+    point_scr: tuple[float, float] = (3.5, 12.0)
     point_sigma: tuple[float, float] = (0.4, 1.5)
-    objects: float = 0.05
-    object_radius: tuple[float, float] = (3.0, 18.0)
+    objects: float = 0.02
+    object_radius: tuple[float, float] = (3.0, 10.0)
     object_contrast: tuple[float, float] = (3.0, 20.0)
     noisy: float = 0.25
     noisy_sigma: float = 1.0
