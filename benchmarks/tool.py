@@ -24,7 +24,7 @@ class Tool:
         make: gives the report, JSON-ready. Every option is the argument of its name. What the report lists as
             ``problems`` makes the exit code 1.
         options: adds them to a parser.
-        text: the report as Markdown, printed unless ``--json`` is given; None: JSON is printed.
+        text: the report for people, printed unless ``--json`` is given; None: JSON is printed.
         file: whether ``--out FILE`` takes the report; else ``make`` writes its own files.
         remark: a line on standard error when the report is out.
     """
@@ -47,7 +47,7 @@ class Tool:
             parser.add_argument("--out", type=Path, metavar="FILE", help="write the report as JSON")
             parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
         if self.text is not None:
-            parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
+            parser.add_argument("--json", action="store_true", help="print the report as JSON instead")
 
     def main(self, arguments: argparse.Namespace) -> int:
         """Make the report and deliver it.
@@ -67,7 +67,7 @@ class Tool:
         if self.text is None or arguments.json:
             print_json(report)
         else:
-            print(self.text(report), end="")
+            print(self.text(report).rstrip("\n"))
         if self.remark is not None:
             self.remark(report)
         if report.get("problems"):

@@ -28,9 +28,9 @@ from typing import Any
 
 from glint.benchmarks.robustness.kinds import KINDS, Kind, Reading
 from glint.benchmarks.robustness.mutations import mutated
-from glint.cli import positive_int, print_json, standalone
-from glint.errors import CheckFailedError, GlintError, InputError
-from glint.files import refuse_existing, write_json
+from glint.benchmarks.tool import Tool
+from glint.cli import positive_int
+from glint.errors import GlintError, InputError
 from glint.progress import Progress
 
 OUTCOMES = ("clean", "reported", "unseen", "silent", "traceback", "hang", "crash")
@@ -174,30 +174,18 @@ def text_of(result: dict[str, Any]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the module."""
+    """The tool's options."""
     parser.add_argument("--mutations", type=positive_int, default=1000, help="of each kind (default: %(default)s)")
-    parser.add_argument("--kind", action="append", default=[], metavar="NAME", help="one row only; may be repeated")
+    parser.add_argument(
+        "--kind", action="append", default=[], dest="kinds", metavar="NAME", help="one row only; may be repeated"
+    )
     parser.add_argument("--seed", type=positive_int, default=1, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the report as JSON")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
-    parser.add_argument("--json", action="store_true", help="print the report instead of the table")
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the module."""
-    if arguments.out is not None:
-        refuse_existing(arguments.out, overwrite=arguments.overwrite)
-    result = fuzz(mutations=arguments.mutations, kinds=arguments.kind, seed=arguments.seed)
-    if arguments.out is not None:
-        write_json(arguments.out, result)
-    if arguments.json:
-        print_json(result)
-    else:
-        print(text_of(result))
-    if result["problems"]:
-        raise CheckFailedError("; ".join(result["problems"]))
-    return 0
+TOOL = Tool(
+    "Damage inputs of every kind, and see what glint makes of them.", fuzz, add_arguments, text=text_of, file=True
+)
 
 
 if __name__ == "__main__":
-    sys.exit(standalone("Damage inputs of every kind, and see what glint makes of them.", add_arguments, main))
+    sys.exit(TOOL())

@@ -16,15 +16,14 @@ import argparse
 import sys
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from glint.benchmarks.tool import Tool, add_threads_argument
 from glint.cards import DEFAULT_UNMIXER
-from glint.cli import positive_float, positive_int, print_json, seed, standalone
-from glint.files import refuse_existing, write_json
+from glint.cli import positive_float, positive_int, seed
 from glint.metrics.unmixing import UnmixingScore, score_unmixing
 from glint.optics import Psf
 from glint.runtime.tracking.joint import Sequence, refine_jointly
@@ -164,31 +163,18 @@ def joint_unmixing(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the module."""
+    """The tool's options."""
     parser.add_argument("--number", type=positive_int, default=100, help="of clusters (default: %(default)s)")
     parser.add_argument("--speed", type=positive_float, default=0.2, help="px per frame (default: %(default)s)")
     parser.add_argument("--noise", type=positive_float, default=2.0, help="DN (default: %(default)s)")
-    parser.add_argument("--unknown", action="store_true", help="nothing is known of the radiance")
+    parser.add_argument("--unknown", action="store_false", dest="told", help="nothing is known of the radiance")
     parser.add_argument("--seed", type=seed, default=1, help="of everything simulated (default: %(default)s)")
     parser.add_argument("--unmixer", default=DEFAULT_UNMIXER, metavar="NAME|CARD", help="default: %(default)s")
-    parser.add_argument("--threads", type=positive_int, help="CPU threads of the network (default: all cores)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the report as JSON")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
+    add_threads_argument(parser)
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the module."""
-    if arguments.out is not None:
-        refuse_existing(arguments.out, overwrite=arguments.overwrite)
-    report = joint_unmixing(
-        number=arguments.number, speed=arguments.speed, noise=arguments.noise, told=not arguments.unknown,
-        seed=arguments.seed, unmixer=arguments.unmixer, threads=arguments.threads,
-    )  # fmt: skip
-    if arguments.out is not None:
-        write_json(arguments.out, report)
-    print_json(report)
-    return 0
+TOOL = Tool("Score what clusters gain from their last frames.", joint_unmixing, add_arguments, file=True)
 
 
 if __name__ == "__main__":
-    sys.exit(standalone("Score what clusters gain from their last frames.", add_arguments, main))
+    sys.exit(TOOL())

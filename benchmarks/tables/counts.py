@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.benchmarks.reporting.text import markdown_table
+from glint.benchmarks.tool import Tool
 from glint.cards import DEFAULT_UNMIXER
-from glint.cli import positive_int, print_json, seed, standalone
-from glint.files import refuse_existing, write_json
+from glint.cli import positive_int, seed
 from glint.runtime.unmixing.refine import RadiancePrior
 from glint.runtime.unmixing.unmix import unmix
 from glint.simulation.patches import CONDITIONS, Patches, simulate_patches
@@ -106,28 +106,16 @@ def markdown(table: dict[str, Any]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the module."""
+    """The tool's options."""
     parser.add_argument("--unmixer", default=DEFAULT_UNMIXER, metavar="NAME|CARD", help="default: %(default)s")
-    parser.add_argument("--patches", type=positive_int, default=500, help="of each condition (default: %(default)s)")
-    parser.add_argument("--seed", type=seed, default=1, help="of the patches (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the table as JSON")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    parser.add_argument("--json", action="store_true", help="print the table as JSON instead of Markdown")
+    parser.add_argument(
+        "--patches", type=positive_int, default=500, dest="number", help="of each condition (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=seed, default=1, dest="start", help="of the patches (default: %(default)s)")
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the module."""
-    if arguments.out is not None:
-        refuse_existing(arguments.out, overwrite=arguments.overwrite)
-    table = counts_table(unmixer=arguments.unmixer, number=arguments.patches, start=arguments.seed)
-    if arguments.out is not None:
-        write_json(arguments.out, table)
-    if arguments.json:
-        print_json(table)
-    else:
-        print(markdown(table), end="")
-    return 0
+TOOL = Tool("Calibration of the number of targets.", counts_table, add_arguments, text=markdown, file=True)
 
 
 if __name__ == "__main__":
-    sys.exit(standalone("Calibration of the number of targets.", add_arguments, main))
+    sys.exit(TOOL())

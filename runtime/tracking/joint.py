@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from glint.compiled import compiled
 from glint.errors import InputError
-from glint.runtime.unmixing.fit import diagonal_of_inverse, factorise, pixel_profile, substitute
+from glint.runtime.unmixing.fit import pixel_profile
+from glint.runtime.unmixing.normal_equations import diagonal_of_inverse, factorise, substitute
 from glint.types import TargetFlag, Targets
 
 Array = NDArray[np.float64]

@@ -4,15 +4,16 @@ import argparse
 import importlib
 import inspect
 import json
+from pathlib import Path
 
 import pytest
 
+import glint.benchmarks
 from glint.benchmarks.tool import Tool
 
-MODULES = [
-    *("tables.ablation", "tables.detection", "tables.optics", "tables.points", "tables.unmixing"),
-    *("streams.accuracy", "streams.overhead", "streams.soak", "streams.tracks"),
-]
+ROOT = Path(glint.benchmarks.__file__).parent
+SOURCES = {p.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): p.read_text() for p in ROOT.rglob("*.py")}
+MODULES = sorted(name for name, text in SOURCES.items() if "\nTOOL = Tool(" in text)
 
 
 def options(parser):
@@ -39,6 +40,11 @@ def test_every_option_is_an_argument_of_the_function(name):
     anything = any(a.kind is inspect.Parameter.VAR_KEYWORD for a in arguments.values())
     assert options <= arguments.keys() or anything
     assert not {"out", "overwrite", "json"} & options or not made.file
+
+
+def test_whatever_is_a_command_of_its_own_is_such_a_tool():
+    assert len(MODULES) >= 12
+    assert [name for name, text in SOURCES.items() if "standalone(" in text] == ["tool"]
 
 
 def test_json_or_text_as_asked(capsys):
