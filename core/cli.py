@@ -11,6 +11,7 @@ import importlib
 import json
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -209,6 +210,7 @@ def _report_unexpected(error: Exception, *, debug: bool) -> int:
 
 
 def _say(text: str) -> None:
+    text = re.sub(r"(?<!file)://\S*@", "://***@", text)  # whatever a message quotes, a password is none of it
     if sys.stderr is not None:
         with suppress(OSError, ValueError):  # the terminal may be gone
             print(text, file=sys.stderr)

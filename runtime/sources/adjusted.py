@@ -14,12 +14,15 @@ from glint.choices import Polarity
 from glint.cli import talk
 from glint.errors import InputError, SourceError
 from glint.runtime.sources.base import Source
+from glint.runtime.sources.layout import Layout, looks_swapped
 from glint.types import Frame, Gap
 
 POLARITIES: tuple[Polarity, ...] = get_args(Polarity)
 Scale = tuple[float, float] | Literal["auto"]
+PLAIN = Layout()
 FULL_DN = 16383.0  # to which a scale brings its greater end: a sensor of 14 bits
 
+_KELVIN, _KELVIN_SPREAD = (150.0, 1000.0), 20.0
 _LEAST_SIDE = 32  # pixels of a frame whose edges say something
 _STRANGE = 0.2  # share of a row's pixels that are far from all of the picture
 
@@ -31,11 +34,17 @@ class AdjustedSource(Source):
         inner: where they come from.
         polarity: ``black`` where targets are dark: values are turned at their full scale.
         scale: values that become 0 and 16383 DN (``float32``); ``auto``: least and greatest of the first frame.
+        layout: where the picture and the bits of its values are.
+
+    Raises:
+        SourceError: on iteration, if the first frame does not fit what is asked; a later one is skipped.
     """
 
-    def __init__(self, inner: Source, *, polarity: Polarity = "white", scale: Scale | None = None) -> None:
+    def __init__(
+        self, inner: Source, *, polarity: Polarity = "white", scale: Scale | None = None, layout: Layout = PLAIN
+    ) -> None:
         super().__init__(inner.uri)
-        self.inner, self.polarity, self.scale = inner, polarity, scale
+        self.inner, self.polarity, self.scale, self.layout = inner, polarity, scale, layout
         self.total, self.live = inner.total, inner.live
         self.skipped, self.skips = inner.skipped, inner.skips
 
@@ -60,9 +69,18 @@ class AdjustedSource(Source):
             if isinstance(item, Gap):
                 yield item
                 continue
+            try:
+                if first:
+                    self._shift = self.layout.shift_of(item)
+                frame = self.layout.mended(item, self._shift)
+            except SourceError as error:
+                if first:
+                    raise SourceError(f"{self.uri}: {error}", hint=error.hint) from error
+                self.inner.skip(item.name or f"frame {item.index}", str(error))
+                continue
             if first:
-                self._prepare(item)
-            frame = self._adjusted(item)
+                self._prepare(frame)
+            frame = self._adjusted(frame)
             if first:
                 for warning in warnings_of(frame):
                     talk(f"warning: {self.uri}: {warning}")
@@ -111,11 +129,18 @@ def warnings_of(frame: Frame) -> list[str]:
             f"values from {data.min():g} to {data.max():g} spread by {spread:.2g}: differences below 1 DN are taken "
             "for nothing; --scale auto or --scale MIN,MAX brings them to DN"
         )
+    elif data.dtype.kind == "f" and spread < _KELVIN_SPREAD and _KELVIN[0] < data.min() and data.max() < _KELVIN[1]:
+        found.append(
+            f"values from {data.min():g} to {data.max():g} look like kelvin; --scale MIN,MAX, e.g. 250,350, brings them "
+            "to DN"
+        )
     if frame.full_scale is not None and float(data.max()) > 1.1 * frame.full_scale:
         found.append(
             f"values up to {data.max():g} exceed the full scale of {frame.full_scale:g} and count as saturated; "
-            "give the bits that the values have, e.g. bits=16 if they are aligned to the top"
+            "give the bits that the values have, or align=msb if they stand at the top of 16 bits"
         )
+    if looks_swapped(data):
+        found.append("neighbours are alike only with their bytes turned: endian=swap")
     inner = picture_of(data)
     if inner is not None:
         x, y, width, height = inner
@@ -171,7 +196,7 @@ def parse_scale(text: str) -> Scale:
     return numbers[0], numbers[1]
 
 
-def adjusted(source: Source, polarity: str | None, scale: Scale | str | None) -> AdjustedSource:
+def adjusted(source: Source, polarity: str | None, scale: Scale | str | None, layout: Layout = PLAIN) -> AdjustedSource:
     """A source as options or parameters ask for it.
 
     Raises:
@@ -183,4 +208,4 @@ def adjusted(source: Source, polarity: str | None, scale: Scale | str | None) ->
         wanted = parse_scale(scale) if isinstance(scale, str) else scale
     except ValueError as error:
         raise InputError(f"scale={scale!r}: {error}", hint="e.g. --scale 0,1") from error
-    return AdjustedSource(source, polarity="black" if polarity == "black" else "white", scale=wanted)
+    return AdjustedSource(source, polarity="black" if polarity == "black" else "white", scale=wanted, layout=layout)

@@ -54,12 +54,14 @@ class Source(ABC):
         live: its frames come at their own pace, whether or not anybody takes them.
         skipped: frames that could not be read so far; of very many the first :data:`MOST_NAMED`.
         skips: how many were skipped for each reason.
+        top_aligned: values stand at the top of their words, whatever full scale the user states.
         missing: frames that a live source lost on the way, as far as their stamps tell.
     """
 
     uri: str
     total: int | None = None
     live: bool = False
+    top_aligned: bool = False
 
     def __init__(self, uri: str) -> None:
         self.uri = safe_uri(uri)

@@ -24,6 +24,16 @@ BUILT_ON_DAMAGE = "built on pictures that are damaged or missing"
 _COVER = 0x400  # libav's AV_DISPOSITION_ATTACHED_PIC: a picture of a file that is no film
 _CAPRICIOUS = ("mjpeg",)  # codecs of which cameras write every picture with something to complain of
 _MISSED = re.compile(r"missed (\d+) packets")
+# A playlist names other files and hosts; nobody asked for those. So neither its formats nor its protocols are let in.
+_FORMATS = (
+    "matroska,webm,avi,mov,mp4,m4a,3gp,3g2,mj2,nut,mpegts,mpeg,mpegvideo,asf,yuv4mpegpipe,m4v,h264,hevc,ogg,flv,mxf,"
+    "rawvideo,mjpeg,mpjpeg,gif,ivf,obu,dv,vc1"
+)
+OF_FILES = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+OF_STREAMS = {
+    "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,udplite,tcp,tls,crypto",
+    "format_whitelist": f"{_FORMATS},rtsp,rtp,sdp",
+}
 
 
 def whole_number(text: str) -> int:

@@ -18,9 +18,11 @@ from glint.runtime.sources.adjusted import AdjustedSource, Scale, adjusted
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.images import ImageSource, parse_times
 from glint.runtime.sources.items import items_of
+from glint.runtime.sources.layout import PARAMETERS as LAYOUT
+from glint.runtime.sources.layout import layout_of
 from glint.runtime.sources.live import LiveSource
 from glint.runtime.sources.synthetic import open_synthetic
-from glint.runtime.sources.uri import safe_uri, split_path
+from glint.runtime.sources.uri import parameters, safe_uri, split_path
 
 VIDEO_SUFFIXES = (
     ".mkv", ".avi", ".mp4", ".mov", ".nut", ".m4v", ".webm", ".ts", ".m2ts", ".mts", ".mpg", ".wmv", ".y4m",
@@ -51,7 +53,9 @@ _KNOWN = (
 
 _CAMERA = re.compile(r"/dev/video\d+")
 _RAW_SUFFIXES = (".raw", ".bin")
-_COMMON = re.compile(r"([?&#])(polarity|scale)=([^&#?]*)")
+_COMMON = re.compile(r"([?&#])(polarity|scale|crop|align|endian|deinterlace)=([^&#?]*)")
+_COMMON_OF_RAW = re.compile(r"([?&#])(polarity|scale|crop|align|deinterlace)=([^&#?]*)")
+_BY_SOURCE = re.compile(r"raw:.*[?&]endian=")  # that of raw frames says what their bytes are
 
 
 def open_frames(
@@ -64,8 +68,9 @@ def open_frames(
     """The source that a URI means, with frames as the detector wants them and warnings where they are not.
 
     Args:
-        uri: see :func:`open_source`; ``polarity=black`` and ``scale=auto`` or ``scale=MIN,MAX`` may stand among its
-            parameters; or paths of several images.
+        uri: see :func:`open_source`; among its parameters may stand ``polarity=black``, ``scale=auto`` or
+            ``scale=MIN,MAX``, ``crop=X,Y,W,H``, ``align=msb``, ``endian=swap`` and ``deinterlace=top`` or ``bottom``;
+            or paths of several images.
         polarity: ``white`` or ``black``: what targets are; goes before the URI's.
         scale: values that become 0 and 16383 DN, or ``auto``; goes before the URI's.
         wait_s: seconds for which a camera or stream that is not there yet is waited for.
@@ -77,23 +82,33 @@ def open_frames(
         if len(uri) > 1:
             return adjusted(open_paths(uri), polarity, scale)
         uri = "".join(uri)
-    plain, found = uri, dict[str, str]()
-    if not uri.startswith("gst:") and not _exists(uri):
-        while match := _COMMON.search(plain):
-            if match[2] in found:
-                raise InputError(f"{safe_uri(uri)}: {match[2]} is given twice")
-            found[match[2]] = match[3]
-            behind = plain[match.end() :]
-            plain = plain[: match.start()] + (match[1] + behind[1:] if behind.startswith("&") else behind)
+    plain, found = _common(uri)
     given = polarity or found.get("polarity"), found.get("scale") if scale is None else scale
+    layout = layout_of(parameters(uri, "&".join(f"{k}={v}" for k, v in found.items() if k in LAYOUT), LAYOUT))
     source = open_source(plain)
+    source.top_aligned = layout.aligned
     if wait_s is not None:
         if not 0 <= wait_s < math.inf:
             raise InputError(f"wait_source: expected a number of seconds of at least 0, got {wait_s}")
         if not isinstance(source, LiveSource):
             raise InputError(f"{source.uri} is no camera or stream to wait for", hint="leave --wait-source out")
         source.wait_s = wait_s
-    return adjusted(source, *given)
+    return adjusted(source, *given, layout)
+
+
+def _common(uri: str) -> tuple[str, dict[str, str]]:
+    """The URI without the parameters that every one may have, and these."""
+    plain, found = uri, dict[str, str]()
+    if uri.startswith("gst:") or _exists(uri):
+        return plain, found
+    pattern = _COMMON_OF_RAW if _BY_SOURCE.match(uri) else _COMMON
+    while match := pattern.search(plain):
+        if match[2] in found:
+            raise InputError(f"{safe_uri(uri)}: {match[2]} is given twice")
+        found[match[2]] = match[3]
+        behind = plain[match.end() :]
+        plain = plain[: match.start()] + (match[1] + behind[1:] if behind.startswith("&") else behind)
+    return plain, found
 
 
 def _exists(path: str) -> bool:

@@ -19,6 +19,8 @@ from glint.runtime.sources.uri import full_scale_of_bits, one_of, parameters, po
 from glint.runtime.sources.waiting import Closed, InterruptibleWait
 from glint.types import Frame, FrameSize
 
+_MOST_BYTES = 1 << 31  # of a frame
+
 
 @dataclass(frozen=True)
 class RawLayout:
@@ -29,17 +31,43 @@ class RawLayout:
         dtype: of a pixel, with its byte order.
         fps: frames per second, or None: times are those of arrival.
         full_scale: the sensor's, or None.
+        header: bytes before the first frame.
+        frame_header: bytes before each frame.
+        stride: bytes from one row to the next; 0: those of its pixels.
+
+    Raises:
+        InputError: if rows are longer than their stride, or frames longer than any are.
     """
 
     size: tuple[int, int]
     dtype: np.dtype[Any]
     fps: float | None = None
     full_scale: float | None = None
+    header: int = 0
+    frame_header: int = 0
+    stride: int = 0
+
+    def __post_init__(self) -> None:
+        if self.stride and self.stride < self.row_bytes:
+            raise InputError(f"stride={self.stride}: a row of {self.size[0]} pixels has {self.row_bytes} bytes")
+        if self.frame_bytes > _MOST_BYTES:
+            raise InputError(f"frames of {self.frame_bytes} bytes; expected at most {_MOST_BYTES}")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the pixels of a row."""
+        return self.size[0] * self.dtype.itemsize
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one frame."""
-        return self.size[0] * self.size[1] * self.dtype.itemsize
+        """Bytes of one frame, with what stands before it."""
+        return self.frame_header + self.size[1] * (self.stride or self.row_bytes)
+
+    def pixels(self, block: NDArray[np.uint8]) -> NDArray[Any]:
+        """The picture ``[H, W]`` of the bytes of a frame."""
+        rows = block[self.frame_header :].reshape(self.size[1], -1)[:, : self.row_bytes]
+        data: NDArray[Any] = np.ascontiguousarray(rows).view(self.dtype)
+        return data.astype(self.dtype.newbyteorder("="), copy=False)
 
 
 class RawSource(Source):
@@ -59,7 +87,7 @@ class RawSource(Source):
         super().__init__(uri)
         self.path, self.layout = path, layout
         if path is not None and Path(path).is_file():
-            self.total = Path(path).stat().st_size // layout.frame_bytes
+            self.total = max(0, Path(path).stat().st_size - layout.header) // layout.frame_bytes
         self._waker = InterruptibleWait()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -92,10 +120,10 @@ class RawSource(Source):
 
     def _check_full_scale(self, data: NDArray[Any]) -> None:
         stated = self.layout.full_scale
-        if stated is not None and data.dtype.kind == "u" and data.max() > stated:
+        if stated is not None and not self.top_aligned and data.dtype.kind == "u" and data.max() > stated:
             raise SourceError(
                 f"{self.uri}: values up to {data.max()} exceed the stated full scale of {stated:.0f}",
-                hint="give the bits that the values have (bits=16 if they are aligned to the top), or is endian wrong?",
+                hint="give the bits that the values have, align=msb if they stand at the top; is endian right?",
             )
 
     def close(self) -> None:
@@ -117,32 +145,47 @@ class RawSource(Source):
 
     def _read(self, descriptor: int, index: int) -> NDArray[Any] | None:
         """The next frame, None at the end."""
-        width, height = self.layout.size
-        data: NDArray[Any] = np.empty((height, width), self.layout.dtype)
-        rest = data.data.cast("B")
+        layout = self.layout
+        if not index and layout.header and self._fill(descriptor, layout.header) is None:
+            raise SourceError(f"{self.uri} is shorter than its header of {layout.header} bytes")
+        block = self._fill(descriptor, layout.frame_bytes)
+        if block is None:
+            return None
+        if len(block) < layout.frame_bytes:
+            raise SourceLostError(
+                f"{self.uri} ended inside frame {index}, after {len(block)} of its {layout.frame_bytes} bytes",
+                hint="are size, header and stride right? the frames before it are good",
+            )
+        return layout.pixels(block)
+
+    def _fill(self, descriptor: int, count: int) -> NDArray[np.uint8] | None:
+        """So many bytes, or fewer at the end, or None if there are none."""
+        block: NDArray[np.uint8] = np.empty(count, np.uint8)
+        rest = block.data
         while rest:
             self._waker.wait(descriptor, None)
             try:
-                count = os.readv(descriptor, [rest])
+                number = os.readv(descriptor, [rest])
             except BlockingIOError:
                 continue
             except OSError as error:
                 raise SourceLostError(f"{self.uri}: {error.strerror or error}") from error
-            if not count:
+            if not number:
                 break
-            rest = rest[count:]
-        if len(rest) == data.nbytes:
-            return None
-        if rest:
-            raise SourceLostError(
-                f"{self.uri} ended inside frame {index}, after {data.nbytes - len(rest)} of its {data.nbytes} bytes",
-                hint="is the size right? the frames before it are good",
-            )
-        return data.astype(data.dtype.newbyteorder("="), copy=False)
+            rest = rest[number:]
+        return None if len(rest) == count else block[: count - len(rest)]
+
+
+def _bytes(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError("expected a number of bytes")
+    return int(text)
 
 
 def open_raw(uri: str) -> RawSource:
     """``raw:-?size=640x512&dtype=uint16[&endian=big][&fps=30][&bits=14]``, or ``raw:FILE?...``.
+
+    Also ``header=BYTES`` before the first frame, ``frame_header=BYTES`` before each, ``stride=BYTES`` of a row.
 
     Raises:
         InputError: if the size is missing, or a parameter is unknown or malformed.
@@ -154,6 +197,9 @@ def open_raw(uri: str) -> RawSource:
         "endian": one_of("little", "big"),
         "fps": positive,
         "bits": full_scale_of_bits,
+        "header": _bytes,
+        "frame_header": _bytes,
+        "stride": _bytes,
     }
     values = parameters(uri, query, known)
     missing = [name for name in ("size", "dtype") if name not in values]
@@ -162,5 +208,6 @@ def open_raw(uri: str) -> RawSource:
         raise InputError(f"{uri}: {what} missing", hint="e.g. raw:-?size=640x512&dtype=uint16")
     dtype = np.dtype(values["dtype"]).newbyteorder(">" if values.get("endian") == "big" else "<")
     full_scale = values.get("bits") or (255.0 if dtype.itemsize == 1 else None)
-    layout = RawLayout(values["size"], dtype, values.get("fps"), full_scale)
+    places = {name: values[name] for name in ("header", "frame_header", "stride") if name in values}
+    layout = RawLayout(values["size"], dtype, values.get("fps"), full_scale, **places)
     return RawSource(uri, None if path == "-" else path, layout)

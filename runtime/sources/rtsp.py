@@ -16,7 +16,15 @@ from contextlib import suppress
 
 from glint.errors import GlintError, InputError, SourceAbsentError, SourceError, SourceLostError
 from glint.runtime.sources.base import check_like
-from glint.runtime.sources.decoding import GREY_PARAMETERS, Clock, Decoder, choose_stream, import_av, reason_of
+from glint.runtime.sources.decoding import (
+    GREY_PARAMETERS,
+    OF_STREAMS,
+    Clock,
+    Decoder,
+    choose_stream,
+    import_av,
+    reason_of,
+)
 from glint.runtime.sources.grey import grey_of
 from glint.runtime.sources.live import RECONNECT_PARAMETERS, Captured, Connection, LiveSource, Reconnect, reconnect_of
 from glint.runtime.sources.uri import one_of, parameters, safe_uri
@@ -51,7 +59,7 @@ class NetworkSource(LiveSource):
         self.transport, self.luma, self.full_scale, self.number = transport, luma, full_scale, number
 
     def connect(self) -> Connection:
-        options = {"fpsprobesize": "0"}  # else the first frames wait until their rate is known
+        options = {**OF_STREAMS, "fpsprobesize": "0"}  # else the first frames wait until their rate is known
         if self._url.lower().startswith("rtsp"):
             options["rtsp_transport"] = self.transport
         return _Stream(self, self._url, options)

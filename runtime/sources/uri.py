@@ -16,7 +16,8 @@ _LOCAL = ("file", "synthetic", "v4l2")  # they name things of this machine: no s
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _URL_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"']*)")
 _PROPERTY = re.compile(r"([\w-]+)=(\"(?:\\.|[^\"])*\"|'[^']*'|\S+)")
-_SECRET = re.compile(r"user|pw|pass|proxy-id|secret|token|key|auth|cred", re.IGNORECASE)
+_SECRET = re.compile(r"user|pw|pass|proxy-id|secret|token|key|auth|cred|header|cookie|bearer", re.IGNORECASE)
+_HEADER = re.compile(r"((?:proxy-)?authorization|set-cookie|cookie|x-[\w-]*key)(\s*[:=]\s*)[^\"'\r\n]*", re.IGNORECASE)
 
 
 def safe_uri(uri: str) -> str:
@@ -29,11 +30,12 @@ def safe_uri(uri: str) -> str:
     url = _URL.fullmatch(uri)
     if url is not None:
         return uri if url[1].lower() in _LOCAL else f"{url[1]}://{_mask(url[2])}"
-    return redact(uri) if uri.startswith("gst:") else uri
+    return redact(uri) if uri.startswith("gst:") or "://" in uri else uri
 
 
 def redact(text: str) -> str:
-    """A text without the secrets of the URLs and ``password=...`` properties in it."""
+    """A text without the secrets of the URLs, ``password=...`` properties and headers of requests in it."""
+    text = _HEADER.sub(r"\1\2***", text)
     text = _PROPERTY.sub(_mask_property, text)
     return _URL_IN_TEXT.sub(lambda m: m[0] if m[1].lower() in _LOCAL else f"{m[1]}://{_mask(m[2])}", text)
 
@@ -50,7 +52,7 @@ def _mask(rest: str) -> str:
 
 def _mask_property(match: re.Match[str]) -> str:
     name, value = match[1], match[2]
-    if _SECRET.search(name):
+    if _SECRET.search(name) or (value[:1] in "\"'" and _SECRET.search(value)):
         return f"{name}=***"
     url = _URL.fullmatch(value.strip("\"'"))
     return f"{name}={safe_uri(url[0])}" if url is not None else match[0]

@@ -9,7 +9,15 @@ from typing import Any
 
 from glint.errors import SourceError, SourceLostError
 from glint.runtime.sources.base import Source, check_like
-from glint.runtime.sources.decoding import GREY_PARAMETERS, Clock, Decoder, choose_stream, import_av, reason_of
+from glint.runtime.sources.decoding import (
+    GREY_PARAMETERS,
+    OF_FILES,
+    Clock,
+    Decoder,
+    choose_stream,
+    import_av,
+    reason_of,
+)
 from glint.runtime.sources.grey import grey_of
 from glint.runtime.sources.uri import parameters
 from glint.types import Frame
@@ -45,7 +53,7 @@ class VideoSource(Source):
         av = import_av()
         self.start_over()
         try:
-            container = av.open(str(self.path))
+            container = av.open(str(self.path), options=OF_FILES)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise SourceError(f"{self.uri}: {reason_of(error)}", hint="expected a video file") from error
         with container:

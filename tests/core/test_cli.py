@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from types import ModuleType
 
 import pytest
@@ -165,6 +166,16 @@ def test_a_standard_error_that_is_gone_is_survived(command, monkeypatch, capsys,
     assert cli.main(["fake"]) == 2
     monkeypatch.undo()
     assert capsys.readouterr().out == ""
+
+
+def test_no_message_tells_a_password(command, capsys):
+    command(raising(InputError("rtsp://me:se/cr@et@camera/a is no rtsp://you:secret@b")))
+    assert cli.main(["fake"]) == 2
+    with suppress(SystemExit):
+        cli.main(["fake", "--wrong", "rtsp://me:secret@camera/a"])
+    shown = capsys.readouterr().err
+    assert "secret" not in shown and "cr@et" not in shown
+    assert "camera/a" in shown
 
 
 def test_debug_adds_the_traceback(command, capsys):

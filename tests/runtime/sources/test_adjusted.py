@@ -89,3 +89,76 @@ def test_python_gives_the_same_parameters_in_uris(tmp_path: Path) -> None:
     assert np.array_equal(frame.data, 65535 - SKY)
     (as_it_is,) = open_any(tmp_path / "a.png").frames()
     assert np.array_equal(as_it_is.data, SKY)
+
+
+def raw(tmp_path: Path, data: np.ndarray, query: str) -> list[Frame]:
+    (tmp_path / "a.raw").write_bytes(data.tobytes())
+    height, width = data.shape[-2:]
+    return list(open_frames(f"raw:{tmp_path}/a.raw?size={width}x{height}&dtype=uint16{query}").frames())
+
+
+def test_values_at_the_top_of_their_words_are_brought_down(tmp_path: Path) -> None:
+    values = SKY & np.uint16(0x3FFF)
+    for query in ("&align=msb&bits=14", "&bits=14&align=msb", "&align=msb"):
+        (frame,) = raw(tmp_path, values << np.uint16(2), query)
+        assert np.array_equal(frame.data, values)
+        assert frame.full_scale == 16383
+    with pytest.raises(SourceError, match="16 bits"):
+        list(open_frames(f"raw:{tmp_path}/a.raw?size=80x64&dtype=uint8&align=msb"))
+
+
+def test_turned_bytes_are_told_and_turned_back(tmp_path: Path) -> None:
+    assert any("endian=swap" in word for word in warnings_of(Frame(0, 0, SKY.byteswap())))
+    write_image(tmp_path / "a.png", SKY.byteswap())
+    (frame,) = open_frames(f"{tmp_path}/a.png?endian=swap").frames()
+    assert np.array_equal(frame.data, SKY)
+    (frame,) = raw(tmp_path, SKY.byteswap(), "&endian=big")
+    assert np.array_equal(frame.data, SKY)
+
+
+def test_the_picture_alone_is_taken(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.pad(SKY, ((2, 1), (5, 0))))
+    (frame,) = open_frames(f"{tmp_path}/a.png?crop=5,2,80,64").frames()
+    assert np.array_equal(frame.data, SKY)
+    (frame,) = open_frames(f"{tmp_path}/a.png?deinterlace=bottom").frames()
+    assert frame.shape == (33, 85)
+    with pytest.raises(SourceError, match="over the edge"):
+        list(open_frames(f"{tmp_path}/a.png?crop=5,2,81,64"))
+    for query in (
+        "crop=1,2,3",
+        "crop=0,0,0,5",
+        "crop=-1,0,5,5",
+        "align=lsb",
+        "deinterlace=both",
+        "crop=1,1,5,5&crop=1,1,5,5",
+    ):
+        with pytest.raises(InputError):
+            open_frames(f"{tmp_path}/a.png?{query}")
+
+
+def test_a_later_frame_that_the_crop_does_not_fit_is_skipped(tmp_path: Path) -> None:
+    write_image(tmp_path / "1.png", SKY)
+    write_image(tmp_path / "2.png", SKY[:20])
+    write_image(tmp_path / "3.png", SKY)
+    source = open_frames(f"{tmp_path}?crop=0,10,80,40")
+    assert [frame.name for frame in source.frames()] == ["1", "3"]
+    assert sum(source.skips.values()) == 1
+
+
+def test_headers_and_padded_rows_of_raw_frames_are_left_out(tmp_path: Path) -> None:
+    frames = np.stack([SKY, SKY + 1])
+    padded = np.pad(frames, ((0, 0), (0, 0), (0, 8)), constant_values=9)
+    parts = [b"H" * 100] + [b"h" * 12 + image.tobytes() for image in padded]
+    (tmp_path / "a.raw").write_bytes(b"".join(parts))
+    uri = f"raw:{tmp_path}/a.raw?size=80x64&dtype=uint16&header=100&frame_header=12"
+    source = open_frames(f"{uri}&stride=176")
+    assert source.total == 2
+    assert np.array_equal([frame.data for frame in source.frames()], frames)
+    for query in ("stride=10", "stride=99999999", "header=-1", "header=x"):
+        with pytest.raises(InputError):
+            open_frames(f"{uri.replace('header=100&', '')}&{query}")
+
+
+def test_kelvin_is_told() -> None:
+    kelvin = (290 + 3 * (SKY - SKY.min()) / np.ptp(SKY)).astype(np.float32)
+    assert any("--scale" in word for word in warnings_of(Frame(0, 0, kelvin)))

@@ -69,6 +69,27 @@ def test_a_text_is_cleaned_of_every_url_and_password() -> None:
     assert redact("no frame for 5 s") == "no frame for 5 s"
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        'gst:souphttpsrc location=http://c/a extra-headers="h,Authorization=(string)Bearer\\ secret" ! x',
+        "gst:souphttpsrc extra-headers='h,Authorization=secret' cookies=secret ! x",
+        "gst:udpsrc ! application/x-srtp,srtp-key=(buffer)secret,srtp-auth=secret ! srtpdec key=secret ! x",
+        'gst:udpsrc caps="application/x-srtp, srtp-key=(buffer)secret" ! x',
+        "gst:rtspsrc location=rtsp://c/a?token=secret user_pw=secret ! x",
+        "replay:rtsp://me:secret@c/a",
+        " rtsp://me:secret@c/a",
+        "srtp://c:5004?srtp_in_params=secret",
+        "Authorization: Basic secret",
+        "gst:x http-proxy=http://me:secret@p:8080 ! y",
+    ],
+)
+def test_secrets_in_any_spelling_are_hidden(uri: str) -> None:
+    if "://" in uri or uri.startswith("gst:"):
+        assert "secret" not in safe_uri(uri)
+    assert "secret" not in redact(uri)
+
+
 KNOWN = {
     "size": FrameSize.parse,
     "fps": positive,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import sys
 from pathlib import Path
 
@@ -291,3 +292,21 @@ def test_complaints_of_libav_reach_nobody_else(tmp_path: Path, capfd: pytest.Cap
     content[len(content) // 2] ^= 1
     assert list(open_source(save(tmp_path / "secret.mkv", bytes(content))).frames())
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("ending", ["mp4", "ts", "mkv"])
+@pytest.mark.parametrize("kind", ["hls", "concat", "sdp"])
+def test_a_playlist_fetches_nothing(tmp_path: Path, kind: str, ending: str) -> None:
+    (tmp_path / "other.mkv").write_bytes(encode(noise(2), "matroska", "ffv1", "gray16le"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+        text = {
+            "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://{host}/a.ts\n#EXT-X-ENDLIST\n",
+            "concat": "ffconcat version 1.0\nfile other.mkv\n",
+            "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 33\n",
+        }[kind]
+        with pytest.raises(SourceError):
+            list(open_source(save(tmp_path / f"clip.{ending}", text.encode())).frames())
+        with pytest.raises(TimeoutError):
+            server.accept()

@@ -1,0 +1,112 @@
+"""Where in a frame the picture is, and where in a word its bits are: mended before anything else looks at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.errors import SourceError
+from glint.runtime.sources.uri import Converter, one_of
+from glint.types import Frame
+
+Area = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How frames differ from what they should be.
+
+    Attributes:
+        crop: x, y, width, height of the picture, pixels; None: all of the frame is.
+        swapped: the bytes of 16-bit words are in the wrong order.
+        aligned: the bits of a value stand at the top of its 16-bit word.
+        field: of interlaced frames, the lines of which half are kept; None: all.
+    """
+
+    crop: Area | None = None
+    swapped: bool = False
+    aligned: bool = False
+    field: Literal["top", "bottom"] | None = None
+
+    def shift_of(self, frame: Frame) -> int:
+        """How many empty bits stand below the values, by the full scale or else by the frame.
+
+        Raises:
+            SourceError: if that cannot be told.
+        """
+        if not self.aligned:
+            return 0
+        if frame.data.dtype != np.uint16:
+            raise SourceError(f"align=msb is for words of 16 bits, and these are {frame.data.dtype}")
+        if frame.full_scale is not None:
+            return 16 - int(frame.full_scale).bit_length()
+        bits = int(np.bitwise_or.reduce(self._words(frame.data), axis=None))
+        return (bits & -bits).bit_length() - 1 if bits else 0
+
+    def mended(self, frame: Frame, shift: int) -> Frame:
+        """The frame with its picture alone, values at the bottom of their words.
+
+        Raises:
+            SourceError: if the picture would reach over its edges, or words are to be swapped that are none.
+        """
+        if self == Layout():
+            return frame
+        data = self._words(frame.data)
+        full_scale = frame.full_scale
+        if self.aligned:
+            data = data >> np.uint16(shift)
+            full_scale = full_scale or 2.0 ** (16 - shift) - 1
+        if self.field is not None:
+            data = data[0 if self.field == "top" else 1 :: 2]
+        if self.crop is not None:
+            x, y, width, height = self.crop
+            if x + width > data.shape[1] or y + height > data.shape[0]:
+                size = f"{data.shape[1]}x{data.shape[0]}"
+                raise SourceError(f"crop={x},{y},{width},{height} reaches over the edge of frames of {size}")
+            data = data[y : y + height, x : x + width]
+        if not data.size:
+            raise SourceError("deinterlace: the frame has one line only")
+        return replace(frame, data=np.ascontiguousarray(data), full_scale=full_scale)
+
+    def _words(self, data: NDArray[Any]) -> NDArray[Any]:
+        if not self.swapped:
+            return data
+        if data.dtype != np.uint16:
+            raise SourceError(f"endian=swap is for words of 16 bits, and these are {data.dtype}")
+        return data.byteswap()
+
+
+def area(text: str) -> Area:
+    """Converter: ``X,Y,W,H``."""
+    numbers = [int(part) if part.isascii() and part.isdigit() and len(part) < 6 else -1 for part in text.split(",")]
+    if len(numbers) != 4 or min(numbers) < 0 or min(numbers[2:]) < 1:
+        raise ValueError("expected X,Y,W,H in pixels, e.g. 0,2,640,512")
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+PARAMETERS: dict[str, Converter] = {
+    "crop": area, "align": one_of("msb"), "endian": one_of("swap"), "deinterlace": one_of("top", "bottom"),
+}  # fmt: skip
+
+
+def layout_of(values: dict[str, Any]) -> Layout:
+    """The layout that parameters of a URI ask for."""
+    return Layout(values.get("crop"), "endian" in values, "align" in values, values.get("deinterlace"))
+
+
+def looks_swapped(data: NDArray[Any]) -> bool:
+    """Whether 16-bit words are many times smoother with their bytes in the other order."""
+    if data.dtype != np.uint16 or min(data.shape) < 2:
+        return False
+
+    def roughness(words: NDArray[Any]) -> float:
+        return float(np.abs(np.diff(words.astype(np.int32), axis=1)).mean())
+
+    rough = roughness(data)
+    return rough > _ROUGH and roughness(data.byteswap()) * _SMOOTHER < rough
+
+
+_ROUGH, _SMOOTHER = 2000.0, 8.0  # DN between neighbours that no scene has; how much smoother the other order is
