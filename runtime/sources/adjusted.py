@@ -131,8 +131,8 @@ def warnings_of(frame: Frame) -> list[str]:
         )
     elif data.dtype.kind == "f" and spread < _KELVIN_SPREAD and _KELVIN[0] < data.min() and data.max() < _KELVIN[1]:
         found.append(
-            f"values from {data.min():g} to {data.max():g} look like kelvin; --scale MIN,MAX, e.g. 250,350, brings them "
-            "to DN"
+            f"values from {data.min():g} to {data.max():g} look like kelvin; --scale MIN,MAX, e.g. 250,350, makes "
+            "DN of them"
         )
     if frame.full_scale is not None and float(data.max()) > 1.1 * frame.full_scale:
         found.append(
