@@ -181,7 +181,10 @@ class Sensor(Group):
     tile: FrameSize | None = _option(
         "give larger frames to the detector in tiles", "sensor", type=frame_size, metavar="WxH"
     )
-    dead_pixels: Path | None = _option("map of dead pixels (not 0), .npy or image", "sensor", **_FILE)
+    dead_pixels: Path | None = _option(
+        "map of dead pixels (not 0), .npy or image; auto: learned from the first frames", "sensor",
+        type=Path, metavar="FILE|auto",
+    )  # fmt: skip
     dark: Path | None = _option("dark frame, taken off: .npy or image", "sensor", **_FILE)
     flat: Path | None = _option("flat frame, with --dark for two-point correction", "sensor", **_FILE)
 

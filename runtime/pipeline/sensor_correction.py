@@ -60,6 +60,7 @@ class Conditioner:
         if flat is not None and dark is None:
             raise InputError("a flat frame without a dark one", hint="two-point correction needs --dark and --flat")
         self.shape: tuple[int, int] | None = next(iter(shapes.values()), None)
+        self.files = dark, flat
         good = None if dead is None else ~dead
         if good is not None and not good.any():
             raise InputError("dead pixels: not a single pixel is good")

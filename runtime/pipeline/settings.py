@@ -9,12 +9,14 @@ from typing import Any
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.errors import InputError
 from glint.runtime.pipeline.detector import Detector
+from glint.runtime.pipeline.dead_pixels import LearningConditioner
 from glint.runtime.pipeline.sensor_correction import Conditioner
 from glint.runtime.unmixing.optics_choice import PsfChoice
 from glint.runtime.unmixing.refine import RadiancePrior
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import FrameSize
 
+AUTO = "auto"
 Roi = tuple[int, int, int, int]
 
 
@@ -34,7 +36,7 @@ class Settings:
             own with an unmixer that is made for one protocol.
         roi: x, y, width, height of the part of a frame in which targets are looked for, pixels.
         tile: width and height above which a frame is given to the detector in tiles, pixels.
-        dead_pixels, dark, flat: files of the sensor's corrections.
+        dead_pixels, dark, flat: files of the sensor's corrections; dead pixels "auto" are learned from the frames.
     """
 
     detector: str | Path = DEFAULT_DETECTOR
@@ -79,5 +81,9 @@ class Settings:
         Raises:
             GlintError: one of its subclasses, for a bad file.
         """
-        files = (None if path is None else Path(path) for path in (self.dead_pixels, self.dark, self.flat))
-        return Conditioner.load(*files)
+        learned = str(self.dead_pixels) == AUTO
+        paths = (None if learned else self.dead_pixels, self.dark, self.flat)
+        fixed = Conditioner.load(*(None if path is None else Path(path) for path in paths))
+        if not learned:
+            return fixed
+        return LearningConditioner(*(() if fixed is None else fixed.files))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -23,6 +24,7 @@ DAMAGED = "damaged data"
 BUILT_ON_DAMAGE = "built on pictures that are damaged or missing"
 _COVER = 0x400  # libav's AV_DISPOSITION_ATTACHED_PIC: a picture of a file that is no film
 _CAPRICIOUS = ("mjpeg",)  # codecs of which cameras write every picture with something to complain of
+_STEPS = 9  # between frames, of which the middle one counts
 _MISSED = re.compile(r"missed (\d+) packets")
 # A playlist names other files and hosts; nobody asked for those. So neither its formats nor its protocols are let in.
 _FORMATS = (
@@ -168,7 +170,7 @@ class Clock:
     """Seconds since the first frame; a stamp that is missing or does not grow is one period after the last.
 
     Attributes:
-        period: of a frame, seconds.
+        period: of a frame, seconds, as the stream states.
         missing: frames that are not there by the stamps of those around them.
     """
 
@@ -176,20 +178,36 @@ class Clock:
         rate = stream.average_rate or stream.guessed_rate
         self.period = 1 / Fraction(rate) if rate else Fraction(1, 30)
         self.missing = 0
-        self._start = self._last = None  # type: Fraction | None
+        self._steps: deque[Fraction] = deque(maxlen=_STEPS)
+        self._holes: list[Fraction] = []  # that wait for the first step
+        self._start = self._last = self._stamp = None  # type: Fraction | None
 
     def time_of(self, picture: Any, *, lost: bool = False) -> Fraction:
         """When a picture was taken; with ``lost``, what lies between it and the one before is counted as missing."""
         stamp = None if picture.pts is None or picture.time_base is None else picture.pts * Fraction(picture.time_base)
+        if stamp is not None:
+            self._count(stamp, lost=lost)
         if self._start is None or self._last is None:
             self._start = self._last = stamp or Fraction(0)
         elif stamp is None or stamp <= self._last:
             self._last += self.period
         else:
-            if lost:
-                self.missing += max(0, round((stamp - self._last) / self.period) - 1)
             self._last = stamp
         return self._last - self._start
+
+    def _count(self, stamp: Fraction, *, lost: bool) -> None:
+        """What is missing before a stamp, or what a step is where nothing is."""
+        before, self._stamp = self._stamp, stamp
+        if before is None or stamp <= before:
+            return
+        if lost:
+            self._holes.append(stamp - before)
+        else:
+            self._steps.append(stamp - before)
+        if self._steps:  # a sender's own word on its rate may be that of fields or of its clock
+            step = sorted(self._steps)[len(self._steps) // 2]
+            self.missing += sum(max(0, round(hole / step) - 1) for hole in self._holes)
+            self._holes.clear()
 
     @property
     def end(self) -> Fraction:
