@@ -226,9 +226,10 @@ def account(transport: str, loss: float, parts: list[bytes], seed: int) -> Accou
     between = frames_between(frames, whole)
     counted = sum(source.skips.values()) + source.missing
     reached = bool(whole) and max(whole) >= sent - 2 * _GROUP
+    unaccounted = max(0, between - counted, len(frames) + counted - sent)
     return Account(
         transport, loss, sent, len(frames), sum(bool(f.damaged) for f in frames), sum(source.skips.values()),
-        source.missing, wrong, max(0, between - counted, len(frames) + counted - sent), gaps, "" if reached else ended or "it ended early",
+        source.missing, wrong, unaccounted, gaps, "" if reached else ended or "it ended early",
     )  # fmt: skip
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.errors import InputError
-from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.dead_pixels import LearningConditioner
+from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.sensor_correction import Conditioner
 from glint.runtime.unmixing.optics_choice import PsfChoice
 from glint.runtime.unmixing.refine import RadiancePrior

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from glint.choices import Polarity
 from glint.cli import talk
 from glint.errors import InputError, SourceError
+from glint.processing.layout import Area, Layout, looks_swapped
 from glint.runtime.sources.base import Source
-from glint.runtime.sources.layout import Layout, looks_swapped
+from glint.runtime.sources.uri import Converter, one_of
 from glint.types import Frame, Gap
 
 POLARITIES: tuple[Polarity, ...] = get_args(Polarity)
@@ -194,6 +195,24 @@ def parse_scale(text: str) -> Scale:
     if len(numbers) != 2 or not (np.isfinite(numbers).all() and numbers[0] < numbers[1]):
         raise ValueError("expected auto or MIN,MAX")
     return numbers[0], numbers[1]
+
+
+def area(text: str) -> Area:
+    """Converter: ``X,Y,W,H``."""
+    numbers = [int(part) if part.isascii() and part.isdigit() and len(part) < 6 else -1 for part in text.split(",")]
+    if len(numbers) != 4 or min(numbers) < 0 or min(numbers[2:]) < 1:
+        raise ValueError("expected X,Y,W,H in pixels, e.g. 0,2,640,512")
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+LAYOUT: dict[str, Converter] = {
+    "crop": area, "align": one_of("msb"), "endian": one_of("swap"), "deinterlace": one_of("top", "bottom"),
+}  # fmt: skip
+
+
+def layout_of(values: dict[str, Any]) -> Layout:
+    """The layout that parameters of a URI ask for."""
+    return Layout(values.get("crop"), "endian" in values, "align" in values, values.get("deinterlace"))
 
 
 def adjusted(source: Source, polarity: str | None, scale: Scale | str | None, layout: Layout = PLAIN) -> AdjustedSource:

@@ -14,12 +14,10 @@ from urllib.parse import unquote
 from glint.data.datasets import image_files, natural_order
 from glint.errors import InputError, SourceError
 from glint.images import SUFFIXES
-from glint.runtime.sources.adjusted import AdjustedSource, Scale, adjusted
+from glint.runtime.sources.adjusted import LAYOUT, AdjustedSource, Scale, adjusted, layout_of
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.images import ImageSource, parse_times
 from glint.runtime.sources.items import items_of
-from glint.runtime.sources.layout import PARAMETERS as LAYOUT
-from glint.runtime.sources.layout import layout_of
 from glint.runtime.sources.live import LiveSource
 from glint.runtime.sources.synthetic import open_synthetic
 from glint.runtime.sources.uri import parameters, safe_uri, split_path

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.errors import SourceError
-from glint.runtime.sources.uri import Converter, one_of
 from glint.types import Frame
 
 Area = tuple[int, int, int, int]
@@ -77,24 +76,6 @@ class Layout:
         if data.dtype != np.uint16:
             raise SourceError(f"endian=swap is for words of 16 bits, and these are {data.dtype}")
         return data.byteswap()
-
-
-def area(text: str) -> Area:
-    """Converter: ``X,Y,W,H``."""
-    numbers = [int(part) if part.isascii() and part.isdigit() and len(part) < 6 else -1 for part in text.split(",")]
-    if len(numbers) != 4 or min(numbers) < 0 or min(numbers[2:]) < 1:
-        raise ValueError("expected X,Y,W,H in pixels, e.g. 0,2,640,512")
-    return numbers[0], numbers[1], numbers[2], numbers[3]
-
-
-PARAMETERS: dict[str, Converter] = {
-    "crop": area, "align": one_of("msb"), "endian": one_of("swap"), "deinterlace": one_of("top", "bottom"),
-}  # fmt: skip
-
-
-def layout_of(values: dict[str, Any]) -> Layout:
-    """The layout that parameters of a URI ask for."""
-    return Layout(values.get("crop"), "endian" in values, "align" in values, values.get("deinterlace"))
 
 
 def looks_swapped(data: NDArray[Any]) -> bool:
