@@ -16,7 +16,7 @@ from glint.calibration.balance import balance, channel_factors, worth_balancing
 from glint.calibration.clamps import clamped, extreme_inputs
 from glint.calibration.fp16 import check_range, to_fp16
 from glint.calibration.int8_layers import MOVES, PRODUCTS, Graph, QuantisableLayer, float_tensors, macs_by_node
-from glint.calibration.judge import Judge, frame_judge, image_judge, loss, patch_judge
+from glint.calibration.judge import Judge, frame_judge, image_judge, loss, pairs_text, patch_judge
 from glint.calibration.plan_search import search
 from glint.calibration.precision_plan import PrecisionPlan, full_plan, load_plan, save_plan
 from glint.calibration.qdq import quantise
@@ -284,7 +284,7 @@ def _judge(
     _require_finite(rounded, extreme_inputs(card))
     reference, scores = judge.score(float_model), judge.score(rounded)
     change = loss(reference, scores)
-    pairs = ", ".join(f"{name} {reference[name]:.2f} -> {scores[name]:.2f}" for name in reference)
+    pairs = pairs_text(reference, scores)
     talk(f"calibrate {card.name}: {precision}: {pairs} on {judge.what}")
     if not change <= budget:
         searched = "search with a smaller --budget, or set more layers of the plan to fp16"

@@ -1,22 +1,22 @@
 """The task's own score of a candidate, beside the float model's on the same data.
 
-An unmixer is scored on fresh patches of the scene that it was trained on: CSO-mAP on the grid and
-refined. A detector is scored on labelled images (IoU and Pd): real ones, or simulated frames whose
-truth is where the targets' light is.
+An unmixer is scored on fresh patches of the scene that it was trained on, and on those of the conditions
+that ``glint parity`` shows: CSO-mAP on the grid and refined. A detector is scored on labelled images (IoU
+and Pd): real ones, or simulated frames whose truth is where the targets' light is.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
 
 from glint.calibration.samples import draw_scenes, scene_of
-from glint.calibration.task_score import score_detector, score_unmixer
+from glint.calibration.task_score import conditions_of, score_detector, score_unmixer, task_patches
 from glint.cards import ModelCard
 from glint.data.datasets import LabelledImage
 from glint.optics import Psf
@@ -25,6 +25,8 @@ from glint.simulation.patches import Patches, simulate_patches
 from glint.simulation.scenes import simulate_scene
 
 _MASK_SHARE = 0.1  # share of a target's radiance that a pixel of its mask holds
+_CONDITION_SHARE = 10  # patches of the own scene for one of each condition
+_LEAST_OF_A_CONDITION = 200  # patches; a score of fewer says nothing
 _ONE_SIDED = ("pd",)  # a score that may rise
 Scores = dict[str, float]
 
@@ -35,18 +37,18 @@ class Judge:
 
     Attributes:
         card: of the float model.
-        patches: for an unmixer.
+        patches: for an unmixer, by the name of their condition; "" is its own scene.
         images: for a detector.
         what: the data in words.
     """
 
     card: ModelCard
-    patches: Patches | None = None
+    patches: Mapping[str, Patches] = field(default_factory=dict)
     images: Sequence[LabelledImage] = ()
     what: str = ""
 
     def score(self, model: onnx.ModelProto) -> Scores:
-        """Percent by name: ``grid`` and ``refined``, or ``iou`` and ``pd``.
+        """Percent by name: ``grid`` and ``refined``, also ``grid on n1`` and so on, or ``iou`` and ``pd``.
 
         Raises:
             ModelError: if ONNX Runtime cannot load the model.
@@ -55,12 +57,25 @@ class Judge:
             path = Path(folder) / "candidate.onnx"
             path.write_bytes(model.SerializeToString())
             with OnnxRuntimeEngine(path, threads=1) as engine:
-                if self.patches is None:
+                if not self.patches:
                     found = score_detector(engine, self.card, self.images)
                     return {"iou": found.iou, "pd": found.pd}
-                stages = ("grid", "refined")
-                scores = score_unmixer(engine, self.card, {"own": self.patches}, stages=stages)["own"]
-                return {stage: scores[stage].cso_map for stage in stages}
+                scores = score_unmixer(engine, self.card, self.patches, stages=("grid", "refined"))
+                return {
+                    f"{stage} on {name}" if name else stage: score.cso_map
+                    for name, by_stage in scores.items()
+                    for stage, score in by_stage.items()
+                }
+
+
+def pairs_text(reference: Scores, scores: Scores) -> str:
+    """Each score before and after, in words; of those by condition only the one that changed most."""
+    pairs = {name: f"{name} {reference[name]:.2f} -> {scores[name]:.2f}" for name in reference}
+    others = [name for name in reference if " on " in name]
+    text = ", ".join(pair for name, pair in pairs.items() if name not in others)
+    if others:
+        text += f"; most changed: {pairs[max(others, key=lambda name: abs(scores[name] - reference[name]))]}"
+    return text
 
 
 def loss(reference: Mapping[str, float], scores: Mapping[str, float]) -> float:
@@ -71,9 +86,13 @@ def loss(reference: Mapping[str, float], scores: Mapping[str, float]) -> float:
 
 
 def patch_judge(card: ModelCard, number: int, seed: int) -> Judge:
-    """A judge of an unmixer with fresh patches."""
-    patches = simulate_patches(scene_of(card), number, np.random.default_rng(seed))
-    return Judge(card, patches=patches, what=f"{number} simulated patches, seed {seed}")
+    """A judge of an unmixer with fresh patches of its own scene, and a tenth as many of each condition."""
+    patches = {"": simulate_patches(scene_of(card), number, np.random.default_rng(seed))}
+    what = f"{number} simulated patches, seed {seed}"
+    if (each := number // _CONDITION_SHARE) >= _LEAST_OF_A_CONDITION:
+        patches |= task_patches(conditions_of(card), number=each, seed=seed)
+        what += f", and {each} of each condition of the benchmark"
+    return Judge(card, patches=patches, what=what)
 
 
 def frame_judge(card: ModelCard, number: int, seed: int, bits: int | None = None) -> Judge:

@@ -20,7 +20,7 @@ import onnx
 from numpy.typing import NDArray
 
 from glint.calibration.int8_layers import QuantisableLayer
-from glint.calibration.judge import Judge, loss
+from glint.calibration.judge import Judge, loss, pairs_text
 from glint.calibration.precision_plan import PrecisionPlan
 from glint.calibration.qdq import quantise
 from glint.calibration.tensor_ranges import Batches, values
@@ -108,7 +108,6 @@ def search(
             line.update(i + 1, unit.name)
     order = rank(found, budget)
     reference = plan_judge.score(model)
-    talk("search: in float: " + _text(reference))
     points = []
     best: list[Unit] = []
     for number in _ladder(len(units)):
@@ -119,7 +118,7 @@ def search(
         change = loss(reference, scores)
         share = sum(found[unit].share for unit in kept)
         points.append({"share": round(share, 4), "loss": round(change, 3), "scores": _rounded(scores), "fp16": number})
-        talk(f"search: {share:.1%} of the MACs in int8: " + _text(scores) + f", loss {change:.2f}")
+        talk(f"search: {share:.1%} of the MACs in int8: " + pairs_text(reference, scores) + f", loss {change:.2f}")
         if change <= _BUDGET_SHARE * budget:
             best = kept
             break
@@ -171,7 +170,3 @@ def _noise(exact: Outputs, other: Outputs) -> float:
 
 def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in scores.items()}
-
-
-def _text(scores: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.2f}" for name, value in scores.items())

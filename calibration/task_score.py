@@ -27,6 +27,12 @@ TASK_CONDITIONS = ("float", "14bit", "8bit", "8sat", "n1", "n2", "n5")
 ALL_CONDITIONS: dict[str, PatchConfig] = {**CONDITIONS, "sensor": SENSOR_TRAINING}
 
 
+def conditions_of(card: ModelCard) -> tuple[str, ...]:
+    """The conditions that an unmixer is compared in: all of the benchmark, ``sensor`` for one of no known radiance."""
+    unknown = card.unmixer is not None and card.unmixer.radiance_prior is None
+    return (*TASK_CONDITIONS, *(["sensor"] if unknown else []))
+
+
 def task_patches(
     conditions: Sequence[str] = TASK_CONDITIONS, *, number: int = 1000, seed: int = 1
 ) -> dict[str, Patches]:

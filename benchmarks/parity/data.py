@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.calibration.task_score import TASK_CONDITIONS, task_patches
+from glint.calibration.task_score import conditions_of, task_patches
 from glint.cards import ModelCard
 from glint.data.csist import read_csist
 from glint.data.datasets import labelled_images, read_split
@@ -85,8 +85,7 @@ def patch_sets(
         InputError: if there are none, or a condition is unknown.
     """
     if data is None:
-        unknown = card.unmixer is not None and card.unmixer.radiance_prior is None
-        names = tuple(conditions) or (*TASK_CONDITIONS, *(["sensor"] if unknown else []))
+        names = tuple(conditions) or conditions_of(card)
         count = _PATCHES if number is None else number
         facts = {"data": "simulated", "conditions": list(names), "number": count, "seed": seed}
         return PatchSets(task_patches(names, number=count, seed=seed), True, facts)

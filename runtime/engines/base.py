@@ -41,17 +41,18 @@ class Engine(ABC):
     ) -> None:
         self.close()
 
-    def infer(self, **arrays: NDArray[Any]) -> Arrays:
+    def infer(self, *outputs: str, **arrays: NDArray[Any]) -> Arrays:
         """Run the network once.
 
         Args:
+            outputs: names of those that are read; none: all. A GPU does not copy the others back.
             arrays: one per input, by its name, of its dtype and shape.
 
         Returns:
             One array per output, by its name.
 
         Raises:
-            InputError: if an input is missing, unknown, or of the wrong type or shape.
+            InputError: if an input is missing, unknown, or of the wrong type or shape, or there is no such output.
             EngineError: if the engine fails, or an output holds NaN or infinite values.
         """
         expected = {spec.name: spec for spec in self.inputs}
@@ -68,11 +69,14 @@ class Engine(ABC):
                     f"engine input {name!r}: expected {spec.dtype} {wanted}, "
                     f"got {array.dtype} {'x'.join(map(str, array.shape))}"
                 )
-        outputs = self._infer(arrays)
-        for name, array in outputs.items():
+        known = [spec.name for spec in self.outputs]
+        if unknown := set(outputs) - set(known):
+            raise InputError(f"engine outputs: expected some of {known}, got {sorted(unknown)}")
+        results = self._infer_some(arrays, outputs) if outputs else self._infer(arrays)
+        for name, array in results.items():
             if not _is_finite(array):
                 raise self._not_finite(name, arrays)
-        return outputs
+        return results
 
     def _not_finite(self, output: str, arrays: Arrays) -> EngineError:
         what = f"engine output {output!r} is not finite ({self.name})"
@@ -90,7 +94,12 @@ class Engine(ABC):
 
     @abstractmethod
     def _infer(self, arrays: Arrays) -> Arrays:
-        """Run checked inputs."""
+        """Run checked inputs; gives all outputs."""
+
+    def _infer_some(self, arrays: Arrays, names: tuple[str, ...]) -> Arrays:
+        """Run checked inputs; gives these outputs. For engines that can leave the others where they are."""
+        results = self._infer(arrays)
+        return {name: results[name] for name in names}
 
     def close(self) -> None:  # noqa: B027  (most engines hold nothing that must be given back)
         """Give back what the engine holds."""
@@ -105,7 +114,8 @@ class EngineProxy(Engine):
 
     Attributes:
         inner: the engine, or None.
-        given, said: inputs of the last call and outputs of the last one that succeeded.
+        given, said: inputs of the last call and outputs of the last one that succeeded (those that were asked for,
+            if the engine answers).
         seconds: spent in calls since :meth:`reset`.
         began, ended: first call's start and last call's end, seconds of the performance counter; None before.
     """
@@ -124,13 +134,16 @@ class EngineProxy(Engine):
         self.began: float | None = None
         self.ended: float | None = None
 
-    def infer(self, **arrays: NDArray[Any]) -> Arrays:
+    def infer(self, *outputs: str, **arrays: NDArray[Any]) -> Arrays:
         start = time.perf_counter()
         self.began = start if self.began is None else self.began
         self.given = arrays
         try:
+            if self._answer is None:
+                self.said = super().infer(*outputs, **arrays)
+                return self.said
             self.said = super().infer(**arrays)
-            return self.said
+            return {name: self.said[name] for name in outputs} if outputs else self.said
         finally:
             self.ended = time.perf_counter()
             self.seconds += self.ended - start
@@ -141,6 +154,9 @@ class EngineProxy(Engine):
         if self.inner is None:
             raise EngineError(f"{self.name}: there is no engine that answers")
         return self.inner._infer(arrays)
+
+    def _infer_some(self, arrays: Arrays, names: tuple[str, ...]) -> Arrays:
+        return super()._infer_some(arrays, names) if self.inner is None else self.inner._infer_some(arrays, names)
 
     def details(self) -> dict[str, Any]:
         return super().details() if self.inner is None else self.inner.details()

@@ -62,11 +62,14 @@ class OnnxRuntimeEngine(Engine):
         return {**super().details(), **self._facts}
 
     def _infer(self, arrays: Arrays) -> Arrays:
+        return self._infer_some(arrays, tuple(spec.name for spec in self.outputs))
+
+    def _infer_some(self, arrays: Arrays, names: tuple[str, ...]) -> Arrays:
         try:
-            results = self._session.run(None, arrays)
+            results = self._session.run(list(names), arrays)
         except Exception as error:  # as above
             raise EngineError(f"ONNX Runtime failed: {first_line(error)}") from error
-        return {spec.name: result for spec, result in zip(self.outputs, results)}
+        return dict(zip(names, results))
 
 
 def _checked(path: Path, expected: str) -> bytes:

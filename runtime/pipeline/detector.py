@@ -161,7 +161,7 @@ class Detector:
             value = np.pad(value, ((0, below[0]), (0, below[1])), mode="edge")
 
         def infer(tile: NDArray[np.float32]) -> Maps:
-            outputs = self.engine.infer(frame=tile[None, None])
+            outputs = self.engine.infer(*names, frame=tile[None, None])
             return tuple(outputs[name][0, 0] for name in names)
 
         maps = infer(value) if value.shape == tuple(size) else in_tiles(value, (size[0], size[1]), infer)

@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tiny_net
 
+from glint.benchmarks.parity.data import patch_sets
 from glint.calibration.int8_layers import Graph
-from glint.calibration.judge import Judge, frame_judge, loss, patch_judge
+from glint.calibration.judge import Judge, frame_judge, loss, pairs_text, patch_judge
 from glint.calibration.plan_search import Sensitivity, Unit, rank, search
 from glint.calibration.precision_plan import full_plan, load_plan, save_plan
 from glint.cards import load_card
@@ -140,6 +142,23 @@ def test_the_truth_of_simulated_frames_is_where_targets_are():
 def test_an_unmixer_is_judged_by_its_own_scene():
     card = load_card("dscsnet-s-csist")[0]
     judge = patch_judge(card, 50, seed=1)
-    assert isinstance(judge, Judge) and len(judge.patches) == 50
-    assert judge.patches.radiance[judge.patches.radiance > 0].min() >= 220
-    assert judge.patches.noise.max() > 1
+    assert isinstance(judge, Judge) and list(judge.patches) == [""]  # fifty are too few for each condition
+    own = judge.patches[""]
+    assert len(own) == 50 and own.radiance[own.radiance > 0].min() >= 220
+    assert own.noise.max() > 1
+
+
+def test_with_enough_patches_an_unmixer_is_judged_in_the_conditions_of_parity_too():
+    card = load_card("dscsnet-s-sensor")[0]
+    judge = patch_judge(card, 2000, seed=1)
+    shown = patch_sets(None, card, conditions=(), number=200, seed=1).sets
+    assert {name: len(patches) for name, patches in judge.patches.items()} == {"": 2000, **dict.fromkeys(shown, 200)}
+    for name, patches in shown.items():
+        assert np.array_equal(judge.patches[name].image, patches.image)
+
+
+def test_the_condition_that_changed_most_is_told():
+    before = {"grid": 50.0, "grid on n1": 40.0, "grid on n2": 30.0}
+    text = pairs_text(before, {"grid": 50.0, "grid on n1": 40.1, "grid on n2": 29.5})
+    assert text == "grid 50.00 -> 50.00; most changed: grid on n2 30.00 -> 29.50"
+    assert pairs_text({"iou": 1.0, "pd": 2.0}, {"iou": 1.0, "pd": 2.5}) == "iou 1.00 -> 1.00, pd 2.00 -> 2.50"

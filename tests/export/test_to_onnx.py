@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -16,8 +17,18 @@ from torch import nn
 from glint.cards import in_island
 from glint.errors import CheckFailedError, ModelError
 from glint.export.to_onnx import island_prefixes, to_onnx
-from glint.training.networks.dscsnet import DSCSNet, DSCSNetConfig
-from glint.training.networks.lsnet import LSNet, LSNetConfig, NarrowConv, narrow_conv
+from glint.training.networks.dscsnet import DSCSNet, DSCSNetConfig, EvenLinear
+from glint.training.networks.lsnet import (
+    AttentiveBlock,
+    Contrast,
+    LSNet,
+    LSNetConfig,
+    NarrowConv,
+    SelectiveScan2d,
+    SmoothingConv,
+    SplitConv,
+    narrow_conv,
+)
 
 LSNET = LSNetConfig(stages=2, background=(8, 12), heads=1, head_dim=4, state=2, sparse=(4, 6, 8), unshuffle=2)
 DSCSNET = DSCSNetConfig(size=7, channels=4, hidden=8, stages=2, memory=2)
@@ -304,3 +315,68 @@ def test_control_flow_is_refused():
 
     with pytest.raises(ModelError, match=r"module body\.0.* needs the operator If \(control flow\)"):
         convert(function)
+
+
+# Exported differently than trained, the same all the same
+
+EXPORTED = {
+    "channels that go separate ways": (lambda: SplitConv(3, [4, 1, 2]), (1, 3, 4, 6), 3),
+    "a smoothing of pixels that are channels": (lambda: SmoothingConv(2), (2, 4, 4, 6), 1),
+    "attention of many channels": (lambda: AttentiveBlock(12, fold=2), (1, 12, 4, 6), 1),
+    "contrast at the edges": (Contrast, (2, 1, 8, 12), 1),
+    "a scan of rows and columns": (lambda: SelectiveScan2d(6, LSNET), (1, 6, 4, 6), 1),
+    "an odd number of inputs": (lambda: EvenLinear(5, 3), (2, 5), 1),
+    "even ones": (lambda: EvenLinear(4, 3), (2, 4), 1),
+    "a small network of folded features": (lambda: DSCSNet(replace(DSCSNET, folded=True, channels=9)), (2, 2, 7, 7), 5),
+    "a large one": (lambda: DSCSNet(replace(DSCSNET, size=9)), (2, 2, 9, 9), 5),
+}
+
+
+@pytest.mark.parametrize("what", EXPORTED)
+def test_a_module_that_is_exported_in_another_form_computes_the_same(what):
+    make, shape, outputs = EXPORTED[what]
+    torch.manual_seed(0)
+    layer = distinct(make())
+    value = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    names = [f"y{i}" for i in range(outputs)]
+    model = to_onnx(layer, value, inputs=["x"], outputs=names, dynamic={})
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = layer(torch.from_numpy(value))
+    for wanted, got in zip(expected if outputs > 1 else [expected], session.run(None, {"x": value})):
+        assert np.allclose(got, wanted.numpy(), atol=1e-4 * max(1.0, float(wanted.abs().max())))
+    constant = {tensor.name for tensor in model.graph.initializer}
+    assert not [node.name for node in model.graph.node if set(node.input) <= constant]  # weights are computed once
+
+
+def test_inputs_of_a_narrow_convolution_are_not_joined():
+    torch.manual_seed(0)
+    layer = NarrowConv(3, 3, fold=2).eval()
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x[:, :2], x[:, 2:])
+
+    value = np.random.default_rng(0).normal(size=(2, 3, 8, 12)).astype(np.float32)
+    model = to_onnx(Two(), value, inputs=["x"], outputs=["y"], dynamic={})
+    assert "Concat" not in {node.op_type for node in model.graph.node}
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = layer(torch.from_numpy(value)).numpy()
+    assert np.allclose(session.run(None, {"x": value})[0], expected, atol=1e-5)
+
+
+def test_small_solvers_are_one_product_and_heads_one_convolution():
+    torch.manual_seed(0)
+    network = DSCSNet(replace(DSCSNET, folded=True, channels=9)).eval()
+    model = to_onnx(network, PATCHES, inputs=["patch"], outputs=DSCSNet.OUTPUTS, dynamic={})
+    names = [node.name for node in model.graph.node]
+    assert [name for name in names if name.startswith("solvers") and "MatMul" in name] == [
+        "solvers.1/fp32/MatMul",
+        "solvers.2/fp32/MatMul",
+    ]
+    assert [name for name in names if name.startswith("head/Conv")] == ["head/Conv"]

@@ -25,6 +25,7 @@ far for a ninth of the work. Below, a map is ``[N, a, m, m]``: a = 1 and m = g, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,8 @@ from torch import Tensor, nn
 from glint.errors import InputError
 from glint.optics import Psf
 from glint.training.networks.prox import soft_threshold, softplus
+
+_LARGEST_PRODUCT = 512  # values of a map: the matrix of larger ones costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,17 @@ PRESETS = {
 """``dscsnet`` is the paper's network; ``dscsnet-s`` works on a re-centred 7 x 7 crop."""
 
 
+class EvenLinear(nn.Linear):
+    """A fully connected layer. Exported, an odd number of inputs gets one more: engines would copy them to do so."""
+
+    def forward(self, value: Tensor) -> Tensor:
+        """``[N, in]`` -> ``[N, out]``."""
+        odd = self.in_features % 2 if torch.compiler.is_exporting() else 0
+        return (
+            F.linear(F.pad(value, (0, odd)), F.pad(self.weight, (0, odd)), self.bias) if odd else super().forward(value)
+        )
+
+
 class DynamicConv(nn.Module):
     """C_1 of Eq. 13: map -> C channels, 3 x 3, partly generated from the input of each sample.
 
@@ -125,7 +139,7 @@ class DynamicConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.channels, 1))
         if self.share > 0:
             self.generator = nn.Sequential(
-                nn.Linear(config.grid**2, config.hidden), nn.SiLU(), nn.Linear(config.hidden, config.channels * 9)
+                EvenLinear(config.grid**2, config.hidden), nn.SiLU(), nn.Linear(config.hidden, config.channels * 9)
             )
         self.register_buffer("neighbours", torch.eye(9).reshape(9, 1, 3, 3), persistent=False)
 
@@ -139,6 +153,42 @@ class DynamicConv(nn.Module):
             generated = torch.tanh(self.generator(image.flatten(1))).reshape(batch, self.channels, 9)  # [N, C, 9]
             kernel = (1 - self.share) * kernel + self.share * generated
         return (kernel @ columns + self.bias).reshape(batch, self.channels, height, width)
+
+
+def product(linear: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+    """What a linear function that is the same for every sample makes of maps.
+
+    Exported, that is a single product with the matrix that the function is: its answers to unit maps. Products from
+    two sides are several, and engines copy maps of odd sides before each.
+
+    Args:
+        linear: ``[N, a, m, m]`` -> any shape per sample, in the precision of its argument.
+        value: its argument.
+    """
+    size = math.prod(value.shape[1:])
+    if not torch.compiler.is_exporting() or size > _LARGEST_PRODUCT:
+        return linear(value)
+    answers = linear(torch.eye(size, dtype=torch.float64).reshape(size, *value.shape[1:]))
+    odd = size % 2  # engines compute pairs, and would copy an odd row first
+    matrix = F.pad(answers.flatten(1).to(value.dtype), (0, 0, 0, odd))
+    return (F.pad(value.flatten(1), (0, odd)) @ matrix).reshape(-1, *answers.shape[1:])
+
+
+class BackProjection(nn.Module):
+    """Phi^T y."""
+
+    factor: Tensor
+
+    def __init__(self, config: DSCSNetConfig) -> None:
+        super().__init__()
+        factor = torch.from_numpy(Psf(config.sigma).sampling_factor(config.size, config.cells)).float()
+        self.register_buffer("factor", factor, persistent=False)  # P [n, g]
+        self.cells = config.cells if config.folded else 1
+
+    def forward(self, patch: Tensor) -> Tensor:
+        """``[N, 1, n, n]`` -> ``[N, a, m, m]``."""
+        factor = self.factor.to(patch.dtype)
+        return F.pixel_unshuffle(factor.T @ patch @ factor, self.cells)
 
 
 class Solver(nn.Module):
@@ -158,19 +208,23 @@ class Solver(nn.Module):
         spectrum = torch.outer(eigenvalues, eigenvalues).clamp_min(0)
         self.register_buffer("basis", eigenvectors.float().contiguous(), persistent=False)
         self.register_buffer("spectrum", spectrum.float(), persistent=False)
+        self.cells = config.cells if config.folded else 1
         self.log_rho = nn.Parameter(torch.tensor(-3.0))
 
-    def forward(self, back_projection: Tensor, prior: Tensor | None) -> Tensor:
-        """(Phi^T Phi + rho I)^-1 (back_projection + rho * prior), all ``[N, 1, g, g]``, in float32.
+    def forward(self, back_projection: Tensor, prior: Tensor) -> Tensor:
+        """(Phi^T Phi + rho I)^-1 (back_projection + rho * prior), all ``[N, a, m, m]``, in float32.
 
         Small eigenvalues are divided by about rho: half precision would be amplified 1 / rho times.
         """
         with torch.autocast(back_projection.device.type, enabled=False):
-            rho = self.log_rho.exp()
-            right = back_projection.float()
-            if prior is not None:
-                right = right + rho * prior.float()
-            return self.basis @ ((self.basis.T @ right @ self.basis) / (self.spectrum + rho)) @ self.basis.T
+            right = back_projection.float() + self.log_rho.exp() * prior.float()
+            return product(self.solve, right)
+
+    def solve(self, value: Tensor) -> Tensor:
+        """(Phi^T Phi + rho I)^-1 value, ``[N, a, m, m]`` -> the same shape."""
+        basis, spectrum, rho = (t.to(value.dtype) for t in (self.basis, self.spectrum, self.log_rho.exp()))
+        grid = F.pixel_shuffle(value, self.cells)
+        return F.pixel_unshuffle(basis @ ((basis.T @ grid @ basis) / (spectrum + rho)) @ basis.T, self.cells)
 
 
 def _small(conv: nn.Conv2d) -> nn.Conv2d:
@@ -295,7 +349,12 @@ class TargetHead(nn.Module):
         """``[N, 2, n, n]`` and m + 2 maps ``[N, c^2, n, n]`` -> presence, offset, radiance, spread."""
         features = F.silu(self.blocks(self.merge(torch.cat([patch, *maps], dim=1))))
         heads = (self.presence, self.offset, self.radiance, self.spread)
-        presence, offset, radiance, spread = (F.pixel_shuffle(head(features).float(), self.cells) for head in heads)
+        if torch.compiler.is_exporting():  # one convolution, and its channels go to their cells at once
+            weight, bias = torch.cat([h.weight for h in heads]), torch.cat([h.bias for h in heads])
+            found = F.pixel_shuffle(F.conv2d(features, weight, bias).float(), self.cells)
+            presence, offset, radiance, spread = torch.split(found, [1, 2, 1, 3], dim=1)
+        else:
+            presence, offset, radiance, spread = (F.pixel_shuffle(head(features).float(), self.cells) for head in heads)
         low, high = (math.log(v) for v in self.SPREAD)
         return torch.sigmoid(presence), offset, radiance, torch.exp(spread.clamp(low, high))
 
@@ -338,13 +397,10 @@ class DSCSNet(nn.Module):
 
     OUTPUTS = ("grid", "presence", "offset", "radiance", "spread")
 
-    factor: Tensor
-
     def __init__(self, config: DSCSNetConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or DSCSNetConfig()
-        factor = torch.from_numpy(Psf(config.sigma).sampling_factor(config.size, config.cells)).float()
-        self.register_buffer("factor", factor, persistent=False)  # P [n, g]
+        self.project = BackProjection(config)
         self.solvers = nn.ModuleList(Solver(config) for _ in range(config.stages + 1))
         self.proxes = nn.ModuleList(DSCSNetSparseProx(config) for _ in range(config.stages))
         self.eta = nn.Parameter(torch.full((config.stages,), 0.1))
@@ -355,14 +411,16 @@ class DSCSNet(nn.Module):
     def forward(self, patch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """``[N, 2, n, n]`` -> grid, presence, offset, radiance, spread."""
         with torch.autocast(patch.device.type, enabled=False):
-            back_projection = self.factor.T @ patch[:, :1].float() @ self.factor  # Phi^T y, on the grid
-        inputs = self._fold(back_projection)
-        z = torch.zeros_like(inputs)
-        beta = torch.zeros_like(inputs)
+            light = patch[:, :1].float()
+            back_projection = product(self.project, light)
+            # The origin layer: z = beta = 0 in Eq. 8.
+            x = product(lambda value: self.solvers[0].solve(self.project(value)), light)
+        z = torch.zeros_like(back_projection)
+        beta = torch.zeros_like(back_projection)
         codes = []
         for k, (solver, prox) in enumerate(zip(self.solvers, self.proxes)):
-            prior = self._unfold(z - beta) if k else None  # z = beta = 0: the origin layer
-            x = self._fold(solver(back_projection, prior))  # Eq. 8
+            if k:
+                x = solver(back_projection, z - beta)  # Eq. 8
             z = prox(x, z, beta)  # Eq. 10, 12, 13
             beta = beta + self.eta[k] * (x - z)  # Eq. 11
             codes.append(z)
@@ -370,17 +428,12 @@ class DSCSNet(nn.Module):
         delta = beta - z
         if self.dtg is not None:
             delta = soft_threshold(delta, self.dtg(delta))  # Eq. 17, 18
-        fused = back_projection if self.dir is None else self._unfold(self.dir(codes, inputs))  # Eq. 19-22
-        grid: Tensor = self.solvers[-1](fused, self._unfold(-delta))  # Eq. 14
-        maps = [inputs, self._fold(grid), *codes]
-        if not self.config.folded:
+        fused = back_projection if self.dir is None else self.dir(codes, back_projection)  # Eq. 19-22
+        solved: Tensor = self.solvers[-1](fused, -delta)  # Eq. 14
+        grid, maps = solved, [back_projection, solved, *codes]
+        if self.config.folded:
+            with torch.autocast(patch.device.type, enabled=False):
+                grid = F.pixel_shuffle(solved, self.config.cells)
+        else:
             maps = [F.pixel_unshuffle(m, self.config.cells) for m in maps]
         return grid, *self.head(patch, maps)
-
-    def _fold(self, grid: Tensor) -> Tensor:
-        """A map of the solver, ``[N, 1, g, g]``, among the features: ``[N, a, m, m]``."""
-        return F.pixel_unshuffle(grid, self.config.cells) if self.config.folded else grid
-
-    def _unfold(self, folded: Tensor) -> Tensor:
-        """Its inverse."""
-        return F.pixel_shuffle(folded, self.config.cells) if self.config.folded else folded

@@ -24,6 +24,7 @@ positive, so half precision cannot overflow; s itself stays in float32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -79,33 +80,39 @@ PRESETS = {
 
 
 def narrow_conv(
-    value: Tensor, weight: Tensor, bias: Tensor | None = None, *, shuffle: int = 1, fold: int = 1
+    value: Tensor | Sequence[Tensor], weight: Tensor, bias: Tensor | None = None, *, shuffle: int = 1, fold: int = 1
 ) -> Tensor:
-    """A convolution to shuffle^2 channels, which are the pixels of one map of ``shuffle`` times the resolution.
+    """A convolution to M shuffle^2 channels, which are the pixels of M maps of ``shuffle`` times the resolution.
 
     Engines compute 16 channels or so at a time, and throw away what a layer does not have. Exported, it
     is therefore the same convolution at a stride of ``fold``, to fold^2 times the channels, by kernels
     that are shifted copies of the one: the same map from about half of the work and fold^2 times less
-    to write.
+    to write. Several inputs are then convolved one by one, because joining them would copy them.
 
     Args:
-        value: ``[N, C, h, w]``, h and w multiples of ``fold``.
-        weight, bias: ``[shuffle^2, C, k, k]`` with an odd k, and ``[shuffle^2]``.
+        value: ``[N, C, h, w]``, h and w multiples of ``fold``; of several, the channels follow each other.
+        weight, bias: ``[M shuffle^2, C, k, k]`` with an odd k, and ``[M shuffle^2]``.
         shuffle, fold: as above.
 
     Returns:
-        ``[N, 1, shuffle h, shuffle w]``.
+        ``[N, M, shuffle h, shuffle w]``.
     """
     padding = weight.shape[-1] // 2
+    values = [value] if isinstance(value, Tensor) else list(value)
     if fold == 1 or not torch.compiler.is_exporting():
-        return F.pixel_shuffle(F.conv2d(value, weight, bias, padding=padding), shuffle)
+        return F.pixel_shuffle(F.conv2d(torch.cat(values, dim=1), weight, bias, padding=padding), shuffle)
     # The kernel at each of its fold x fold places, in the order in which pixel_shuffle reads channels.
-    last, sides, steps = fold - 1, (fold, fold, shuffle, shuffle), range(fold)
+    last, sides, steps = fold - 1, (fold, fold, -1, shuffle, shuffle), range(fold)
     shifted = torch.stack([F.pad(weight, (j, last - j, i, last - i)) for i in steps for j in steps])
-    kernels = shifted.reshape(*sides, *shifted.shape[2:]).transpose(1, 2).flatten(0, 3)  # from [i, j, a, b, C, k, k]
+    kernels = shifted.reshape(*sides, *shifted.shape[2:]).permute(2, 0, 3, 1, 4, 5, 6, 7).flatten(0, 4)
     if bias is not None:
-        bias = bias.reshape(1, 1, *sides[2:]).expand(sides).transpose(1, 2).flatten()
-    return F.pixel_shuffle(F.conv2d(value, kernels, bias, stride=fold, padding=padding), fold * shuffle)
+        each = (fold, fold, len(bias) // shuffle**2, shuffle, shuffle)
+        bias = bias.reshape(1, 1, *each[2:]).expand(each).permute(2, 0, 3, 1, 4).flatten()
+    parts = [part.transpose(0, 1) for part in slices(kernels.transpose(0, 1), [v.shape[1] for v in values])]
+    wide = F.conv2d(values[0], parts[0], bias, stride=fold, padding=padding)
+    for further, part in zip(values[1:], parts[1:]):
+        wide = wide + F.conv2d(further, part, stride=fold, padding=padding)
+    return F.pixel_shuffle(wide, fold * shuffle)
 
 
 class NarrowConv(nn.Conv2d):
@@ -121,9 +128,9 @@ class NarrowConv(nn.Conv2d):
         super().__init__(channels, shuffle**2, kernel, padding=kernel // 2)
         self.shuffle, self.fold = shuffle, fold
 
-    def forward(self, value: Tensor) -> Tensor:
-        """``[N, C, h, w]`` -> ``[N, 1, shuffle h, shuffle w]``."""
-        return narrow_conv(value, self.weight, self.bias, shuffle=self.shuffle, fold=self.fold)
+    def forward(self, *values: Tensor) -> Tensor:
+        """``[N, C, h, w]``, or several whose channels follow each other -> ``[N, 1, shuffle h, shuffle w]``."""
+        return narrow_conv(values, self.weight, self.bias, shuffle=self.shuffle, fold=self.fold)
 
 
 def enlarge(value: Tensor) -> Tensor:
@@ -137,6 +144,98 @@ def enlarge(value: Tensor) -> Tensor:
     batch, channels, height, width = value.shape
     doubled = value[:, :, :, None, :, None].expand(batch, channels, height, 2, width, 2)
     return doubled.reshape(batch, channels, 2 * height, 2 * width)
+
+
+def slices(weight: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Parts of a weight along its first axis; a Split of weights is left in an exported graph, these are not."""
+    ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
+    return [weight[end - size : end] for size, end in zip(sizes, ends)]
+
+
+class SplitConv(nn.Conv2d):
+    """A 1 x 1 convolution whose channels go separate ways.
+
+    Exported, it is one convolution for each: taken apart later, the channels would be copied first.
+
+    Args:
+        channels: of the input.
+        sizes: channels of each result.
+    """
+
+    def __init__(self, channels: int, sizes: Sequence[int]) -> None:
+        super().__init__(channels, sum(sizes), 1)
+        self.sizes = tuple(sizes)
+
+    def forward(self, value: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """``[N, C, h, w]`` -> ``[N, size, h, w]`` for each size."""
+        if not torch.compiler.is_exporting():
+            return torch.split(super().forward(value), self.sizes, dim=1)
+        assert self.bias is not None  # noqa: S101  (it was asked for)
+        parts = zip(slices(self.weight, self.sizes), slices(self.bias, self.sizes))
+        return tuple(F.conv2d(value, weight, bias) for weight, bias in parts)
+
+
+class DepthwiseConv(nn.Conv2d):
+    """A 3 x 3 convolution of each channel by itself, of maps that come in groups of channels.
+
+    Exported, it is one convolution for each group.
+
+    Args:
+        sizes: channels of each group.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__(sum(sizes), sum(sizes), 3, padding=1, groups=sum(sizes))
+        self.sizes = tuple(sizes)
+
+    def forward(self, values: Sequence[Tensor]) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """``[N, size, h, w]`` for each size -> the same shapes."""
+        if not torch.compiler.is_exporting():
+            return torch.split(super().forward(torch.cat(list(values), dim=1)), self.sizes, dim=1)
+        assert self.bias is not None  # noqa: S101  (it was asked for)
+        parts = zip(values, slices(self.weight, self.sizes), slices(self.bias, self.sizes))
+        return tuple(F.conv2d(v, w, b, padding=1, groups=len(w)) for v, w, b in parts)
+
+
+class SmoothingConv(nn.Conv2d):
+    """A convolution of one map, 3 x 3, whose pixels come as channels and which leaves in full.
+
+    Exported, it works on the channels: the blocks of pixels next to each other hold all that the kernel reaches, and
+    a map of a single channel costs engines a copy to two.
+
+    Args:
+        fold: pixels that are channels, per axis.
+    """
+
+    def __init__(self, fold: int) -> None:
+        super().__init__(1, 1, 3, padding=1)
+        self.fold = fold
+
+    def forward(self, value: Tensor) -> Tensor:
+        """``[N, fold^2, h, w]`` -> ``[N, 1, fold h, fold w]``."""
+        if not torch.compiler.is_exporting():
+            return super().forward(F.pixel_shuffle(value, self.fold))
+        assert self.bias is not None  # noqa: S101  (it was asked for)
+        pixels = self.fold**2
+        units = F.pad(torch.eye(pixels)[:, :, None, None], (1, 1, 1, 1))  # each pixel of a block among blocks of zeros
+        answers = F.pixel_unshuffle(F.conv2d(F.pixel_shuffle(units, self.fold), self.weight, padding=1), self.fold)
+        kernels = answers.transpose(0, 1).flip(2, 3)
+        return F.pixel_shuffle(F.conv2d(value, kernels, self.bias.expand(pixels), padding=1), self.fold)
+
+
+def mean_and_peak(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and maximum over the channels, ``[N, C, h, w]`` -> ``[N, 1, h, w]`` each.
+
+    Exported, both fall out of one pass: halves are averaged and compared until one channel is left.
+    """
+    mean = peak = value
+    if torch.compiler.is_exporting():
+        while mean.shape[1] % 2 == 0:
+            half = mean.shape[1] // 2
+            mean, peak = 0.5 * (mean[:, :half] + mean[:, half:]), torch.maximum(peak[:, :half], peak[:, half:])
+        if mean.shape[1] == 1:
+            return mean, peak
+    return mean.mean(1, keepdim=True), peak.amax(1, keepdim=True)
 
 
 def reach(value: Tensor) -> Tensor:
@@ -157,15 +256,16 @@ class BehindTargets(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         near = torch.exp(-0.5 * (torch.arange(-_NEAR_PX, _NEAR_PX + 1) / _NEAR_SIGMA_PX) ** 2)
-        self.register_buffer("weight", (torch.outer(near, near) / near.sum() ** 2)[None, None], persistent=False)
+        mean = torch.outer(near, near) / near.sum() ** 2
+        self.register_buffer("weight", torch.eye(2)[:, :, None, None] * mean, persistent=False)  # of either map
 
     def forward(self, frame: Tensor, background: Tensor, reached: Tensor) -> Tensor:
         """D, B and the probability that a target reaches a pixel, each ``[N, 1, H, W]`` -> ``[N, 1, H, W]``."""
         free = 1 - reached
         # A strided convolution: ONNX Runtime takes 25 times as long for an average pooling.
-        means = narrow_conv(torch.cat([free * frame, free]), self.weight, fold=4)
+        means = narrow_conv(torch.cat([free * frame, free], dim=1), self.weight, fold=4)
         with torch.autocast(frame.device.type, enabled=False):
-            light, share = means.float().chunk(2)
+            light, share = means.float().chunk(2, dim=1)
             around = (light + _OWN_BACKGROUND_WEIGHT * background) / (share + _OWN_BACKGROUND_WEIGHT)
             return background + reached * (around - background)
 
@@ -180,6 +280,7 @@ class Contrast(nn.Module):
     """
 
     box: Tensor
+    line: Tensor
     point: Tensor
 
     def __init__(self) -> None:
@@ -190,18 +291,24 @@ class Contrast(nn.Module):
         point = point - point.mean()
         box = torch.full_like(point, 1 / point.numel())
         self.register_buffer("box", box[None, None], persistent=False)
+        self.register_buffer("line", torch.full((1, 1, len(steps)), 1 / len(steps)), persistent=False)
         self.register_buffer("point", (point / point.norm() / len(steps))[None, None], persistent=False)
 
     def forward(self, frame: Tensor) -> Tensor:
         """``[N, 1, H, W]`` -> same shape, -1 to 4: 1 where a point explains half of the energy around it."""
         with torch.autocast(frame.device.type, enabled=False):
             frame = frame.float()
-            light, share = narrow_conv(torch.cat([frame, torch.ones_like(frame)]), self.box, fold=4).chunk(2)
-            detail = frame - light / share
+            detail = frame - narrow_conv(frame, self.box, fold=4) / self._share(frame)
             energy = narrow_conv(detail * detail, self.box, fold=4)
             explained = narrow_conv(detail, self.point, fold=4)
             rest = F.relu(energy - explained * explained) + _LEAST_DEVIATION**2
             return torch.clamp(explained * torch.rsqrt(rest), -1, 4)
+
+    def _share(self, frame: Tensor) -> Tensor:
+        """How much of the box around a pixel lies in the frame, ``[N, 1, H, W]``: that along y times that along x."""
+        sides = torch.ones_like(frame[:, :, :, 0]), torch.ones_like(frame[:, :, 0])
+        rows, columns = (F.conv1d(side, self.line, padding=_SURROUNDINGS_PX) for side in sides)
+        return rows[..., None] * columns[..., None, :]
 
 
 class RMSNorm(nn.Module):
@@ -218,30 +325,30 @@ class RMSNorm(nn.Module):
             return self.weight * wide * torch.rsqrt((wide * wide).mean(1, keepdim=True) + 1e-6)
 
 
-def scan_lines(x: Tensor, dt: Tensor, decay: Tensor, b: Tensor, c: Tensor) -> Tensor:
+def scan_lines(x: Tensor, dt: Tensor, decay: Tensor, maps: Tensor) -> Tensor:
     """Forward plus backward selective scan along the last axis, R lines of L, as one masked matmul.
 
-    The scanned axis stays the innermost one throughout: transposing it costs as much as the scan.
+    The step sizes weigh the matrix instead of the values, which then go into the product as they are.
 
     Args:
-        x: ``[N, heads, dim, R, L]`` values.
-        dt: ``[N, heads, R, L]`` step sizes, > 0.
+        x: ``[N, R, heads, dim, L]`` values.
+        dt: ``[N, R, heads, L]`` step sizes, > 0.
         decay: ``[heads]`` |A|.
-        b, c: ``[N, state, R, L]`` input and output maps, shared by the heads.
+        maps: ``[N, R, L, 2 state]`` input and output maps B and C, shared by the heads.
 
     Returns:
-        ``[N, heads, dim, R, L]``.
+        ``[N, R, heads, dim, L]``.
     """
-    length = x.shape[-1]
+    length, state = x.shape[-1], maps.shape[-1] // 2
     with torch.autocast(x.device.type, enabled=False):
         step = dt.to(torch.promote_types(dt.dtype, torch.float32))
         # A triangular product instead of CumSum: TensorRT 10.3 would run CumSum as a serial loop.
         ones = torch.ones(length, length, dtype=step.dtype, device=step.device).triu()
-        s = (step * decay[:, None, None]) @ ones  # [N, heads, R, L]
-        weight = torch.exp(-(s[..., :, None] - s[..., None, :]).abs())  # [N, heads, R, L, L], symmetric
-        driven = (x * step[:, :, None]).to(x.dtype).transpose(2, 3)  # [N, heads, R, dim, L]
-    mixing = b.permute(0, 2, 3, 1) @ c.permute(0, 2, 1, 3)  # [N, R, L, L]: M_ij at [j, i]
-    return (driven @ (mixing[:, None] * weight).to(x.dtype)).transpose(2, 3)
+        s = (step * decay[:, None]) @ ones  # [N, R, heads, L]
+        weight = torch.exp(-(s[..., :, None] - s[..., None, :]).abs())  # [N, R, heads, L, L], symmetric
+        weight = weight * step[..., None]  # of M_ij at [j, i]
+    mixing = maps[..., :state] @ maps[..., state:].transpose(2, 3)  # [N, R, L, L]: C_i . B_j at [j, i]
+    return x @ (mixing[:, :, None] * weight).to(x.dtype)
 
 
 class SelectiveScan2d(nn.Module):
@@ -252,9 +359,9 @@ class SelectiveScan2d(nn.Module):
         self.heads, self.head_dim, self.state = config.heads, config.head_dim, config.state
         self.inner = 2 * self.heads * self.head_dim  # both axes
         self.norm = RMSNorm(channels)
-        self.expand = nn.Conv2d(channels, 2 * self.inner + 4 * self.state + 2 * self.heads, 1)
-        mixed = self.inner + 4 * self.state
-        self.local = nn.Conv2d(mixed, mixed, 3, padding=1, groups=mixed)
+        mixed = [self.inner // 2, self.inner // 2, 2 * self.state, 2 * self.state]  # values and maps, rows and columns
+        self.expand = SplitConv(channels, [self.inner, *mixed, 2 * self.heads])
+        self.local = DepthwiseConv(mixed)
         self.log_decay = nn.Parameter(torch.linspace(-2.0, 1.0, 2 * self.heads))
         self.dt_bias = nn.Parameter(torch.full((2 * self.heads,), -2.0))
         self.skip = nn.Parameter(torch.ones(self.inner, 1, 1))
@@ -263,27 +370,25 @@ class SelectiveScan2d(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """``[N, C, h, w]`` -> same shape."""
-        gate, mixed, dt = torch.split(
-            self.expand(self.norm(value)), [self.inner, self.inner + 4 * self.state, 2 * self.heads], dim=1
-        )
-        mixed = F.silu(self.local(mixed))
-        x, maps = mixed[:, : self.inner], mixed[:, self.inner :]
+        gate, *mixed, dt = self.expand(self.norm(value))
+        row_values, column_values, row_maps, column_maps = (F.silu(part) for part in self.local(mixed))
         step = softplus(dt + self.dt_bias[:, None, None])  # [N, 2 heads, h, w]
-        decay = self.log_decay.float().exp()
-        half, heads, state = self.inner // 2, self.heads, 2 * self.state
-        rows = self._scan(x[:, :half], step[:, :heads], decay[:heads], maps[:, :state])
-        turned, turned_step, turned_maps = (t.transpose(2, 3) for t in (x[:, half:], step[:, heads:], maps[:, state:]))
-        columns = self._scan(turned, turned_step, decay[heads:], turned_maps).transpose(2, 3)
-        y = torch.cat([rows, columns], dim=1) + self.skip * x
+        row_step, column_step = torch.split(step, self.heads, dim=1)
+        row_decay, column_decay = slices(self.log_decay.float().exp(), [self.heads, self.heads])
+        rows = self._scan(row_values, row_step, row_decay, row_maps)
+        turned, turned_step, turned_maps = (t.transpose(2, 3) for t in (column_values, column_step, column_maps))
+        columns = self._scan(turned, turned_step, column_decay, turned_maps).transpose(2, 3)
+        row_skip, column_skip = slices(self.skip, [self.inner // 2, self.inner // 2])
+        y = torch.cat([rows + row_skip * row_values, columns + column_skip * column_values], dim=1)
         result: Tensor = value + self.out(self.out_norm(y * F.silu(gate)))
         return result
 
     def _scan(self, x: Tensor, dt: Tensor, decay: Tensor, maps: Tensor) -> Tensor:
         """Along the last axis: ``[N, heads * dim, h, w]`` -> same shape."""
-        batch, _, height, width = x.shape
-        b, c = torch.split(maps, self.state, dim=1)
-        values = x.reshape(batch, self.heads, self.head_dim, height, width)
-        return scan_lines(values, dt, decay, b, c).flatten(1, 2)
+        lines = x.transpose(1, 2)  # [N, h, heads * dim, w]
+        values = lines.reshape(*lines.shape[:2], self.heads, self.head_dim, lines.shape[3])
+        scanned = scan_lines(values, dt.transpose(1, 2), decay, maps.permute(0, 2, 3, 1))
+        return scanned.reshape(lines.shape).transpose(1, 2)
 
 
 class SingularValueThreshold(nn.Module):
@@ -325,18 +430,17 @@ class BackgroundProx(nn.Module):
         self.coarse_svt = SingularValueThreshold(coarse)
         self.up = nn.Conv2d(coarse, fine, 1)
         self.decode = nn.Conv2d(fine, 64, 1)
-        self.smooth = NarrowConv(1, 3, fold=4)
+        self.smooth = SmoothingConv(8)
 
     def forward(self, data: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Data ``[N, 1, H, W]`` and the last stage's memory -> B and memory ``[N, C, H/8, W/8]``."""
+        """Data ``[N, 1, H, W]`` and the last stage's memory -> B less data, and memory ``[N, C, H/8, W/8]``."""
         features = self.encode(F.pixel_unshuffle(data, 8))
         if self.recall is not None and memory is not None:
             features = features + self.recall(memory)
         features = self.fine_svt(self.fine(features))
         coarse = self.coarse_svt(self.coarse(self.down(features)))
         features = features + enlarge(self.up(coarse))
-        residual = self.smooth(F.pixel_shuffle(self.decode(features), 8))
-        return data + residual, features
+        return self.smooth(self.decode(features)), features
 
 
 class AttentiveBlock(nn.Module):
@@ -351,7 +455,7 @@ class AttentiveBlock(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         """``[N, C, h, w]`` -> same shape."""
         update = self.conv2(F.silu(self.conv1(value)))
-        pooled = torch.cat([update.mean(1, keepdim=True), update.amax(1, keepdim=True)], dim=1)
+        pooled = torch.cat(mean_and_peak(update), dim=1)
         result: Tensor = F.silu(value + update * torch.sigmoid(self.attention(pooled)))
         return result
 
@@ -398,7 +502,7 @@ class LSNetSparseProx(nn.Module):
         theta = softplus(self.theta(level1))
         target = soft_threshold(residual, theta)
         folded = F.pixel_unshuffle(target, self.fold)
-        logit = self.mask(torch.cat([level1, folded.to(level1.dtype)], dim=1))
+        logit = self.mask(level1, folded.to(level1.dtype))
         return target, logit, level1
 
 
@@ -440,9 +544,10 @@ class LSNet(nn.Module):
         sparse_memory: Tensor | None = None
         outputs = []
         for k, (low_rank, sparse) in enumerate(zip(self.low_rank, self.sparse)):
-            background, background_memory = low_rank(data - target, background_memory)
-            background = background.float()
-            target, logit, sparse_memory = sparse(data - background, seen, background_memory, sparse_memory)
+            change, background_memory = low_rank(data - target if k else data, background_memory)
+            residual = target - change if k else -change  # D_k - B
+            background = data - residual.float()
+            target, logit, sparse_memory = sparse(residual, seen, background_memory, sparse_memory)
             outputs.append(LSNetStage(background, target, logit.float()))
             eta = torch.sigmoid(self.eta[k])
             data = eta * frame + (1 - eta) * (background + target)

@@ -31,7 +31,7 @@ _WORD = re.compile(r"\b(?:" + "|".join(_PRECISION_OF) + r")\b", re.IGNORECASE)
 _MULTIPLIES = re.compile(r"conv|corr|gemm|matmul|matrix|fusion|dla", re.IGNORECASE)
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _LINE = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]+), Inputs: \[(?P<operands>.*)\], Outputs: \[")
-_LOG_TENSOR = re.compile(r"Dimensions: \[([-\d,\s]*)\].*?Datatype: (\w+)")
+_LOG_TENSOR = re.compile(r"Name: (.*?), Dimensions: \[([-\d,\s]*)\].*?Datatype: (\w+)")
 _BITS = {"fp4": 4, "int4": 4, "fp8": 8, "int8": 8, "bf16": 16, "fp16": 16, "fp32": 32}
 _HEAVIEST = 8  # kernels that are named
 _WIDTH = ("fp4", "int4", "fp8", "int8", "bf16", "fp16", "fp32")  # ascending
@@ -46,7 +46,8 @@ class EngineLayer:
         reads: precisions of its inputs and constants.
         nodes: the ONNX nodes that went into it.
         writes: precisions of its outputs.
-        bytes: that it reads and writes, constants included; an axis of any size counts once.
+        bytes: that it reads and writes, constants included; an axis of any size counts once, and so does a tensor
+            that it reads several times.
     """
 
     name: str
@@ -158,7 +159,8 @@ def layers_of_inspector(text: str) -> list[EngineLayer]:
             reads=tuple(p for text in _operand_types(entry) for p in _precisions(text)),
             nodes=tuple(_NODE.findall(str(entry.get("Metadata", "")))),
             writes=tuple(p for text in _types(entry.get("Outputs")) for p in _precisions(text)),
-            bytes=sum(_size(tensor) for key in ("Inputs", "Constants", "Outputs") for tensor in entry.get(key) or ()),
+            bytes=_each_once([t for key in ("Inputs", "Constants") for t in _sizes(entry.get(key))])
+            + _each_once(_sizes(entry.get("Outputs"))),
         )
         for entry in entries
     ]
@@ -179,8 +181,8 @@ def layers_of_log(lines: Iterable[str]) -> list[EngineLayer]:
             outputs = line[match.end() :].partition("], TacticName")[0]
             writes = tuple(p for text in re.findall(r"Datatype: (\w+)", outputs) for p in _precisions(text))
             moved = sum(
-                _bytes([int(n) for n in dims.split(",") if n.strip()], text)
-                for dims, text in _LOG_TENSOR.findall(match["operands"] + outputs)
+                _each_once((name, _bytes(_numbers(dims), text)) for name, dims, text in _LOG_TENSOR.findall(side))
+                for side in (match["operands"], outputs)
             )
             nodes = tuple(_NODE.findall(line))
             found.append(EngineLayer(match["name"], match["kind"], reads, nodes, writes, moved))
@@ -299,12 +301,30 @@ def _types(tensors: Any) -> list[str]:
     return [" ".join(str(t.get(key, "")) for key in keys) for t in tensors or () if isinstance(t, dict)]
 
 
-def _size(tensor: Any) -> int:
-    """Bytes of a tensor of the inspector."""
-    dims = tensor.get("Dimensions") if isinstance(tensor, dict) else None
-    if not isinstance(dims, list) or not all(isinstance(n, int) for n in dims):
-        return 0
-    return _bytes(dims, _types([tensor])[0])
+def _sizes(tensors: Any) -> list[tuple[str, int]]:
+    """Names and bytes of tensors of the inspector."""
+    found = []
+    for tensor in tensors or ():
+        dims = tensor.get("Dimensions") if isinstance(tensor, dict) else None
+        if isinstance(dims, list) and all(isinstance(n, int) for n in dims):
+            found.append((str(tensor.get("Name", "")), _bytes(dims, _types([tensor])[0])))
+    return found
+
+
+def _each_once(tensors: Iterable[tuple[str, int]]) -> int:
+    """Bytes of tensors; one that a kernel names several times (for parts of it) comes from memory once."""
+    largest: dict[str, int] = {}
+    unnamed = 0
+    for name, size in tensors:
+        if name:
+            largest[name] = max(size, largest.get(name, 0))
+        else:
+            unnamed += size
+    return sum(largest.values()) + unnamed
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(n) for n in text.split(",") if n.strip()]
 
 
 def _bytes(dims: list[int], text: str) -> int:

@@ -121,6 +121,9 @@ class TensorRTEngine(Engine):
         return self._plan
 
     def _infer(self, arrays: Arrays) -> Arrays:
+        return self._infer_some(arrays, tuple(spec.name for spec in self.outputs))
+
+    def _infer_some(self, arrays: Arrays, names: tuple[str, ...]) -> Arrays:
         with self._lock:
             plan = self._opened()
             arrays = {spec.name: arrays[spec.name] for spec in plan.inputs}
@@ -128,12 +131,14 @@ class TensorRTEngine(Engine):
             profile, rows = plan.choose(shapes), plan.rows(shapes)
             with cuda.current() as driver:
                 try:
-                    return self._run(driver, plan, profile, rows, arrays)
+                    return self._run(driver, plan, profile, rows, arrays, names)
                 except BaseException:
                     self._settle(driver)
                     raise
 
-    def _run(self, driver: Any, plan: LoadedPlan, profile: int, rows: int, arrays: Arrays) -> Arrays:
+    def _run(
+        self, driver: Any, plan: LoadedPlan, profile: int, rows: int, arrays: Arrays, names: tuple[str, ...]
+    ) -> Arrays:
         outputs: Arrays = {}
         under_way: deque[tuple[Slot, Arrays]] = deque()
         for number, (start, count, size) in enumerate(plan.chunks(profile, rows)):
@@ -141,8 +146,8 @@ class TensorRTEngine(Engine):
             shapes = {n: (size, *a.shape[1:]) if plan.batched else a.shape for n, a in arrays.items()}
             if len(under_way) == 2:  # one per lane: this piece's lane must be free
                 _finish(under_way)
-            slot = self._slot(driver, plan, number % 2, profile, shapes)
-            outputs = outputs or _empty(plan, slot, rows)
+            slot = self._slot(driver, plan, number % 2, profile, shapes, names)
+            outputs = outputs or _empty(plan, slot, rows, names)
             if count:
                 slot.start({name: array[part] for name, array in arrays.items()})
                 under_way.append((slot, {name: array[part] for name, array in outputs.items()}))
@@ -152,12 +157,17 @@ class TensorRTEngine(Engine):
             self._free_slots()
         return outputs
 
-    def _slot(self, driver: Any, plan: LoadedPlan, lane: int, profile: int, shapes: Shapes) -> Slot:
+    def _slot(
+        self, driver: Any, plan: LoadedPlan, lane: int, profile: int, shapes: Shapes, read: tuple[str, ...] = ()
+    ) -> Slot:
+        """The slot of these shapes, which copies the outputs back that are ``read`` by anybody (none said: all)."""
         key = (lane, profile, tuple(shapes.values()))
         if key not in self._slots:
             self._slots[key] = Slot(
                 driver, plan, self._lane(driver, plan, lane), profile, shapes, mapped=self._mapped, record=self._record
             )
+        if read:
+            self._slots[key].read(read)
         return self._slots[key]
 
     def _lane(self, driver: Any, plan: LoadedPlan, number: int) -> Lane:
@@ -191,10 +201,10 @@ class TensorRTEngine(Engine):
                 plan.close()
 
 
-def _empty(plan: LoadedPlan, slot: Slot, rows: int) -> Arrays:
+def _empty(plan: LoadedPlan, slot: Slot, rows: int, names: tuple[str, ...]) -> Arrays:
     """Room for the outputs of ``rows`` rows."""
     shapes = {n: (rows, *shape[1:]) if plan.batched else shape for n, shape in slot.outputs.items()}
-    return {spec.name: np.empty(shapes[spec.name], spec.dtype) for spec in plan.outputs}
+    return {spec.name: np.empty(shapes[spec.name], spec.dtype) for spec in plan.outputs if spec.name in names}
 
 
 def _finish(under_way: deque[tuple[Slot, Arrays]]) -> None:

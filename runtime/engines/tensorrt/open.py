@@ -111,6 +111,9 @@ class SizedEngine(Engine):
         self._lock = threading.Lock()  # two threads must not build an engine of one size
 
     def _infer(self, arrays: Arrays) -> Arrays:
+        return self._infer_some(arrays, tuple(spec.name for spec in self.outputs))
+
+    def _infer_some(self, arrays: Arrays, names: tuple[str, ...]) -> Arrays:
         height, width = next(iter(arrays.values())).shape[-2:]
         size = FrameSize(width, height)
         with self._lock:
@@ -123,7 +126,7 @@ class SizedEngine(Engine):
                         "a build"
                     )
             engine = self._engines[size]
-        return engine.infer(**arrays)
+        return engine.infer(*names, **arrays)
 
     def stage_times(self, runs: int, **arrays: NDArray[Any]) -> dict[str, list[float]]:
         """See :meth:`TensorRTEngine.stage_times`; of the engine for frames of this size, once it is open."""

@@ -7,6 +7,7 @@ Contexts on one stream run one after another and share their scratch memory.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Slot:
         record: whether to try a CUDA graph.
 
     Attributes:
-        outputs: shapes of the outputs.
+        outputs: shapes of the outputs; all are copied back until :meth:`read` says which are wanted.
         problem: why there is no CUDA graph, or None.
 
     Raises:
@@ -65,6 +66,7 @@ class Slot:
             self.outputs: Shapes = {spec.name: self._shape(spec.name) for spec in plan.outputs}
             self._inputs = {spec.name: self._attach(spec, shapes[spec.name], mapped) for spec in plan.inputs}
             self._results = {spec.name: self._attach(spec, self.outputs[spec.name], mapped) for spec in plan.outputs}
+            self._read, self._chosen = set(self._results), False
             for array in self._inputs.values():
                 array[...] = 0
             self._enqueue()
@@ -120,7 +122,7 @@ class Slot:
             raise self._plan.error("TensorRT failed to run the network")
 
     def _download(self) -> None:
-        for name in self._results:
+        for name in sorted(self._read):
             self._buffers[name].download(self.lane.stream)
 
     def _record(self) -> None:
@@ -135,6 +137,21 @@ class Slot:
             self._graph = cuda_graph.CudaGraph(stream.handle, self._enqueue)
         except (EngineError, self._driver.Error) as error:
             self.problem = str(error)
+
+    def read(self, names: Iterable[str]) -> None:
+        """Copy only these outputs back from now on, and those of earlier calls. Nothing may be under way.
+
+        Where that is a change, a graph is recorded anew.
+        """
+        wanted = self._read | set(names) if self._chosen else set(names)
+        self._chosen = True
+        if wanted == self._read:
+            return
+        self._read = wanted
+        if self._graph is not None:
+            self._graph.close()
+            self._graph = None
+            self._record()
 
     def start(self, arrays: Arrays) -> None:
         """Copy inputs in and enqueue the work; the last row of a short batch fills the slot up."""
@@ -153,8 +170,8 @@ class Slot:
     def finish(self, outputs: Arrays) -> None:
         """Wait for the work and copy its results out, as many rows as ``outputs`` have."""
         self.lane.stream.synchronize()
-        for name, view in self._results.items():
-            outputs[name][...] = view[: len(outputs[name])]
+        for name, array in outputs.items():
+            array[...] = self._results[name][: len(array)]
 
     def stage_times(self, runs: int, arrays: Arrays) -> dict[str, list[float]]:
         """Milliseconds per run, by stage: see ``TensorRTEngine.stage_times``."""
@@ -183,7 +200,7 @@ class Slot:
     def seconds(self) -> float:
         """Median time of one run on zeros, both copies included."""
         arrays = {name: np.zeros_like(view) for name, view in self._inputs.items()}
-        outputs = {name: np.empty_like(view) for name, view in self._results.items()}
+        outputs = {name: np.empty_like(self._results[name]) for name in self._read}
         times = []
         for _ in range(_RUNS):
             before = time.perf_counter()

@@ -69,7 +69,9 @@ def test_the_matmul_scan_equals_the_sequential_one_in_float64():
     x = rng.standard_normal((1, heads, dim, lines, length))
     dt, decay = rng.uniform(0.001, 1.0, (1, heads, lines, length)), rng.uniform(0.1, 3.0, heads)
     b, c = rng.standard_normal((2, 1, state, lines, length))
-    actual = scan_lines(*(torch.from_numpy(v) for v in (x, dt, decay, b, c))).numpy()
+    maps = np.concatenate([b, c], axis=1).transpose(0, 2, 3, 1)
+    values = x.transpose(0, 3, 1, 2, 4), dt.swapaxes(1, 2), decay, maps
+    actual = scan_lines(*(torch.from_numpy(v) for v in values)).numpy().transpose(0, 2, 3, 1, 4)
     for line in range(lines):
         one = sequential_scan(
             x[0, :, :, line].transpose(2, 0, 1), dt[0, :, line].T, decay, b[0, :, line].T, c[0, :, line].T
@@ -78,8 +80,8 @@ def test_the_matmul_scan_equals_the_sequential_one_in_float64():
 
 
 def test_the_scan_stays_finite_for_long_lines_and_large_steps():
-    maps = torch.ones(1, 2, 1, 160)
-    y = scan_lines(torch.ones(1, 1, 2, 1, 160), torch.full((1, 1, 1, 160), 50.0), torch.tensor([20.0]), maps, maps)
+    maps = torch.ones(1, 1, 160, 4)
+    y = scan_lines(torch.ones(1, 1, 1, 2, 160), torch.full((1, 1, 1, 160), 50.0), torch.tensor([20.0]), maps)
     assert torch.isfinite(y).all()
 
 
