@@ -38,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="frame size of a detector; several give one engine for all of them",
     )  # fmt: skip
     parser.add_argument(
-        "--batch", type=_batch, metavar="MIN,OPT,MAX", help="patches per call of an unmixer (default: 1,64,256)"
-    )
+        "--batch", type=_batch, action="append", default=[], metavar="MIN,OPT,MAX",
+        help="patches per call of an unmixer (default: 1,64,256); several give kernels for each in one engine",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="FILE", help="copy the engine and its sidecar FILE.json there")
     parser.add_argument("--overwrite", action="store_true", help="build again if it is cached; replace --out")
     parser.add_argument("--no-build", action="store_true", help="take it from the cache or refuse")
@@ -64,7 +65,7 @@ def main(arguments: argparse.Namespace) -> int:
     options = BuildOptions(
         precision=arguments.precision,
         sizes=tuple(arguments.size),
-        batch=arguments.batch,
+        batches=tuple(arguments.batch),
         workspace=arguments.workspace * _MIB if arguments.workspace else None,
         dla=arguments.dla,
         weak=arguments.weak,

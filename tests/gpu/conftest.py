@@ -29,7 +29,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GpuInfo]:
 
 @pytest.fixture(scope="session")
 def unmixer_plan(machine: GpuInfo) -> BuiltEngine:
-    return build("dscsnet-s-sensor", BuildOptions(precision="fp32", batch=(2, 64, 200)))
+    return build("dscsnet-s-sensor", BuildOptions(precision="fp32", batches=((2, 64, 200),)))
 
 
 @pytest.fixture(scope="session")

@@ -176,7 +176,7 @@ def test_torch_may_use_the_gpu_meanwhile(unmix: TensorRTEngine) -> None:
 
 
 def test_the_second_build_is_a_cache_hit(unmixer_plan: BuiltEngine) -> None:
-    again = build("dscsnet-s-sensor", BuildOptions(precision="fp32", batch=(2, 64, 200)))
+    again = build("dscsnet-s-sensor", BuildOptions(precision="fp32", batches=((2, 64, 200),)))
     assert again.cached
     assert again.path == unmixer_plan.path
 

@@ -61,6 +61,7 @@ class Machine:
         kernels: data type that all kernels use whatever the network asks for, e.g. ``FLOAT``.
         details: whether plans hold details of their layers.
         dla_cores: number of them.
+        dla_refuses: kinds of layers, e.g. ``MATRIX_MULTIPLY``, that DLA does not take.
         pause: seconds per build step.
         steps, steps_done: build steps, and how many were begun.
         builds: settings of each build, in order.
@@ -74,6 +75,7 @@ class Machine:
     kernels: str | None = None
     details: bool = True
     dla_cores: int = 0
+    dla_refuses: tuple[str, ...] = ()
     pause: float = 0.0
     steps: int = 4
     steps_done: int = 0
@@ -371,6 +373,8 @@ def _kernel(network: Any, config: Any, layer: Any, kernels: str | None) -> dict[
     elif weighted and not network._strong:
         flags = config._set_flags
         dtype = "INT8" if quantized and "INT8" in flags else "HALF" if "FP16" in flags else "FLOAT"
+    if "OBEY_PRECISION_CONSTRAINTS" in config._set_flags:
+        dtype = layer.__dict__.get("_precision", network._module.DataType[dtype]).name
     if weighted and kernels is not None:
         dtype = kernels
     return {
@@ -411,6 +415,9 @@ class _Config:
             return -1
         self._profiles.append(profile)
         return len(self._profiles) - 1
+
+    def can_run_on_DLA(self: Any, layer: Any) -> bool:  # noqa: N802
+        return layer._kind not in self._module._machine.dla_refuses
 
     def create_timing_cache(self: Any, serialized_timing_cache: Any) -> Any:
         if self._module._rtx:
@@ -472,6 +479,9 @@ class _Layer:
 
     def get_output(self: Any, index: int) -> Any:
         return self._out[index]
+
+    def set_output_type(self: Any, index: int, dtype: Any) -> None:
+        self._out[index]._dtype = dtype
 
 
 class _Tensor:

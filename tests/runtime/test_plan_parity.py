@@ -30,7 +30,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCuda:
 
 
 def test_a_plan_is_compared_with_its_model_whichever_is_the_reference(gpu: FakeCuda) -> None:
-    plan = str(build(MODEL, BuildOptions(precision="fp32", batch=(1, 8, 64))).path)
+    plan = str(build(MODEL, BuildOptions(precision="fp32", batches=((1, 8, 64),))).path)
     few = {"conditions": ["8sat"], "number": 12}
     for pair in ((MODEL, plan), (plan, MODEL), (plan, plan)):
         result = parity(*pair, **few, layers=True)
@@ -50,6 +50,6 @@ def test_a_model_runs_in_tensorrt_if_that_is_asked_for() -> None:
 
 
 def test_plans_of_other_networks_are_refused() -> None:
-    plan = str(build(MODEL, BuildOptions(precision="fp32", batch=(1, 8, 64))).path)
+    plan = str(build(MODEL, BuildOptions(precision="fp32", batches=((1, 8, 64),))).path)
     with pytest.raises(InputError, match="inputs differ"):
         parity("lsnet-s", plan)

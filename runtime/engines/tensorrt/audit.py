@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from glint.cards import in_island
 from glint.errors import CheckFailedError, EngineError
 
 # Layers that compute nothing: they move, convert or hold data, or order kernels.
@@ -81,9 +82,11 @@ class Audit:
 
     Attributes:
         layers: number of working kernels per precision (``int8``, ``fp16``, ``fp32``, ``other``, …).
-        asked, obtained: convolutions and matrix products that the network asks for in a precision below
-            fp32, and how many of them got it; nodes that the witness does not name are left out.
+        asked, obtained: convolutions and matrix products that the network asks for in a precision below fp32 (of a
+            weakly typed one also in its float32 islands), and how many of them got it; nodes that the witness does
+            not name are left out.
         missed: ``node: asked for int8, runs in fp32``.
+        left_to_gpu: layers that DLA, which was asked for, does not take.
         traffic: of all layers: ``kernels`` that work, ``reformats`` between layouts, ``casts`` (kernels that convert
             and do not multiply), ``int8_products``, of which ``int8_writes_float`` write float, and ``bytes`` that are
             read and written (for one row where the batch is free).
@@ -96,6 +99,7 @@ class Audit:
     missed: tuple[str, ...] = ()
     traffic: dict[str, int] = field(default_factory=dict)
     heaviest: tuple[str, ...] = ()
+    left_to_gpu: tuple[str, ...] = ()
 
     def share(self, precision: str) -> float:
         """Part of the computing layers, 0 to 1, that run in a precision."""
@@ -191,14 +195,16 @@ def layers_of_log(lines: Iterable[str]) -> list[EngineLayer]:
     return found
 
 
-def asked_of_network(network: Any) -> dict[str, str]:
-    """The precision that each convolution and matrix product of a strongly typed network asks for, by node.
+def asked_of_network(network: Any, *, weak: str | None = None) -> dict[str, str]:
+    """The precision that each convolution and matrix product of a network asks for, by node.
 
     Args:
         network: TensorRT's ``INetworkDefinition`` after parsing.
+        weak: precision of a weakly typed one, in which types do not say it.
 
     Returns:
-        Node name to ``int8`` (all its data inputs are dequantized) or ``fp16``; fp32 nodes are left out.
+        Node name to ``int8`` (all its data inputs are dequantized) or ``fp16``; fp32 nodes are left out, unless they
+        are in a float32 island of a weakly typed network.
     """
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     producer = {layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)}
@@ -208,9 +214,11 @@ def asked_of_network(network: Any) -> dict[str, str]:
             continue
         inputs = [layer.get_input(i) for i in range(min(2, layer.num_inputs))]
         sources = [_source(tensor, producer) for tensor in inputs if tensor is not None]
-        if sources and all(source == "DEQUANTIZE" for source in sources):
+        if weak is not None and in_island(layer.name):
+            asked[layer.name] = "fp32"
+        elif sources and all(source == "DEQUANTIZE" for source in sources):
             asked[layer.name] = "int8"
-        elif inputs and inputs[0] is not None and inputs[0].dtype.name == "HALF":
+        elif weak is not None or (inputs and inputs[0] is not None and inputs[0].dtype.name == "HALF"):
             asked[layer.name] = "fp16"
     return asked
 
@@ -262,13 +270,20 @@ def require(result: Audit, precision: str) -> None:
     """Stop if an engine does not run in the precision that was asked for.
 
     At least half of the nodes that ask for it must have it (a builder may keep a few in a higher
-    precision where it has no kernel); where the witness names no nodes, at least one layer must.
+    precision where it has no kernel); where the witness names no nodes, at least one layer must. Of
+    float32 islands of a weakly typed network, all must be in float32.
 
     Raises:
         CheckFailedError: if not.
     """
     if precision == "fp32":
         return
+    if result.obtained.get("fp32", 0) < result.asked.get("fp32", 0):
+        lost = "; ".join(text for text in result.missed if "asked for fp32" in text)
+        raise CheckFailedError(
+            f"float32 islands of the network run in less: {lost}",
+            hint="build without --weak: the types then stand in the model",
+        )
     asked = result.asked.get(precision, 0)
     obtained = result.obtained.get(precision, 0)
     if (2 * obtained >= asked) if asked else result.layers.get(precision, 0) > 0:

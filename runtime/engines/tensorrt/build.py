@@ -38,7 +38,8 @@ from glint.runtime.engines.tensorrt.cache import (
 from glint.runtime.engines.tensorrt.onnx_to_plan import Order, compute_capabilities, plan_from_onnx
 from glint.types import FrameSize
 
-DEFAULT_BATCH = (1, 64, 256)
+Batch = tuple[int, int, int]  # least, usual and largest number of patches of a call
+DEFAULT_BATCH: Batch = (1, 64, 256)
 # Last and first releases with DLA on Jetson; the API is in all of them.
 _LAST_OLD_DLA, _FIRST_NEW_DLA = (10, 7), (11, 4, 1)
 
@@ -51,7 +52,7 @@ class BuildOptions:
         precision: ``fp32``, ``fp16`` or ``int8``; None: the card's, or what ``glint run`` takes of a name in
             the zoo: fp16, else fp32.
         sizes: of the frames, one profile each, for a network that takes any size.
-        batch: least, usual and largest number of patches, for a network with a dynamic batch.
+        batches: least, usual and largest number of patches, one profile each, for a network with a dynamic batch.
         workspace: bytes of scratch memory at most; None: half of the GPU's free memory.
         dla: DLA core; None: the GPU.
         weak: let the builder choose precisions (TensorRT 10.x): fp16 from the fp32 model, int8 from
@@ -61,7 +62,7 @@ class BuildOptions:
 
     precision: str | None = None
     sizes: tuple[FrameSize, ...] = ()
-    batch: tuple[int, int, int] | None = None
+    batches: tuple[Batch, ...] = ()
     workspace: int | None = None
     dla: int | None = None
     weak: bool = False
@@ -70,8 +71,9 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if self.precision is not None and self.precision not in PRECISIONS:
             raise InputError(f"precision: expected {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.batch is not None and not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
-            raise InputError(f"batch: expected 1 <= MIN <= OPT <= MAX, got {','.join(map(str, self.batch))}")
+        for batch in self.batches:
+            if not 1 <= batch[0] <= batch[1] <= batch[2]:
+                raise InputError(f"batch: expected 1 <= MIN <= OPT <= MAX, got {','.join(map(str, batch))}")
         if any(min(size) < 1 for size in self.sizes):
             raise InputError(f"size: expected positive numbers, got {', '.join(map(str, self.sizes))}")
         if self.workspace is not None and self.workspace < 1:
@@ -293,7 +295,7 @@ def _refuse_dla(trt: TensorRT, options: BuildOptions, precision: str, profiles: 
             hint="--precision fp16 on DLA, or leave --dla out",
         )
     if len(profiles) > 1:
-        raise InputError(f"DLA: it takes one shape, got {len(profiles)} sizes", hint="give one --size")
+        raise InputError(f"DLA: it takes one shape, got {len(profiles)}", hint="give one --size and one --batch")
     for r in profiles[0]:
         if r.min != r.max:
             raise InputError(
@@ -303,7 +305,7 @@ def _refuse_dla(trt: TensorRT, options: BuildOptions, precision: str, profiles: 
 
 
 def _profiles(card: ModelCard, options: BuildOptions) -> tuple[Profile, ...]:
-    """One profile per size, each with the batch range, from the shapes in the card."""
+    """One profile per size and batch, from the shapes in the card."""
     dynamic_size = any(-1 in spec.shape[-2:] for spec in card.inputs if len(spec.shape) == 4)
     dynamic_batch = any(spec.shape[:1] == (-1,) for spec in card.inputs)
     if dynamic_size and not options.sizes:
@@ -311,13 +313,15 @@ def _profiles(card: ModelCard, options: BuildOptions) -> tuple[Profile, ...]:
             f"{card.name} takes frames of any size, an engine of a few: which?",
             hint="--size WIDTHxHEIGHT of your frames, e.g. --size 640x512",
         )
-    if options.batch is not None and not dynamic_batch and options.batch != (1, 1, 1):
-        raise InputError(f"batch {','.join(map(str, options.batch))}: {card.name} takes one frame at a time")
+    for batch in options.batches:
+        if not dynamic_batch and batch != (1, 1, 1):
+            raise InputError(f"batch {','.join(map(str, batch))}: {card.name} takes one frame at a time")
     for size in options.sizes:
         _check_size(card, size, dynamic_size)
-    batch = options.batch or DEFAULT_BATCH
+    batches = dict.fromkeys(options.batches) or (DEFAULT_BATCH,)
     sizes = dict.fromkeys(options.sizes) or (None,)
-    return tuple(tuple(_range(spec, batch, size) for spec in card.inputs) for size in sizes)
+    profiles = (tuple(_range(spec, batch, size) for spec in card.inputs) for size in sizes for batch in batches)
+    return tuple(dict.fromkeys(profiles))
 
 
 def _check_size(card: ModelCard, size: FrameSize, dynamic: bool) -> None:

@@ -15,7 +15,7 @@ from glint.errors import EngineError, InputError
 from glint.runtime.engines.base import Arrays, Engine
 from glint.runtime.engines.tensorrt import cuda
 from glint.runtime.engines.tensorrt.loaded_plan import LoadedPlan, Shapes
-from glint.runtime.engines.tensorrt.slot import Lane, Slot
+from glint.runtime.engines.tensorrt.slot import Lane, Slot, compare
 
 _BUFFERS = ("pinned", "mapped")
 _SLOTS = 64  # shapes kept ready; more than a batch of up to 65 536 rows needs
@@ -32,6 +32,7 @@ class TensorRTEngine(Engine):
         plan: the plan; its sidecar stands beside it, and both are checked before TensorRT sees them.
         graph: False: no CUDA graphs.
         buffers: ``pinned`` or ``mapped`` memory; None: what is faster here.
+        ready: rows of a batch up to which every size is made ready now, so that none waits for it later.
 
     Raises:
         InputError: if there are no such buffers.
@@ -42,7 +43,7 @@ class TensorRTEngine(Engine):
 
     name = "tensorrt"
 
-    def __init__(self, plan: Path, *, graph: bool = True, buffers: str | None = None) -> None:
+    def __init__(self, plan: Path, *, graph: bool = True, buffers: str | None = None, ready: int = 0) -> None:
         if buffers not in (None, *_BUFFERS):
             raise InputError(f"buffers: expected {' or '.join(_BUFFERS)}, got {buffers!r}")
         self._lock = threading.Lock()
@@ -54,6 +55,7 @@ class TensorRTEngine(Engine):
         try:
             with cuda.current() as driver:
                 self._facts = self._start(driver, self._plan, graph, buffers)
+                self._facts["ready"] = self._make_ready(driver, self._plan, ready)
         except BaseException:
             self.close()
             raise
@@ -63,7 +65,7 @@ class TensorRTEngine(Engine):
         shapes = {name: opt for name, (_, opt, _) in plan.profiles[0].items()}
         times: dict[str, float] = {}
         if plan.gpu.integrated and buffers is None:
-            times = {kind: self._time(driver, plan, shapes, mapped=kind == "mapped") for kind in _BUFFERS}
+            times = self._time(driver, plan, shapes)
         self._mapped = (buffers or min(times, key=lambda kind: times[kind], default="pinned")) == "mapped"
         self._record = graph
         slot = self._slot(driver, plan, 0, 0, shapes)
@@ -82,12 +84,31 @@ class TensorRTEngine(Engine):
             "layers": plan.info.audit.get("layers", {}),
         }
 
-    def _time(self, driver: Any, plan: LoadedPlan, shapes: Shapes, *, mapped: bool) -> float:
-        slot = Slot(driver, plan, self._lane(driver, plan, 0), 0, shapes, mapped=mapped, record=False)
+    def _make_ready(self, driver: Any, plan: LoadedPlan, rows: int) -> list[int]:
+        """Make a slot for each size that batches of 1 to ``rows`` rows are padded to; returns the sizes."""
+        if not plan.batched:
+            return []
+        ready = {}
+        for number in range(1, rows + 1):
+            shapes = {name: (number, *opt[1:]) for name, (_, opt, _) in plan.profiles[0].items()}
+            profile = plan.choose(shapes)
+            _, _, size = plan.chunks(profile, number)[0]
+            ready[profile, size] = {name: (size, *shape[1:]) for name, shape in shapes.items()}
+        for (profile, _), shapes in ready.items():
+            self._slot(driver, plan, 0, profile, shapes)
+        return sorted({size for _, size in ready})
+
+    def _time(self, driver: Any, plan: LoadedPlan, shapes: Shapes) -> dict[str, float]:
+        """Seconds of a run with each kind of buffers."""
+        slots: dict[str, Slot] = {}
         try:
-            return slot.seconds()
+            for kind in _BUFFERS:
+                lane = self._lane(driver, plan, 0)
+                slots[kind] = Slot(driver, plan, lane, 0, shapes, mapped=kind == "mapped", record=False)
+            return compare(slots)
         finally:
-            slot.free()
+            for slot in slots.values():
+                slot.free()
 
     def details(self) -> dict[str, Any]:
         """What runs it: TensorRT, GPU, precision, kind of buffers and what was measured, CUDA graph or why not."""

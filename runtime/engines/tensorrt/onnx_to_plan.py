@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from glint.progress import Progress
 from glint.runtime.engines.tensorrt.api import Messages, TensorRT
 from glint.runtime.engines.tensorrt.audit import Audit, asked_of_network, audit, layers_of_inspector, layers_of_log
 from glint.runtime.engines.tensorrt.cache import Profile
+from glint.runtime.engines.tensorrt.constraints import keep_islands, left_to_gpu
 
 _MIB = 1 << 20
 _LEAST_WORKSPACE = 16 * _MIB
@@ -79,7 +80,7 @@ def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Buil
 
     Raises:
         ModelError: if TensorRT cannot parse the ONNX file, or its inputs are not those of the profiles.
-        InputError: if the machine has no such DLA core.
+        InputError: if the machine has no such DLA core, or DLA does not take the model.
         EngineError: if the build fails.
     """
     log = trt.logger(verbose=trt.ahead_of_time)
@@ -93,7 +94,10 @@ def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Buil
     outputs = tuple(_spec(trt, network.get_output(i)) for i in range(network.num_outputs))
     for profile in order.profiles:
         _check_profile(order.onnx, profile, inputs)
-    asked = {} if order.weak else asked_of_network(network)
+    if order.weak:
+        keep_islands(trt, network)
+    asked = asked_of_network(network, weak=order.precision if order.weak else None)
+    left: tuple[str, ...] | None = None
 
     attempts = _attempts(order.workspace, order.optimization_level)
     while attempts:
@@ -101,6 +105,8 @@ def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Buil
         log.forget_errors()
         said = len(log.lines)
         config = _config(trt, builder, order, workspace)
+        if order.dla is not None and left is None:
+            left = left_to_gpu(network, config, order.onnx.name)
         if level is not None:
             config.builder_optimization_level = level
         _load_timings(trt, config, timings)
@@ -120,7 +126,8 @@ def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Buil
             hint="close other programs that use the GPU, build for a smaller --batch or --size, or change --workspace",
         )
     layers = layers_of_log(log.lines) if trt.ahead_of_time else layers_of_inspector(_inspect(trt, plan, order.dla))
-    return Built(plan, inputs, outputs, audit(layers, asked), _save_timings(trt, config))
+    result = replace(audit(layers, asked), left_to_gpu=left or ())
+    return Built(plan, inputs, outputs, result, _save_timings(trt, config))
 
 
 def compute_capabilities(trt: TensorRT) -> list[str]:
@@ -204,7 +211,7 @@ def _config(trt: TensorRT, builder: Any, order: Order, workspace: int | None) ->
     # TF32 keeps ten bits: the fp32 islands of a network are there because that is too few.
     config.clear_flag(module.BuilderFlag.TF32)
     if order.weak:
-        for flag in {"fp16": ("FP16",), "int8": ("FP16", "INT8")}[order.precision]:
+        for flag in {"fp16": ("FP16",), "int8": ("FP16", "INT8")}[order.precision] + ("OBEY_PRECISION_CONSTRAINTS",):
             config.set_flag(getattr(module.BuilderFlag, flag))
     if order.dla is not None:
         _use_dla(trt, builder, config, order.dla)

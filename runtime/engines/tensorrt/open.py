@@ -20,6 +20,7 @@ from glint.runtime.engines.tensorrt.engine import TensorRTEngine
 from glint.types import FrameSize
 
 _MANY = 4
+_READY_ROWS = 32  # patches of a frame; more come seldom, and then wait for a context once
 
 
 def open_tensorrt(card: ModelCard, onnx: Path, *, graph: bool = True, buffers: str | None = None) -> Engine:
@@ -43,7 +44,7 @@ def open_tensorrt(card: ModelCard, onnx: Path, *, graph: bool = True, buffers: s
         models.append((*load_card(original), BuildOptions(precision="fp16", weak=True)))
 
     def open_size(size: FrameSize | None) -> TensorRTEngine:
-        engine = TensorRTEngine(_find(models, size, trt), graph=graph, buffers=buffers)
+        engine = TensorRTEngine(_find(models, size, trt), graph=graph, buffers=buffers, ready=_READY_ROWS)
         facts = engine.details()
         recorded = "CUDA graph" if facts["cuda_graph"] else f"no CUDA graph ({facts['cuda_graph_problem']})"
         frames = "" if size is None else f" for frames of {size}"

@@ -7,7 +7,7 @@ Contexts on one stream run one after another and share their scratch memory.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from glint.runtime.engines.base import Arrays
 from glint.runtime.engines.tensorrt import cuda, cuda_graph
 from glint.runtime.engines.tensorrt.loaded_plan import LoadedPlan, Shapes
 
-_RUNS = 10  # of which the median counts
+_RUNS = 20  # of which the median counts
+_SETTLE_S = 0.3  # seconds of work after which the GPU's clocks are those of work
 
 
 class Lane:
@@ -197,17 +198,18 @@ class Slot:
                 stream.synchronize()
         return times
 
-    def seconds(self) -> float:
-        """Median time of one run on zeros, both copies included."""
+    def trial(self) -> Callable[[], float]:
+        """What runs it once on zeros and returns the seconds, both copies included."""
         arrays = {name: np.zeros_like(view) for name, view in self._inputs.items()}
         outputs = {name: np.empty_like(self._results[name]) for name in self._read}
-        times = []
-        for _ in range(_RUNS):
+
+        def run() -> float:
             before = time.perf_counter()
             self.start(arrays)
             self.finish(outputs)
-            times.append(time.perf_counter() - before)
-        return float(np.median(times))
+            return time.perf_counter() - before
+
+        return run
 
     def free(self) -> None:
         """Give everything back. Nothing of it may be under way."""
@@ -218,3 +220,17 @@ class Slot:
         for buffer in self._buffers.values():
             buffer.free()
         self._buffers = {}
+
+
+def compare(slots: dict[str, Slot]) -> dict[str, float]:
+    """Median seconds of a run of each, in turns, so that a clock or a temperature that changes meets all of them."""
+    trials = {name: slot.trial() for name, slot in slots.items()}
+    began = time.perf_counter()
+    while time.perf_counter() - began < _SETTLE_S:
+        for trial in trials.values():
+            trial()
+    times: dict[str, list[float]] = {name: [] for name in trials}
+    for _ in range(_RUNS):
+        for name, trial in trials.items():
+            times[name].append(trial())
+    return {name: float(np.median(seconds)) for name, seconds in times.items()}

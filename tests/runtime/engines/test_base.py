@@ -250,3 +250,37 @@ def test_a_proxy_answers_for_a_model_without_an_engine() -> None:
     with pytest.raises(EngineError, match="no engine"):
         EngineProxy(card).infer(patch=patch)
     proxy.close()
+
+
+class Two(Late):
+    """Two outputs; says which it was asked for."""
+
+    outputs = (TensorSpec("x", "float32", (-1,)), TensorSpec("y", "float32", (-1,)))
+    asked: tuple[str, ...] = ()
+
+    def _infer(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        self.asked = ("all",)
+        return {"x": arrays["x"] + 1, "y": arrays["x"] + 2}
+
+    def _infer_some(self, arrays: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+        results = super()._infer_some(arrays, names)
+        self.asked = names
+        return results
+
+
+def test_only_the_outputs_that_are_read_come_back() -> None:
+    engine, x = Two(), np.zeros(2, dtype=np.float32)
+    assert set(engine.infer(x=x)) == {"x", "y"} and engine.asked == ("all",)
+    np.testing.assert_array_equal(engine.infer("y", x=x)["y"], x + 2)
+    assert engine.asked == ("y",)
+    with EngineProxy(engine) as proxy:
+        assert set(proxy.infer("x", x=x)) == set(proxy.said) == {"x"}
+    assert engine.asked == ("x",)
+    with pytest.raises(InputError, match="expected some of"):
+        engine.infer("z", x=x)
+
+
+def test_a_proxy_that_answers_itself_keeps_all_and_gives_what_is_read() -> None:
+    engine, x = Two(), np.zeros(2, dtype=np.float32)
+    proxy = EngineProxy(engine, lambda arrays: {"x": arrays["x"], "y": 2 * arrays["x"]})
+    assert set(proxy.infer("y", x=x)) == {"y"} and set(proxy.said) == {"x", "y"}

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorrt_standin import MAGIC, VERSIONS, Machine
 
-from glint.cards import UnmixerSpec
+from glint.cards import UnmixerSpec, in_island, load_card
 from glint.cli import main
 from glint.errors import CheckFailedError, EngineError, InputError, MissingDependencyError, ModelError, OutputError
 from glint.runtime.commands import build as build_command
@@ -35,6 +35,7 @@ GPU = cuda.GpuInfo(
 )  # fmt: skip
 OLD = [v for v in VERSIONS if v.startswith("tensorrt-10")]
 NEW = [v for v in VERSIONS if v not in OLD]
+OBEY = "OBEY_PRECISION_CONSTRAINTS"
 SIZES = BuildOptions(sizes=(FrameSize(96, 64), FrameSize(32, 32)))
 
 
@@ -80,7 +81,7 @@ def plans():
 
 
 def test_every_release_builds_a_strongly_typed_engine_with_details(machine, tmp_path):
-    built = build(small_models.unmixer(tmp_path), BuildOptions(batch=(1, 32, 100)))
+    built = build(small_models.unmixer(tmp_path), BuildOptions(batches=((1, 32, 100),)))
     (asked,) = machine.builds
     assert asked["strong"]
     assert asked["flags"] == set()  # TF32, the default, is off: fp32 islands are there for their precision
@@ -324,7 +325,7 @@ def test_a_precision_that_the_file_does_not_have_is_refused(orin, tmp_path):
 
 @pytest.mark.parametrize("version", OLD)
 @pytest.mark.parametrize(
-    ("precision", "model", "flags"), [("fp16", "fp32", {"FP16"}), ("int8", "int8", {"FP16", "INT8"})]
+    ("precision", "model", "flags"), [("fp16", "fp32", {"FP16", OBEY}), ("int8", "int8", {"FP16", "INT8", OBEY})]
 )
 def test_weak_typing_sets_flags_on_10(monkeypatch, tmp_path, version, precision, model, flags):
     machine = Machine()
@@ -342,11 +343,57 @@ def test_weak_typing_that_the_builder_does_not_use_is_refused(orin, tmp_path):
         build(small_models.unmixer(tmp_path), BuildOptions(precision="fp16", weak=True))
 
 
+@pytest.mark.parametrize("version", OLD)
+def test_weak_typing_keeps_the_float32_islands_and_counts_them(monkeypatch, tmp_path, version):
+    machine = Machine()
+    tensorrt_standin.install(monkeypatch, version, machine)
+    audit = build("dscsnet-s-sensor", BuildOptions(precision="fp16", weak=True)).info.audit
+    assert OBEY in machine.builds[0]["flags"]
+    assert audit["asked"] == audit["obtained"] and audit["missed"] == []
+    assert audit["asked"]["fp32"] == len(islands("dscsnet-s-sensor")) > 0
+    assert audit["asked"]["fp16"] > 20
+
+
+def islands(model):
+    """Convolutions and matrix products of a released model that stay float32."""
+    graph = onnx.load(load_card(model)[1]).graph
+    return [node for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm") and in_island(node.name)]
+
+
+def test_weak_typing_that_loses_a_float32_island_is_refused(orin, tmp_path):
+    orin.kernels = "HALF"
+    with pytest.raises(CheckFailedError, match=r"float32 islands .*MatMul.*: asked for fp32, runs in fp16") as caught:
+        build("dscsnet-s-sensor", BuildOptions(precision="fp16", weak=True))
+    assert "without --weak" in caught.value.hint
+
+
 @pytest.mark.parametrize("version", NEW)
 def test_weak_typing_is_refused_where_it_is_gone(monkeypatch, tmp_path, version):
     tensorrt_standin.install(monkeypatch, version)
     with pytest.raises(InputError, match="strongly typed networks only"):
         build(small_models.unmixer(tmp_path), BuildOptions(precision="fp16", weak=True))
+
+
+# Several batches.
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_several_batches_are_profiles_of_one_engine(monkeypatch, tmp_path, version):
+    machine = Machine()
+    tensorrt_standin.install(monkeypatch, version, machine)
+    elsewhere = "8.6" if version.startswith("tensorrt_rtx") else None
+    options = BuildOptions(batches=((1, 4, 16), (1, 64, 256), (1, 4, 16)))
+    built = build(small_models.unmixer(tmp_path), options, compute_capability=elsewhere)
+    shapes = [[[batch, 1, 7, 7] for batch in batches] for batches in ((1, 4, 16), (1, 64, 256))]
+    assert [profile["patch"] for profile in machine.builds[0]["profiles"]] == shapes
+    assert [(p[0].min[0], p[0].opt[0], p[0].max[0]) for p in built.info.profiles] == [(1, 4, 16), (1, 64, 256)]
+
+
+def test_the_command_takes_several_batches(orin, tmp_path):
+    model = str(small_models.unmixer(tmp_path))
+    assert main(["build", model, "--batch", "1,4,16", "--batch", "1,64,256"]) == 0
+    assert len(orin.builds[0]["profiles"]) == 2
+    assert main(["build", model, "--batch", "1,4,16", "--batch", "9,4,16"]) == 2
 
 
 # The deep learning accelerator.
@@ -357,11 +404,32 @@ def test_dla_with_fallback_to_the_gpu(monkeypatch, tmp_path, library):
     machine = Machine(dla_cores=2)
     version = "tensorrt-10.3" if library.startswith("10") else "tensorrt-11.4"
     monkeypatch.setattr(tensorrt_standin.install(monkeypatch, version, machine), "__version__", library)
-    build(small_models.unmixer(tmp_path, precision="fp16"), BuildOptions(precision="fp16", dla=1, batch=(8, 8, 8)))
+    build(small_models.unmixer(tmp_path, precision="fp16"), BuildOptions(precision="fp16", dla=1, batches=((8, 8, 8),)))
     (asked,) = machine.builds
     assert asked["flags"] == {"GPU_FALLBACK"}
     assert asked["device"].name == "DLA"
     assert asked["dla"] == 1
+
+
+def test_what_dla_leaves_to_the_gpu_is_told_and_kept(monkeypatch, tmp_path, capsys):
+    machine = install(monkeypatch, tmp_path)
+    machine.dla_refuses = ("MATRIX_MULTIPLY",)
+    options = BuildOptions(precision="fp16", dla=0, batches=((8, 8, 8),))
+    built = build(small_models.unmixer(tmp_path, precision="fp16"), options)
+    assert built.info.audit["left_to_gpu"] == ["mix"]
+    assert "1 of 6 layers run on the GPU, not on DLA: mix" in capsys.readouterr().err
+
+
+def test_dla_that_takes_nothing_or_too_many_pieces_is_refused(monkeypatch, tmp_path):
+    machine = install(monkeypatch, tmp_path)
+    machine.dla_refuses = ("CONVOLUTION", "MATRIX_MULTIPLY", "ELEMENTWISE")
+    options = BuildOptions(precision="fp16", dla=0, batches=((8, 8, 8),))
+    with pytest.raises(InputError, match="it takes no layer"):
+        build(small_models.unmixer(tmp_path, precision="fp16"), options)
+    machine.dla_refuses = ("MATRIX_MULTIPLY", "ELEMENTWISE")
+    with pytest.raises(InputError, match=r"falls into \d+ pieces .* a core holds 16"):
+        build("dscsnet-s-sensor", options)
+    assert machine.builds == []
 
 
 def test_dla_takes_one_shape_and_no_quantised_model_before_11(monkeypatch, tmp_path):
@@ -372,7 +440,7 @@ def test_dla_takes_one_shape_and_no_quantised_model_before_11(monkeypatch, tmp_p
     assert "--batch" in caught.value.hint
     int8 = small_models.unmixer(tmp_path, precision="int8")
     with pytest.raises(InputError, match="Q/DQ") as caught:
-        build(int8, BuildOptions(precision="int8", dla=0, batch=(8, 8, 8)))
+        build(int8, BuildOptions(precision="int8", dla=0, batches=((8, 8, 8),)))
     assert "fp16" in caught.value.hint
 
 
@@ -395,7 +463,7 @@ def test_dla_is_refused_where_the_library_has_none(monkeypatch, tmp_path, librar
 def test_dla_is_refused_on_rtx_in_fp32_and_without_a_core(monkeypatch, orin, tmp_path):
     model = small_models.unmixer(tmp_path, precision="fp16")
     with pytest.raises(InputError, match="this machine has 0"):
-        build(model, BuildOptions(precision="fp16", dla=0, batch=(8, 8, 8)))
+        build(model, BuildOptions(precision="fp16", dla=0, batches=((8, 8, 8),)))
     with pytest.raises(InputError, match="it computes in fp16 or int8, got fp32"):
         build(small_models.unmixer(tmp_path), BuildOptions(dla=0))
     tensorrt_standin.install(monkeypatch, "tensorrt_rtx-1.7", Machine(dla_cores=2))
@@ -655,7 +723,7 @@ def test_impossible_options_are_refused(options):
         (BuildOptions(), "takes frames of any size", "--size 640x512"),
         (BuildOptions(sizes=(FrameSize(64, 50),)), "size 64x50: .* multiples of 16", "--size 64x64"),
         (BuildOptions(sizes=(FrameSize(64, 16),)), "size 64x16: .* from 32 on", "--size 64x32"),
-        (BuildOptions(sizes=(FrameSize(32, 32),), batch=(1, 2, 4)), "one frame at a time", None),
+        (BuildOptions(sizes=(FrameSize(32, 32),), batches=((1, 2, 4),)), "one frame at a time", None),
     ],
 )
 def test_sizes_and_batches_that_a_detector_does_not_take(orin, tmp_path, options, message, hint):

@@ -25,6 +25,7 @@ from glint.runtime.engines.tensorrt.cache import InputRange, Profile, Sidecar, s
 from glint.runtime.engines.tensorrt.engine import TensorRTEngine
 from glint.runtime.engines.tensorrt.loaded_plan import round_up
 from glint.runtime.engines.tensorrt.onnx_to_plan import Order, plan_from_onnx
+from glint.runtime.engines.tensorrt.slot import Slot
 from glint.types import FrameSize
 
 onnx = pytest.importorskip("onnx")
@@ -103,7 +104,7 @@ def check_pair(engine: TensorRTEngine, arrays: Arrays) -> None:
 def test_the_unmixer_agrees_with_onnxruntime_at_any_batch(every: Bench) -> None:
     card, path = load_card(UNMIXER)
     shape = card.inputs[0].shape[1:]
-    plan = build(UNMIXER, BuildOptions(precision="fp32", batch=(2, 4, 8)))
+    plan = build(UNMIXER, BuildOptions(precision="fp32", batches=((2, 4, 8),)))
     with TensorRTEngine(plan.path) as engine, OnnxRuntimeEngine(path, threads=1) as reference:
         assert engine.inputs == reference.inputs
         assert {spec.name for spec in engine.outputs} == {spec.name for spec in reference.outputs}
@@ -114,6 +115,38 @@ def test_the_unmixer_agrees_with_onnxruntime_at_any_batch(every: Bench) -> None:
                 np.testing.assert_allclose(ours[name], expected, rtol=1e-5, atol=1e-5)
     assert not every.cuda.live
     assert (every.cuda.graphs, len(every.cuda.streams), every.cuda.lost_streams) == (0, 0, 0)
+
+
+def test_outputs_that_nobody_reads_are_not_copied(every: Bench) -> None:
+    path = every.plan(pair(), pair_profile(1, 4, 8))
+    with TensorRTEngine(path, buffers="pinned") as engine:
+        arrays = rows(3)
+        check_pair(engine, arrays)
+        assert set(engine.infer("twice", **arrays)) == {"twice"}
+        for names in (("sum",), ("twice", "sum"), ()):
+            results = engine.infer(*names, **arrays)
+            assert set(results) == set(names or ("sum", "twice"))
+            expected = {"sum": arrays["a"] + arrays["b"], "twice": 2 * arrays["a"]}
+            for name, array in results.items():
+                np.testing.assert_array_equal(array, expected[name])
+        fresh = rows(7)  # a size that was not there before
+        engine.infer("twice", **fresh)
+        every.cuda.executed.clear()
+        engine.infer("twice", **fresh)
+        assert every.cuda.executed.count("download") == 1
+
+
+def test_every_size_of_a_frame_is_made_ready_at_open(every: Bench) -> None:
+    path = every.plan(pair(), pair_profile(1, 4, 8), pair_profile(4, 16, 64))
+    with TensorRTEngine(path, ready=24) as engine:
+        assert engine.details()["ready"] == [1, 2, 3, 4, 6, 8, 12, 16, 24]
+        slots = dict(engine._slots)
+        for number in range(1, 25):
+            check_pair(engine, rows(number, number))
+        assert engine._slots == slots
+        check_pair(engine, rows(25))
+        assert len(engine._slots) == len(slots) + 1
+    assert not every.cuda.live
 
 
 def test_the_detector_runs_at_the_sizes_of_its_plan_and_refuses_others(every: Bench) -> None:
@@ -326,14 +359,24 @@ def test_where_memory_is_shared_the_faster_kind_of_buffer_is_used(
 ) -> None:
     path = bench.plan(pair(), pair_profile(1, 4, 8))
     bench.cuda.integrated = True
-    monkeypatch.setattr(
-        "glint.runtime.engines.tensorrt.slot.Slot.seconds",
-        lambda slot: 0.001 if ("mapped" in bench.cuda.kinds.values()) == (fast == "mapped") else 0.002,
-    )
+    order: list[bool] = []
+
+    def trial(slot: Slot) -> Callable[[], float]:
+        mapped = any(buffer._device is None for buffer in slot._buffers.values())
+
+        def run() -> float:
+            order.append(mapped)
+            return 0.001 if mapped == (fast == "mapped") else 0.002
+
+        return run
+
+    monkeypatch.setattr(Slot, "trial", trial)
+    monkeypatch.setattr("glint.runtime.engines.tensorrt.slot._SETTLE_S", 0.01)
     with TensorRTEngine(path) as engine:
         facts = engine.details()
         assert facts["buffers"] == fast
         assert facts["buffers_ms"] == {fast: 1.0, ({"mapped", "pinned"} - {fast}).pop(): 2.0}
+        assert all(one != other for one, other in zip(order, order[1:]))  # in turns
         assert ("mapped" in bench.cuda.kinds.values()) == (fast == "mapped")
         check_pair(engine, rows(19))
     assert not bench.cuda.live

@@ -141,7 +141,7 @@ def test_many_sizes_are_remarked_on(gpu: FakeCuda, capsys: pytest.CaptureFixture
 
 
 def test_an_engine_that_was_built_before_is_used_whatever_its_options(gpu: FakeCuda) -> None:
-    build("dscsnet-s-sensor", BuildOptions(batch=(1, 3, 5), workspace=1 << 20))
+    build("dscsnet-s-sensor", BuildOptions(batches=((1, 3, 5),), workspace=1 << 20))
     build("lsnet-s", BuildOptions(sizes=(FrameSize(64, 64), FrameSize(96, 64))))
     before = plans()
     with Unmixer.open(engine="tensorrt").engine, Detector.open("lsnet-s", engine="tensorrt").engine as detect:
