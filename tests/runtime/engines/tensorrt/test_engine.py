@@ -4,6 +4,7 @@ import dataclasses
 import threading
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -376,7 +377,7 @@ def test_where_memory_is_shared_the_faster_kind_of_buffer_is_used(
         facts = engine.details()
         assert facts["buffers"] == fast
         assert facts["buffers_ms"] == {fast: 1.0, ({"mapped", "pinned"} - {fast}).pop(): 2.0}
-        assert all(one != other for one, other in zip(order, order[1:]))  # in turns
+        assert all(one != other for one, other in pairwise(order))  # in turns
         assert ("mapped" in bench.cuda.kinds.values()) == (fast == "mapped")
         check_pair(engine, rows(19))
     assert not bench.cuda.live
