@@ -350,7 +350,8 @@ class TargetHead(nn.Module):
         features = F.silu(self.blocks(self.merge(torch.cat([patch, *maps], dim=1))))
         heads = (self.presence, self.offset, self.radiance, self.spread)
         if torch.compiler.is_exporting():  # one convolution, and its channels go to their cells at once
-            weight, bias = torch.cat([h.weight for h in heads]), torch.cat([h.bias for h in heads])
+            weight = torch.cat([head.weight for head in heads])
+            bias = torch.cat([head.bias for head in heads if head.bias is not None])
             found = F.pixel_shuffle(F.conv2d(features, weight, bias).float(), self.cells)
             presence, offset, radiance, spread = torch.split(found, [1, 2, 1, 3], dim=1)
         else:
@@ -410,11 +411,13 @@ class DSCSNet(nn.Module):
 
     def forward(self, patch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """``[N, 2, n, n]`` -> grid, presence, offset, radiance, spread."""
+        first = self.solvers[0]
+        assert isinstance(first, Solver)  # noqa: S101  (a list of modules has no types)
         with torch.autocast(patch.device.type, enabled=False):
             light = patch[:, :1].float()
             back_projection = product(self.project, light)
             # The origin layer: z = beta = 0 in Eq. 8.
-            x = product(lambda value: self.solvers[0].solve(self.project(value)), light)
+            x = product(lambda value: first.solve(self.project(value)), light)
         z = torch.zeros_like(back_projection)
         beta = torch.zeros_like(back_projection)
         codes = []

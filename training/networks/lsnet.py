@@ -169,7 +169,7 @@ class SplitConv(nn.Conv2d):
     def forward(self, value: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """``[N, C, h, w]`` -> ``[N, size, h, w]`` for each size."""
         if not torch.compiler.is_exporting():
-            return torch.split(super().forward(value), self.sizes, dim=1)
+            return torch.split(super().forward(value), list(self.sizes), dim=1)
         assert self.bias is not None  # noqa: S101  (it was asked for)
         parts = zip(slices(self.weight, self.sizes), slices(self.bias, self.sizes))
         return tuple(F.conv2d(value, weight, bias) for weight, bias in parts)
@@ -191,7 +191,7 @@ class DepthwiseConv(nn.Conv2d):
     def forward(self, values: Sequence[Tensor]) -> tuple[Tensor, ...]:  # type: ignore[override]
         """``[N, size, h, w]`` for each size -> the same shapes."""
         if not torch.compiler.is_exporting():
-            return torch.split(super().forward(torch.cat(list(values), dim=1)), self.sizes, dim=1)
+            return torch.split(super().forward(torch.cat(list(values), dim=1)), list(self.sizes), dim=1)
         assert self.bias is not None  # noqa: S101  (it was asked for)
         parts = zip(values, slices(self.weight, self.sizes), slices(self.bias, self.sizes))
         return tuple(F.conv2d(v, w, b, padding=1, groups=len(w)) for v, w, b in parts)
