@@ -128,8 +128,9 @@ class NarrowConv(nn.Conv2d):
         super().__init__(channels, shuffle**2, kernel, padding=kernel // 2)
         self.shuffle, self.fold = shuffle, fold
 
-    def forward(self, *values: Tensor) -> Tensor:
-        """``[N, C, h, w]``, or several whose channels follow each other -> ``[N, 1, shuffle h, shuffle w]``."""
+    def forward(self, value: Tensor, further: Tensor | None = None) -> Tensor:
+        """``[N, C, h, w]``, or two whose channels follow each other -> ``[N, 1, shuffle h, shuffle w]``."""
+        values = [value] if further is None else [value, further]
         return narrow_conv(values, self.weight, self.bias, shuffle=self.shuffle, fold=self.fold)
 
 
