@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from glint.runtime.pipeline.spots import SpotPatches
 from glint.runtime.unmixing.shapes import Shapes
-from glint.runtime.unmixing.window_noise import Ceiling
-from glint.runtime.unmixing.windows import Windows, cut_windows
+from glint.runtime.unmixing.windows import Ceiling, Windows, cut_windows
 from glint.types import Blobs, Frame, Targets
 
 _OWN = (0.5, 1.06)  # widths of the PSF over the network's own that it takes as they are

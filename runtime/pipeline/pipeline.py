@@ -39,8 +39,7 @@ from glint.runtime.unmixing.refine import (
 from glint.runtime.unmixing.shapes import Shapes, measure_shapes
 from glint.runtime.unmixing.unmixer import Unmixed, Unmixer
 from glint.runtime.unmixing.verdicts import judge_spots, may_hold_several
-from glint.runtime.unmixing.window_noise import Ceiling
-from glint.runtime.unmixing.windows import Windows, cut_windows
+from glint.runtime.unmixing.windows import Ceiling, Windows, cut_windows
 from glint.types import Blobs, Frame, TargetFlag, Targets
 
 STAGES = ("capture", "queue", "detect", "unmix", "refine", "total")

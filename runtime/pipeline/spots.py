@@ -13,7 +13,7 @@ from glint.processing.crop import crop_windows
 from glint.runtime.pipeline.detector import Detection
 from glint.runtime.unmixing.fit import Array, BoolArray
 from glint.runtime.unmixing.plane import plane_through
-from glint.runtime.unmixing.window_noise import Ceiling, noise_of_windows
+from glint.runtime.unmixing.windows import Ceiling, noise_of_windows
 from glint.types import Frame
 
 _WINDOW_PX = 21  # around a blob in which its background and the sensor's noise are estimated

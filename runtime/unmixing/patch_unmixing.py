@@ -13,8 +13,7 @@ from glint.runtime.unmixing.optics_state import KNOWN, Learner, OpticsState
 from glint.runtime.unmixing.refine import RefineConfig, refine_doubting
 from glint.runtime.unmixing.shapes import measure_shapes
 from glint.runtime.unmixing.verdicts import judge_spots
-from glint.runtime.unmixing.window_noise import noise_of_windows
-from glint.runtime.unmixing.windows import Windows
+from glint.runtime.unmixing.windows import Windows, noise_of_windows
 from glint.types import TargetFlag, Targets
 
 

@@ -25,6 +25,7 @@ from glint.optics import Psf, PsfEstimate
 from glint.processing.candidates import SLOTS as LISTED
 from glint.processing.candidates import Candidates, present
 from glint.runtime.unmixing.arrangements import Bank, arrangements
+from glint.runtime.unmixing.count_calibration import RADIANCE_TOLD, REFINED, calibrated
 from glint.runtime.unmixing.count_search import (
     NetworkCandidates,
     PatchProblem,
@@ -183,6 +184,7 @@ def refine_doubting(
     blob, slot = np.nonzero(np.arange(SLOTS) < number[:, None])
     x, y, radiance, sigma_x, sigma_y, sigma_radiance, score, probability = values[blob, slot].T
     targets = Targets(x, y, radiance, sigma_x, sigma_y, sigma_radiance, blob, score, flags[blob], probability)
+    targets = calibrated(targets, psf.sigma, REFINED if config.radiance is None else RADIANCE_TOLD)
     return targets, poor | ((flags & (_EXTENDED | _NOT_CONVERGED)) != 0)
 
 

@@ -24,7 +24,7 @@ from glint.runtime.unmixing.optics_choice import PsfChoice, chosen_optics
 from glint.runtime.unmixing.patch_unmixing import unmix_known, unmix_through
 from glint.runtime.unmixing.refine import RadiancePrior, RefineConfig, prepare_refinement, refine_config
 from glint.runtime.unmixing.unmixer import Unmixer
-from glint.runtime.unmixing.window_noise import clipping_level
+from glint.runtime.unmixing.windows import clipping_level
 from glint.simulation.patches import Patches
 from glint.types import Targets
 

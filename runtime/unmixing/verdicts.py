@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.compiled import compiled
+from glint.runtime.unmixing.count_calibration import JUDGED, RADIANCE_TOLD, calibrated
 from glint.runtime.unmixing.evidence import (
     DECISIVE,
     WIDE_GIVEN,
@@ -40,6 +41,7 @@ _AS_WIDE = 0.15  # relative difference of widths below which a spot is as wide a
 _ROUND = 0.35  # e and shear of a spot that is as round as the PSF
 _UNEVEN = 0.02  # share by which a learned width may differ from spot to spot
 _OUTSIDE = 2  # px that a window reaches beyond the points that begin
+_SHARP = 0.15  # relative error of a width below which a spot is measured by itself
 _COLUMNS = 8  # x, y, radiance, their standard deviations, score, probability of the count
 _ODD = 1.3  # reduced chi square of one spot from which on more may be in it
 
@@ -106,6 +108,8 @@ def judge_spots(
         windows.data, windows.clear, windows.full_scale, windows.white, coarse, shapes.theta, shapes.half,
         shapes.elliptical, starts, begins, beliefs(state, config, card_sigma), told, psf, values, count, flags,
     )  # fmt: skip
+    if state.kind == UNKNOWN:
+        _measure_again(values, np.flatnonzero((count == 1) & (shapes.error[:, -3] < _SHARP)), windows, shapes)
     kept = keep & (begins == count) & (count > 1) & ((flags & _EXTENDED) == 0)
     blob, slot = np.nonzero(np.arange(SLOTS) < np.where(kept, 0, count)[:, None])
     x, y, radiance, sigma_x, sigma_y, sigma_radiance, score, probability = values[blob, slot].T
@@ -115,7 +119,19 @@ def judge_spots(
         same, flags=same.flags & ~_COUNT_AMBIGUOUS | flags[same.blob], count_probability=values[same.blob, 0, 7]
     )
     joined = Targets.concatenate([fresh, same])
+    joined = calibrated(joined, state.sigma, JUDGED if config.radiance is None else RADIANCE_TOLD)
     return joined.select(np.lexsort((joined.x, joined.blob)))
+
+
+def _measure_again(values: Array, rows: NDArray[np.int64], windows: Windows, shapes: Shapes) -> None:
+    """Give lone spots the place, radiance and uncertainties of their own shape.
+
+    What is believed of optics that are unknown decides on the number; in a place it would be a bias.
+    """
+    scale = np.sqrt(np.maximum(shapes.chi_square[rows], (windows.white[rows] / windows.noise[rows]) ** 2))
+    spread = shapes.error[rows, :3] * scale[:, None]
+    values[rows, 0, :3], values[rows, 0, 3:6] = shapes.theta[rows, :3], spread
+    values[rows, 0, 6] = np.exp(-(spread[:, 0] ** 2 + spread[:, 1] ** 2) / 0.01)
 
 
 def may_hold_several(shapes: Shapes, state: OpticsState, config: RefineConfig) -> NDArray[np.bool_]:
@@ -169,6 +185,8 @@ def _judge_all(
         flags[b] = 0
         if (verdict.wide or number == 1) and not _like(fit.theta, psf):
             flags[b] |= _EXTENDED
+            values[b, :, 7] = np.nan
+        elif verdict.wide:  # as good as the PSF, but wider: it may be several
             values[b, :, 7] = np.nan
         elif verdict.ambiguous:
             flags[b] |= _COUNT_AMBIGUOUS

@@ -99,7 +99,7 @@ def test_two_points_of_known_optics_are_two_and_of_unknown_ones_one(render: Rend
         assert len(found) == number
         if number == 2:
             assert found.x == pytest.approx([9.6, 10.5], abs=0.06)
-            assert found.count_probability.min() > 0.9
+            assert found.count_probability.min() > 0.5  # three to five are as likely beforehand, and look like two
 
 
 def test_points_far_apart_are_taken_apart_without_knowing_the_optics(render: Render) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from glint.runtime.unmixing.window_noise import clipping_level
+from glint.runtime.unmixing.windows import clipping_level
 from glint.simulation.patches import CONDITIONS, simulate_patches
 
 
