@@ -25,7 +25,6 @@ from glint.optics import Psf, PsfEstimate
 from glint.processing.candidates import SLOTS as LISTED
 from glint.processing.candidates import Candidates, present
 from glint.runtime.unmixing.arrangements import Bank, arrangements
-from glint.runtime.unmixing.count_calibration import RADIANCE_TOLD, REFINED, calibrated
 from glint.runtime.unmixing.count_search import (
     NetworkCandidates,
     PatchProblem,
@@ -146,8 +145,8 @@ def refine(
 
     Returns:
         Targets in patch pixels, ordered by patch and x (none where a single one explains no more than
-        noise would), with calibrated uncertainties, score exp(-(v_x + v_y) / 0.01) with the variances
-        of the posterior, and flags.
+        noise would), with calibrated uncertainties, ``count_probability`` among the numbers that were tried,
+        score exp(-(v_x + v_y) / 0.01) with the variances of the posterior, and flags.
 
     Raises:
         InputError: if the shapes do not fit together.
@@ -184,7 +183,6 @@ def refine_doubting(
     blob, slot = np.nonzero(np.arange(SLOTS) < number[:, None])
     x, y, radiance, sigma_x, sigma_y, sigma_radiance, score, probability = values[blob, slot].T
     targets = Targets(x, y, radiance, sigma_x, sigma_y, sigma_radiance, blob, score, flags[blob], probability)
-    targets = calibrated(targets, psf.sigma, REFINED if config.radiance is None else RADIANCE_TOLD)
     return targets, poor | ((flags & (_EXTENDED | _NOT_CONVERGED)) != 0)
 
 
