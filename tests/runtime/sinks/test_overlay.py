@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glint.runtime.pipeline.detector import Detection
-from glint.runtime.pipeline.picture import stretch
+from glint.runtime.pipeline.picture import _window, stretch
 from glint.runtime.pipeline.pipeline import Result, SpotPatches
 from glint.runtime.sinks.overlay import draw_overlay
 from glint.types import Blobs, Frame, Targets
@@ -67,14 +67,14 @@ def test_truth_is_marked_in_green_only_if_there_is_one(scene: np.ndarray, make_t
 
 def test_marks_stand_where_the_targets_are(scene: np.ndarray, make_targets: Make) -> None:
     def mark(x: float, y: float) -> tuple[float, float]:
-        with_mark = draw_overlay(result(scene, Targets(), [(25, 15)]), make_targets([(0, x, y, 300)]))
-        without = draw_overlay(result(scene, Targets(), [(25, 15)]))
+        with_mark = draw_overlay(result(scene, Targets(), [(25, 15)]), make_targets([(0, x, y, 300)]))[: 3 * 48]
+        without = draw_overlay(result(scene, Targets(), [(25, 15)]))[: 3 * 48]
         rows, columns = np.nonzero((with_mark != without).any(axis=-1))
         return columns.mean(), rows.mean()
 
     (x0, y0), (x1, y1) = mark(28, 20), mark(31, 22)
     assert (x1 - x0) / 3 == pytest.approx((y1 - y0) / 2, rel=0.1)  # to the right and down, at one scale
-    assert x1 - x0 > 3
+    assert x1 - x0 == pytest.approx(9, abs=0.5)
 
 
 def test_a_result_without_blobs_is_still_a_picture(scene: np.ndarray) -> None:
@@ -132,3 +132,31 @@ def test_stretch_is_not_thrown_off_by_one_hot_pixel() -> None:
     values = np.random.default_rng(0).normal(100, 10, (100, 100)).astype(np.float32)
     values[3, 4] = 1e7
     assert stretch(values).std() > 20
+
+
+def test_marks_are_seen_on_bright_ground(make_targets: Make) -> None:
+    bright = np.full((48, 64), 255, np.uint8)
+    bright[0, :8] = 0  # what the stretch begins at
+    picture = draw_overlay(result(bright, Targets(), [(25, 15)]))[: 48 * 3].astype(int)
+    marked = picture[45:80, 75:110].min(axis=-1)
+    assert (marked == 0).any()  # the dark rim of the corners
+
+
+def test_missed_truth_has_a_mark_of_its_own_in_the_frame(scene: np.ndarray, make_targets: Make) -> None:
+    shown = result(scene, make_targets([(0, 30.2, 20.4, 300)]), [(25, 15)])
+
+    def violet(truth: Targets) -> int:
+        frame = draw_overlay(shown, truth)[: 48 * 3].astype(int)
+        return int(((frame[..., 0] > 200) & (frame[..., 2] > 200) & (frame[..., 1] < 120)).sum())
+
+    assert violet(make_targets([(0, 30.1, 20.4, 300)])) == 0
+    assert violet(make_targets([(0, 30.1, 20.4, 300), (0, 10.0, 40.0, 300)])) > 20
+
+
+def test_members_that_would_hide_each_other_are_magnified_more() -> None:
+    middle = np.array([5.0, 5.4])
+    assert _window(11, np.array([5.0]), np.array([5.0])) == (2, 2, 7)
+    assert _window(11, np.array([3.0, 7.0]), np.array([5.0, 5.0])) == (2, 2, 7)
+    left, top, side = _window(11, middle, middle)
+    assert side == 3 and left <= 5 and top <= 5 and left + side > 6 and top + side > 6
+    assert _window(11, np.array([3.0, 3.3, 7.0]), np.array([5.0, 5.0, 5.0]))[2] in (5, 7)  # all of them stay in it
