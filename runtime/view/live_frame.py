@@ -121,20 +121,24 @@ def cluster_facts(result: Result, at: tuple[float, float] | None) -> dict[str, A
         x, y = at
     else:
         return None
-    height, width = frame.shape
-    left = int(np.clip(round(x) - _AROUND, 0, max(0, width - 2 * _AROUND - 1)))
-    top = int(np.clip(round(y) - _AROUND, 0, max(0, height - 2 * _AROUND - 1)))
-    crop = frame.data[top : top + 2 * _AROUND + 1, left : left + 2 * _AROUND + 1]
     facts: dict[str, Any] = {
         "x": round(x, 2),
         "y": round(y, 2),
         "blob": blob,
-        "crop": _values(crop, left, top),
+        "crop": values_around(frame.data, x, y),
         "patch": None,
     }
     if blob is not None:
         facts["patch"] = _values(spots.patches[blob], int(spots.left[blob]), int(spots.top[blob]))
     return facts
+
+
+def values_around(data: NDArray[Any], x: float, y: float) -> dict[str, Any]:
+    """The pixels around a place, with the row and column that they start at."""
+    height, width = data.shape
+    left = int(np.clip(round(x) - _AROUND, 0, max(0, width - 2 * _AROUND - 1)))
+    top = int(np.clip(round(y) - _AROUND, 0, max(0, height - 2 * _AROUND - 1)))
+    return _values(data[top : top + 2 * _AROUND + 1, left : left + 2 * _AROUND + 1], left, top)
 
 
 def _most_crowded(result: Result) -> int | None:

@@ -64,7 +64,7 @@ class LiveView(Sink):
         self._gaps: list[dict[str, Any]] = []
         self._closed = threading.Event()
         self._pictures = _Pictures()
-        page = _page()
+        page = page_answer()
         routes: dict[str, Route] = {
             "/": lambda query: page,
             "/live": self._live,
@@ -198,8 +198,8 @@ class _Pictures:
             return self._made if self._made and self._made[0].number > after else None
 
 
-def _page() -> Answer:
-    """The page, with a policy that lets its own script and style run and nothing else."""
+def page_answer(*, review: bool = False) -> Answer:
+    """The page (``review``: of a finished run), with a policy that lets its own script and style run, nothing else."""
     text = resources.files("glint.runtime.view").joinpath("live_view.html").read_text(encoding="utf-8")
 
     def source(tag: str) -> str:
@@ -211,6 +211,8 @@ def _page() -> Answer:
         f"default-src 'none'; script-src {source('script')}; style-src {source('style')}; connect-src 'self'; "
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
+    if review:
+        text = text.replace("<html ", "<html data-review ", 1)
     return Answer(text.encode(), "text/html; charset=utf-8", headers={"Content-Security-Policy": policy})
 
 

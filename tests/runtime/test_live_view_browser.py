@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_results import made_result
 
+from glint.runtime.commands.review import review
 from glint.runtime.device.state import DeviceState
+from glint.runtime.sinks.json_lines import JsonLines
 from glint.runtime.view.live_view import LiveView
 from glint.runtime.view.status import StreamStatus
 from glint.types import Gap
@@ -148,3 +152,23 @@ def test_the_page_follows_the_system_s_colours(browser: Any, view: LiveView, sch
         colour = look.page.evaluate("getComputedStyle(document.body).backgroundColor")
         levels = [int(v) for v in colour[4:-1].split(",")]
         assert (sum(levels) < 300) == dark
+
+
+def test_a_finished_run_is_stepped_through_and_sorted(browser: Any, tmp_path: Path) -> None:
+    results = [made_result(i, ROWS[: i + 1], name=f"f{i}", shape=(128, 200)) for i in range(3)]
+    with JsonLines(tmp_path / "hits.jsonl") as lines:
+        for result in results:
+            lines.write(result.to_dict())
+    np.save(tmp_path / "f.npy", np.stack([r.frame.data for r in results]))
+    with review(tmp_path / "hits.jsonl", str(tmp_path / "f.npy")) as served:
+        page = Page(browser, served, viewport={"width": 390, "height": 844})  # type: ignore[arg-type]
+        page.shows("#at", "1 of 3")
+        page.shows("#count", "1 in 1")
+        page.page.click("#on")
+        page.shows("#name", "frame 1 · f1")
+        page.page.select_option("#order", "targets")
+        page.shows("#at", "1 of 3")
+        page.shows("#name", "frame 2 · f2")
+        page.shows("#state", "finished run")
+        assert page.errors == []
+        page.context.close()
