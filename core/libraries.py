@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 _MODULES = {"pillow": "PIL", "paho-mqtt": "paho", "cuda-bindings": "cuda.bindings"}  # where the names differ
-_NOT_FOR_USERS = ("dev",)
+_NOT_FOR_USERS = ("dev", "docs")
 
 
 @dataclass(frozen=True)
