@@ -1,8 +1,8 @@
 """Which targets of an image are found, and what kind of targets they are: by size and by signal-to-clutter ratio.
 
 Signal-to-clutter ratio (SCR): the brightest pixel of a target, above the background, over the standard deviation of
-the background in the 21 x 21 pixels around it, of which there must be 1 DN at least. The background is the image with
-its targets inpainted.
+the background in the 21 x 21 pixels around it, which counts as 1 DN at least. The background is the image with its
+targets inpainted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How warm, how fast and how hungry the device is, and whether it holds its clocks down.
 
 Everything is read from sysfs, as Linux and NVIDIA's kernels for Jetson (L4T 35 and later) lay it out, and
-without rights that a user has not; what a machine does not tell is missing from the answer. Where sysfs
+reading it needs no rights that a user lacks; what a machine does not tell is missing from the answer. Where sysfs
 tells neither temperatures nor power and ``tegrastats`` is there (a container with little of ``/sys``), one
 line of it is read instead.
 
