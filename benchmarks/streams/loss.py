@@ -22,15 +22,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.cli import positive_int, print_json, standalone
-from glint.errors import CheckFailedError, GlintError
-from glint.files import refuse_existing, write_json
+from glint.benchmarks.tool import Tool
+from glint.cli import positive_int
+from glint.errors import GlintError
 from glint.progress import Progress
 from glint.runtime.sources.decoding import import_av
 from glint.runtime.sources.open import open_source
@@ -250,9 +249,15 @@ def _is_like(image: NDArray[Any], number: int, sent: int) -> bool:
 def loss(*, frames: int = 300, losses: tuple[float, ...] = LOSSES, seed: int = 1) -> dict[str, Any]:
     """Send a stream over each transport with each loss.
 
+    Args:
+        frames: of each stream; at most as many as a picture can number.
+        losses: shares of the packets that are left out.
+        seed: of the loss.
+
     Returns:
         ``rows``: accounts; ``problems``: empty if all is well.
     """
+    frames = min(frames, 2**_BITS)
     parts, rows = encoded(frames), []
     with Progress("loss", len(TRANSPORTS) * len(losses)) as line:
         for transport in TRANSPORTS:
@@ -278,29 +283,15 @@ def text_of(result: dict[str, Any]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the module."""
+    """The tool's options."""
     parser.add_argument("--frames", type=positive_int, default=300, help="of each stream (default: %(default)s)")
     parser.add_argument("--seed", type=positive_int, default=1, help="of the loss (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the report as JSON")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
-    parser.add_argument("--json", action="store_true", help="print the report instead of the table")
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the module."""
-    if arguments.out is not None:
-        refuse_existing(arguments.out, overwrite=arguments.overwrite)
-    result = loss(frames=min(arguments.frames, 2**_BITS), seed=arguments.seed)
-    if arguments.out is not None:
-        write_json(arguments.out, result)
-    if arguments.json:
-        print_json(result)
-    else:
-        print(text_of(result))
-    if result["problems"]:
-        raise CheckFailedError("; ".join(result["problems"]))
-    return 0
+TOOL = Tool(
+    "Lose packets of streams, and see whether every frame is counted.", loss, add_arguments, text=text_of, file=True
+)
 
 
 if __name__ == "__main__":
-    sys.exit(standalone("Lose packets of streams, and see whether every frame is counted.", add_arguments, main))
+    sys.exit(TOOL())

@@ -27,9 +27,9 @@ from glint.benchmarks.evaluate.detector import score_backgrounds
 from glint.benchmarks.evaluate.evaluate import open_model
 from glint.benchmarks.peers.saliency import patch_contrast, patch_image, top_hat
 from glint.benchmarks.reporting.text import figure, markdown_table
-from glint.benchmarks.tables.table_file import TableFile, refuse_unknown, released
+from glint.benchmarks.tables.table_file import TableFile, add_table_arguments, refuse_unknown, released
 from glint.benchmarks.tool import Tool
-from glint.cli import talk, words
+from glint.cli import talk
 from glint.data.datasets import LabelledImage, labelled_images, read_split
 from glint.data.leaks import refuse_shared_names
 from glint.errors import InputError
@@ -265,23 +265,11 @@ def markdown(table: dict[str, Any]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tool's options."""
+    add_table_arguments(parser, "detection", CLASSICAL)
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="SIRST-style folder")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for detection.json and detection.md")
-    parser.add_argument(
-        "--methods", type=words, default=list(CLASSICAL), metavar="A,B", help="classical (default: all)"
-    )
-    parser.add_argument(
-        "--model",
-        action="append",
-        dest="models",
-        metavar="NAME|CARD|CHECKPOINT",
-        help="again for more (default: all of the zoo)",
-    )
     parser.add_argument("--train", default="train", metavar="SPLIT", help="to tune on (default: %(default)s)")
     parser.add_argument("--split", default="val", help="to measure on (default: %(default)s)")
     parser.add_argument("--backgrounds", metavar="FOLDER|generated", help="frames without targets")
-    parser.add_argument("--resume", action="store_true", help="keep what the folder holds and add what is missing")
-    parser.add_argument("--overwrite", action="store_true", help="replace what the folder holds")
 
 
 TOOL = Tool("Tune, measure and compare all detectors.", detection_peers, add_arguments, text=markdown)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import argparse
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from glint.cards import load_card, zoo_names
+from glint.cli import words
 from glint.errors import InputError
 from glint.files import read_json, refuse_existing, write_bytes, write_json
 
@@ -51,6 +53,16 @@ class TableFile:
         """Write both files, each atomically."""
         write_json(self.path, table)
         write_bytes(self.path.with_suffix(".md"), self.markdown(table).encode())
+
+
+def add_table_arguments(parser: argparse.ArgumentParser, name: str, methods: Iterable[str]) -> None:
+    """Options of a table of methods and models in a folder."""
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=f"for {name}.json and {name}.md")
+    parser.add_argument("--methods", type=words, default=list(methods), metavar="A,B", help="classical (default: all)")
+    text = "again for more (default: all of the zoo)"
+    parser.add_argument("--model", action="append", dest="models", metavar="NAME|CARD|CHECKPOINT", help=text)
+    parser.add_argument("--resume", action="store_true", help="keep what the folder holds and add what is missing")
+    parser.add_argument("--overwrite", action="store_true", help="replace what the folder holds")
 
 
 def released(task: str) -> list[str]:

@@ -24,7 +24,7 @@ from glint import __version__
 from glint.benchmarks.peers.sparse import Ista, NnlsFit, tune_ista
 from glint.benchmarks.peers.template_fit import TemplateFit, TemplateFitConfig
 from glint.benchmarks.reporting.text import figure, markdown_table
-from glint.benchmarks.tables.table_file import TableFile, refuse_unknown, released
+from glint.benchmarks.tables.table_file import TableFile, add_table_arguments, refuse_unknown, released
 from glint.benchmarks.tool import Tool
 from glint.calibration.task_score import score_targets
 from glint.cli import positive_int, seed, talk, words
@@ -266,22 +266,10 @@ def markdown(table: dict[str, Any]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tool's options."""
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for unmixing.json and unmixing.md")
+    add_table_arguments(parser, "unmixing", CLASSICAL)
     parser.add_argument("--patches", type=positive_int, default=10_000, help="per condition (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=1, help="of the patches (default: %(default)s)")
     parser.add_argument("--conditions", type=words, default=list(CONDITIONS), metavar="A,B", help="default: all")
-    parser.add_argument(
-        "--methods", type=words, default=list(CLASSICAL), metavar="A,B", help="classical (default: all)"
-    )
-    parser.add_argument(
-        "--model",
-        action="append",
-        dest="models",
-        metavar="NAME|CARD|CHECKPOINT",
-        help="again for more (default: all of the zoo)",
-    )
-    parser.add_argument("--resume", action="store_true", help="keep what the folder holds and add what is missing")
-    parser.add_argument("--overwrite", action="store_true", help="replace what the folder holds")
 
 
 TOOL = Tool("Measure all unmixing methods under all conditions.", unmixing_table, add_arguments, text=markdown)
