@@ -198,6 +198,26 @@ class DepthwiseConv(nn.Conv2d):
         return tuple(F.conv2d(v, w, b, padding=1, groups=len(w)) for v, w, b in parts)
 
 
+def blockwise_conv(value: Tensor, weight: Tensor, bias: Tensor | None = None, *, fold: int) -> Tensor:
+    """A convolution of one map whose pixels are channels: blocks next to each other hold all that the kernel reaches.
+
+    Args:
+        value: ``[N, fold^2, h, w]``.
+        weight, bias: ``[1, 1, k, k]`` with an odd k up to 2 fold + 1, and ``[1]``.
+        fold: pixels that are channels, per axis; 1 is the plain convolution.
+
+    Returns:
+        The same shape.
+    """
+    padding, pixels = weight.shape[-1] // 2, fold**2
+    if fold == 1:
+        return F.conv2d(value, weight, bias, padding=padding)
+    units = F.pad(torch.eye(pixels)[:, :, None, None], (1, 1, 1, 1))  # each pixel of a block among blocks of zeros
+    answers = F.pixel_unshuffle(F.conv2d(F.pixel_shuffle(units, fold), weight, padding=padding), fold)
+    kernels = answers.transpose(0, 1).flip(2, 3)
+    return F.conv2d(value, kernels, None if bias is None else bias.expand(pixels), padding=1)
+
+
 class SmoothingConv(nn.Conv2d):
     """A convolution of one map, 3 x 3, whose pixels come as channels and which leaves in full.
 
@@ -216,12 +236,7 @@ class SmoothingConv(nn.Conv2d):
         """``[N, fold^2, h, w]`` -> ``[N, 1, fold h, fold w]``."""
         if not torch.compiler.is_exporting():
             return super().forward(F.pixel_shuffle(value, self.fold))
-        assert self.bias is not None  # noqa: S101  (it was asked for)
-        pixels = self.fold**2
-        units = F.pad(torch.eye(pixels)[:, :, None, None], (1, 1, 1, 1))  # each pixel of a block among blocks of zeros
-        answers = F.pixel_unshuffle(F.conv2d(F.pixel_shuffle(units, self.fold), self.weight, padding=1), self.fold)
-        kernels = answers.transpose(0, 1).flip(2, 3)
-        return F.pixel_shuffle(F.conv2d(value, kernels, self.bias.expand(pixels), padding=1), self.fold)
+        return F.pixel_shuffle(blockwise_conv(value, self.weight, self.bias, fold=self.fold), self.fold)
 
 
 def mean_and_peak(value: Tensor) -> tuple[Tensor, Tensor]:
@@ -299,7 +314,10 @@ class Contrast(nn.Module):
         """``[N, 1, H, W]`` -> same shape, -1 to 4: 1 where a point explains half of the energy around it."""
         with torch.autocast(frame.device.type, enabled=False):
             frame = frame.float()
-            detail = frame - narrow_conv(frame, self.box, fold=4) / self._share(frame)
+            # Blockwise, because engines copy an input before they convolve it: it leaves that copy as blocks.
+            fold = _SURROUNDINGS_PX if torch.compiler.is_exporting() else 1
+            light = F.pixel_shuffle(blockwise_conv(F.pixel_unshuffle(frame, fold), self.box, fold=fold), fold)
+            detail = frame - light / self._share(frame)
             energy = narrow_conv(detail * detail, self.box, fold=4)
             explained = narrow_conv(detail, self.point, fold=4)
             rest = F.relu(energy - explained * explained) + _LEAST_DEVIATION**2
@@ -557,6 +575,6 @@ class LSNet(nn.Module):
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Probability, background and target; where it finds a target, T is what D has above B."""
         background, target, logit = self.stages(frame)[-1]
-        reached, probability = reach(logit), torch.sigmoid(logit)
-        background = self.behind(frame, background, torch.sigmoid(reached))
+        probability = torch.sigmoid(logit)
+        background = self.behind(frame, background, reach(probability))
         return torch.sigmoid(_LOGIT_SCALE * logit), background, target + probability * (frame - background - target)
