@@ -79,10 +79,17 @@ def pairs_text(reference: Scores, scores: Scores) -> str:
 
 
 def loss(reference: Mapping[str, float], scores: Mapping[str, float]) -> float:
-    """Largest change of a score, points; a Pd that rises is none."""
-    changes = [reference[k] - scores[k] if k in _ONE_SIDED else abs(reference[k] - scores[k]) for k in reference]
+    """Largest change of a score, points; a Pd that rises is none.
+
+    Of the conditions, the mean change counts: a single one has few patches, of which one may make a tenth of a point.
+    """
+    changes: dict[str, list[float]] = {}
+    for name in reference:
+        kind = f"{name.partition(' on ')[0]} on all" if " on " in name else name
+        changes.setdefault(kind, []).append(reference[name] - scores[name])
+    means = {kind: float(np.mean(each)) for kind, each in changes.items()}
     # A NaN must not look like no change.
-    return float(np.max(changes))
+    return float(np.max([mean if kind in _ONE_SIDED else abs(mean) for kind, mean in means.items()]))
 
 
 def patch_judge(card: ModelCard, number: int, seed: int) -> Judge:

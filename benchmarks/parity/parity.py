@@ -168,10 +168,15 @@ def _within(one: Difference, allowed: Budget) -> bool | None:
     if change != change:
         return None
     if one.score in _CLOSE:
-        return abs(change) <= allowed.points + 1e-9
+        return abs(change) <= allowed.points + 1e-9 or _chance(one)
     if one.score == "Pd":
         return change >= -1e-9 if allowed.pd_may_rise else abs(change) <= 1e-9
     return None
+
+
+def _chance(one: Difference) -> bool:
+    """Whether chance explains a change: no change lies within its interval."""
+    return one.low <= 0 <= one.high
 
 
 def _reasons(compared: Comparison, allowed: Budget) -> list[str]:
@@ -196,6 +201,14 @@ def _notes(compared: Comparison, allowed: Budget, labelled: bool) -> list[str]:
     notes = []
     if not labelled:
         notes.append("the data have no labels: what the reference finds is taken for the truth")
+    by_chance = [
+        f"{d.score} on {d.data} ({d.difference:+.2f})" for d in compared.differences
+        if d.score in _CLOSE and _within(d, allowed) and abs(d.difference) > allowed.points + 1e-9
+    ]  # fmt: skip
+    if by_chance:
+        notes.append(
+            f"beyond the budget, but no further than chance: {', '.join(by_chance)}; --number with more data tells"
+        )
     unsure = [
         f"{d.score} on {d.data}" for d in compared.differences
         if d.score in _CLOSE and _within(d, allowed) and max(-d.low, d.high) > allowed.points

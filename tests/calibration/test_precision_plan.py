@@ -125,6 +125,13 @@ def test_a_loss_is_the_largest_change_and_a_pd_may_rise(scores, expected):
     assert loss({"iou": 70.0, "pd": 95.0}, scores) == pytest.approx(expected)
 
 
+def test_of_the_conditions_the_mean_change_counts():
+    before = {"grid": 50.0, "grid on n1": 40.0, "grid on n2": 30.0, "grid on n5": 20.0}
+    after = {"grid": 50.1, "grid on n1": 40.5, "grid on n2": 29.5, "grid on n5": 19.4}
+    assert loss(before, after) == pytest.approx(0.2)
+    assert not loss(before, {**after, "grid on n2": float("nan")}) <= 1e9
+
+
 def test_a_score_that_is_no_number_is_no_success():
     assert not loss({"iou": 70.0}, {"iou": float("nan")}) <= 1e9
 
