@@ -95,7 +95,7 @@ def read_report(path: Path) -> Report:
 
 def _is_row(row: Any) -> bool:
     """Whether what a comparison asks for is there."""
-    if not (isinstance(row, dict) and isinstance(row.get("name"), str)):
+    if not (isinstance(row, dict) and isinstance(row.get("name"), str) and "accuracy" in row):
         return False
     accuracy, rounds, times = row.get("accuracy"), row.get("rounds_ms"), row.get("times_ms")
     if not (isinstance(rounds, dict) and isinstance(times, dict) and isinstance(times.get("total"), dict)):

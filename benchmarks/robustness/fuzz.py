@@ -31,7 +31,7 @@ from glint.benchmarks.robustness.mutations import mutated
 from glint.benchmarks.tool import Tool
 from glint.cli import positive_int
 from glint.errors import GlintError, InputError
-from glint.progress import Progress
+from glint.progress import Progress, speaking
 
 OUTCOMES = ("clean", "reported", "unseen", "silent", "traceback", "hang", "crash")
 BAD = ("silent", "traceback", "hang", "crash")
@@ -42,15 +42,16 @@ _MOST_EXAMPLES = 5
 
 def outcome(kind: Kind, path: Path, good: Reading) -> tuple[str, str]:
     """What became of a damaged file: one of :data:`OUTCOMES`, and why."""
+    said = StringIO()
     try:
-        with warnings.catch_warnings(), redirect_stderr(StringIO()), redirect_stdout(StringIO()):
+        with warnings.catch_warnings(), speaking(), redirect_stderr(said), redirect_stdout(StringIO()):
             warnings.simplefilter("ignore")
             reading = kind.read(path)
     except GlintError as error:
         return "reported", str(error)
     except Exception as error:  # the very thing that is looked for
         return "traceback", f"{type(error).__name__}: {error}"
-    if reading.told:
+    if reading.told or "warning: " in said.getvalue():
         return "reported", ""
     if reading == good:
         return "clean", ""
@@ -176,15 +177,11 @@ def text_of(result: dict[str, Any]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tool's options."""
     parser.add_argument("--mutations", type=positive_int, default=1000, help="of each kind (default: %(default)s)")
-    parser.add_argument(
-        "--kind", action="append", default=[], dest="kinds", metavar="NAME", help="one row only; may be repeated"
-    )
+    parser.add_argument("--kind", dest="kinds", action="append", default=[], metavar="NAME", help="may be repeated")
     parser.add_argument("--seed", type=positive_int, default=1, help="default: %(default)s")
 
 
-TOOL = Tool(
-    "Damage inputs of every kind, and see what glint makes of them.", fuzz, add_arguments, text=text_of, file=True
-)
+TOOL = Tool("Damage inputs of every kind, and see what glint makes of them.", fuzz, add_arguments, text_of, file=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from glint.benchmarks.tool import Tool
 from glint.cli import positive_int
-from glint.errors import GlintError
+from glint.errors import GlintError, InputError
 from glint.progress import Progress
 from glint.runtime.sources.decoding import import_av
 from glint.runtime.sources.open import open_source
@@ -256,8 +256,12 @@ def loss(*, frames: int = 300, losses: tuple[float, ...] = LOSSES, seed: int = 1
 
     Returns:
         ``rows``: accounts; ``problems``: empty if all is well.
+
+    Raises:
+        InputError: for more frames than have numbers.
     """
-    frames = min(frames, 2**_BITS)
+    if not 2 * _GROUP <= frames <= 2**_BITS:
+        raise InputError(f"frames: expected {2 * _GROUP} to {2**_BITS}, got {frames}")
     parts, rows = encoded(frames), []
     with Progress("loss", len(TRANSPORTS) * len(losses)) as line:
         for transport in TRANSPORTS:

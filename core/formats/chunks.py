@@ -11,6 +11,8 @@ PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 _MOST_RATIO = 1032  # of deflate
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's kinds of colour
 _ALONE = {0x01, *range(0xD0, 0xD8)}  # markers of JPEG without a length
+_SEQUENTIAL = {0xC0, 0xC1}  # of these, those in which every block has two bits at least
+_MOST_PIXELS_PER_BYTE = 256
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG that tell the size
 
 
@@ -88,6 +90,8 @@ def check_jpeg(data: bytes) -> None:
         if marker in _FRAMES and length >= 8:
             height, width = struct.unpack_from(">HH", data[position : position + 7].ljust(7, b"\0"), 3)
             check_size(width, height)
+            if marker in _SEQUENTIAL and width * height > _MOST_PIXELS_PER_BYTE * len(data):
+                raise FormatError(f"{len(data)} bytes cannot hold {width}x{height} pixels")
             sized = True
         position += max(length, 2)
     if not sized:
@@ -113,5 +117,9 @@ def check_bmp(data: bytes) -> None:
     else:
         raise FormatError(f"its header of {size} bytes is not known")
     check_size(width, abs(height))
-    if compression in (0, 3) and start + abs(height) * ((width * bits + 31) // 32 * 4) - 3 > len(data):
+    row = (width * bits + 31) // 32 * 4
+    whole = start + abs(height) * row
+    if compression in (0, 3) and whole - 3 > len(data):
         raise FormatError(f"it is torn: {len(data)} bytes cannot hold {width}x{abs(height)} pixels")
+    if compression == 0 and size <= 40 and len(data) >= whole + max(row, 64):  # later headers may be followed by more
+        raise FormatError(f"it is damaged: {len(data)} bytes for {width}x{abs(height)} pixels, which have {whole}")

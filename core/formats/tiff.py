@@ -182,6 +182,8 @@ def _page(file: StoredFile, layout: _Layout, tags: Tags) -> Page:
     there = sum(counts)
     if (compression == _PLAIN and there < size) or size > _MOST_RATIO * there:
         raise FormatError(f"it is torn: {there} bytes cannot hold {width}x{height} pixels")
+    if compression == _PLAIN and not tiled and there >= size + 4 * len(counts) + width:
+        raise FormatError(f"it is damaged: {there} bytes for {width}x{height} pixels, which have {size}")
     if compression in _DEFLATE:
         for piece in data:
             _check_deflate(piece, size)

@@ -13,6 +13,7 @@ from onnx import TensorProto
 from onnxscript import optimizer
 
 from glint.cards import TensorSpec, count_macs, in_island
+from glint.errors import GlintError, ModelError, first_line
 from glint.export.lint.findings import VERSIONS, View, input_name
 from glint.export.lint.lint import lint, load_onnx
 from glint.export.lint.order import in_order
@@ -36,6 +37,15 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: if the file cannot be read or is no ONNX model.
     """
+    try:
+        return _described(path)
+    except GlintError:
+        raise
+    except Exception as error:  # whatever a damaged graph makes the libraries stumble over
+        raise ModelError(f"{path} is no valid ONNX model: {first_line(error)}") from error
+
+
+def _described(path: Path) -> dict[str, Any]:
     model = load_onnx(path)
     found = lint(model, folder=path.parent)
     model = in_order(model)

@@ -62,7 +62,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
             onnx.checker.check_model(in_order(model))  # engines take nodes in any order
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-    except (DecodeError, onnx.checker.ValidationError) as error:
+    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:  # names that are no text, unknown types
         raise ModelError(f"{path} is no valid ONNX model: {first_line(error)}") from error
     return model
 

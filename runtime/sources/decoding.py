@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -25,6 +25,8 @@ BUILT_ON_DAMAGE = "built on pictures that are damaged or missing"
 _COVER = 0x400  # libav's AV_DISPOSITION_ATTACHED_PIC: a picture of a file that is no film
 _CAPRICIOUS = ("mjpeg",)  # codecs of which cameras write every picture with something to complain of
 _STEPS = 9  # between frames, of which the middle one counts
+_EVEN = 0.7  # share of steps of one length, from which on a film counts as one of a constant rate
+_MOST_LENGTHS = 1000  # of steps that are told apart
 _MISSED = re.compile(r"missed (\d+) packets")
 # A playlist names other files and hosts; nobody asked for those. So neither its formats nor its protocols are let in.
 _FORMATS = (
@@ -109,6 +111,9 @@ class Decoder:
                 return
             missed = sum(int(match[1]) for _, _, text in said if (match := _MISSED.search(text)))
             decoded = self._decode(packet)
+            if any(level <= self._av.logging.ERROR for level, _, _ in said):
+                decoded.lost = decoded.lost or DAMAGED
+                self._spoil(decoded)
             if missed:
                 decoded.lost = f"{DAMAGED}: {missed} packets are missing"
                 self._spoil(decoded)
@@ -150,7 +155,12 @@ def choose_stream(container: Any, uri: str, number: int | None) -> Any:
     Raises:
         SourceError: if there is no such stream.
     """
-    streams = [s for s in container.streams.video if not s.disposition & _COVER]
+    films = [s for s in container.streams.video if not s.disposition & _COVER]
+    streams = [s for s in films if s.codec_context is not None]
+    if films and not streams:
+        raise SourceError(
+            f"{uri}: its codec is not known", hint="it is damaged, or of a kind that libav does not decode"
+        )
     shown = ", ".join(f"stream={i} ({_words_of(s)})" for i, s in enumerate(streams))
     if not streams:
         raise SourceError(f"{uri} holds no video", hint="expected a video stream")
@@ -178,6 +188,7 @@ class Clock:
         rate = stream.average_rate or stream.guessed_rate
         self.period = 1 / Fraction(rate) if rate else Fraction(1, 30)
         self.missing = 0
+        self._lengths: Counter[int] = Counter()  # of steps, milliseconds
         self._steps: deque[Fraction] = deque(maxlen=_STEPS)
         self._holes: list[Fraction] = []  # that wait for the first step
         self._start = self._last = self._stamp = None  # type: Fraction | None
@@ -204,10 +215,23 @@ class Clock:
             self._holes.append(stamp - before)
         else:
             self._steps.append(stamp - before)
+            if len(self._lengths) < _MOST_LENGTHS:
+                self._lengths[round(1000 * (stamp - before))] += 1
         if self._steps:  # a sender's own word on its rate may be that of fields or of its clock
             step = sorted(self._steps)[len(self._steps) // 2]
             self.missing += sum(max(0, round(hole / step) - 1) for hole in self._holes)
             self._holes.clear()
+
+    def leaps(self) -> int:
+        """Frames that would fit between those of a film of a constant rate, where nobody said that any is lost."""
+        lengths = sorted(self._lengths.elements())
+        if not lengths:
+            return 0
+        usual = lengths[len(lengths) // 2]
+        even = sum(number for length, number in self._lengths.items() if abs(length - usual) <= max(1, usual // 10))
+        if usual < 1 or even < _EVEN * len(lengths):
+            return 0
+        return sum(number * max(0, round(length / usual) - 1) for length, number in self._lengths.items())
 
     @property
     def end(self) -> Fraction:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from glint.data.datasets import image_files, natural_order
-from glint.errors import InputError, SourceError
+from glint.errors import GlintError, InputError, SourceError
 from glint.images import SUFFIXES
 from glint.runtime.sources.adjusted import LAYOUT, AdjustedSource, Scale, adjusted, layout_of
 from glint.runtime.sources.base import Source
@@ -144,10 +144,10 @@ def open_source(uri: str) -> Source:
         raise InputError("the source is empty", hint=f"known: {_KNOWN}")
     try:
         return _open_path(uri, path)
-    except SourceError:
+    except GlintError:
         raise
-    except OSError as error:
-        raise SourceError(f"{uri}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # a name with a zero in it
+        raise SourceError(f"{uri}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _open_file(uri: str, path: Path, query: str) -> Source:

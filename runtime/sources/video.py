@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from glint.cli import talk
 from glint.errors import SourceError, SourceLostError
 from glint.runtime.sources.base import Source, check_like
 from glint.runtime.sources.decoding import (
@@ -74,6 +75,11 @@ class VideoSource(Source):
                 full_scale = self.full_scale or full_scale
                 yield Frame(index, round(seconds * 10**9), data, full_scale=full_scale, damaged=damaged)
                 index += 1
+            self.missing = clock.leaps()
+            if self.missing:
+                talk(f"warning: {self.uri}: by their times {self.missing} frames are missing between others")
+            if 0 < stream.frames < index:
+                talk(f"warning: {self.uri} says that it holds {stream.frames} frames, and there are {index}")
             if not index:
                 raise SourceError(f"{self.uri}: no frame can be decoded" + self._first_reason())
             if missing := _missing(container, stream, index + sum(self.skips.values()), clock.end):

@@ -168,3 +168,30 @@ def test_damage_is_read_or_refused_and_a_checksum_never_lies(tmp_path_factory, k
         return
     if kind == "png":
         assert_array_equal(pages[0], STACK[0])
+
+
+@pytest.mark.parametrize(("form", "name"), [("TIFF", "a.tif"), ("BMP", "a.bmp")])
+def test_a_width_that_leaves_most_of_the_bytes_is_damage(tmp_path, form, name):
+    path = tmp_path / name
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 40)).astype(np.uint8)).save(path, form)
+    content = bytearray(path.read_bytes())
+    if form == "BMP":
+        content[18:22] = (1).to_bytes(4, "little")
+    else:
+        place = content.index(struct.pack("<HHI", 256, 3, 1)) if struct.pack("<HHI", 256, 3, 1) in content else 0
+        place = place or content.index(struct.pack("<HHI", 256, 4, 1))
+        content[place + 8 : place + 12] = (1).to_bytes(4, "little")
+    path.write_bytes(bytes(content))
+    with pytest.raises(SourceError, match="damaged"):
+        read_image(path)
+
+
+def test_a_jpeg_that_its_bytes_cannot_hold_is_not_believed(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(path)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = struct.pack(">HH", 8000, 8000)
+    path.write_bytes(bytes(content))
+    with pytest.raises(SourceError, match="cannot hold"):
+        read_image(path)

@@ -122,3 +122,11 @@ def test_comparing_changes_nothing(save):
     compare(save(before, "a"), save(after, "b"))
     assert (before, after) == kept
     assert np.isfinite(before["rows"][0]["per_second"])
+
+
+@pytest.mark.parametrize("part", ["accuracy", "rounds_ms", "times_ms", "name"])
+def test_a_report_whose_rows_lack_something_is_refused(save, part):
+    broken = simple()
+    del broken["rows"][0][part]
+    with pytest.raises(InputError, match="row 0"):
+        compare(save(broken, "a"), save(simple(), "b"))

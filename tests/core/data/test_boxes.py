@@ -52,6 +52,8 @@ def test_a_mask_is_of_what_touches_the_peak_and_empty_without_contrast():
         ({"point": [14.0, 40.0]}, "not inside"),
         ({"good": 1}, "good"),
         ({"scr": "much"}, "scr"),
+        ({"scr": 10**30}, "scr"),
+        ({"point": [10**400, 3]}, "point"),
     ],
 )
 def test_wrong_entries_are_named(folder, change, part):

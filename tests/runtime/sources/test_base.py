@@ -278,3 +278,9 @@ def test_an_image_source_reads_nothing_before_it_is_asked(tmp_path: Path) -> Non
     assert source.skipped == []
     assert [f.name for f in source] == ["there"]
     assert [s.name for s in source.skipped] == ["absent.png"]
+
+
+@pytest.mark.parametrize("uri", ["a\0b", "file://a%00b", "a" * 10_000])
+def test_a_name_that_no_file_has_is_a_source_error(uri: str) -> None:
+    with pytest.raises(SourceError):
+        open_source(uri)

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glint.errors import GlintError, InputError, MissingDependencyError, SourceError, SourceLostError
+from glint.progress import speaking
 from glint.runtime.sources.grey import grey_of
 from glint.runtime.sources.open import open_source
 
@@ -310,3 +311,18 @@ def test_a_playlist_fetches_nothing(tmp_path: Path, kind: str, ending: str) -> N
             list(open_source(save(tmp_path / f"clip.{ending}", text.encode())).frames())
         with pytest.raises(TimeoutError):
             server.accept()
+
+
+def test_frames_that_are_missing_between_others_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stamps = [n for n in range(14) if n not in (6, 7)]
+    path = save(tmp_path / "a.mkv", encode(noise(12), "matroska", "ffv1", "gray16le", stamps=stamps))
+    source = open_source(path)
+    with speaking():
+        assert len(list(source.frames())) == 12
+    assert source.missing == 2
+    assert "2 frames are missing" in capsys.readouterr().err
+    stamps = [0, 1, 4, 5, 9, 11, 17, 20]
+    content = encode(noise(8), "matroska", "ffv1", "gray16le", stamps=stamps)
+    uneven = open_source(save(tmp_path / "b.mkv", content))
+    assert len(list(uneven.frames())) == 8
+    assert uneven.missing == 0
