@@ -16,18 +16,40 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glint.errors import GlintError, InputError, OutputError, SourceError
+from glint.errors import EngineError, GlintError, InputError, OutputError, SourceError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 def cache_folder(part: str) -> Path:
-    """Where what can be made again is kept: ``$GLINT_CACHE/part``, or ``glint/part`` in the user's cache folder."""
+    """Where what can be made again is kept: ``$GLINT_CACHE/part``, or ``glint/part`` in the user's cache folder.
+
+    Raises:
+        EngineError: if somebody else can write there: what is kept is loaded and run.
+    """
     own = os.environ.get("GLINT_CACHE")
-    if own:
-        return Path(own) / part
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glint" / part
+    root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glint"
+    for folder in (root / part, root):
+        if (why := _open_to_others(folder)) is not None:
+            hint = f"chmod go-w {folder}, if it is yours, or set GLINT_CACHE to a folder of your own"
+            raise EngineError(f"the cache {folder} {why}: what is kept there could be anybody's", hint=hint)
+    return root / part
+
+
+def _open_to_others(folder: Path) -> str | None:
+    """Why others than this user and root can put something into a folder; None if they cannot, or there is none."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    if status.st_uid not in (os.geteuid(), 0):
+        return f"belongs to the user {status.st_uid}"
+    if status.st_mode & stat.S_IWOTH:
+        return "can be written by everybody"
+    if status.st_mode & stat.S_IWGRP and status.st_gid != os.getegid():
+        return f"can be written by the group {status.st_gid}"
+    return None
 
 
 @contextmanager

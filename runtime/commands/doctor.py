@@ -118,8 +118,9 @@ def _machine_code() -> Check:
     name, fix = "machine code", "set GLINT_CACHE to a folder that can be written"
     try:
         folder = cache_folder("compiled")
-    except RuntimeError:
-        return Check(name, BROKEN, "no home folder to keep it in: each start compiles for up to minutes", False, fix)
+    except RuntimeError as error:
+        why = str(error) if isinstance(error, GlintError) else "no home folder to keep it in"
+        return Check(name, BROKEN, f"{why}: each start compiles for up to minutes", False, fix)
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         return Check(name, BROKEN, f"{there} cannot be written: each start compiles for up to minutes", False, fix)

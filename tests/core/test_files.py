@@ -3,11 +3,12 @@
 import hashlib
 import json
 import math
+import os
 
 import pytest
 
-from glint.errors import InputError, OutputError, SourceError
-from glint.files import atomic_path, known, read_json, refuse_existing, sha256, write_bytes, write_json
+from glint.errors import EngineError, InputError, OutputError, SourceError
+from glint.files import atomic_path, cache_folder, known, read_json, refuse_existing, sha256, write_bytes, write_json
 
 
 def names(folder):
@@ -122,3 +123,24 @@ def test_numbers_that_json_does_not_know_are_none() -> None:
     values = {"a": 1.5, "b": math.nan, "c": {"d": math.inf, "e": "nan", "f": 3}, "g": [1]}
     assert known(values) == {"a": 1.5, "b": None, "c": {"d": None, "e": "nan", "f": 3}, "g": [1]}
     assert known(-math.inf) is None and known(0.0) == 0.0
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_cache_that_others_can_write_is_not_used(tmp_path, monkeypatch, inside):
+    monkeypatch.setenv("GLINT_CACHE", str(tmp_path / "cache"))
+    assert cache_folder("engines") == tmp_path / "cache" / "engines"
+    (tmp_path / "cache" / "engines").mkdir(parents=True)
+    cache_folder("engines")
+    (tmp_path / "cache" / ("engines" if inside else "")).chmod(0o777)
+    with pytest.raises(EngineError, match="everybody"):
+        cache_folder("engines")
+
+
+def test_a_cache_of_somebody_else_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLINT_CACHE", str(tmp_path))
+    owner = tmp_path.stat().st_uid
+    if owner == 0:
+        pytest.skip("root's folders are trusted")
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(EngineError, match="belongs to"):
+        cache_folder("engines")
