@@ -38,7 +38,7 @@ gpu-check: ## what this machine's GPU can do, as gpu-check.html and .json; uses 
 	$(PYTHON) -m glint.benchmarks.gpu_check --out gpu-check --overwrite
 
 clean: ## remove what the build made
-	rm -rf $(VENV) build dist out glint.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist out glint_ir.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # The wheel is what users install, so it is what runs and what is tested.
 $(WHEEL).built: $(SOURCES) | $(VENV)

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
+DISTRIBUTION = "glint-ir"
+"""What pip calls glint."""
 _MODULES = {"pillow": "PIL", "paho-mqtt": "paho", "cuda-bindings": "cuda.bindings"}  # where the names differ
 _NOT_FOR_USERS = ("dev", "docs")
 
@@ -30,18 +32,22 @@ class Library:
 @cache
 def libraries() -> tuple[Library, ...]:
     """All that users may need, in the order of ``pyproject.toml``; nothing where glint is not installed."""
-    try:
-        lines = importlib.metadata.requires("glint") or []
-    except importlib.metadata.PackageNotFoundError:
-        return ()
+    lines = _requirements(DISTRIBUTION) or _requirements("glint")  # what a checkout was called before
     found: dict[str, Library] = {}
     for line in lines:
         name = re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
         extra = re.search(r"extra == [\"'](\w+)[\"']", line)
         library = Library(name, _MODULES.get(name, name), extra[1] if extra else "")
-        if name != "glint" and library.extra not in _NOT_FOR_USERS:
+        if name not in (DISTRIBUTION, "glint") and library.extra not in _NOT_FOR_USERS:
             found.setdefault(name, library)
     return tuple(found.values())
+
+
+def _requirements(distribution: str) -> list[str]:
+    try:
+        return importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
 
 
 def library_of(module: str) -> Library | None:

@@ -24,7 +24,7 @@ def requirements(*extras):
     for key in ("dependencies", *extras):
         (body,) = re.findall(rf"^{key} = \[(.*)\]$", text, re.MULTILINE)
         found += [Requirement(entry) for entry in re.findall(r'"([^"]+)"', body)]
-    return [r for r in found if r.name != "glint"]
+    return [r for r in found if r.name != "glint-ir"]
 
 
 @pytest.mark.parametrize("name", ["constraints.txt", *JETSON])

@@ -15,6 +15,7 @@ from glint.errors import EXIT_INTERRUPTED, EXIT_USAGE, OutputError, SourceAbsent
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = ROOT / "deploy" / "glint.service"
 CONTAINER = ROOT / "deploy" / "Dockerfile.jetpack6"
+CONSTRAINTS = {"jetpack6": "constraints-jetpack6.txt", "jetpack7": "constraints-jetpack7.txt", "cpu": "constraints.txt"}
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
@@ -47,21 +48,25 @@ def test_the_unit_and_its_settings_name_the_same_variables() -> None:
     assert used == set(re.findall(r"^(\w+)=", settings, re.MULTILINE))
 
 
-def test_the_container_is_given_what_the_package_is_built_from() -> None:
-    lines = CONTAINER.with_name(CONTAINER.name + ".dockerignore").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("kind", CONSTRAINTS)
+def test_the_container_is_given_what_the_package_is_built_from(kind: str) -> None:
+    container = CONTAINER.with_suffix(f".{kind}")
+    lines = container.with_name(container.name + ".dockerignore").read_text(encoding="utf-8").splitlines()
     given = {line[1:] for line in lines if line.startswith("!")}
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     folders = set(re.findall(r'^"?glint[\w.]*"? = "(\w+)"$', project, re.MULTILINE))
     assert {"core", "runtime", "zoo"} <= folders
-    assert given == folders | {"pyproject.toml", "README.md", "LICENSE", "constraints-jetpack6.txt"}
+    assert given == folders | {"pyproject.toml", "README.md", "LICENSE", CONSTRAINTS[kind]}
     assert all((ROOT / name).exists() for name in given)
 
 
-def test_the_container_installs_what_the_package_asks_for() -> None:
-    (line,) = re.findall(r"constraints-jetpack6.txt \\\n\s+(.*)\n", CONTAINER.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("kind", CONSTRAINTS)
+def test_the_container_installs_what_the_package_asks_for(kind: str) -> None:
+    text = CONTAINER.with_suffix(f".{kind}").read_text(encoding="utf-8")
+    (line,) = re.findall(rf"-c /src/{re.escape(CONSTRAINTS[kind])}[\s\\]+(.*)\n", text)
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     wanted = set()
-    for key in ("dependencies", "tensorrt", "video", "mqtt"):
+    for key in ("dependencies", *(["tensorrt"] if kind != "cpu" else []), "video", "mqtt"):
         (body,) = re.findall(rf"^{key} = \[(.*)\]$", project, re.MULTILINE)
         wanted |= {re.match(r"[\w-]+", entry)[0] for entry in re.findall(r'"([^"]+)"', body)}
     assert set(line.split()) == wanted
@@ -79,3 +84,11 @@ def test_what_is_built_or_compiled_is_kept_over_restarts() -> None:
 def test_no_file_for_devices_holds_a_credential() -> None:
     for path in (ROOT / "deploy").iterdir():
         assert not re.search(r"//[^/\s]*:[^/\s]*@|(?i:token|passwd|docker login)", path.read_text(encoding="utf-8"))
+
+
+def test_the_workflow_does_what_ci_run_does_on_every_python() -> None:
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert "- run: .ci/run\n" in text
+    (versions,) = re.findall(r"python: \[(.*)\]", text)
+    told = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(re.findall(r"[\d.]+", versions)) <= set(told)

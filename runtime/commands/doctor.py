@@ -37,7 +37,6 @@ _PURPOSES = {
     "pycuda": "GPU memory for the TensorRT engine", "cuda-bindings": "CUDA graphs of the TensorRT engine",
     "av": "PyAV: video files and rtsp:// as sources, --video", "paho-mqtt": "results to a broker, --mqtt",
     "pyarrow": "tables as Parquet, --parquet", "shtab": "completion by the Tab key, glint --print-completion",
-    "tensorrt_rtx": "engine on RTX GPUs",
 }  # fmt: skip
 _FIXES = {"pycuda": "pip install pycuda (needs nvcc on PATH)", "cuda-bindings": "pip install cuda-bindings"}
 

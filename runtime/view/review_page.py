@@ -69,7 +69,7 @@ class ReviewPage:
         low, high = display_range(frame.data)
         image, factor = picture(frame.data, low, high)
         spots = spots_of(line)
-        facts = {
+        facts: dict[str, Any] = {
             "version": __version__, "state": "review", "source": self.run.source.uri, "engine": "",
             "last_gaps": [], "device": None, "dropped": {}, "queued": {},
             "shown": {

@@ -21,7 +21,7 @@ def test_what_glint_asks_for_is_known_with_its_extra():
     found = {one.distribution: one.extra for one in libraries()}
     assert found["numpy"] == found["onnxruntime"] == ""
     assert (found["torch"], found["onnx"], found["av"], found["paho-mqtt"]) == ("train", "export", "video", "mqtt")
-    assert not {"glint", "pytest", "ruff"} & found.keys()
+    assert not {"glint", "glint-ir", "pytest", "ruff", "mkdocs-material"} & found.keys()
     assert library_of("paho.mqtt.client").fix == "pip install '.[mqtt]' in the checkout of glint"
     assert library_of("PIL.Image").fix == "pip install pillow"
     assert library_of("cuda.bindings").distribution == "cuda-bindings"
