@@ -31,6 +31,8 @@ BoolArray = NDArray[np.bool_]
 _FREE_PER_SPOT = 6  # parameters of a spot beside sigma: x, y, radiance, level, two slopes
 _SIGMA_RANGE_PX = (0.2, 2.0)  # px; beyond it a window of 11 pixels tells nothing
 _BACKGROUND_FROM_PX = 3.5  # px; farther from the middle lies background, which tells the noise
+_NOISE_ROUNDS, _CLIP_SD = 3, 3.0  # of the noise, and how far a pixel may be off to tell it
+_CLIPPED_VARIANCE = 0.9733  # of a normal distribution that is cut off there
 _CLEAR_PX = 2.5  # px around the middle in which no pixel may be missing
 _FAINT_PEAK_TO_NOISE = 6.0  # peak over noise below which a spot tells nothing
 _QUANTISATION_DN = 0.29  # DN; standard deviation of rounding to whole numbers
@@ -163,7 +165,13 @@ def _noise(spots: PsfWindows) -> FloatArray:
     planes = np.array([plane_through(d, f.astype(np.float64))[0] for d, f in zip(spots.data, far)]).reshape(-1, PLANE)
     level, slope_x, slope_y = planes.T[:, :, None, None]
     rest = np.abs(spots.data - level - slope_x * ramp - slope_y * ramp[:, None])
-    return np.maximum(1.4826 * _masked_median(rest, far), _QUANTISATION_DN if spots.whole else 1e-3)
+    floor = _QUANTISATION_DN if spots.whole else 1e-3
+    noise = np.maximum(1.4826 * _masked_median(rest, far), floor)
+    for _ in range(_NOISE_ROUNDS):  # the median of whole numbers is coarse
+        inside = far & (rest <= _CLIP_SD * noise[:, None, None])
+        square = (rest**2 * inside).sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1)
+        noise = np.maximum(np.sqrt(square / _CLIPPED_VARIANCE), floor)
+    return noise
 
 
 def _masked_median(values: FloatArray, mask: BoolArray) -> FloatArray:

@@ -160,3 +160,22 @@ def test_derivatives_are_those_of_the_profile():
     shift = step * np.eye(6)[:1]
     ahead, behind = (psf_fit._derivatives(t, sigma, 11, 4)[3, 0, 0] for t in (theta + shift, theta - shift))
     assert np.allclose(h[4, 0, 0], 0.55 * (ahead - behind) / (2 * step), atol=1e-4)
+
+
+@pytest.mark.parametrize("noise", [0.8, 2.0, 7.3])
+@pytest.mark.parametrize("size", [11, 21])
+def test_the_noise_of_whole_numbers_is_no_step_of_the_median(noise, size):
+    rng = np.random.default_rng(3)
+    patches = np.round(300 + noise * rng.standard_normal((200, size, size))).astype(np.uint16)
+    found = psf_fit._noise(spots_of_patches(patches, None))
+    assert found.mean() == pytest.approx(np.hypot(noise, 12**-0.5), rel=0.08)
+
+
+def test_bright_spots_in_large_windows_of_whole_numbers_are_points():
+    rng = np.random.default_rng(1)
+    places = 10 + rng.uniform(-0.5, 0.5, (40, 2))
+    images = [Psf(0.5).render([x], [y], 160.0, (21, 21)) for x, y in places]
+    patches = np.round(300 + np.array(images) + 2 * rng.standard_normal((40, 21, 21))).astype(np.uint16)
+    estimate = fit_psf(spots_of_patches(patches, None))
+    assert estimate.used >= 34
+    assert abs(estimate.sigma - 0.5) < 3 * estimate.sigma_error
