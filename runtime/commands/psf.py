@@ -16,13 +16,14 @@ from glint.errors import InputError
 from glint.optics import PsfEstimate
 from glint.processing.crop import crop_windows
 from glint.progress import Progress
+from glint.runtime.commands.psf_report import write_report
 from glint.runtime.engines.choose import choose_engine
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.spots import cut_spots, local_noise
 from glint.runtime.sources.open import open_frames
 from glint.runtime.unmixing.optics_state import LEARNED, OpticsState
 from glint.runtime.unmixing.patch_unmixing import windows_of_patches
-from glint.runtime.unmixing.psf_fit import PsfWindows, fit_psf
+from glint.runtime.unmixing.psf_fit import PsfWindows, fit_psf_reasons
 from glint.runtime.unmixing.psf_shapes import described, fit_shapes, same_targets
 from glint.runtime.unmixing.shapes import Shapes, measure_shapes
 from glint.runtime.unmixing.unmix import read_patches, recognised_clipping
@@ -46,6 +47,7 @@ def psf(
     threads: int | None = None,
     full_scale: float | None = None,
     least: int = 5,
+    report: Path | None = None,
 ) -> PsfEstimate:
     """Measure the width of the PSF.
 
@@ -56,6 +58,7 @@ def psf(
         engine, precision, threads: what runs it.
         full_scale: DN at which the sensor clips; None: what the source says (255 for ``uint8``).
         least: fewest isolated spots to rest the figure on.
+        report: picture of the PSF as sampled, of the spots used and of those left out, to write.
 
     Raises:
         InputError: if there are too few isolated single targets.
@@ -67,32 +70,38 @@ def psf(
         spots, seen = _seen_in_patches(read_patches(Path(source)), full_scale)
     else:
         spots, seen = _seen_in_frames(str(source), detector, engine, precision, threads, full_scale)
-    estimate = fit_shapes(
+    estimate, reason = fit_shapes(
         seen.shapes, spots.edge, np.any(spots.saturated & spots.valid, axis=(1, 2)), ~seen.shapes.whole,
         seen.peak_to_noise, seen.target, least=least,
     )  # fmt: skip
     if estimate.sigma < _FINE and estimate.ratio == 1:
-        estimate = _finer(estimate, spots, seen.target, least)
-    return replace(estimate, source=str(source), glint=__version__)
+        estimate, reason = _finer(estimate, reason, spots, seen.target, least)
+    estimate = replace(estimate, source=str(source), glint=__version__)
+    if report is not None:
+        write_report(report, estimate, reason, seen.windows, seen.shapes)
+    return estimate
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """Shapes of N spots, their peak over the noise, and which are the same target, ``[N]`` each."""
+    """Windows and shapes of N spots, their peak over the noise, and which are the same target, ``[N]`` each."""
 
+    windows: Windows
     shapes: Shapes
     peak_to_noise: NDArray[np.float64]
     target: NDArray[np.int64]
 
 
-def _finer(estimate: PsfEstimate, spots: PsfWindows, target: NDArray[np.int64], least: int) -> PsfEstimate:
+def _finer(
+    estimate: PsfEstimate, reason: NDArray[np.int64], spots: PsfWindows, target: NDArray[np.int64], least: int
+) -> tuple[PsfEstimate, NDArray[np.int64]]:
     """A round and narrow PSF from the joint fit, if that finds enough spots, with an error that is no smaller."""
     try:
-        fine = fit_psf(spots, least=least)
+        fine, reason_fine = fit_psf_reasons(spots, least=least)
     except InputError:
-        return estimate
+        return estimate, reason
     error = max(fine.sigma_error, estimate.sigma_error if len(np.unique(target)) < len(target) else 0.0)
-    return replace(described(fine, OpticsState(LEARNED, fine.sigma)), sigma_error=error)
+    return replace(described(fine, OpticsState(LEARNED, fine.sigma)), sigma_error=error), reason_fine
 
 
 def _measured(windows: Windows) -> tuple[Shapes, NDArray[np.float64]]:
@@ -105,7 +114,7 @@ def _seen_in_patches(patches: NDArray[Any], full_scale: float | None) -> tuple[P
     odd = spots.data.shape[1] - (1 - spots.data.shape[1] % 2)  # a window has a middle
     limit = np.where(spots.saturated, spots.data, np.inf)
     windows = windows_of_patches(spots.data[:, :odd, :odd], limit[:, :odd, :odd], _FLOOR)
-    return spots, _Seen(*_measured(windows), np.arange(len(patches)))
+    return spots, _Seen(windows, *_measured(windows), np.arange(len(patches)))
 
 
 def spots_of_patches(patches: NDArray[Any], full_scale: float | None) -> PsfWindows:
@@ -149,6 +158,7 @@ def _seen_in_frames(
     model = Detector.open(detector, engine=engine, precision=precision, threads=threads)
     parts: list[PsfWindows] = []
     shapes: list[Shapes] = []
+    cut: list[Windows] = []
     columns: list[NDArray[np.float64]] = []
     with model.engine, Progress("psf", frames.total) as line:
         for frame in frames.frames():
@@ -160,13 +170,14 @@ def _seen_in_frames(
             windows = cut_windows(frame, blobs, np.maximum(noise, structure), noise, limit)
             seen, peak = _measured(windows)
             shapes.append(seen)
+            cut.append(windows)
             columns.append(np.stack([np.full(len(blobs), float(frame.index)), blobs.x, blobs.y, peak]))
             line.update(len(parts), f"{sum(len(p.data) for p in parts)} spots")
     if not parts:
         raise InputError(f"{source}: it has no frames")
     index, x, y, peak = np.concatenate(columns, axis=1)
     target = same_targets(index.astype(np.int64), x, y)
-    return PsfWindows.concatenate(parts), _Seen(Shapes.concatenate(shapes), peak, target)
+    return PsfWindows.concatenate(parts), _Seen(Windows.concatenate(cut), Shapes.concatenate(shapes), peak, target)
 
 
 def psf_text(estimate: PsfEstimate) -> str:

@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``glint psf``."""
     parser.add_argument("source", help="folder, glob, image or synthetic://? as for run, or patches [N, 11, 11] (.npy)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file that run and unmix take with --psf")
+    parser.add_argument("--report", type=Path, metavar="PNG", help="picture of the sampled PSF and of the spots")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--detector", default=DEFAULT_DETECTOR, metavar="NAME|CARD", help="default: %(default)s")
@@ -29,11 +30,13 @@ def main(arguments: argparse.Namespace) -> int:
     from glint.optics import save_psf
     from glint.runtime.commands.psf import psf, psf_text
 
-    if arguments.out is not None:
-        refuse_existing(arguments.out, overwrite=arguments.overwrite)
+    for path in (arguments.out, arguments.report):
+        if path is not None:
+            refuse_existing(path, overwrite=arguments.overwrite)
     estimate = psf(
         arguments.source, detector=arguments.detector, engine=engine_of(arguments), precision=arguments.precision,
         threads=arguments.threads, full_scale=arguments.full_scale, least=arguments.least,
+        report=arguments.report,
     )  # fmt: skip
     if arguments.out is not None:
         save_psf(estimate, arguments.out)

@@ -114,6 +114,11 @@ def fit_psf(spots: PsfWindows, *, least: int = 5) -> PsfEstimate:
     Raises:
         InputError: if fewer than ``least`` are left, or ``least`` is below 2.
     """
+    return fit_psf_reasons(spots, least=least)[0]
+
+
+def fit_psf_reasons(spots: PsfWindows, *, least: int = 5) -> tuple[PsfEstimate, NDArray[np.int64]]:
+    """As ``fit_psf``; and why each spot is left out, as its place in ``REASONS``, or -1: ``[N]``."""
     if least < 2:
         raise InputError(f"fit_psf: expected at least 2 spots to rest on, got {least}")
     noise = _noise(spots)
@@ -136,10 +141,11 @@ def fit_psf(spots: PsfWindows, *, least: int = 5) -> PsfEstimate:
     strain = (fits.sigma - sigma) / error
     excess = float((strain**2).sum() / (len(rows) - 1))
     scatter = math.sqrt(max(0.0, float(np.var(fits.sigma, ddof=1)) - float(np.mean(error**2))))
-    return PsfEstimate(
+    estimate = PsfEstimate(
         sigma=round(sigma, 6), sigma_error=round(sigma_error * math.sqrt(max(1.0, excess)), 6),
         scatter=round(scatter, 6), used=len(rows), rejected=_counts(reason),
     )  # fmt: skip
+    return estimate, reason
 
 
 def _counts(reason: NDArray[np.int64]) -> dict[str, int]:

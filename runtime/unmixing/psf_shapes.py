@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from glint.errors import InputError
 from glint.optics import PsfEstimate
 from glint.runtime.unmixing.optics_state import UNKNOWN, OpticsState, weigh
+from glint.runtime.unmixing.psf_fit import REASONS
 from glint.runtime.unmixing.shapes import Shapes
 
-REASONS = ("edge", "saturated", "crowded", "faint", "not a point", "wider")
 _CLEAN = 1.5  # reduced chi square of a spot that one Gaussian explains
 _MODEL_ERROR = 0.01  # share of the spot that a real PSF may differ from a Gaussian
 _FAINT = 6.0  # radiance over its standard deviation
@@ -43,7 +43,7 @@ def same_targets(frame: NDArray[np.int64], x: Array, y: Array) -> NDArray[np.int
 def fit_shapes(
     shapes: Shapes, edge: NDArray[np.bool_], saturated: NDArray[np.bool_], crowded: NDArray[np.bool_],
     peak_to_noise: Array, target: NDArray[np.int64], *, least: int,
-) -> PsfEstimate:  # fmt: skip
+) -> tuple[PsfEstimate, NDArray[np.int64]]:  # fmt: skip
     """Measure width, axes and angle.
 
     Args:
@@ -52,6 +52,9 @@ def fit_shapes(
         peak_to_noise: ``[N]``.
         target: which of them are the same target, ``[N]``: their errors are not independent.
         least: fewest spots to rest a figure on.
+
+    Returns:
+        The estimate, and why each spot is left out, as its place in ``REASONS``, or -1: ``[N]``.
 
     Raises:
         InputError: if too few agree, or ``least`` is below 2.
@@ -88,13 +91,14 @@ def fit_shapes(
     sigma, error = shapes.sigma[rows], shapes.error[rows, -3]
     wide = robust_error(sigma**2, (2 * sigma**2 * error) ** -2.0, target[rows]) / (2 * state.sigma)
     scatter = math.sqrt(max(0.0, float(np.var(sigma, ddof=1)) - float(np.mean((sigma * error) ** 2))))
-    return described(
+    estimate = described(
         PsfEstimate(
             sigma=round(state.sigma, 6), sigma_error=round(max(state.sigma_error, wide), 6), scatter=round(scatter, 6),
             used=len(rows), rejected=counts,
         ),
         state,
     )  # fmt: skip
+    return estimate, reason
 
 
 def robust_error(values: Array, weight: Array, group: NDArray[np.int64]) -> float:

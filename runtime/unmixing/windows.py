@@ -5,7 +5,7 @@ And of any windows the noise, and the level at which their pixels are saturated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,11 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    @staticmethod
+    def concatenate(parts: list[Windows]) -> Windows:
+        """All windows of several frames."""
+        return Windows(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Windows)})
 
 
 def cut_windows(

@@ -9,7 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from glint.optics import Psf, PsfEstimate
+from glint.processing.effective_psf import STEP_PX
+from glint.runtime.commands.psf_report import gaussian_samples
 from glint.simulation.patches import PatchConfig, Patches, simulate_patches
 
 Glint = Callable[..., Any]
@@ -42,6 +46,30 @@ def patches_file(folder: Path, sigma: float) -> Path:
 def test_patches_tell_it_too(glint: Glint, tmp_path: Path) -> None:
     done = glint("psf", patches_file(tmp_path, 0.6), "--json")
     assert abs(json.loads(done.out)["sigma"] - 0.6) < 0.01
+
+
+def test_the_report_shows_the_psf_and_every_spot(glint: Glint, tmp_path: Path) -> None:
+    patches, report = patches_file(tmp_path, 0.6), tmp_path / "psf.png"
+    faint = np.random.default_rng(1).standard_normal((3, 11, 11)).astype(np.float32)
+    np.save(patches, np.concatenate([np.load(patches), faint]))
+    done = glint("psf", patches, "--report", report)
+    assert done.code == 0, done.err
+    picture = np.asarray(Image.open(report))
+    panel = picture[:, 300:560]  # the sampled PSF: brightest in its middle
+    light = panel[64:344].astype(float).sum(axis=2)
+    assert light[130:150, 120:140].mean() > 3 * light[:40].mean()
+    assert "spots: faint" in done.err
+    assert glint("psf", patches, "--report", report).code == 2
+    assert glint("psf", patches, "--report", report, "--overwrite").code == 0
+
+
+def test_the_gaussian_of_the_report_is_that_of_the_optics() -> None:
+    samples = gaussian_samples(PsfEstimate(sigma=0.7, sigma_error=0.01))
+    middle = len(samples) // 2
+    for row, column in ((0, 0), (2, -3), (-5, 1), (8, 8)):
+        x, y = 10 - column * STEP_PX, 10 - row * STEP_PX
+        expected = Psf(0.7).render([x], [y], 1.0, (21, 21))[10, 10]
+        assert samples[middle + row, middle + column] == pytest.approx(expected, abs=1e-7)
 
 
 def test_run_and_unmix_take_the_file(glint: Glint, tmp_path: Path) -> None:
