@@ -77,11 +77,11 @@ def fuzz(*, mutations: int = 1000, kinds: Sequence[str] = (), seed: int = 1) -> 
     chosen = [kind for kind in KINDS if not kinds or kind.name in kinds]
     if len(chosen) < len(set(kinds)):
         raise InputError(f"kinds: expected some of {', '.join(kind.name for kind in KINDS)}")
-    rows = []
+    rows: list[dict[str, Any]] = []
     with Progress("fuzz", len(chosen) * mutations) as line, _Reader() as reader:
         for kind in chosen:
             counts: Counter[str] = Counter()
-            examples = []
+            examples: list[dict[str, Any]] = []
             for number in range(seed * 1_000_000, seed * 1_000_000 + mutations):
                 found, why = reader.ask(kind.name, number)
                 counts[found] += 1

@@ -125,7 +125,7 @@ def _film(name: str, container: str, codec: str, pixels: str) -> Callable[[Path]
         import av
 
         with av.open(str(folder / name), "w", format=container) as output:
-            stream = output.add_stream(codec, rate=Fraction(30))
+            stream: Any = output.add_stream(codec, rate=Fraction(30))
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
             for seed in range(FRAMES):
                 image = _scene(seed)

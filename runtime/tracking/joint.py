@@ -157,8 +157,9 @@ def _windows(sequence: Sequence) -> _Frames:
     image = sequence.patches[
         np.arange(len(row))[:, None, None], row[:, None, None] + index[:, None], column[:, None, None] + index
     ].astype(np.float64)
-    time = np.arange(len(row)) - (len(row) - 1.0)
-    x, y = sequence.x - sequence.left - column, sequence.y - sequence.top - row
+    time = np.arange(len(row), dtype=np.float64) - (len(row) - 1)
+    x: Array = sequence.x - sequence.left - column
+    y: Array = sequence.y - sequence.top - row
     return _Frames(image, image < sequence.full_scale, np.asarray(sequence.noise, dtype=np.float64), x, y, time)
 
 
@@ -233,9 +234,11 @@ def _told(sequence: Sequence, fit: _Fit, evidence: Array) -> Joint:
     probability = float(weight[number] / weight.sum())
     rest = np.delete(evidence, number)
     flags = int(TargetFlag.COUNT_AMBIGUOUS) if number > 1 and evidence[number] - rest.max() < _RIVAL else 0
+    sigma_x, sigma_y, sigma_radiance = np.sqrt(variance)
     targets = Targets(
-        x + sequence.x[-1], y + sequence.y[-1], radiance, *np.sqrt(variance), np.zeros(number, dtype=np.int64),
-        np.exp(-(variance[0] + variance[1]) / 0.01), np.full(number, flags), np.full(number, probability),
+        x + sequence.x[-1], y + sequence.y[-1], radiance, sigma_x, sigma_y, sigma_radiance,
+        blob=np.zeros(number, dtype=np.int64), score=np.exp(-(variance[0] + variance[1]) / 0.01),
+        flags=np.full(number, flags), count_probability=np.full(number, probability),
     )  # fmt: skip
     return Joint(targets, float(fit.theta[-3]), float(fit.theta[-2]), evidence)
 
