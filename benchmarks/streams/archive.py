@@ -1,0 +1,133 @@
+"""What an archive costs beside the networks: ``python -m glint.benchmarks.streams.archive plan|overhead``.
+
+``plan`` cuts, names and looks up a simulated archive: CPU time and memory of the driver. ``overhead`` runs the
+same frames by ``glint run`` and by ``glint archive`` with one worker, each in processes of its own, and compares
+their CPU time, all processes counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glint.cli import positive_int, standalone
+from glint.images import write_image
+
+_PER_CHUNK = 10  # images
+_PER_FOLDER = 100  # chunks
+
+
+def plan_costs(chunks: int) -> dict[str, Any]:
+    """Cut, name and look up ``chunks`` chunks of ten images each.
+
+    Returns:
+        Seconds of CPU time, MiB of the process at its end and by which it grew.
+    """
+    from glint.runtime.archive.chunks import Chunk, cut
+    from glint.runtime.archive.recordings import find_recordings
+    from glint.runtime.archive.storage import Entry, Storage
+
+    def entries() -> Iterator[Entry]:
+        for chunk in range(chunks):
+            folder, first = divmod(chunk, _PER_FOLDER)
+            for index in range(first * _PER_CHUNK, (first + 1) * _PER_CHUNK):
+                yield Entry(f"cam{folder // 100:03d}/night{folder:06d}/{index:06d}.png", 655360, 1_700_000_000 + index)
+
+    before, began = _peak_mib(), time.process_time()
+    with tempfile.TemporaryDirectory() as root:
+        recordings = find_recordings(Storage(root), entries())
+    keyed: list[Chunk] = [c.keyed("settings", None) for r in recordings for c in cut(r, _PER_CHUNK)]
+    there = {c.frames_part for c in keyed[::2]}
+    todo = sorted((c for c in keyed if c.frames_part not in there), key=lambda c: -c.size)
+    return {
+        "chunks": len(keyed), "todo": len(todo), "cpu_s": round(time.process_time() - began, 2),
+        "peak_mib": round(_peak_mib()), "grown_mib": round(_peak_mib() - before),
+    }  # fmt: skip
+
+
+def overhead(frames: int, size: tuple[int, int], chunk: int) -> dict[str, Any]:
+    """CPU seconds of ``glint run`` and of ``glint archive --workers 1`` on the same images."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        level = rng.normal(1000, 4, (size[1], size[0]))
+        y, x = np.mgrid[: size[1], : size[0]]
+        for index in range(frames):
+            image = np.roll(level, index, axis=1)
+            for row in range(40, size[1] - 40, 60):
+                centre = 20 + (7 * index + row) % (size[0] - 40)
+                image = image + 400 * np.exp(-((x - centre) ** 2 + (y - row) ** 2) / 0.5)
+            write_image(folder / "root" / "a" / f"{index}.png", image.astype(np.uint16))
+        common = ["--psf", "0.5", "--threads", "1"]
+        run = _cpu_s(["run", str(folder / "root" / "a"), "--out", str(folder / "run.jsonl"), *common])
+        archive = [str(folder / "root"), str(folder / "out"), "--workers", "1", "--chunk", str(chunk)]
+        made = _cpu_s(["archive", *archive, *common])
+        manifest = json.loads((folder / "out" / "manifest.json").read_text())
+    return {"frames": frames, "chunks": manifest["chunks"], "run_cpu_s": run, "archive_cpu_s": made}
+
+
+def _cpu_s(words: list[str]) -> float:
+    """CPU time of a command of glint and of all that it starts and waits for, seconds.
+
+    Ray's processes are adopted by nobody who waits for them here: they are looked at while they run.
+    """
+    seen: dict[int, float] = {}
+    process = subprocess.Popen([sys.executable, "-m", "glint", *words], stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        for pid, seconds in _family(process.pid).items():
+            seen[pid] = max(seconds, seen.get(pid, 0.0))
+        time.sleep(0.2)
+    if process.returncode:
+        raise SystemExit(f"glint {' '.join(words)} ended with {process.returncode}")
+    return round(sum(seen.values()), 2)
+
+
+def _family(pid: int) -> dict[int, float]:
+    """CPU seconds of a process and of all below it."""
+    stats = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        stats[int(path.parent.name)] = int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    mine, before = {pid}, 0
+    while len(mine) > before:
+        before = len(mine)
+        mine |= {p for p, (parent, _) in stats.items() if parent in mine}
+    return {p: stats[p][1] for p in mine if p in stats}
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("plan", "overhead"))
+    parser.add_argument("--chunks", type=positive_int, default=100_000, help="of the simulated plan")
+    parser.add_argument("--frames", type=positive_int, default=600, help="of the comparison")
+    parser.add_argument("--chunk", type=positive_int, default=100, help="frames of a chunk, of the comparison")
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    if arguments.what == "plan":
+        figures = plan_costs(arguments.chunks)
+    else:
+        figures = overhead(arguments.frames, (320, 256), arguments.chunk)
+    print(json.dumps(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(standalone(__doc__ or "", _arguments, _main))
