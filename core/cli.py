@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("glint.runtime.commands.doctor", "say what works on this machine, what does not, and how to mend it"),
     "run": ("glint.runtime.commands.run_command", "detect and unmix the targets of a stream of frames"),
     "review": ("glint.runtime.commands.review", "look at a finished run in the browser, frame by frame"),
+    "archive": ("glint.runtime.commands.archive_command", "make data sets of all recordings below a folder or URL"),
     "detect": ("glint.runtime.commands.detect_command", "write a target mask for every image of a folder"),
     "unmix": ("glint.runtime.commands.unmix", "take patches apart into targets"),
     "psf": ("glint.runtime.commands.psf_command", "measure the width of the PSF from isolated targets"),

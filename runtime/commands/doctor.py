@@ -36,7 +36,8 @@ _PURPOSES = {
     "onnx": "glint export, calibrate, inspect", "onnxscript": "glint export",
     "pycuda": "GPU memory for the TensorRT engine", "cuda-bindings": "CUDA graphs of the TensorRT engine",
     "av": "PyAV: video files and rtsp:// as sources, --video", "paho-mqtt": "results to a broker, --mqtt",
-    "pyarrow": "tables as Parquet, --parquet", "shtab": "completion by the Tab key, glint --print-completion",
+    "pyarrow": "tables as Parquet, --parquet; glint archive", "ray": "glint archive",
+    "shtab": "completion by the Tab key, glint --print-completion",
 }  # fmt: skip
 _FIXES = {"pycuda": "pip install pycuda (needs nvcc on PATH)", "cuda-bindings": "pip install cuda-bindings"}
 

@@ -10,7 +10,7 @@ from glint.cli import positive_int
 from glint.errors import InputError
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+def add_engine_arguments(parser: argparse.ArgumentParser, *, threads: str = "(default: all cores)") -> None:
     """``--engine``, ``--require``, ``--precision``, ``--threads``; read the first two with :func:`engine_of`."""
     group = parser.add_argument_group("engine")
     group.add_argument("--engine", choices=ENGINES, default="auto", help="what runs the networks (default: auto)")
@@ -21,7 +21,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=PRECISION_CHOICES, default="auto",
         help="of the released model (default: auto, fp16 with TensorRT and fp32 with ONNX Runtime)",
     )  # fmt: skip
-    group.add_argument("--threads", type=positive_int, help="CPU threads (default: all cores)")
+    group.add_argument("--threads", type=positive_int, help=f"CPU threads {threads}")
 
 
 def engine_of(arguments: argparse.Namespace) -> str:

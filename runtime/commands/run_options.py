@@ -274,6 +274,11 @@ _KINDS: dict[str, Any] = {f.name: type(f.default) for f in fields(RunOptions)}
 OPTIONS = {f.name: f for kind in _KINDS.values() for f in fields(kind)}
 """The field of every option, by its name."""
 
+ARCHIVE_OPTIONS = (
+    "track", "static", "false_tracks_per_hour", *(f.name for kind in (Values, Sensor, Models) for f in fields(kind))
+)  # fmt: skip
+"""Names of those that ``glint archive`` takes."""
+
 
 def with_options(function: Callable[..., T]) -> Callable[..., T]:
     """The function, whose signature tells the options that its ``**options`` are."""
@@ -287,13 +292,15 @@ def with_options(function: Callable[..., T]) -> Callable[..., T]:
     return function
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """An argument for every option that has a title."""
+def add_run_arguments(parser: argparse.ArgumentParser, names: Container[str] = OPTIONS) -> None:
+    """An argument for every option that has a title, or for some of them; with outputs also ``--json``."""
     for title in TITLES:
+        wanted = [name for name, f in OPTIONS.items() if f.metadata["under"] == title and name in names]
+        if not wanted:
+            continue
         group = parser.add_argument_group(title)
-        for name, f in OPTIONS.items():
-            if f.metadata["under"] == title:
-                flag, text = f"--{name.replace('_', '-')}", f.metadata["help"]
-                group.add_argument(flag, default=f.default, help=text, **f.metadata["argument"])
+        for name in wanted:
+            f, flag = OPTIONS[name], f"--{name.replace('_', '-')}"
+            group.add_argument(flag, default=f.default, help=f.metadata["help"], **f.metadata["argument"])
         if title == "output":
             group.add_argument("--json", action="store_true", help="print the manifest as JSON on standard output")

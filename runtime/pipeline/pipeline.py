@@ -192,9 +192,9 @@ class Pipeline:
         self.detector, self.unmixer = detector, unmixer
         self.refine, self.config = refine, config or refine_config(unmixer.spec)
         known = OpticsState(KNOWN, psf.sigma) if isinstance(psf, Psf) else psf
-        self.learner = None if known is not None else Learner(unmixer.spec.sigma, self.config.radiance)
-        self.optics = known or OpticsState(UNKNOWN, unmixer.spec.sigma)
+        self._given = known
         self._learning = threading.Lock()  # threads share what is learned
+        self.start_over()
         if refine:
             prepare_refinement(Psf(unmixer.spec.sigma))
         if roi is not None and (len(roi) != 4 or min(roi[:2]) < 0 or min(roi[2:]) < 1):
@@ -248,6 +248,17 @@ class Pipeline:
             raise
         pipeline.settings = settings
         return pipeline
+
+    def start_over(self, optics: OpticsState | None = None) -> None:
+        """Forget what was learned, as another stream begins; what the pipeline was opened with stays.
+
+        Args:
+            optics: what is known of the new stream's PSF; None: it is learned from its spots.
+        """
+        known = self._given or optics
+        with self._learning:
+            self.learner = None if known is not None else Learner(self.unmixer.spec.sigma, self.config.radiance)
+            self.optics = known or OpticsState(UNKNOWN, self.unmixer.spec.sigma)
 
     def close(self) -> None:
         """Give back what the engines hold. May be called twice."""

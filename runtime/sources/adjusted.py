@@ -36,16 +36,19 @@ class AdjustedSource(Source):
         polarity: ``black`` where targets are dark: values are turned at their full scale.
         scale: values that become 0 and 16383 DN (``float32``); ``auto``: least and greatest of the first frame.
         layout: where the picture and the bits of its values are.
+        turn_at: value at which dark targets are turned; None: what the first frame tells.
 
     Raises:
         SourceError: on iteration, if the first frame does not fit what is asked; a later one is skipped.
     """
 
     def __init__(
-        self, inner: Source, *, polarity: Polarity = "white", scale: Scale | None = None, layout: Layout = PLAIN
-    ) -> None:
+        self, inner: Source, *, polarity: Polarity = "white", scale: Scale | None = None, layout: Layout = PLAIN,
+        turn_at: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(inner.uri)
         self.inner, self.polarity, self.scale, self.layout = inner, polarity, scale, layout
+        self.turn_at = turn_at
         self.total, self.live = inner.total, inner.live
         self.skipped, self.skips = inner.skipped, inner.skips
 
@@ -95,15 +98,17 @@ class AdjustedSource(Source):
                 raise SourceError(f"{self.uri}: all pixels are {low:g}: no scale can be told", hint="--scale MIN,MAX")
             self.scale = low, high
             talk(f"{self.uri}: scale {low:g},{high:g} of the first frame")
-        self._turn_at = frame.full_scale or _top(frame.data)
+        if self.turn_at is None:
+            self.turn_at = frame.full_scale or _top(frame.data)
 
     def _adjusted(self, frame: Frame) -> Frame:
+        turn_at = 0.0 if self.turn_at is None else self.turn_at
         if self.polarity == "black":
-            frame = replace(frame, data=_turned(frame.data, self._turn_at))
+            frame = replace(frame, data=_turned(frame.data, turn_at))
         if self.scale is not None and self.scale != "auto":
             low, high = self.scale
             if self.polarity == "black":
-                low, high = self._turn_at - high, self._turn_at - low
+                low, high = turn_at - high, turn_at - low
             factor = FULL_DN / (high - low)
             data = ((frame.data.astype(np.float64) - low) * factor).astype(np.float32)
             full = None if frame.full_scale is None else (frame.full_scale - low) * factor
@@ -215,7 +220,10 @@ def layout_of(values: dict[str, Any]) -> Layout:
     return Layout(values.get("crop"), "endian" in values, "align" in values, values.get("deinterlace"))
 
 
-def adjusted(source: Source, polarity: str | None, scale: Scale | str | None, layout: Layout = PLAIN) -> AdjustedSource:
+def adjusted(
+    source: Source, polarity: str | None, scale: Scale | str | None, layout: Layout = PLAIN,
+    turn_at: float | None = None,
+) -> AdjustedSource:  # fmt: skip
     """A source as options or parameters ask for it.
 
     Raises:
@@ -227,4 +235,5 @@ def adjusted(source: Source, polarity: str | None, scale: Scale | str | None, la
         wanted = parse_scale(scale) if isinstance(scale, str) else scale
     except ValueError as error:
         raise InputError(f"scale={scale!r}: {error}", hint="e.g. --scale 0,1") from error
-    return AdjustedSource(source, polarity="black" if polarity == "black" else "white", scale=wanted, layout=layout)
+    turned: Polarity = "black" if polarity == "black" else "white"
+    return AdjustedSource(source, polarity=turned, scale=wanted, layout=layout, turn_at=turn_at)

@@ -45,6 +45,7 @@ ROOMS = {
     "calibration": [["."]],
     "runtime": [
         ["commands"],
+        ["archive"],
         ["stream", "view"],
         ["sinks"],
         ["pipeline"],
@@ -237,6 +238,16 @@ def test_packages_use_only_their_libraries(package):
 def test_what_runs_on_a_device_never_imports_torch_or_onnx(package):
     tops = {dotted.split(".")[0] for _, dotted in imported(package)}
     assert tops.isdisjoint({"torch", "safetensors", "onnx", "onnxscript"})
+
+
+def test_archives_and_their_libraries_are_imported_by_their_command_alone():
+    edges = graph()
+    room, door = "glint.runtime.archive.", "glint.runtime.commands.archive"
+    users = {name for name, targets in edges.items() if any(t.startswith(room) for t in targets)}
+    assert {name for name in users if not name.startswith((room, "glint.benchmarks."))} == {door}
+    assert {name for name, targets in edges.items() if door in targets} == {f"{door}_command"}
+    rays = {str(path.name) for path, dotted in imported("runtime") if dotted.split(".")[0] == "ray"}
+    assert rays == {"on_ray.py"}
 
 
 @pytest.mark.parametrize("package", [*ALLOWED, "benchmarks"])

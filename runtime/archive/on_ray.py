@@ -1,0 +1,149 @@
+"""The one place that knows Ray: work on many things by a pool of actors of Ray Data."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TypeVar
+
+from glint.cli import talk
+from glint.errors import EngineError, InputError, first_line
+
+T = TypeVar("T")
+R = TypeVar("R")
+LOCAL, AUTO = "local", "auto"
+_TOGETHER = 10_000  # things that one execution of Ray Data is given: what its driver keeps of each adds up
+_DEATHS = 3  # of workers over one thing, before it is given up
+
+
+class RayExecutor:
+    """Actors of Ray Data, on this machine or on a cluster; see :func:`started`.
+
+    Args:
+        workers: how many at most.
+        cpus, gpus: of each.
+    """
+
+    def __init__(self, workers: int, cpus: float, gpus: float) -> None:
+        self.workers, self.cpus, self.gpus = workers, cpus, gpus
+
+    def map(self, make: Callable[[], Callable[[T], R]], items: Sequence[T]) -> Iterator[R]:
+        """See ``plan.Executor``; a thing over which workers die again and again is left out.
+
+        Raises:
+            EngineError: if the workers cannot be started.
+        """
+        for first in range(0, len(items), _TOGETHER):
+            yield from self._map(make, items[first : first + _TOGETHER])
+
+    def _map(self, make: Callable[[], Callable[[T], R]], items: Sequence[T]) -> Iterator[R]:
+        import ray
+        from ray import cloudpickle
+
+        size = min(self.workers, len(items))
+        # One thing at a time: one that kills its worker takes no other with it.
+        pool = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1)
+        rows = ray.data.from_items([{"item": cloudpickle.dumps(i)} for i in items], override_num_blocks=len(items)).map(
+            _Actor, fn_constructor_args=(cloudpickle.dumps(make),), compute=pool, num_cpus=self.cpus,
+            num_gpus=self.gpus or None, ray_remote_args_fn=lambda: {"max_task_retries": _DEATHS - 1},
+        )  # fmt: skip
+        try:
+            for row in rows.iter_rows():
+                yield pickle.loads(row["result"])  # noqa: S301  (made by our own workers)
+        except ray.exceptions.RayError as error:
+            raise EngineError(f"workers cannot go on: {first_line(error)}", hint="see the logs of Ray") from error
+
+
+class _Actor:
+    """Made once in each process of the pool."""
+
+    def __init__(self, make: bytes) -> None:
+        self.work: Callable[[Any], Any] = pickle.loads(make)()  # noqa: S301  (sent by our own driver)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        item = pickle.loads(row["item"])  # noqa: S301  (sent by our own driver)
+        return {"result": pickle.dumps(self.work(item))}
+
+
+@contextmanager
+def started(
+    address: str, *, workers: int | None = None, threads: int = 1, gpus_per_worker: float = 0.0
+) -> Iterator[RayExecutor]:
+    """Ray, on this machine or on the cluster that runs.
+
+    On this machine it listens on loopback alone. It has no dashboard and reports nothing to anybody. What its libraries
+    write to standard output goes to standard error.
+
+    Args:
+        address: ``local``: this machine alone; ``auto``: the cluster that this machine belongs to; or its address.
+        workers: how many; None: as many as there are processors, or GPUs, for.
+        threads: CPU threads of each.
+        gpus_per_worker: GPUs of each; 0: none.
+
+    Raises:
+        InputError: if there is no such cluster.
+        MissingDependencyError: if Ray is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address == LOCAL:  # else it takes the machine's outer address, whatever it is told
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        if constants := sys.modules.get("ray._private.ray_constants"):  # it is read when Ray is imported
+            vars(constants)["ENABLE_RAY_CLUSTER"] = False
+    with _stdout_on_stderr():
+        import ray
+        import ray.data
+
+        quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+        environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
+        try:
+            if address == LOCAL:
+                number = workers or max(1, (os.cpu_count() or 1) // threads)
+                gpus = math.ceil(number * gpus_per_worker) if gpus_per_worker else 0
+                ray.init(
+                    num_cpus=number * threads, num_gpus=gpus, _node_ip_address="127.0.0.1", runtime_env=environment,
+                    **quiet,
+                )  # fmt: skip
+            else:
+                quiet.pop("include_dashboard")
+                ray.init(address=address, runtime_env=environment, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            hint = "start one with ray start --head, or use --address local"
+            raise InputError(f"Ray at {address}: {first_line(error)}", hint=hint) from error
+        try:
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
+            context = ray.data.DataContext.get_current()
+            context.enable_progress_bars = False
+            context.print_on_execution_start = False
+            context.max_errored_blocks = -1  # a chunk that kills its workers costs itself alone
+            there = ray.cluster_resources()
+            fitting = int(there.get("GPU", 0) / gpus_per_worker if gpus_per_worker else there.get("CPU", 1) / threads)
+            number = workers or fitting
+            if fitting < 1:
+                raise InputError(
+                    f"Ray at {address} has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs: not enough "
+                    f"for a worker of {threads} CPUs and {gpus_per_worker:g} GPUs"
+                )
+            talk(f"ray: {len(ray.nodes())} machines, {min(number, fitting)} workers of {threads} threads")
+            yield RayExecutor(min(number, fitting), threads, gpus_per_worker)
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _stdout_on_stderr() -> Iterator[None]:
+    """Standard output carries data: what libraries print belongs elsewhere."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

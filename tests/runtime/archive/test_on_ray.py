@@ -1,0 +1,199 @@
+"""The same with Ray: on two workers, that are killed, and with a driver that is killed or stopped.
+
+Ray gives its workers the lowest priority; on a machine that is busy with other things these tests take minutes.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ray = pytest.importorskip("ray", reason="archives on several processes need Ray: pip install '.[archive]'")
+pytest.importorskip("pyarrow", reason="archives need pyarrow")
+
+from glint.images import write_image  # noqa: E402
+from glint.runtime.archive.job import Job  # noqa: E402
+from glint.runtime.archive.on_ray import started  # noqa: E402
+from glint.runtime.archive.plan import Here  # noqa: E402
+from glint.runtime.archive.settings import ArchiveSettings  # noqa: E402
+from glint.runtime.archive.storage import Storage  # noqa: E402
+from glint.runtime.pipeline.settings import Settings  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray warns of itself
+_OPTIONS = ("--psf", "0.5", "--track", "--chunk", "4", "--workers", "2")
+_PATIENCE_S = 600
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two recordings with six chunks."""
+    folder = tmp_path_factory.mktemp("root")
+    y, x = np.mgrid[:48, :64]
+    for index in range(24):
+        image = np.random.default_rng(index).normal(1000, 4, (48, 64))
+        image += 500 * np.exp(-((x - 12 - 0.7 * index) ** 2 + (y - 20.3) ** 2) / 0.5)
+        write_image(folder / f"cam{index % 2}" / f"{index}.png", image.astype(np.uint16))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """All parts, made in one process."""
+    out = tmp_path_factory.mktemp("expected")
+    settings = ArchiveSettings(Settings(psf=0.5, threads=1), track=True, frames=4)
+    assert Job(Storage(root), Storage(out), settings, Here()).run()["complete"]
+    return parts(out)
+
+
+def parts(out: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*.parquet"))}
+
+
+def command(root: Path, out: Path) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "glint", "archive", str(root), str(out), *_OPTIONS, "--json"]
+    environment = {**os.environ, "RAY_worker_niceness": "0"}
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+
+
+def until(ready: Any) -> None:
+    ends = time.monotonic() + _PATIENCE_S
+    while not ready():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+class Work:
+    """Doubles numbers; 3 kills its worker at the first attempt, 5 at each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, number: int) -> tuple[int, int]:
+        print("something that a library says")
+        marker = self.folder / str(number)
+        if number == 5 or (number == 3 and not marker.exists()):
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number, 2 * number
+
+
+def test_work_survives_its_workers_and_ray_keeps_to_itself(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with started("local", workers=2) as executor:
+        assert listening() <= {"127.0.0.1", "::1"}
+        found = sorted(executor.map(functools.partial(Work, tmp_path), range(8)))
+    assert [(n, d) for n, d in found if n != 5] == [(n, 2 * n) for n in range(8) if n != 5]
+    assert 5 not in dict(found)
+    assert capfd.readouterr().out == ""
+
+
+def listening() -> set[str]:
+    """Addresses at which this process and all that it started listen."""
+    mine = {os.getpid()}
+    for _ in range(6):
+        mine |= {p for p, parent in _parents().items() if parent in mine}
+    inodes = {_inode(link) for pid in mine for link in _links(Path(f"/proc/{pid}/fd"))}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and words[9] in inodes:
+                found.add(_address(words[1].split(":")[0]))
+    assert found, "nothing listens: is it looked for in the right place?"
+    return found
+
+
+def _parents() -> dict[int, int]:
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            found[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    return found
+
+
+def _links(folder: Path) -> list[str]:
+    try:
+        return [str(p.readlink()) for p in folder.iterdir()]
+    except OSError:
+        return []
+
+
+def _inode(link: str) -> str:
+    return link.removeprefix("socket:[").removesuffix("]") if link.startswith("socket:[") else ""
+
+
+def _address(text: str) -> str:
+    numbers = bytes.fromhex(text)
+    words = [numbers[i : i + 4][::-1] for i in range(0, len(numbers), 4)]
+    if len(words) == 4 and words[:2] == [bytes(4)] * 2 and words[2] == b"\0\0\xff\xff":
+        words = words[3:]  # IPv4 in IPv6
+    if len(words) == 1:
+        return ".".join(map(str, words[0]))
+    return "::1" if b"".join(words) == bytes(15) + b"\1" else b"".join(words).hex()
+
+
+def test_two_workers_of_which_one_is_killed_make_what_one_process_makes(
+    root: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    process = command(root, tmp_path / "out")
+    until(lambda: parts(tmp_path / "out") or process.poll() is not None)
+    for worker in workers_of(process.pid)[:1]:
+        os.kill(worker, signal.SIGKILL)
+    out, err = process.communicate(timeout=_PATIENCE_S)
+    assert process.returncode == 0, err.decode()
+    manifest = json.loads(out)  # nothing of Ray is in it
+    assert (manifest["done"], manifest["failures"], manifest["workers"]) == (6, 0, 2)
+    assert parts(tmp_path / "out") == expected
+
+
+def workers_of(pid: int) -> list[int]:
+    """Actors of Ray Data below a process."""
+    mine = {pid}
+    for _ in range(6):
+        mine |= {p for p, parent in _parents().items() if parent in mine}
+    names = {p: Path(f"/proc/{p}/cmdline").read_bytes() for p in mine if Path(f"/proc/{p}").exists()}
+    return [p for p, name in names.items() if name.startswith(b"ray::MapWorker")]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_is_killed_or_stopped_goes_on_where_it_ended(
+    how: signal.Signals, root: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    process = command(root, tmp_path)
+    until(lambda: any(p.startswith("frames") for p in parts(tmp_path)) or process.poll() is not None)
+    process.send_signal(how)
+    out, err = process.communicate(timeout=_PATIENCE_S)
+    before = parts(tmp_path)
+    if how == signal.SIGINT:
+        assert process.returncode == 130, err.decode()
+        assert json.loads(out)["interrupted"]
+        assert not json.loads((tmp_path / "manifest.json").read_text())["complete"]
+    until(lambda: not workers_of_any(tmp_path))
+    before = parts(tmp_path)
+    settings = ArchiveSettings(Settings(psf=0.5, threads=1), track=True, frames=4)
+    manifest = Job(Storage(root), Storage(tmp_path), settings, Here()).run()
+    assert manifest["already"] == sum(p.startswith("frames") for p in before) > 0
+    assert manifest["complete"]
+    assert parts(tmp_path) == expected
+
+
+def workers_of_any(out: Path) -> bool:
+    """Whether a part is being written."""
+    first = parts(out)
+    time.sleep(1.0)
+    return parts(out) != first
