@@ -6,7 +6,7 @@ DEV := $(VENV)/dev/bin
 WHEEL := $(VENV)/wheel
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-SOURCES := pyproject.toml README.md LICENSE $(shell find core training export calibration runtime benchmarks zoo \
+SOURCES := pyproject.toml setup.py README.md LICENSE $(shell find core training export calibration runtime benchmarks zoo \
              -name '*.py' -o -name '*.onnx' -o -name '*.json' -o -name '*.html' -o -name py.typed -o -name '*.pyi')
 
 .PHONY: help demo test format api gpu-check clean
@@ -40,11 +40,12 @@ gpu-check: ## what this machine's GPU can do, as gpu-check.html and .json; uses 
 clean: ## remove what the build made
 	rm -rf $(VENV) build dist out glint_ir.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# The wheel is what users install, so it is what runs and what is tested.
+# The wheel is what users install, so it is what runs and what is tested. Its machine code is made by the Numba that the
+# constraints name.
 $(WHEEL).built: $(SOURCES) | $(VENV)
 	rm -rf $(WHEEL) build/lib build/bdist.*
 	$(PYTHON) -m venv $(VENV)/build
-	$(VENV)/build/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEEL) .
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(VENV)/build/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEEL) .
 	touch $@
 
 $(VENV):

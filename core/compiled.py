@@ -30,6 +30,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Sums may be reordered, so that they run in vector registers. Infinity and NaN keep their meaning.
 _FREEDOM = {"reassoc", "contract", "arcp", "nsz"}
+_OPTIONS = {"nogil": True, "fastmath": _FREEDOM, "error_model": "numpy", "no_cfunc_wrapper": True}
 _NOTE = "compiling {} for this processor, once; all together may take minutes"
 _LOCK = threading.RLock()
 _digests: dict[str, str] = {}
@@ -45,9 +46,27 @@ def _root() -> Path | None:
 _ROOT = _root()  # once: functions that are parts of each other belong together
 
 
+ENTRIES: list[Compiled] = []
+"""Functions that Python calls: they are in the library of :mod:`glint.native`."""
+
+
 def compiled(function: Function) -> Function:
     """The function as machine code, without the interpreter's lock; division by zero gives infinity."""
     return cast(Function, Compiled(function))
+
+
+def entry(*signatures: str) -> Callable[[Function], Function]:
+    """As ``compiled``, for a function that Python calls: what it takes, in the words of ``native.signature``.
+
+    Several signatures differ in the type of the first argument.
+    """
+
+    def entered(function: Function) -> Function:
+        one = Compiled(function, signatures)
+        ENTRIES.append(one)
+        return cast(Function, one)
+
+    return entered
 
 
 class Compiled:
@@ -56,15 +75,21 @@ class Compiled:
     Calls raise ``OutputError`` if the machine code cannot be kept for want of room.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], signatures: tuple[str, ...] = ()) -> None:
         functools.update_wrapper(self, function)
-        self.function = function
+        self.function, self.signatures = function, signatures
         self.label = f"{function.__module__}.{function.__name__}"
         self._dispatcher: Any = None
         self._called = False
+        self._looked = not signatures
+        self._native: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """What the function returns."""
+        if not self._looked:
+            self._native, self._looked = _ahead_of_time(self), True
+        if self._native is not None:
+            return self._native(*arguments)
         try:
             return self._call(*arguments, **named)
         except (pickle.UnpicklingError, EOFError):  # what was kept is torn, by a power cut say: made again
@@ -92,6 +117,16 @@ class Compiled:
             if self._dispatcher is None:
                 self._dispatcher = _dispatcher(self.function)
             return self._dispatcher
+
+
+def _ahead_of_time(function: Compiled) -> Callable[..., Any] | None:
+    """The function in the library of machine code, if it is there and of these sources."""
+    from glint.native.library import library
+
+    opened = library()
+    with suppress(OSError):  # no sources: then there is no telling
+        return None if opened is None else opened.entry(function.label, digest_of(function.function))
+    return None
 
 
 @contextmanager
@@ -122,11 +157,10 @@ def _numba() -> Any:
 def _dispatcher(function: Callable[..., Any]) -> Any:
     numba = _numba()
     _teach_numba()
-    options = {"nogil": True, "fastmath": _FREEDOM, "error_model": "numpy", "no_cfunc_wrapper": True}
     folder = _folder(function)
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder or "")
     try:
-        dispatcher = numba.njit(cache=folder is not None, **options)(function)
+        dispatcher = numba.njit(cache=folder is not None, **_OPTIONS)(function)
     finally:
         numba.config.CACHE_DIR = before
     part_of, plain = dispatcher.get_call_template, numba.types.unliteral
@@ -159,14 +193,16 @@ def _folder(function: Callable[..., Any]) -> Path | None:
     if _ROOT is None:
         return None
     try:
-        folder = _ROOT / _digest(function.__code__.co_filename, function)
+        folder = _ROOT / digest_of(function)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # no source, no room, no right
         return None
     return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
-def _digest(path: str, function: Callable[..., Any]) -> str:
+def digest_of(function: Callable[..., Any]) -> str:
+    """Of the sources that a compiled function is made of."""
+    path = function.__code__.co_filename
     if path not in _digests:
         sources: dict[str, bytes] = {}
         _gather(function, sources)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glint.compiled import compiled
+from glint.compiled import compiled, entry
 from glint.errors import InputError
 from glint.optics import FloatArray, cell_centre
 
@@ -72,7 +72,7 @@ def present(presence: NDArray[Any]) -> int:
     return max(number, 1 if np.float32(presence[0]) > np.float32(_SEEN) else 0)
 
 
-@compiled
+@entry("f4[2]")
 def _present_in_each(presence: Array) -> NDArray[np.int64]:
     number = np.empty(len(presence), dtype=np.int64)
     for i in range(len(presence)):
@@ -111,7 +111,7 @@ def find_candidates(presence: Array, offset: Array, radiance: Array, spread: Arr
     return Candidates(*found)
 
 
-@compiled
+@entry("f4[2] f4[3] f4[2] f4[3] f8[1] f4[3]")
 def _read_patches(flat: Array, offsets: Array, shine: Array, spreads: Array, centres: FloatArray, found: Array) -> None:
     """Fill in the candidates ``[7, N, SLOTS]`` of maps whose cells are one axis, the last."""
     for i in range(len(flat)):

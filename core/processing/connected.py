@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.compiled import compiled
+from glint.compiled import entry
 
 
-@compiled
+@entry("f4[2] f8")
 def pixels_above(probability: NDArray[np.float32], threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows and columns of the pixels above a threshold, line by line."""
     height, width = probability.shape
@@ -28,7 +28,7 @@ def pixels_above(probability: NDArray[np.float32], threshold: float) -> tuple[ND
     return rows, columns
 
 
-@compiled
+@entry("i8[1] i8[1] i4[2]")
 def number_connected(rows: NDArray[np.int64], columns: NDArray[np.int64], labels: NDArray[np.int32]) -> int:
     """Number the 8-connected groups of pixels, given line by line, from 1 in ``labels``; returns how many there are.
 

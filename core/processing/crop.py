@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glint.compiled import compiled
+from glint.compiled import compiled, entry
 from glint.errors import InputError
 
 CENTROID_LEVEL = 0.2  # share of the peak below which pixels are noise to the centroid
@@ -25,7 +25,13 @@ def crop_windows(image: NDArray[Any], left: ArrayLike, top: ArrayLike, size: int
     return _crop(image, columns, rows, size)
 
 
-@compiled
+@entry(
+    "u1[2] i8[1] i8[1] i8",
+    "u2[2] i8[1] i8[1] i8",
+    "i4[2] i8[1] i8[1] i8",
+    "f4[2] i8[1] i8[1] i8",
+    "f8[2] i8[1] i8[1] i8",
+)
 def _crop(image: NDArray[Any], left: NDArray[np.int64], top: NDArray[np.int64], size: int) -> NDArray[Any]:
     height, width = image.shape
     windows = np.empty((len(left), size, size), dtype=image.dtype)
@@ -37,7 +43,7 @@ def _crop(image: NDArray[Any], left: NDArray[np.int64], top: NDArray[np.int64], 
     return windows
 
 
-@compiled
+@entry("f4[4] i8[1] i8[1] i8", "f8[4] i8[1] i8[1] i8")
 def _crop_each(patches: NDArray[Any], left: NDArray[np.int64], top: NDArray[np.int64], size: int) -> NDArray[Any]:
     number, channels = patches.shape[:2]
     windows = np.empty((number, channels, size, size), dtype=patches.dtype)
@@ -83,7 +89,7 @@ def recentre(
     return _crop_each(patches, left, top, size), left, top
 
 
-@compiled
+@entry("f8[3] i8")
 def _windows_on_spots(patches: NDArray[np.float64], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     left, top = np.empty(len(patches), dtype=np.int64), np.empty(len(patches), dtype=np.int64)
     for i in range(len(patches)):
@@ -110,7 +116,7 @@ def window_on_spot(patch: NDArray[np.float64], size: int) -> tuple[int, int]:
     return min(max(left, 0), n - size), min(max(top, 0), n - size)
 
 
-@compiled
+@entry("f8[3]")
 def _border_levels(patches: NDArray[np.float64]) -> NDArray[np.float64]:
     levels = np.empty(len(patches))
     for i in range(len(patches)):

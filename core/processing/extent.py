@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.compiled import compiled
+from glint.compiled import compiled, entry
 from glint.depth import Depth
 from glint.errors import InputError
 from glint.processing.connected import number_connected, pixels_above
@@ -80,7 +80,7 @@ def confine(
     return confined
 
 
-@compiled
+@entry("f4[2] f4[2] f4[2] i4[2] f4[2] f4[2] f4[2] f8 f8 i8 f8 f8 f8")
 def _confine(
     confined: Map, near: Map, peak: Map, spots: NDArray[np.int32], probability: Map, level: Map, background: Map,
     scale: float, least: float, reach: int, factor: float, exponent: float,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.compiled import compiled
+from glint.compiled import entry
 from glint.errors import InputError
 
 LEAST_SCALE = 1e-9  # DN; its inverse is the greatest: float32 takes both
@@ -79,7 +79,7 @@ class Normaliser:
         return Normalised(value, offset, scale)
 
 
-@compiled
+@entry("u1[2] f8", "u2[2] f8", "f4[2] f8", "f8[2] f8")
 def _standardised(
     frames: NDArray[Any], least: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:

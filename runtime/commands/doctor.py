@@ -22,6 +22,7 @@ from glint.cli import print_json
 from glint.errors import EXIT_ENVIRONMENT, EXIT_OK, EngineError, GlintError, MissingDependencyError
 from glint.files import cache_folder
 from glint.libraries import Library, libraries
+from glint.native.library import library
 from glint.runtime.engines.choose import choose_engine, choose_precision
 from glint.runtime.engines.onnxruntime import available_cores
 from glint.runtime.engines.tensorrt import cuda
@@ -114,8 +115,10 @@ def _version(distribution: str) -> str:
 
 
 def _machine_code() -> Check:
-    """Whether compiled functions outlive the process."""
+    """Whether compiled functions are there, or outlive the process."""
     name, fix = "machine code", "set GLINT_CACHE to a folder that can be written"
+    if (opened := library()) is not None:
+        return Check(name, OK, f"came with the package, for {opened.name}", False)
     try:
         folder = cache_folder("compiled")
     except RuntimeError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.compiled import compiled
+from glint.compiled import compiled, entry
 from glint.processing.crop import crop_windows
 from glint.runtime.pipeline.detector import Detection
 from glint.runtime.unmixing.fit import Array, BoolArray
@@ -78,7 +78,7 @@ def cut_spots(frame: Frame, detection: Detection, size: int, ceiling: Ceiling = 
     return SpotPatches(patches, valid, left, top, structure, _full_scale(ceiling, patches, raw, left, top))
 
 
-@compiled
+@entry("f8[3] f8[3] i4[3] i8")
 def _cut_all(
     data: Array, above: Array, label: NDArray[np.int32], size: int
 ) -> tuple[NDArray[np.float32], BoolArray, Array]:

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from glint.choices import FALSE_TRACKS_PER_HOUR
-from glint.compiled import compiled
+from glint.compiled import entry
 from glint.errors import InputError
 from glint.runtime.tracking.clutter_map import ClutterMap
 from glint.runtime.tracking.evidence import Evidence
@@ -345,7 +345,7 @@ def _middles(place: FloatArray, blob: IntArray, radiance: FloatArray) -> FloatAr
     return np.stack([np.bincount(blob, weight * place[:, axis], number) / total for axis in (0, 1)], axis=1)
 
 
-@compiled
+@entry("f8[1] f8[1] f8[1] f8[1] f8 f8")
 def _measured(
     x: FloatArray, y: FloatArray, sigma_x: FloatArray, sigma_y: FloatArray, floor: float, unknown: float
 ) -> tuple[FloatArray, FloatArray]:
@@ -359,7 +359,7 @@ def _measured(
     return place, sigma
 
 
-@compiled
+@entry("f8[3] f8 f8")
 def _predict(state: FloatArray, seconds: float, q: float) -> None:
     """Move all tracks on in time, in place; q is the spectral density of their acceleration."""
     for i in range(state.shape[1]):
@@ -371,7 +371,7 @@ def _predict(state: FloatArray, seconds: float, q: float) -> None:
             state[4, i, axis] += q * seconds
 
 
-@compiled
+@entry("f8[3] f8[2] f8[2] f8 f8")
 def _pair_costs(state: FloatArray, place: FloatArray, sigma: FloatArray, gate: float, density: float) -> FloatArray:
     """Twice the log of how much more likely "new" is than "this track", ``[tracks, targets]``, 0 at most."""
     cost = np.zeros((state.shape[1], len(place)))
@@ -387,7 +387,7 @@ def _pair_costs(state: FloatArray, place: FloatArray, sigma: FloatArray, gate: f
     return cost
 
 
-@compiled
+@entry("f8[3] i8[1] f8[2] f8[2]")
 def _correct(state: FloatArray, rows: NDArray[np.int64], place: FloatArray, sigma: FloatArray) -> None:
     """Take the measurements of some tracks, in place."""
     for k in range(len(rows)):

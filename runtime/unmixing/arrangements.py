@@ -86,7 +86,12 @@ def nearest_arrangements(spot: Array, bank: Bank, count: int, number: int) -> Ar
         for column in range(TEMPLATE_SIZE):
             window[row * TEMPLATE_SIZE + column] = spot[top + row, left + column]
     begin, end = bank.first[count], bank.first[count + 1]
-    correlation = bank.images[begin:end] @ window
+    correlation = np.empty(end - begin, dtype=np.float32)
+    for t in range(end - begin):
+        total = np.float32(0.0)
+        for i in range(len(window)):
+            total += bank.images[begin + t, i] * window[i]
+        correlation[t] = total
     places = np.empty((number, 3, count))
     middle = (TEMPLATE_SIZE - 1) / 2
     for s in range(number):

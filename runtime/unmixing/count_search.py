@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from glint.compiled import compiled
+from glint.compiled import compiled, entry
 from glint.runtime.unmixing.arrangements import TEMPLATE_SIZE, Bank, nearest_arrangements
 from glint.runtime.unmixing.fit import (
     SLOTS,
@@ -429,7 +429,16 @@ def _residual_peak(problem: PatchProblem, fit: Fit) -> tuple[int, int, float]:
     kernel, unused = np.empty((size, size)), np.empty(size)
     for i in range(size):
         pixel_profile(float(i), problem.rules.sigma, kernel[i], unused, unused)
-    at = int(np.argmax(kernel @ left @ kernel.T))
+    across, like = np.zeros((size, size)), np.zeros((size, size))
+    for row in range(size):
+        for column in range(size):
+            for i in range(size):
+                across[row, column] += left[row, i] * kernel[column, i]
+    for row in range(size):
+        for i in range(size):
+            for column in range(size):
+                like[row, column] += kernel[row, i] * across[i, column]
+    at = int(np.argmax(like))
     return at % size, at // size, left.max()
 
 
@@ -477,7 +486,7 @@ def network_priors(fit: Fit, axes: int) -> Array:
     return priors
 
 
-@compiled
+@entry("f8[1]")
 def count_costs(presence: Array) -> Array:
     """Negative log probability of each number of targets ``[SLOTS + 1]`` if candidates come and go on their own."""
     chance = np.zeros(len(presence) + 1)

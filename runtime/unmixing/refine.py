@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glint.cards import UnmixerSpec
-from glint.compiled import compiled
+from glint.compiled import compiled, entry
 from glint.errors import InputError
 from glint.optics import Psf, PsfEstimate
 from glint.processing.candidates import SLOTS as LISTED
@@ -222,7 +222,10 @@ def _search_rules(psf: Psf, config: RefineConfig) -> SearchRules:
     )  # fmt: skip
 
 
-@compiled
+@entry(
+    "f8[3] f8[1] f8[3] b1[3] f8[3] SearchRules(f8 f8 f8 f8 f8 f8 f8 i8 i8 i8 i8) (f8 f8 f8) "
+    "Bank(i8[1] f8[3] f4[2] f8[1])"
+)
 def _refine_all(
     images: Array,
     noises: Array,

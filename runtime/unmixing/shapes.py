@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.compiled import compiled
+from glint.compiled import compiled, entry
 from glint.runtime.unmixing.evidence import measured_spot, spot_start
 from glint.runtime.unmixing.fit import Array, BoolArray, Patch
 from glint.runtime.unmixing.normal_equations import diagonal_of_inverse
@@ -87,7 +87,7 @@ def inner(data: Array, noise: float, full_scale: Array, clear: BoolArray, half: 
     )
 
 
-@compiled
+@entry("f8[3] b1[3] f8[3] f8[1] i8[1] f8[2] f8[2] f8[2] f8[2] i8[1] b1[1] f8[1] f8[1] b1[1]")
 def _measure_all(
     data: Array, clear: BoolArray, full_scale: Array, noise: Array, area: NDArray[np.int64], theta: Array, error: Array,
     stretch: Array, stretch_error: Array, half: NDArray[np.int64], elliptical: BoolArray, gain: Array,

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.compiled import compiled
+from glint.compiled import compiled, entry
 from glint.runtime.unmixing.count_calibration import JUDGED, RADIANCE_TOLD, calibrated
 from glint.runtime.unmixing.evidence import (
     DECISIVE,
@@ -146,7 +146,10 @@ def may_hold_several(shapes: Shapes, state: OpticsState, config: RefineConfig) -
     return several
 
 
-@compiled
+@entry(
+    "f8[3] b1[3] f8[3] f8[1] f8[1] f8[2] i8[1] b1[1] f8[3] i8[1] "
+    "Optics(f8 f8 f8 f8 f8 f8 f8 f8 f8 i8) f8[2] f8[1] f8[3] i8[1] i8[1]"
+)
 def _judge_all(
     data: Array, clear: BoolArray, full_scale: Array, white: Array, coarse: Array, theta: Array,
     half: NDArray[np.int64], elliptical: BoolArray, starts: Array, begins: NDArray[np.int64], optics: Optics,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.compiled import compiled
+from glint.compiled import entry
 from glint.processing.crop import crop_windows
 from glint.runtime.unmixing.fit import Array
 from glint.types import Blobs, Frame
@@ -88,7 +88,7 @@ def cut_windows(
     return Windows(data, clear, limit, noise, left, top, white, area)
 
 
-@compiled
+@entry("i4[3] b1[3]")
 def _clear_others(label: NDArray[np.int32], clear: NDArray[np.bool_]) -> None:
     """Take out the pixels that the light of other blobs reaches; what is in a blob's own mask stays."""
     size = label.shape[1]
@@ -106,7 +106,7 @@ def noise_of_windows(windows: NDArray[np.floating]) -> NDArray[np.float64]:
     return _noise_of(np.ascontiguousarray(windows, dtype=np.float64))
 
 
-@compiled
+@entry("f8[3]")
 def _noise_of(windows: Array) -> Array:
     """From the median of what is left by differences that are blind to planes and straight edges, ``[B]``."""
     size = windows.shape[1] - 2

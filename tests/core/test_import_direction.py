@@ -19,7 +19,7 @@ ALLOWED = {
     "calibration": {"core", "runtime", "calibration"},
 }
 LIBRARIES = {
-    "core": {"numpy", "scipy", "numba", "PIL", "shtab"},
+    "core": {"numpy", "scipy", "numba", "llvmlite", "PIL", "shtab"},
     "training": {"numpy", "scipy", "torch", "safetensors", "PIL"},
     "calibration": {"numpy", "scipy", "onnx", "onnxruntime"},
 }
@@ -36,7 +36,9 @@ ROOMS = {
         ["simulate"],
         ["data", "metrics", "cards"],
         ["simulation", "processing"],
+        ["build_native"],
         ["optics", "images", "compiled"],
+        ["native"],
         ["formats"],
         ["."],
     ],

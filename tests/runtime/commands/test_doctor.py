@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,7 +126,13 @@ def test_it_knows_what_sources_and_sinks_may_need(
     assert report["ready"]
 
 
+def test_it_says_that_machine_code_came_with_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glint.runtime.commands.doctor.library", lambda: SimpleNamespace(name="aarch64"))
+    assert check(doctor(), "machine code")["detail"] == "came with the package, for aarch64"
+
+
 def test_it_says_whether_machine_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glint.runtime.commands.doctor.library", lambda: None)
     monkeypatch.setenv("GLINT_CACHE", str(tmp_path / "a" / "b"))
     nothing = check(doctor(), "machine code")
     assert nothing["state"] == "missing"
@@ -140,6 +147,7 @@ def test_a_folder_that_cannot_hold_machine_code_is_told_and_does_not_matter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
+    monkeypatch.setattr("glint.runtime.commands.doctor.library", lambda: None)
     monkeypatch.setenv("GLINT_CACHE", str(tmp_path / "file"))
     report = doctor()
     entry = check(report, "machine code")

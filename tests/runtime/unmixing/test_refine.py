@@ -551,7 +551,7 @@ def test_numbers_are_refined_alike_however_they_are_stored(dtype: Any, order: Ca
         array.setflags(write=False)
     config = RefineConfig(misfit=0.02, noise_floor=np.float32(0.3), background_share=0.01)
     found = refine(stored[0], candidates, PSF, noise=3, full_scale=stored[1], valid=stored[2], config=config)
-    assert len(module._refine_all.dispatcher.signatures) == compiled_for == 1  # type: ignore[attr-defined]
+    assert len(module._refine_all.dispatcher.signatures) == compiled_for  # type: ignore[attr-defined]
     same(found, expected)
 
 

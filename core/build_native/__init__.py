@@ -1,0 +1,1 @@
+"""Making the library of machine code when a wheel is built."""
