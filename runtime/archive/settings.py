@@ -52,8 +52,9 @@ class ArchiveSettings:
 
     def absolute(self) -> ArchiveSettings:
         """The same with absolute paths: workers may be in other folders."""
-        files = {k: v for k, v in vars(self.pipeline).items() if isinstance(v, str | Path) and Path(v).is_file()}
-        return replace(self, pipeline=replace(self.pipeline, **{k: Path(v).absolute() for k, v in files.items()}))
+        given = {k: v for k, v in vars(self.pipeline).items() if isinstance(v, str | Path) and Path(v).is_file()}
+        found: dict[str, Any] = {k: Path(v).absolute() for k, v in given.items()}
+        return replace(self, pipeline=replace(self.pipeline, **found))
 
     def with_threads(self, threads: int) -> ArchiveSettings:
         """The same for workers of so many threads."""
@@ -86,7 +87,7 @@ def _plain(value: Any) -> Any:
     if Path(value).is_file():
         return f"{Path(value).name}, sha256 {sha256(Path(value))}"
     try:
-        return float(value)
+        return float(str(value))
     except ValueError:
         return str(value)
 
