@@ -41,7 +41,7 @@ _RADIANCE = (220.0, 250.0)  # of a cluster's targets, at noise 1
 Array = NDArray[np.float64]
 
 
-def _shape(sigma: float, ratio: float, angle: float) -> tuple[float, float, float]:
+def gaussian_shape(sigma: float, ratio: float, angle: float) -> tuple[float, float, float]:
     """u, e and shear of a Gaussian (see ``spot_fit``)."""
     long, short = sigma**2 * ratio, sigma**2 / ratio
     cos, sin = math.cos(angle), math.sin(angle)
@@ -61,7 +61,7 @@ def single_frames(
 ) -> Iterator[tuple[Frame, Array, tuple[float, float, float]]]:
     """Frames with 16 points each; their truth (x, y, radiance, bound of x, bound of y) and the shape of the PSF."""
     rng = np.random.default_rng([number, round(100 * sigma), round(10 * ratio), round(snr)])
-    shape = _shape(sigma, ratio, float(rng.uniform(0, math.pi)))
+    shape = gaussian_shape(sigma, ratio, float(rng.uniform(0, math.pi)))
     bright = snr * _NOISE_DN * (2 * math.pi * sigma**2 + 0.6)
     for index in range(frames):
         image, truth = np.full((_SIDE, _SIDE), _LEVEL_DN), []

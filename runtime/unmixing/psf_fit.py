@@ -32,6 +32,7 @@ _FREE_PER_SPOT = 6  # parameters of a spot beside sigma: x, y, radiance, level, 
 _SIGMA_RANGE_PX = (0.2, 2.0)  # px; beyond it a window of 11 pixels tells nothing
 _BACKGROUND_FROM_PX = 3.5  # px; farther from the middle lies background, which tells the noise
 _NOISE_ROUNDS, _CLIP_SD = 3, 3.0  # of the noise, and how far a pixel may be off to tell it
+_COARSE_DN = 4.0  # noise below which steps of whole numbers matter
 _CLIPPED_VARIANCE = 0.9733  # of a normal distribution that is cut off there
 _CLEAR_PX = 2.5  # px around the middle in which no pixel may be missing
 _FAINT_PEAK_TO_NOISE = 6.0  # peak over noise below which a spot tells nothing
@@ -173,10 +174,11 @@ def _noise(spots: PsfWindows) -> FloatArray:
     rest = np.abs(spots.data - level - slope_x * ramp - slope_y * ramp[:, None])
     floor = _QUANTISATION_DN if spots.whole else 1e-3
     noise = np.maximum(1.4826 * _masked_median(rest, far), floor)
-    for _ in range(_NOISE_ROUNDS):  # the median of whole numbers is coarse
+    coarse = (noise < _COARSE_DN) & spots.whole  # then the median of whole numbers is
+    for _ in range(_NOISE_ROUNDS):
         inside = far & (rest <= _CLIP_SD * noise[:, None, None])
         square = (rest**2 * inside).sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1)
-        noise = np.maximum(np.sqrt(square / _CLIPPED_VARIANCE), floor)
+        noise = np.where(coarse, np.maximum(np.sqrt(square / _CLIPPED_VARIANCE), floor), noise)
     return noise
 
 
