@@ -135,14 +135,15 @@ class _Call:
         results = returns[0].parts if returns and isinstance(returns[0], Record) else returns
         self.results, self.many = results, results is not returns
         self.words = struct.Struct("".join(_format(one) for one in takes))
-        self.room = sum(2 + one.dims if isinstance(one, Array) else 1 for one in results)
+        # Of an array: owner, address and shape.
+        self.back = struct.Struct("".join(f"{2 + r.dims}q" if isinstance(r, Array) else _format(r) for r in results))
 
     def __call__(self, *arguments: Any) -> Any:
         words: list[Any] = []
         copies: list[tuple[Any, Any]] = []
         for value, kind in zip(arguments, self.takes, strict=True):
             _put(value, kind, words, copies)
-        block = bytearray(self.words.size + 8 * self.room)
+        block = bytearray(self.words.size + self.back.size)
         self.words.pack_into(block, 0, *words)
         if self.function((ctypes.c_char * len(block)).from_buffer(block)):
             raise MemoryError("machine code failed: no memory")
@@ -154,15 +155,16 @@ class _Call:
     def _returned(self, block: bytearray) -> Any:
         if not self.results:
             return None
-        place, values = self.words.size, []
+        words, place, values = self.back.unpack_from(block, self.words.size), 0, []
         for kind in self.results:
             if isinstance(kind, Array):
-                owner, address, *shape = struct.unpack_from(f"{2 + kind.dims}q", block, place)
-                values.append(np.asarray(_Owned(self.release, owner, address, tuple(shape), kind)))
-                place += 8 * (2 + kind.dims)
+                end = place + 2 + kind.dims
+                owner, address = words[place : place + 2]
+                values.append(np.asarray(_Owned(self.release, owner, address, words[place + 2 : end], kind)))
+                place = end
             else:
-                values.append(struct.unpack_from(_format(kind), block, place)[0])
-                place += 8
+                values.append(words[place])
+                place += 1
         return tuple(values) if self.many else values[0]
 
 
