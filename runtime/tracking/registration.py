@@ -8,7 +8,9 @@ that errors do not add up from frame to frame. Blobs are painted over first: tar
 Overlay text and the fixed pattern of a sensor say that nothing moves. Where the phase correlation has a clear peak
 away from 0 it is taken, however high the one at 0 is.
 
-Where nothing agrees (an empty sky, a cut, a shutter) the shift is unknown: the picture counts as at rest.
+Where nothing agrees any more (a cut) the scene starts anew; where nothing ever agrees (an empty sky) it counts as at
+rest. A frame that has lost its contrast shows the camera's shutter: it is *blind*, says nothing, and the scene goes on
+after it. A scene that comes back within two seconds is the same one.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ _LEAST_PEAK = 8.0  # peak of the phase correlation in its standard deviations; 5
 _FIXED = 3  # blocks of a shift about 0 at which overlay text and the pattern of a sensor agree, whatever moves
 _LOW, _HIGH = 0.02, 0.25  # cycles per block between which phases are fitted
 _FITTED = 1.5  # rad of a phase; beyond it, it belongs to something else
+_BLIND, _BLIND_FRAMES = 0.4, 45  # share of the contrast below which a frame is blind, and how long it may be
+_REMEMBERED = 60  # frames for which the scene before is looked for
 
 
 @dataclass(frozen=True)
@@ -38,22 +42,28 @@ class Shift:
 
     Attributes:
         x, y: what is at (0, 0) of the scene is there in the frame, pixels; the first frame's is (0, 0).
-        known: whether the frame agrees with the one before; if not, the scene starts anew here.
+        known: whether it is the scene of the frames before; if not, it starts anew here.
+        blind: nothing is to be seen, as behind a shutter.
     """
 
     x: float = 0.0
     y: float = 0.0
     known: bool = True
+    blind: bool = False
 
 
 class Registration:
     """The shifts of the frames of one stream."""
 
     def __init__(self) -> None:
-        self._key: NDArray[np.complexfloating[Any, Any]] | None = None
-        self._last: NDArray[np.complexfloating[Any, Any]] | None = None
-        self._key_at = self._at = np.zeros(2)  # y, x
+        self._key: _Key | None = None
+        self._last: _Key | None = None
+        self._scene: _Key | None = None  # the key frame of the scene before a cut
+        self._since = 0  # frames
+        self._at = np.zeros(2)  # y, x
         self._shape = (0, 0)
+        self._contrast, self._blind = 0.0, 0
+        self._locked = True  # whether the last frame agreed with its key frame
 
     def __call__(self, frame: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64]) -> Shift:
         """The next frame's.
@@ -63,26 +73,65 @@ class Registration:
             x, y: of its blobs, pixels.
         """
         block = _BLOCK * (2 if max(frame.shape) > _LARGE else 1)
-        small = _prepared(frame, x, y, block)
-        spectrum = fft.rfft2(small)
-        before, self._last = self._last, spectrum
-        if self._key is None or before is None or small.shape != self._shape:
-            first, self._shape, self._key, self._key_at = self._key is None, small.shape, spectrum, self._at
+        small, contrast = _prepared(frame, x, y, block)
+        now = _Key(fft.rfft2(small), self._at)
+        if self._key is None or self._last is None or small.shape != self._shape:
+            first, self._shape, self._contrast = self._key is None, small.shape, contrast
+            self._key = self._last = now
+            self._scene = None
             return _told(self._at, known=first)
-        moved = _shift(self._key, spectrum, small.shape)
-        if moved is None and before is not self._key:  # the key frame may be too far away
-            self._key, self._key_at = before, self._at
-            moved = _shift(before, spectrum, small.shape)
+        moved = self._agreed(now, small.shape)
         if moved is None:
-            self._key, self._key_at = spectrum, self._at
-            return _told(self._at, known=False)
-        self._at = self._key_at + block * moved
+            return self._lost(now, contrast)
+        self._at = self._key.at + block * moved
+        self._last = _Key(now.spectrum, self._at)
+        self._locked, self._blind = True, 0
+        self._contrast += 0.1 * (contrast - self._contrast)
         if (np.abs(moved) > _RANGE * np.array(small.shape)).any():
-            self._key, self._key_at = spectrum, self._at
+            self._key = self._last
         return _told(self._at)
 
+    def _agreed(self, now: _Key, shape: tuple[int, int]) -> NDArray[np.float64] | None:
+        """Blocks moved since the key frame; the last frame, or the scene before, becomes that if it agrees better."""
+        assert self._key is not None  # noqa: S101  (there was a frame)
+        self._since += 1
+        scene = self._scene if self._since <= _REMEMBERED else None
+        for key in dict.fromkeys((self._key, self._last, scene)):  # each once
+            if key is None:
+                continue
+            moved = _shift(key.spectrum, now.spectrum, shape)
+            if moved is not None:
+                if key is self._scene:
+                    self._scene = None
+                self._key = key
+                return moved
+        return None
 
-def _prepared(frame: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64], block: int) -> NDArray[np.float32]:
+    def _lost(self, now: _Key, contrast: float) -> Shift:
+        """A frame that agrees with none."""
+        if contrast < _BLIND * self._contrast and self._blind < _BLIND_FRAMES:
+            self._blind += 1
+            return _told(self._at, blind=True)
+        cut = self._locked
+        if cut:
+            self._scene, self._since = self._key, 0
+        self._key = self._last = now
+        self._locked, self._contrast, self._blind = False, contrast, 0
+        return _told(self._at, known=not cut)
+
+
+@dataclass(frozen=True, eq=False)
+class _Key:
+    """The spectrum of a frame, and where the scene lay in it: y, x."""
+
+    spectrum: NDArray[np.complexfloating[Any, Any]]
+    at: NDArray[np.float64]
+
+
+def _prepared(
+    frame: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64], block: int
+) -> tuple[NDArray[np.float32], float]:
+    """What spectra are made of, and the standard deviation of what is not smooth in the frame, DN."""
     height, width = (n - n % block for n in frame.shape)
     cut = frame[:height, :width]
     small = np.zeros((height // block, width // block), dtype=np.float32)
@@ -94,10 +143,11 @@ def _prepared(frame: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64
     for row, column in zip((y / block).astype(int), (x / block).astype(int)):
         small[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = 0
     # Single bright points (dead pixels, text) must not outweigh the rest.
-    limit = 3 * float(np.std(small)) or 1.0
+    contrast = float(np.std(small))
+    limit = 3 * contrast or 1.0
     np.clip(small, -limit, limit, out=small)
     small *= _grid(small.shape).window
-    return small
+    return small, contrast
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,5 +204,5 @@ def _shift(key: NDArray[Any], now: NDArray[Any], shape: tuple[int, int]) -> NDAr
     return shift if np.abs(shift - whole).max() < 1 else whole
 
 
-def _told(at: NDArray[np.float64], *, known: bool = True) -> Shift:
-    return Shift(float(at[1]), float(at[0]), known)
+def _told(at: NDArray[np.float64], *, known: bool = True, blind: bool = False) -> Shift:
+    return Shift(float(at[1]), float(at[0]), known, blind)

@@ -19,6 +19,7 @@ camera moved is told by ``registration``; a camera that is not registered counts
 - **Confirmation** when the odds reach ``births_per_hour / false_tracks_per_hour``: clutter that is as independent from
   frame to frame as the table says is then confirmed no more often than ``false_tracks_per_hour`` (Ville's inequality:
   a likelihood ratio exceeds A under clutter with a probability of at most 1/A). Until then a target's track is -1.
+- **Blind frames** (the camera's shutter): a target that is not seen in one has not been missed.
 - **Death** when the score fell by ``ln(1 / false_delete)`` from its highest, by misses or by weak detections, or when
   the position, on either axis, is uncertain by more than ``lost_px``.
 - **Clutter map**: where tracks ended lately, in the frame, clutter is denser than the table says (see ``clutter_map``).
@@ -184,7 +185,7 @@ class Tracker:
         at = self._shift.x, self._shift.y
         kind, clutter = self.evidence.classes(every.score), self._clutter.factor(every.x, every.y)
         rows, columns = self._assign(place, sigma)
-        gain = np.full(len(self), self.evidence.missed)
+        gain = np.full(len(self), 0.0 if self._shift.blind else self.evidence.missed)
         gain[rows] = self._gain(rows, kind[columns], clutter[columns], sigma[columns])
         _correct(self._state, rows, place[columns], sigma[columns])
         middles = _middles(place, blob, every.radiance)

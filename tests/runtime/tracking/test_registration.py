@@ -74,3 +74,43 @@ def test_a_frame_without_anything_to_see_is_no_error() -> None:
     for _ in range(3):
         shift = register(np.zeros((64, 80), dtype=np.uint8), NONE, NONE)
     assert (shift.x, shift.y) == (0, 0)
+
+
+def test_an_empty_sky_counts_as_at_rest() -> None:
+    rng, register = np.random.default_rng(7), Registration()
+    shifts = [register(3 * rng.standard_normal((224, 256)), NONE, NONE) for _ in range(12)]
+    assert [s.known for s in shifts[2:]] == [True] * 10
+    assert max(abs(s.x) + abs(s.y) for s in shifts) == 0
+
+
+def test_the_scene_goes_on_behind_a_shutter() -> None:
+    rng, background, register = np.random.default_rng(8), scene(), Registration()
+    pattern = 0.3 * rng.standard_normal((224, 256))
+    for i in range(20):
+        shut = 8 <= i < 14
+        frame = 500 + 0.3 * rng.standard_normal((224, 256)) if shut else seen(background, 0.4 * i, 0, 0.3, rng)
+        shift = register(frame + pattern, NONE, NONE)
+        assert (shift.known, shift.blind) == (True, shut)
+        if not shut:
+            assert shift.x == pytest.approx(-0.4 * i, abs=0.1)
+
+
+def test_a_jump_of_the_gain_changes_nothing() -> None:
+    rng, background, register = np.random.default_rng(9), scene(), Registration()
+    for i in range(12):
+        gain, level = (1.0, 0.0) if i < 6 else (0.25, 3000.0)
+        shift = register(level + gain * seen(background, 0.5 * i, 0, 0.3, rng), NONE, NONE)
+        assert shift.known
+        assert not shift.blind
+        assert shift.x == pytest.approx(-0.5 * i, abs=0.1)
+
+
+def test_a_scene_that_comes_back_is_the_same() -> None:
+    rng, register = np.random.default_rng(10), Registration()
+    first, second = scene(5), scene(6)
+    for i in range(5):
+        register(seen(first, 0.5 * i, 0, 0.3, rng), NONE, NONE)
+    away = [register(seen(second, 0, 0, 0.3, rng), NONE, NONE) for _ in range(3)]
+    assert [s.known for s in away] == [False, True, True]
+    back = register(seen(first, 4.0, 0, 0.3, rng), NONE, NONE)
+    assert back.x == pytest.approx(-4.0, abs=0.1)

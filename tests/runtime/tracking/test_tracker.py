@@ -189,6 +189,20 @@ def test_a_target_that_was_not_seen_for_seconds_is_a_new_one() -> None:
     assert numbers[-1] == [1]
 
 
+def test_targets_behind_a_shutter_have_not_been_missed() -> None:
+    places = [[(10 + 0.2 * i, 20.0), (60.0, 60.0)] for i in range(70)]
+    ends = {}
+    for blind in (True, False):
+        tracker = Tracker()
+        for i, at in enumerate(places):
+            shut = 40 <= i < 60
+            shift = Shift(blind=shut and blind)
+            numbers = tracker.update(i * PERIOD, targets([] if shut else at), shift=shift).tolist()
+        ends[blind] = numbers, tracker.tracks().static.tolist()
+    assert ends[True] == ([0, 1], [False, True])
+    assert ends[False][0] != [0, 1]
+
+
 def test_a_gap_counts_by_its_length_not_by_its_frames() -> None:
     for gap_s, expected in ((0.5, 0), (3.0, -1)):
         tracker = Tracker()
