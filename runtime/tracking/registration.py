@@ -5,8 +5,9 @@ compared with that of a *key frame*: the peak of the phase correlation gives the
 phases of the cross spectrum the rest. The key frame stays until the picture has moved by a tenth of its size, so
 that errors do not add up from frame to frame. Blobs are painted over first: targets move, the background tells.
 
-Overlay text and the fixed pattern of a sensor say that nothing moves. Where the phase correlation has a clear peak
-away from 0 it is taken, however high the one at 0 is.
+Overlay text and the fixed pattern of a sensor say that nothing moves. Where the phase correlation has a clear peak away
+from 0 it is taken, unless the one at 0 is more than three times as high: twigs and the blocks of a codec agree with
+themselves a little way off.
 
 Where nothing agrees any more (a cut) the scene starts anew; where nothing ever agrees (an empty sky) it counts as at
 rest. A frame that has lost its contrast shows the camera's shutter: it is *blind*, says nothing, and the scene goes on
@@ -30,6 +31,7 @@ _AROUND = 6  # px around a blob that are painted over
 _RANGE = 0.1  # of the picture's size, after which a new key frame is taken
 _LEAST_PEAK = 8.0  # peak of the phase correlation in its standard deviations; 5 is chance
 _FIXED = 3  # blocks of a shift about 0 at which overlay text and the pattern of a sensor agree, whatever moves
+_SECOND = 0.3  # least height of a peak away from 0 over that at 0
 _LOW, _HIGH = 0.02, 0.25  # cycles per block between which phases are fitted
 _FITTED = 1.5  # rad of a phase; beyond it, it belongs to something else
 _BLIND, _BLIND_FRAMES = 0.4, 45  # share of the contrast below which a frame is blind, and how long it may be
@@ -190,9 +192,10 @@ def _shift(key: NDArray[Any], now: NDArray[Any], shape: tuple[int, int]) -> NDAr
         return None
     if all(min(int(p), n - int(p)) <= 1 for p, n in zip(peak, shape)):  # it may be the sensor's pattern that agrees
         reach = np.arange(-_FIXED, _FIXED + 1)
+        at_rest = float(correlation[peak])
         correlation[np.ix_(reach, reach)] = 0
         other = np.unravel_index(int(np.argmax(correlation)), shape)
-        peak = other if correlation[other] >= least else peak
+        peak = other if correlation[other] >= max(least, _SECOND * at_rest) else peak
     whole = np.array([(int(p) + n // 2) % n - n // 2 for p, n in zip(peak, shape)], dtype=np.float64)
     weight = np.minimum(strength, 20 * np.median(strength))
     shift = whole
@@ -201,7 +204,7 @@ def _shift(key: NDArray[Any], now: NDArray[Any], shape: tuple[int, int]) -> NDAr
         kept = weight * (np.abs(left) < _FITTED)
         normal = (grid.slope * kept[:, None]).T @ grid.slope
         shift = shift - np.linalg.solve(normal + 1e-12 * np.eye(2), grid.slope.T @ (kept * left))
-    return shift if np.abs(shift - whole).max() < 1 else whole
+    return shift if np.abs(shift - whole).max() < 1.5 else whole
 
 
 def _told(at: NDArray[np.float64], *, known: bool = True, blind: bool = False) -> Shift:

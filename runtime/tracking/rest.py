@@ -4,8 +4,9 @@ A track is *static* until it has moved. It has moved when its place, averaged ov
 its places so far by more than ``MOVED_PX``, and stays so for ``FRAMES`` frames: what moves at a constant velocity
 leaves its mean behind, what flickers about a place does not. The mean forgets with ``MEMORY_S``. A camera that moves
 makes scenes turn, swell and shift against each other, which a single shift does not tell: ``TURNED`` of its way in that
-time is added to the limit. Once it has moved, a track that stops (a hovering target) is not static for ``FORGET_S``;
-its history speaks for it.
+time is added to the limit. What has rested for ``SETTLED_S`` must go twice as far: digits of overlay text hop. Frames
+in which a target is not seen say nothing. Once it has moved, a track that stops (a hovering target) is not static for
+``FORGET_S``; its history speaks for it.
 
 A mark of the sensor (overlay text, a stuck pixel) moves through the scene when the camera turns. It is told by its
 place in the frame, which does not change by more than ``FIXED_PX`` while the scene moves. A target that a
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 MOVED_PX = 0.8
+SETTLED_S = 4.0
 TURNED = 0.1
-FIXED_PX = 0.25
-FRAMES = 6
-NOW_S = 0.1
+FIXED_PX = 0.4
+FRAMES = 4
+NOW_S = 0.07
 MEMORY_S = 2.0
 FORGET_S = 20.0
 
@@ -59,23 +61,26 @@ class Rest:
         self._age_s[:] = 0
         self._shift = None
 
-    def move(self, place: FloatArray, shift: FloatArray, seconds: float) -> None:
-        """Take the places in the scene ``[N, 2]``, and where the scene lies in the frame, after so many s."""
-        self._age_s += seconds
+    def move(self, place: FloatArray, shift: FloatArray, seconds: float, seen: NDArray[np.bool_]) -> None:
+        """Take the places in the scene ``[N, 2]``, and where the scene lies in the frame, after so many s.
+
+        Only those of ``seen`` tracks count.
+        """
+        self._age_s[seen] += seconds
         weight = np.minimum(seconds / np.maximum(self._age_s, 1e-9), 1.0)
-        weight = np.maximum(weight, min(1.0, seconds / MEMORY_S))[:, None]
+        weight = np.where(seen, np.maximum(weight, min(1.0, seconds / MEMORY_S)), 0.0)[:, None]
+        quick = np.where(seen[:, None], np.maximum(weight, min(1.0, seconds / NOW_S)), 0.0)
         self._scene += weight * (place - self._scene)
         self._frame += weight * (place + shift - self._frame)
-        quick = np.maximum(weight, min(1.0, seconds / NOW_S))
         self._now += quick * (place - self._now)
         self._here += quick * (place + shift - self._here)
         lag = np.hypot(*(self._now - self._scene).T)
         fixed = np.hypot(*(self._here - self._frame).T) < FIXED_PX
         before = shift if self._shift is None else self._shift
         self._shift = before + min(1.0, seconds / MEMORY_S) * (shift - before)
-        limit = MOVED_PX + TURNED * float(np.hypot(*(shift - self._shift)))
-        away = (lag > limit) & ~fixed
-        self._away = np.where(away, self._away + 1, 0)
-        left = self._away >= FRAMES
+        settled = 1 + np.minimum(self._age_s / SETTLED_S, 1)
+        away = (lag > MOVED_PX * settled + TURNED * float(np.hypot(*(shift - self._shift)))) & ~fixed
+        self._away = np.where(seen, np.where(away, self._away + 1, 0), self._away)
+        left = seen & (self._away >= FRAMES)
         # A negative count is the time for which history speaks for it; infinity is static for good.
         self._rested_s = np.where(left, -FORGET_S, self._rested_s + seconds)

@@ -9,6 +9,9 @@ camera moved is told by ``registration``; a camera that is not registered counts
   of d^2 + ln det S, with the Mahalanobis distance d and the covariance S of the innovation), where a pair must
   lie within the gate and be more likely than that the target is new. For a cluster that moves as one this is the
   right pairing whatever its velocity, known or not.
+- **A camera that follows**: when it turns in another way than before, targets may go on in the frame instead of in the
+  scene. Tracks that got nothing are looked for there too, with the velocity that they have then; those that still have
+  nothing may go either way from there.
 - **Merged and split spots**: a spot may come apart in other members than before. Tracks at a spot that got none of its
   targets take, nearest first, those that are left, and when there are none its middle; both with the uncertainty of
   a spot. So members keep their tracks, and a surplus one fades.
@@ -54,6 +57,8 @@ _HOUR = 3600.0  # s
 _FIRST_STEP = 1 / 30  # s that the first frame stands for
 _UNBORN = -9.0  # log-odds below which a detection starts no track
 _MERGED = 0.3  # fall of the score of a track that shares a spot in which nothing is left for it
+_JERK, _STEADY = 0.3, 0.3  # px of a camera's step off the usual one; weight of a step in that
+_LARGEST = 0.8  # px of it for which a track allows
 _WEAK = 3.0  # fall of the score at which a track that is not confirmed ends
 
 
@@ -92,7 +97,7 @@ class TrackConfig:
     false_delete: float = 1e-6
     most_gain: float = 1.2
     most_loss: float = 1.0
-    lost_px: float = 6.0
+    lost_px: float = 4.0
 
     def __post_init__(self) -> None:
         bad = [name for name, value in vars(self).items() if not 0 < value < math.inf]
@@ -144,6 +149,7 @@ class Tracker:
         self.confirmed = 0
         self._t_ns: int | None = None
         self._shift = Shift()
+        self._drift = np.zeros(2)  # of the scene in the frame, px/s
         # One row per track, columns x and y: position, velocity, their variances and covariance; in the scene.
         self._state = np.zeros((5, 0, 2))
         self._rows, self._rest, self._clutter = _Rows(), Rest(), ClutterMap()
@@ -172,7 +178,8 @@ class Tracker:
             The number of each target's track, -1 while that is not confirmed, ``int64 [N]``.
         """
         seconds = _FIRST_STEP if self._t_ns is None else max(0, t_ns - self._t_ns) / 1e9
-        self._t_ns, self._shift = t_ns, shift or Shift()
+        before, self._t_ns, self._shift = self._shift, t_ns, shift or Shift()
+        jerk = self._jerked(before, seconds)
         if not self._shift.known:
             self._state[2] += self.config.lost_px**2 / 4
             self._rest.start_anew()
@@ -185,6 +192,8 @@ class Tracker:
         at = self._shift.x, self._shift.y
         kind, clutter = self.evidence.classes(every.score), self._clutter.factor(every.x, every.y)
         rows, columns = self._assign(place, sigma)
+        if seconds > 0 and np.hypot(*jerk) > _JERK:
+            rows, columns = self._assign_in_frame(rows, columns, place, sigma, jerk, seconds)
         gain = np.full(len(self), 0.0 if self._shift.blind else self.evidence.missed)
         gain[rows] = self._gain(rows, kind[columns], clutter[columns], sigma[columns])
         _correct(self._state, rows, place[columns], sigma[columns])
@@ -215,7 +224,7 @@ class Tracker:
         at_rest = self._state[0].copy()  # a spot's members come and go, its middle does not
         at_rest[rows] = middles[blob[columns]]
         at_rest[merged] = middle
-        self._rest.move(at_rest, np.array(at), seconds)
+        self._rest.move(at_rest, np.array(at), seconds, self._rows.seen)
         self._judge()
         numbers = np.where(owner < 0, -1, self._rows.number[owner]) if len(self) else owner
         self._end(seconds, shape, gone)
@@ -248,6 +257,33 @@ class Tracker:
         rows, columns = linear_sum_assignment(cost)
         paired = cost[rows, columns] < 0
         return rows[paired], columns[paired]
+
+    def _jerked(self, before: Shift, seconds: float) -> FloatArray:
+        """How much farther than before the scene went in the frame, pixels."""
+        if not self._shift.known or self._shift.blind or seconds <= 0:
+            return np.zeros(2)
+        step = np.array([self._shift.x - before.x, self._shift.y - before.y])
+        jerk = step - self._drift * seconds
+        self._drift += _STEADY * jerk / seconds
+        return jerk
+
+    def _assign_in_frame(
+        self, rows: IntArray, columns: IntArray, place: FloatArray, sigma: FloatArray, jerk: FloatArray, seconds: float
+    ) -> tuple[IntArray, IntArray]:
+        """Further pairs of tracks that keep their velocity in the frame."""
+        idle, free = np.setdiff1d(np.arange(len(self)), rows), np.setdiff1d(np.arange(len(place)), columns)
+        state = self._state[:, idle]
+        state[0] -= jerk
+        state[1] -= jerk / seconds
+        cost = _pair_costs(state, place[free], sigma[free], self.config.gate, self.config.density)
+        some, which = linear_sum_assignment(cost)
+        paired = cost[some, which] < 0
+        self._state[:, idle[some[paired]]] = state[:, some[paired]]
+        either = np.setdiff1d(idle, idle[some[paired]])
+        off = np.minimum(np.abs(jerk), _LARGEST) ** 2  # farther than that, it may be the registration that erred
+        for row, power in ((2, 0), (3, 1), (4, 2)):
+            self._state[row, either] += off / seconds**power
+        return np.concatenate([rows, idle[some[paired]]]), np.concatenate([columns, free[which[paired]]])
 
     def _share(
         self, rows: IntArray, columns: IntArray, place: FloatArray, blob: IntArray, middle: FloatArray

@@ -114,3 +114,13 @@ def test_a_scene_that_comes_back_is_the_same() -> None:
     assert [s.known for s in away] == [False, True, True]
     back = register(seen(first, 4.0, 0, 0.3, rng), NONE, NONE)
     assert back.x == pytest.approx(-4.0, abs=0.1)
+
+
+def test_a_picture_that_agrees_with_itself_a_little_way_off_does_not_jump() -> None:
+    rng, register = np.random.default_rng(11), Registration()
+    twigs = np.zeros((320, 400))
+    twigs[200:, 60:300] = 60 * ndimage.gaussian_filter(rng.standard_normal((120, 240)), 1)
+    twigs += 0.35 * np.roll(twigs, (8, 8), axis=(0, 1))
+    for i in range(6):
+        shift = register(seen(twigs, 0.1 * i, 0, 0.5, rng), NONE, NONE)
+        assert np.hypot(shift.x + 0.1 * i, shift.y) < 0.3

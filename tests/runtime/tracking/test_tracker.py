@@ -132,6 +132,17 @@ def test_a_moving_camera_moves_static_clutter_but_not_in_the_scene() -> None:
     assert found == {91: True, 100: True, 66: False}  # of the scene, of the sensor, a target
 
 
+def test_a_target_that_the_camera_follows_keeps_its_number_when_that_turns_back() -> None:
+    tracker, numbers = Tracker(), []
+    for i in range(60):
+        turn = 0.8 * min(i, 60 - i)  # px
+        frame = targets([(50 + 0.1 * i, 40.0), (90.0 + turn, 90.0)])  # one goes on in the frame, one lies in the scene
+        numbers.append(tracker.update(i * PERIOD, frame, shift=Shift(turn, 0.0)).tolist())
+    assert numbers[-1] == [0, 1]
+    assert tracker.confirmed == 2
+    assert tracker.tracks().vx[0] == pytest.approx(3 + 24, abs=2)
+
+
 def test_a_spot_that_comes_apart_differently_keeps_its_tracks() -> None:
     rng = np.random.default_rng(7)
     tracker = Tracker()
