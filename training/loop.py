@@ -31,6 +31,7 @@ from glint.interruption import Interruption
 from glint.progress import Progress
 from glint.training.checkpoint import CheckpointInfo, load_checkpoint, part, save_checkpoint
 from glint.training.distributed import Ranks
+from glint.training.pictures import write_curves
 
 CHECKPOINT_SECONDS = 300.0  # of training, after which the state is written at the latest
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
@@ -114,6 +115,14 @@ class PartialStart(Protocol):
 
     def take_over(self, model: nn.Module, other: nn.Module) -> str:
         """Bring that part of ``other`` into ``model``; says what it is, "" for nothing."""
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A task that can show what a model finds."""
+
+    def picture(self, model: nn.Module, path: Path) -> None:
+        """Write a picture of some validation samples."""
 
 
 class Trainer:
@@ -244,6 +253,7 @@ class Trainer:
         if self.ranks.rank == 0:
             with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(row) + "\n")
+            write_curves(self.folder / "curves.png", self.history)
         self.save("last")
         name = self.task.best_metric
         so_far = [r[name] for r in self.history if r[name] is not None]
@@ -257,6 +267,8 @@ class Trainer:
         self.model.eval()
         with torch.no_grad():
             metrics = self.task.validate(self.model)
+            if isinstance(self.task, Pictured):
+                self.task.picture(self.model, self.folder / "validation.png")
         self.model.load_state_dict(weights)
         # A score without a single case is NaN, which JSON does not know.
         return known(metrics)

@@ -20,7 +20,7 @@ from glint.benchmarks.evaluate.detection_scores import (
 )
 from glint.benchmarks.evaluate.planted import generated_backgrounds
 from glint.benchmarks.reporting.text import columns, figure
-from glint.data.datasets import background_images, image_files, labelled_images, read_split, split_file
+from glint.data.datasets import background_images, image_files, labelled_images, list_name, read_split
 from glint.data.leaks import split_duplicates, training_list
 from glint.errors import InputError, OutputError
 from glint.metrics.detection import FIGURES
@@ -105,7 +105,7 @@ def _evaluate(predict: Predict, data: DetectionData, threshold: float) -> Evalua
         )  # fmt: skip
     source = {
         "data": root.resolve().name, "split": data.split,
-        "list": split_file(root, data.split).relative_to(root).as_posix(),
+        "list": list_name(root, data.split),
     }  # fmt: skip
     return Evaluation({**source, **evaluation.result, "leaks": leaks}, evaluation.worst)
 

@@ -16,7 +16,7 @@ import numpy as np
 from glint.benchmarks.evaluate.detection_scores import Predict, Prediction, in_protocol, resized
 from glint.benchmarks.reporting.text import columns, figure
 from glint.data.boxes import BoxedImage, boxed_images, is_boxed
-from glint.data.datasets import LabelledImage, background_images, image_files, labelled_images, read_split, split_file
+from glint.data.datasets import LabelledImage, background_images, image_files, labelled_images, list_name, read_split
 from glint.data.leaks import split_duplicates, training_list
 from glint.errors import InputError
 from glint.files import known
@@ -69,7 +69,7 @@ def evaluate_sets(
         with Progress(f"evaluate {root.resolve().name}", len(read_split(root, split))) as line:
             score = _boxes if is_boxed(root) else _masks
             figures = score(predict, root, split, protocol, threshold, line.update)
-        named = {"data": root.resolve().name, "list": split_file(root, split).relative_to(root).as_posix()}
+        named = {"data": root.resolve().name, "list": list_name(root, split)}
         sets.append({**named, **figures, "near_duplicates": duplicates})
     empty = [_empty(predict, folder, threshold, set(trained)) for folder in backgrounds]
     return {"split": split, "protocol": protocol, "threshold": threshold, "sets": sets, "backgrounds": empty}

@@ -4,13 +4,16 @@
 ``IRSTD1k_Img/`` and ``IRSTD1k_Label/``; greyscale of 8 or 16 bits. Split lists have one name per line,
 with or without the file's suffix: ``train.txt`` in the folder itself, in a folder of it (``50_50/``,
 ``idx_427/``), or with the data set's name behind it (``img_idx/train_NUDT-SIRST.txt``).
-``backgrounds/`` holds frames without targets, if there are any.
+``backgrounds/`` holds frames without targets, if there are any. SIRST-v2's ``mixed/`` and ``annotations/masks/`` are
+known, too, and COCO annotations (:mod:`glint.data.coco`) instead of masks. A folder without any list is split by itself
+(:func:`automatic_split`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.cli import talk
+from glint.data.coco import CocoMasks, coco_file
 from glint.errors import InputError, SourceError
 from glint.images import SUFFIXES, read_image
 
-IMAGE_FOLDERS = ("images", "IRSTD1k_Img")
-MASK_FOLDERS = ("masks", "IRSTD1k_Label")
+IMAGE_FOLDERS = ("images", "IRSTD1k_Img", "mixed")
+MASK_FOLDERS = ("masks", "IRSTD1k_Label", "annotations/masks")
+AUTOMATIC = "automatic"
+_FIFTH = 5  # of so many sequences one validates
 MASK_ENDING = "_pixels0"  # what SIRST's own masks have behind the image's name
 _MOST_TARGET = 0.5  # share of an image; targets are small
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -99,13 +105,51 @@ def split_file(root: Path, split: str) -> Path:
     raise SourceError(f"{exact}: no such split list", hint=f"splits in {root}: {there}")
 
 
+def list_name(root: Path, split: str) -> str:
+    """The list of a split, relative to its folder, or ``automatic``.
+
+    Raises:
+        GlintError: as :func:`split_file`.
+    """
+    return AUTOMATIC if _is_automatic(root, split) else split_file(root, split).relative_to(root).as_posix()
+
+
+def _is_automatic(root: Path, split: str) -> bool:
+    """Whether nobody has split the folder, and ``train`` or ``val`` is asked for."""
+    lists = (*root.glob("*.txt"), *root.glob("*/*.txt"))
+    return split in ("train", "val") and any((root / name).is_dir() for name in IMAGE_FOLDERS) and not lists
+
+
+def automatic_split(names: Iterable[str], split: str) -> list[str]:
+    """``train`` or ``val`` of a folder without lists: about every fifth sequence validates, by the hash of its name.
+
+    Frames whose names differ in their last number only are one sequence and stay together, because they look alike;
+    where there are fewer than ten sequences, every frame is one. A name is always on the same side.
+
+    Raises:
+        InputError: if one of the two would be empty.
+    """
+    names = list(names)
+    sequences = {name: re.sub(r"[\W_]*\d+$", "", name) for name in names}
+    if len(set(sequences.values())) < 2 * _FIFTH:
+        sequences = {name: name for name in names}
+    held = {name: hashlib.sha256(sequences[name].encode()).digest()[0] % _FIFTH == 0 for name in names}
+    if len(set(held.values())) < 2:
+        raise InputError(
+            f"{len(names)} images are too few to be split by themselves", hint="write train.txt and val.txt"
+        )
+    return [name for name in names if held[name] == (split == "val")]
+
+
 def read_split(root: Path, split: str) -> list[str]:
-    """The names of images (without suffix) that a split list holds, in its order.
+    """The names of images (without suffix) that a split list holds, in its order (see :func:`automatic_split`).
 
     Raises:
         SourceError: if the list is missing.
         InputError: if it is empty or names an image twice, or if there are several lists.
     """
+    if _is_automatic(root, split):
+        return automatic_split(files_by_stem(_folder(root, IMAGE_FOLDERS)), split)
     path = split_file(root, split)
     try:
         content = path.read_bytes()
@@ -165,6 +209,14 @@ def labelled_images(root: Path, split: str) -> Iterator[LabelledImage]:
         SourceError: if an image or mask is missing or unreadable.
         InputError: if a mask has another shape than its image, or cannot be a mask.
     """
+    annotations = coco_file(root)
+    if annotations is not None and not any((root / name).is_dir() for name in MASK_FOLDERS):
+        coco = CocoMasks(annotations)
+        for name, image in split_images(root, split):
+            if name not in coco.names:
+                raise InputError(f"{annotations}: split {split} names {name!r}, but it has no such image")
+            yield LabelledImage(name, image, coco.mask(name, image))
+        return
     masks, told = files_by_stem(_folder(root, MASK_FOLDERS)), False
     for name, image in split_images(root, split):
         path = masks.get(name) or masks.get(name + MASK_ENDING)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glint.data.datasets import read_split, split_file, split_images
+from glint.data.datasets import AUTOMATIC, list_name, read_split, split_file, split_images
 from glint.errors import InputError
 
 CELLS = 32
@@ -44,6 +44,8 @@ def training_list(root: Path, split: str) -> str | None:
     For a list ``test...`` that is ``trainval...`` or ``train...``, for any other ``train...``; a training
     list itself was held out from nothing.
     """
+    if list_name(root, split) == AUTOMATIC:
+        return "train" if split == "val" else None
     own = split_file(root, split)
     kind, underscore, rest = own.stem.partition("_")
     for training in {"test": ("trainval", "train"), "train": (), "trainval": ()}.get(kind, ("train",)):

@@ -163,6 +163,7 @@ def test_training_reaches_beyond_chance_on_a_trivial_set(folder, tmp_path):
     recipe = Recipe(steps=80, batch=4, lr=5e-3, warmup=5, validate_every=80, ema=0.9, amp="off")
     metrics = Trainer(task, recipe, tmp_path / "run").fit()
     assert metrics["iou"] > 20
+    assert {"curves.png", "validation.png"} <= {path.name for path in (tmp_path / "run").iterdir()}
     assert set(metrics["intervals"]) == set(FIGURES)
     for name, (low, high) in metrics["intervals"].items():
         assert low <= metrics[name] <= high

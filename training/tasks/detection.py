@@ -23,6 +23,7 @@ from glint.simulation.scenes import generate_background
 from glint.training.networks.lsnet import MULTIPLE, LSNet, LSNetConfig, LSNetStage
 from glint.training.networks.registry import build
 from glint.training.networks.unet import UNet, UNetConfig
+from glint.training.pictures import write_sheet
 from glint.training.tasks.augmentation import (
     FRAME_ARRAY,
     NORMALISER,
@@ -38,6 +39,7 @@ from glint.training.tasks.camera_faults import Crop
 from glint.training.tasks.data_sets import DataSet, checked_sets, empty_frames
 from glint.training.tasks.validation import THRESHOLD, Validation
 
+_SHOWN = 12  # frames of the contact sheet
 _BOX = 0.5  # weight of targets of which the box is known only
 _ALARM = 0.2  # weight of the likeliest false alarms
 _ALARM_PIXELS = 8  # per crop, the likeliest
@@ -152,6 +154,15 @@ class DetectionTask:
         """Scores on the validation splits and held-back empty frames at native size (see ``validation``)."""
         device = next(model.parameters()).device
         return self.validation.score(lambda image: predict(model, image, device)[0])
+
+    def picture(self, model: nn.Module, path: Path) -> None:
+        """A contact sheet of some frames of the validation, PNG: what is true, and what the model finds."""
+        device = next(model.parameters()).device
+        tiles = [
+            (name, image, mask, predict(model, image, device)[0] > THRESHOLD)
+            for name, image, mask in self.validation.samples(_SHOWN)
+        ]
+        write_sheet(path, tiles)
 
 
 def _samples(of: DataSet) -> Iterator[Sample]:

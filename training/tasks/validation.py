@@ -58,6 +58,11 @@ class Validation:
         """Number of labelled frames."""
         return sum(len(v) for v in self.masks.values()) + sum(len(v) for v in self.boxes.values())
 
+    def samples(self, number: int) -> list[tuple[str, NDArray[Any], NDArray[np.bool_]]]:
+        """Name, image and true mask of some labelled frames, evenly taken."""
+        labelled = [s for group in (self.masks, self.boxes) for some in group.values() for s in some]
+        return [(s.name, s.image, s.mask) for s in _some(labelled, number)]
+
     def score(self, probability: Probability) -> dict[str, Any]:
         """Scores of a detector, with a line of progress.
 
