@@ -323,3 +323,21 @@ def test_the_number_of_tails_is_bounded() -> None:
         tails.add(made_result(n, rows, track=[2 * n, 2 * n + 1]))
         tails.add(made_result(n, rows, track=[2 * n, 2 * n + 1]))
     assert list(tails.points()) == [95, 96, 97, 98, 99]
+
+
+def test_a_page_that_is_held_answers_after_the_end_until_nobody_waits() -> None:
+    view = LiveView("127.0.0.1", 0, hold=True)
+    view.write(made_result(3))
+    view.close()
+    facts, _ = _held(view.url)
+    assert (facts["state"], facts["shown"]["frame"]) == ("ended", 3)
+    view.linger(wait=False)
+    with pytest.raises(OSError):
+        _held(view.url)
+
+
+def _held(url: str) -> tuple[dict[str, Any], bytes]:
+    with urllib.request.urlopen(f"{url}/live?after=0", timeout=20) as answer:  # noqa: S310  (our own server)
+        body = answer.read()
+    length = int.from_bytes(body[:4], "big")
+    return json.loads(body[4 : 4 + length]), body[4 + length :]
