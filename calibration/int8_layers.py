@@ -4,7 +4,7 @@ A *product* is a convolution or matrix product. A path is *short* if no product 
 
 - A product may become INT8 if its weights are constant, it is in no float32 island, it is no first
   layer (a short path from an input), no head or threshold (a short path to an output), and has at
-  least 8 channels on either side: narrower ones win nothing.
+  least 32 channels on either side: narrower ones move more bytes than they save.
 - The skip of a residual sum (x + f(x), f ending in an INT8 layer) may become INT8 with that layer.
 - What lies on a short path from an input to an output carries the data themselves, and stays in
   float32 like the islands: there float16 would round the frame.
@@ -24,7 +24,7 @@ from onnx import numpy_helper
 from glint.cards import count_macs, in_island
 
 PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
-LEAST_CHANNELS = 8
+LEAST_CHANNELS = 32
 MOVES = {
     "Reshape", "Transpose", "Slice", "Split", "Concat", "Unsqueeze", "Squeeze", "DepthToSpace", "Expand", "Identity",
 }  # fmt: skip

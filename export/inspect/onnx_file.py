@@ -22,6 +22,7 @@ from glint.export.lint.quantisation import dequantise
 WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 FREE_SIZE = 512  # what a free height or width is taken for when work is counted; a free batch is 1
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+_VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # move nothing
 
 
 def inspect_onnx(path: Path) -> dict[str, Any]:
@@ -30,9 +31,10 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
     Returns:
         ``inputs``, ``outputs``: name, dtype and shape, -1 for any size; ``opset``; ``numbers``: stored
         in it; ``operators``: how many of each type; ``layers``: name, operator, precision, whether it
-        is in a float32 island, and multiply-accumulates (None where it does none or its shape is not
-        known), free axes being 1 (batch) and 512; ``macs``: their sum; ``findings`` and ``versions``:
-        the TensorRT check.
+        is in a float32 island, multiply-accumulates (None where it does none or its shape is not
+        known) and bytes of what it reads and writes (None likewise), free axes being 1 (batch) and 512; ``macs``,
+        ``bytes``: their sums, the latter if no two layers became one kernel; ``casts`` and ``quantisers``: how many
+        there are; ``findings`` and ``versions``: the TensorRT check.
 
     Raises:
         ModelError: if the file cannot be read or is no ONNX model.
@@ -50,11 +52,11 @@ def _described(path: Path) -> dict[str, Any]:
     found = lint(model, folder=path.parent)
     model = in_order(model)
     view = View(onnx.shape_inference.infer_shapes(model))
-    macs = _count_macs(model)
+    macs, moved = _count_work(model)
     layers = [
         {
             "name": node.name, "operator": node.op_type, "precision": _precision(view, node),
-            "island": in_island(node.name), "macs": macs.get(node.name),
+            "island": in_island(node.name), "macs": macs.get(node.name), "bytes": moved.get(node.name),
         }
         for node in view.model.graph.node
         if node.op_type not in _QUANTISERS
@@ -68,6 +70,9 @@ def _described(path: Path) -> dict[str, Any]:
         "operators": dict(Counter(node.op_type for node in model.graph.node).most_common()),
         "layers": layers,
         "macs": sum(macs.values()),
+        "bytes": sum(moved.values()),
+        "casts": sum(node.op_type == "Cast" for node in model.graph.node),
+        "quantisers": sum(node.op_type in _QUANTISERS for node in model.graph.node),
         "findings": [asdict(finding) for finding in found],
         "versions": {v: "clean" if all(v not in f.versions for f in found) else "see findings" for v in VERSIONS},
     }
@@ -91,8 +96,8 @@ def _precision(view: View, node: onnx.NodeProto) -> str:
     return _type_name(view.types.get(node.output[0], TensorProto.UNDEFINED))
 
 
-def _count_macs(model: onnx.ModelProto) -> dict[str, int]:
-    """Multiply-accumulates of the weighted nodes whose shapes are known once the inputs' are."""
+def _count_work(model: onnx.ModelProto) -> tuple[dict[str, int], dict[str, int]]:
+    """Multiply-accumulates of the weighted nodes, and bytes of all, whose shapes are known once the inputs' are."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     for value in fixed.graph.input:
@@ -106,12 +111,26 @@ def _count_macs(model: onnx.ModelProto) -> dict[str, int]:
         fixed = optimizer.optimize(fixed)  # folding turns what computes shapes into constants
     fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in fixed.graph.initializer}
+    kinds = {tensor.name: tensor.data_type for tensor in fixed.graph.initializer}
     for value in (*fixed.graph.input, *fixed.graph.value_info, *fixed.graph.output):
         dims = value.type.tensor_type.shape.dim
         if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
             shapes[value.name] = tuple(d.dim_value for d in dims)
-    counts = {}
+            kinds[value.name] = value.type.tensor_type.elem_type
+    counts: dict[str, int] = {}
+    moved: dict[str, int] = {}
     for node in fixed.graph.node:
         if node.op_type in WEIGHTED and all(name in shapes for name in (*node.input[:2], node.output[0])):
             counts[node.name] = count_macs(node.op_type, *(shapes[name] for name in (*node.input[:2], node.output[0])))
-    return counts
+        names = {name for name in (*node.input, *node.output) if name}
+        if names <= shapes.keys() and node.op_type not in _VIEWS:
+            moved[node.name] = sum(math.prod(shapes[name]) * _width(kinds[name]) for name in names)
+    return counts, moved
+
+
+def _width(kind: int) -> int:
+    """Bytes of a number of an ONNX type; 4 for what NumPy does not have."""
+    try:
+        return int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize)
+    except KeyError:
+        return 4

@@ -68,6 +68,8 @@ def _graph_lines(report: dict[str, Any], graph: dict[str, Any]) -> list[tuple[st
         free = any(-1 in spec["shape"] for spec in graph["inputs"])
         lines.append(("MACs", _number(graph["macs"]) + (" (free axes: batch 1, others 512)" if free else "")))
     lines.append(("operators", ", ".join(f"{name} {number}" for name, number in graph["operators"].items())))
+    others = f"{graph['casts']} casts, {graph['quantisers']} quantizers"
+    lines.append(("bytes", f"{graph['bytes'] / 1e6:.1f} MB if no layers become one kernel; {others}"))
     for precision in sorted({layer["precision"] for layer in graph["layers"]}):
         chosen = [layer for layer in graph["layers"] if layer["precision"] == precision]
         share = sum(layer["macs"] or 0 for layer in chosen) / max(graph["macs"], 1)
@@ -85,7 +87,8 @@ def _graph_lines(report: dict[str, Any], graph: dict[str, Any]) -> list[tuple[st
 def _layer_lines(graph: dict[str, Any]) -> list[str]:
     return [
         f"{layer['precision']:<9}{'island' if layer['island'] else '':<8}"
-        f"{'' if layer['macs'] is None else _number(layer['macs']):>8}  {layer['name']}"
+        f"{'' if layer['macs'] is None else _number(layer['macs']):>8}"
+        f"{'' if layer['bytes'] is None else _number(layer['bytes']) + 'B':>10}  {layer['name']}"
         for layer in graph["layers"]
     ]
 

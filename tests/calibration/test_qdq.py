@@ -41,7 +41,7 @@ def test_q_dq_stands_where_the_plan_wants_it_and_nowhere_else(half):
         data, weight = (graph.maker[i] for i in graph.nodes[name].input[:2])
         assert data.op_type == weight.op_type == "DequantizeLinear"
         assert graph.value(weight.input[0]).dtype == np.int8
-        assert graph.value(weight.input[1]).shape == (8,) and weight.attribute[0].i == 0  # per output channel
+        assert graph.value(weight.input[1]).shape == (32,) and weight.attribute[0].i == 0  # per output channel
         assert graph.value(data.input[1]).shape == ()
         assert types[data.output[0]] == types[weight.output[0]] == (TensorProto.FLOAT16 if half else TensorProto.FLOAT)
     skip = [graph.maker.get(i) for i in graph.nodes[tiny_net.SKIP].input]

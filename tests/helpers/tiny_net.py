@@ -45,17 +45,17 @@ def tiny(*, gain: float = 1.0, seed: int = 0) -> onnx.ModelProto:
     def silu(path: str, source: str) -> str:
         return add("Mul", f"{path}/Mul", [source, add("Sigmoid", f"{path}/Sigmoid", [source])])
 
-    x = silu("start", conv("first", "frame", 1, 8, gain))
-    y = conv("block.second", silu("block.middle", conv("block.inner", x, 8, 8)), 8, 8)
+    x = silu("start", conv("first", "frame", 1, 32, gain))
+    y = conv("block.second", silu("block.middle", conv("block.inner", x, 32, 32)), 32, 32)
     z = add("Add", SKIP, [x, y])
     tiny_number = put("tiny", 1e-9)  # less than the smallest float16
     z = add("Add", "block/AddTiny", [z, tiny_number])
     e = add("Exp", "block/fp32/Exp", [add("Neg", "block/fp32/Neg", [add("Abs", "block/fp32/Abs", [z])])])
     z = add("Add", "block/Add_1", [z, add("Mul", "block/fp32/Mul", [e, tiny_number])])
-    narrow = conv("narrow", z, 8, 4)
-    z = add("Concat", "Concat", [conv("wide", z, 8, 8), narrow], axis=1)
-    add("Sigmoid", "probability", [conv("last", silu("end", z), 12, 1)])
-    add("Sub", "Sub", ["frame", conv("smooth", z, 12, 1)])
+    narrow = conv("narrow", z, 32, 16)
+    z = add("Concat", "Concat", [conv("wide", z, 32, 32), narrow], axis=1)
+    add("Sigmoid", "probability", [conv("last", silu("end", z), 48, 1)])
+    add("Sub", "Sub", ["frame", conv("smooth", z, 48, 1)])
     nodes[-1].output[0] = "background"
 
     def value(name: str) -> Any:

@@ -89,7 +89,8 @@ class Audit:
         left_to_gpu: layers that DLA, which was asked for, does not take.
         traffic: of all layers: ``kernels`` that work, ``reformats`` between layouts, ``casts`` (kernels that convert
             and do not multiply), ``int8_products``, of which ``int8_writes_float`` write float, and ``bytes`` that are
-            read and written (for one row where the batch is free).
+            read and written (for one row where the batch is free), ``product_bytes`` of them by convolutions and matrix
+            products.
         heaviest: ``kernel: 13.8 MB``, the largest first.
     """
 
@@ -263,6 +264,7 @@ def _traffic(layers: Iterable[EngineLayer], working: Sequence[EngineLayer]) -> d
         "int8_products": len(int8),
         "int8_writes_float": sum(bool(layer.writes) and "int8" not in layer.writes for layer in int8),
         "bytes": sum(layer.bytes for layer in layers),
+        "product_bytes": sum(layer.bytes for layer in working if layer.multiplies),
     }
 
 

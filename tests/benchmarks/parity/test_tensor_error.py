@@ -93,3 +93,19 @@ def test_nothing_at_all_has_figures():
 def test_shapes_must_agree():
     with pytest.raises(InputError, match="shape"):
         TensorError().add(np.zeros((2, 3)), np.zeros((3, 2)))
+
+
+def test_errors_agree_with_those_of_polygraphys_comparator():
+    pytest.importorskip("polygraphy", reason="polygraphy is not installed: the extra check")
+    from polygraphy.comparator import IterationResult, SimpleCompareFunc
+
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(4, 3, 20)).astype(np.float32)
+    two = (one + 1e-3 * rng.normal(size=one.shape)).astype(np.float32)
+    ours = collect(one, two).summary()
+    compare = SimpleCompareFunc(check_error_stat="max", atol=1.0, rtol=1.0)
+    results = compare(IterationResult({"y": two}), IterationResult({"y": one}))
+    theirs = results["y"]
+    assert ours["absolute"]["max"] == pytest.approx(theirs.max_absdiff, rel=1e-5)
+    assert ours["absolute"]["mean"] == pytest.approx(theirs.mean_absdiff, rel=1e-4)
+    assert ours["relative"]["max"] == pytest.approx(theirs.max_reldiff, rel=1e-4)

@@ -270,3 +270,23 @@ def test_a_model_without_its_weights_is_still_described(tmp_path):
     graph = inspect(path)["graph"]
     assert [f["code"] for f in graph["findings"]] == ["external-data"]
     assert graph["macs"] == 8 * 8 * 3 * 3 * 16 * 16
+
+
+def test_bytes_are_those_of_what_layers_read_and_write(tmp_path):
+    path = tmp_path / "two.onnx"
+    helper = onnx.helper
+    nodes = [
+        helper.make_node("Cast", ["x"], ["half"], "cast", to=onnx.TensorProto.FLOAT16),
+        helper.make_node("Mul", ["half", "half"], ["square"], "square"),
+        helper.make_node("Reshape", ["square", "shape"], ["y"], "view"),
+    ]
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 6])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT16, ["n", 2, 3])
+    shape = onnx.numpy_helper.from_array(np.array([0, 2, 3]), "shape")
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(
+        helper.make_model(helper.make_graph(nodes, "g", [x], [y], [shape]), opset_imports=opset, ir_version=8), path
+    )
+    graph = inspect(path)["graph"]
+    assert {layer["name"]: layer["bytes"] for layer in graph["layers"]} == {"cast": 24 + 12, "square": 24, "view": None}
+    assert (graph["bytes"], graph["casts"], graph["quantisers"]) == (60, 1, 0)

@@ -71,9 +71,23 @@ def test_the_traffic_of_an_inspector():
     found = audit(layers_of_inspector(json.dumps({"Layers": layers})), {})
     assert found.traffic == {
         "kernels": 2, "reformats": 1, "casts": 1, "int8_products": 1, "int8_writes_float": 1,
-        "bytes": 2048 * 3 + 16 + 60,
+        "bytes": 2048 * 3 + 16 + 60, "product_bytes": 2048 * 3,
     }  # fmt: skip
     assert found.heaviest[0] == "conv: 0.0 MB"
+
+
+def test_a_tensor_that_a_kernel_names_twice_comes_from_memory_once():
+    def tensor(name, *dims):
+        return {"Name": name, "Dimensions": list(dims), "Format/Datatype": "Row major linear FP16"}
+
+    halves = [tensor("x", 1, 8), tensor("x", 1, 16), tensor("w", 4)]
+    layer = {"Name": "max", "LayerType": "kgen", "Inputs": halves, "Outputs": [tensor("x", 1, 16)]}
+    (found,) = layers_of_inspector(json.dumps({"Layers": [layer]}))
+    assert found.bytes == 2 * (16 + 4) + 2 * 16  # what is written counts beside what is read
+    operands = "{ Name: x, Dimensions: [1,8], Datatype: Half }, { Name: x, Dimensions: [1,16], Datatype: Half }"
+    line = f"Name: max, LayerType: kgen, Inputs: [ {operands}], Constants: [], Outputs: [ {operands}], TacticName: t"
+    (logged,) = layers_of_log([line])
+    assert logged.bytes == 2 * 16 + 2 * 16
 
 
 def test_int8_that_moves_more_than_fp16_is_not_worth_it():
