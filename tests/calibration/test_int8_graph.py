@@ -38,10 +38,10 @@ def test_of_released_models_islands_and_heads_and_first_layers_stay_float(name):
 
 
 def test_a_layer_of_whose_weights_the_output_channels_come_second_stays_float():
-    frame = helper.make_tensor_value_info("frame", TensorProto.FLOAT, [4, 16])
+    frame = helper.make_tensor_value_info("frame", TensorProto.FLOAT, [4, 32])
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
     names = ["a", "b", "c"]
-    weights = [helper.make_tensor(n, TensorProto.FLOAT, [16, 16], [0.0] * 256) for n in names]
+    weights = [helper.make_tensor(n, TensorProto.FLOAT, [32, 32], [0.0] * 1024) for n in names]
     inputs = ["frame", "t0", "t1"]
     nodes = [helper.make_node("Gemm", [i, n], [f"t{k}"], n, transB=1) for k, (i, n) in enumerate(zip(inputs, names))]
     nodes.append(helper.make_node("Gemm", ["t2", "a"], ["out"], "end", transB=1))
@@ -56,12 +56,12 @@ def test_multiply_accumulates_are_those_of_the_formula():
     model = tiny_net.tiny()
     shapes = {"frame": (1, 1, 8, 10)}
     for node in model.graph.node:
-        channels = {"first": 8, "block": 8, "wide": 8, "narrow": 4, "last": 1, "smooth": 1}
-        shapes[node.output[0]] = (1, channels.get(node.name.split("/")[0].split(".")[0], 8), 8, 10)
+        channels = {"first": 32, "block": 32, "wide": 32, "narrow": 16, "last": 1, "smooth": 1}
+        shapes[node.output[0]] = (1, channels.get(node.name.split("/")[0].split(".")[0], 32), 8, 10)
     macs = macs_by_node(Graph(model), shapes)
-    assert macs["block.inner/Conv"] == 8 * 8 * 9 * 80
-    assert macs["first/Conv"] == 8 * 1 * 9 * 80
-    assert macs["last/Conv"] == 12 * 9 * 80
+    assert macs["block.inner/Conv"] == 32 * 32 * 9 * 80
+    assert macs["first/Conv"] == 32 * 1 * 9 * 80
+    assert macs["last/Conv"] == 48 * 9 * 80
 
 
 @given(st.permutations(range(9)))
