@@ -246,7 +246,8 @@ def _card_path(model: str | Path, precision: str) -> Path:
     if path.suffix in (".json", ".onnx"):
         card = path.with_suffix(".json")
         if not card.is_file():
-            raise ModelError(f"model card {card}: no such file")
+            hint = f"glint card {path} writes one" if path.suffix == ".onnx" and path.is_file() else None
+            raise ModelError(f"model card {card}: no such file", hint=hint)
         return card
     if path.suffix == ".safetensors":
         raise ModelError(f"{path} is a checkpoint, not a model", hint="glint export makes a model of it")

@@ -58,6 +58,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "inspect": ("glint.export.inspect.inspect", "say what a model, engine or network is and what TensorRT makes of it"),
     "build": ("glint.runtime.commands.build", "make an engine for this machine's GPU from a model"),
+    "card": ("glint.runtime.commands.card", "write the model card of a network of your own"),
     "export": ("glint.export.command", "turn a checkpoint into an ONNX file with its model card"),
     "calibrate": ("glint.calibration.command", "make an fp16 or int8 model that scores like its fp32 one"),
 }

@@ -2,7 +2,7 @@
 
 ::
 
-    python -m glint.benchmarks.streams.soak --minutes 30 --out results/soak.json
+    python -m glint.benchmarks.streams.soak --minutes 30 --faults --view --out results/soak.json
 
 Small simulated frames go through the whole stream, tracks and JSON lines included. Once a second memory, threads
 and open files are read. It fails if memory grows by 1 % or more between the second and the last tenth of the
@@ -18,12 +18,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
+from glint.benchmarks.streams.faults import Clients, FaultySource
 from glint.benchmarks.tool import Tool, add_pipeline_arguments, add_threads_argument
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.choices import Drop
@@ -34,6 +37,7 @@ from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.follow import Follower
 from glint.runtime.pipeline.pipeline import Pipeline, Result
+from glint.runtime.pipeline.rehearsal import rehearse
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sinks.json_lines import JsonLines
 from glint.runtime.sinks.records import frame_record
@@ -42,10 +46,12 @@ from glint.runtime.sources.base import Source
 from glint.runtime.sources.open import open_source
 from glint.runtime.stream.stream import DROPS, Stream
 from glint.runtime.unmixing.unmixer import Unmixer
+from glint.runtime.view.live_view import LiveView
 from glint.types import Frame, Gap
 
 SCENE = "synthetic://?size=160x128&frames=1000000000&clusters=2&singles=2&bits=14&seed=1"
 MOST_GROWTH = 1.0  # percent
+_PATHS = ("/healthz", "/metrics", "/", "/live?after=0", "/history?since=0")  # that clients ask for
 _PERIOD_S = 1.0  # s between two looks
 _LEAST_LOOKS = 20
 
@@ -143,21 +149,31 @@ def soak(
     detector: str = DEFAULT_DETECTOR,
     unmixer: str = DEFAULT_UNMIXER,
     threads: int | None = None,
+    faults: bool = False,
+    view: bool = False,
 ) -> dict[str, Any]:
     """Run the stream for so many minutes.
+
+    Args:
+        minutes, scene, drop, detector, unmixer, threads: as the options.
+        faults: frames that cannot be read, gaps, repetitions, other sizes, damage and stalls among the frames.
+        view: serve the live page, and let clients of all kinds at it.
 
     Returns:
         Rate, latencies, account of the frames, growth and ``problems``: what should not be, empty if all is well.
     """
+    rehearse()  # compiling is no part of the time
     first, second = Detector.open(detector, threads=threads), Unmixer.open(unmixer, threads=threads)
-    tracker, summary = Follower(), Summary()
-    with Progress("soak", int(60 * minutes)) as line, Interruption() as signals:
+    tracker, summary, source = Follower(), Summary(), open_source(scene)
+    faulty = FaultySource(source) if faults else None
+    page = LiveView("127.0.0.1", 0) if view else None
+    clients = None if page is None else Clients("127.0.0.1", urlsplit(page.url).port or 0, _PATHS)
+    with Progress("soak", int(60 * minutes)) as line, Interruption() as signals, clients or nullcontext():
         watch = Watch(line)
+        sinks = [DiscardingSink(), summary, watch, *([] if page is None else [page])]
         stream = Stream(
-            Bounded(open_source(scene), 60 * minutes), Pipeline(first, second), [DiscardingSink(), summary, watch],
-            drop=drop,
-            track=tracker,
-        )  # fmt: skip
+            Bounded(faulty or source, 60 * minutes), Pipeline(first, second), sinks, drop=drop, track=tracker
+        )
         started = time.monotonic()
         stream.run(signals)
         seconds = time.monotonic() - started
@@ -178,8 +194,30 @@ def soak(
         "growth": grown,
         "first": asdict(watch.looks[0]) if watch.looks else None,
         "last": asdict(watch.looks[-1]) if watch.looks else None,
-        "problems": problems(stream.captured - summary.frames - lost, grown),
+        "faults": None if faulty is None else dict(faulty.injected),
+        "clients": None if clients is None else {str(code): n for code, n in clients.answered.items()},
+        "problems": problems(stream.captured - summary.frames - lost, grown)
+        + ([] if faulty is None else fault_problems(faulty, summary, exact=not lost))
+        + ([] if clients is None else client_problems(clients)),
     }
+
+
+def fault_problems(faulty: FaultySource, summary: Summary, *, exact: bool) -> list[str]:
+    """Faults that were not told; what frames say of themselves can only be held against them if none was dropped."""
+    seen = {"skip": sum(faulty.skips.values()), "gap": summary.gaps}
+    if exact:
+        seen |= {"repeat": summary.repeated, "damage": summary.damaged}
+    wanted = {name: faulty.injected[name] for name in seen}
+    return [
+        f"{wanted[name]} times {name}, of which {seen[name]} were told" for name in seen if wanted[name] != seen[name]
+    ]
+
+
+def client_problems(clients: Clients) -> list[str]:
+    """Clients that got no answer, or another one than they asked for."""
+    others = {code: number for code, number in clients.answered.items() if code not in (200, 503)}
+    found = [f"{clients.failed} requests without an answer"] if clients.failed else []
+    return found + ([f"answers that nobody asked for: {others}"] if others else [])
 
 
 def problems(missing: int, grown: dict[str, float] | None) -> list[str]:
@@ -199,6 +237,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drop", choices=list(DROPS), default="none", help="default: %(default)s")
     add_pipeline_arguments(parser)
     add_threads_argument(parser)
+    parser.add_argument("--faults", action="store_true", help="frames that are skipped, repeated, damaged, late ...")
+    parser.add_argument("--view", action="store_true", help="serve the live page, and let clients of all kinds at it")
 
 
 TOOL = Tool("Run the stream for long, and see whether anything grows or gets lost.", soak, add_arguments, file=True)

@@ -65,3 +65,11 @@ def test_the_overhead_of_the_pipeline_is_told_by_stage():
     assert times["total"]["p50"] >= max(times[s]["p50"] for s in ("detect", "cut", "unmix", "refine"))
     assert times["unrefined"]["p50"] > 0
     assert all(0 <= v["p50"] <= v["p95"] <= v["p99"] for v in times.values())
+
+
+def test_faults_and_clients_are_accounted_for():
+    report = soak(minutes=0.1, threads=1, faults=True, view=True)
+    assert report["captured"] == report["frames"] + sum(report["dropped"].values()) > 0
+    assert sum(report["faults"].values()) > 0
+    assert report["clients"]["200"] > 0
+    assert [p for p in report["problems"] if "too short" not in p] == []
