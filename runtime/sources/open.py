@@ -100,13 +100,19 @@ def _common(uri: str) -> tuple[str, dict[str, str]]:
     if uri.startswith("gst:") or _exists(uri):
         return plain, found
     pattern = _COMMON_OF_RAW if _BY_SOURCE.match(uri) else _COMMON
+    kept = ""
+    if _SCHEMES.get(uri.partition("://")[0].lower(), ("",))[0] == "rtsp":  # what stands before # is for the sender
+        kept, mark, rest = uri.rpartition("#")
+        if not mark or "@" in rest:
+            return plain, found
+        plain = mark + rest
     while match := pattern.search(plain):
         if match[2] in found:
             raise InputError(f"{safe_uri(uri)}: {match[2]} is given twice")
         found[match[2]] = match[3]
         behind = plain[match.end() :]
         plain = plain[: match.start()] + (match[1] + behind[1:] if behind.startswith("&") else behind)
-    return plain, found
+    return kept + plain, found
 
 
 def _exists(path: str) -> bool:

@@ -162,3 +162,13 @@ def test_headers_and_padded_rows_of_raw_frames_are_left_out(tmp_path: Path) -> N
 def test_kelvin_is_told() -> None:
     kelvin = (290 + 3 * (SKY - SKY.min()) / np.ptp(SKY)).astype(np.float32)
     assert any("--scale" in word for word in warnings_of(Frame(0, 0, kelvin)))
+
+
+def test_what_a_sender_is_asked_is_left_to_it() -> None:
+    uri = "rtsp://camera/live?crop=1&scale=2#timeout=3"
+    source = open_frames(f"{uri}&polarity=black&crop=0,0,8,8").inner
+    assert source._url == "rtsp://camera/live?crop=1&scale=2"  # type: ignore[attr-defined]
+    assert source.policy.timeout == 3  # type: ignore[attr-defined]
+    assert open_frames("rtsp://me:a#crop=1@camera/live").polarity == "white"
+    source = open_frames("udp://127.0.0.1:5004#crop=0,0,8,8").inner
+    assert source._url == "udp://127.0.0.1:5004"  # type: ignore[attr-defined]
