@@ -65,13 +65,13 @@ class Clients:
 
     Attributes:
         answered: requests by their status.
-        failed: requests for the health that got no answer.
+        failed: requests without an answer, others with one behind them: at the end the server is gone.
     """
 
     def __init__(self, host: str, port: int, paths: tuple[str, ...]) -> None:
         self._host, self._port, self._paths = host, port, paths
         self.answered: Counter[int] = Counter()
-        self.failed = 0
+        self.failed = self._unanswered = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clients", daemon=True)
 
@@ -105,6 +105,7 @@ class Clients:
                 connection.request("GET", path)
                 answer = connection.getresponse()
                 answer.read()
-                self.answered[answer.status] += 1
+            self.answered[answer.status] += 1
+            self.failed, self._unanswered = self.failed + self._unanswered, 0
         except (OSError, http.client.HTTPException):
-            self.failed += not self._ended.is_set()
+            self._unanswered += 1
