@@ -571,7 +571,7 @@ def test_a_full_disk_behind_standard_output_is_an_error(scene: str) -> None:
     words = [sys.executable, "-m", "glint", "run", scene, "--out", "-"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 3, done.stderr
     assert "cannot write standard output: No space left" in done.stderr
     assert "Traceback" not in done.stderr
 
