@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from glint.cli import positive_int, standalone
+from glint.benchmarks.tool import Tool
+from glint.cli import positive_int
 from glint.images import write_image
 
 _PER_CHUNK = 10  # images
@@ -113,21 +114,21 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _arguments(parser: argparse.ArgumentParser) -> None:
+def archive_costs(what: str, *, chunks: int, frames: int, chunk: int) -> dict[str, Any]:
+    """Figures of ``plan_costs`` or of ``overhead``, on frames of 320 x 256."""
+    return plan_costs(chunks) if what == "plan" else overhead(frames, (320, 256), chunk)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The tool's options."""
     parser.add_argument("what", choices=("plan", "overhead"))
     parser.add_argument("--chunks", type=positive_int, default=100_000, help="of the simulated plan")
     parser.add_argument("--frames", type=positive_int, default=600, help="of the comparison")
     parser.add_argument("--chunk", type=positive_int, default=100, help="frames of a chunk, of the comparison")
 
 
-def _main(arguments: argparse.Namespace) -> int:
-    if arguments.what == "plan":
-        figures = plan_costs(arguments.chunks)
-    else:
-        figures = overhead(arguments.frames, (320, 256), arguments.chunk)
-    print(json.dumps(figures))
-    return 0
+TOOL = Tool("Measure what an archive costs beside the frames themselves.", archive_costs, add_arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(standalone(__doc__ or "", _arguments, _main))
+    sys.exit(TOOL())
