@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from numpy.typing import NDArray
 
 from glint.benchmarks.reporting.text import markdown_table
 from glint.benchmarks.tables.optics import gaussian_shape
-from glint.cli import positive_int, print_json, seed, standalone
-from glint.files import refuse_existing, write_json
+from glint.benchmarks.tool import Tool
+from glint.cli import positive_int, seed
 from glint.runtime.unmixing.optics_state import KNOWN, LEARNED, OpticsState
 from glint.runtime.unmixing.refine import RefineConfig
 from glint.runtime.unmixing.shapes import measure_shapes
@@ -108,27 +107,15 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the module."""
-    parser.add_argument("--points", type=positive_int, default=350, help="of each condition (default: %(default)s)")
-    parser.add_argument("--seed", type=seed, default=1, help="of the points (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the table as JSON")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    parser.add_argument("--json", action="store_true", help="print the table as JSON instead of Markdown")
+    """The tool's options."""
+    parser.add_argument(
+        "--points", type=positive_int, default=350, dest="number", help="of each condition (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=seed, default=1, dest="start", help="of the points (default: %(default)s)")
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run the module."""
-    if arguments.out is not None:
-        refuse_existing(arguments.out, overwrite=arguments.overwrite)
-    rows = positions_table(number=arguments.points, start=arguments.seed)
-    if arguments.out is not None:
-        write_json(arguments.out, rows)
-    if arguments.json:
-        print_json(rows)
-    else:
-        print(markdown(rows), end="")
-    return 0
+TOOL = Tool("Errors of positions against what is stated.", positions_table, add_arguments, text=markdown, file=True)
 
 
 if __name__ == "__main__":
-    sys.exit(standalone("Errors of positions against what is stated.", add_arguments, main))
+    sys.exit(TOOL())
