@@ -83,7 +83,7 @@ def card(
                           "sigma": sigma}.items():  # fmt: skip
         if value is not None and option not in given:
             raise InputError(f"{option} says nothing about a network that is made to {found}")
-    asked = {option: value for option, value in given.items() if value is not None}
+    asked: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
     made = ModelCard(
         name=name or path.stem.partition(".")[0], task=found, precision=precision or "fp32", network="own", config={},
         file=path.name, sha256=digest, inputs=engine.inputs, outputs=engine.outputs,
