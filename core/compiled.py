@@ -89,7 +89,8 @@ class Compiled:
         if not self._looked:
             self._native, self._looked = _ahead_of_time(self), True
         if self._native is not None:
-            return self._native(*arguments)
+            with suppress(KeyError):  # arrays of a type that nothing was made for: Numba makes it
+                return self._native(*arguments)
         try:
             return self._call(*arguments, **named)
         except (pickle.UnpicklingError, EOFError):  # what was kept is torn, by a power cut say: made again

@@ -137,6 +137,8 @@ def _compare(node: onnx.NodeProto, one: NDArray[Any], two: NDArray[Any], before:
 
 def _session(model: onnx.ModelProto, tensors: list[str], path: Path, threads: int | None) -> Any:
     """A session that can deliver these tensors, without the optimisations that would merge them away."""
+    import onnx
+
     present = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in present)
     options = onnxruntime.SessionOptions()

@@ -38,6 +38,7 @@ _PURPOSES = {
     "pycuda": "GPU memory for the TensorRT engine", "cuda-bindings": "CUDA graphs of the TensorRT engine",
     "av": "PyAV: video files and rtsp:// as sources, --video", "paho-mqtt": "results to a broker, --mqtt",
     "pyarrow": "tables as Parquet, --parquet; glint archive", "ray": "glint archive",
+    "polygraphy": "layers of a TensorRT engine one by one (docs/parity.md)",
     "shtab": "completion by the Tab key, glint --print-completion",
 }  # fmt: skip
 _FIXES = {"pycuda": "pip install pycuda (needs nvcc on PATH)", "cuda-bindings": "pip install cuda-bindings"}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from glint.errors import ModelError
 
 FloatArray = NDArray[np.float64]
-SCORES = (0.1, 0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9)
+SCORES = (0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 0.97, 0.99)
 """Lower ends of the classes of scores; the first is that of the candidates."""
 
 

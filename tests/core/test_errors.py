@@ -16,11 +16,13 @@ from glint.errors import (
     SourceAbsentError,
     SourceError,
     SourceLostError,
+    UsageError,
     first_line,
 )
 
 CODES = {
     InputError: (ValueError, 2),
+    UsageError: (ValueError, 2),
     SourceError: (OSError, 2),
     OutputError: (OSError, 2),
     ModelError: (ValueError, 2),

@@ -83,6 +83,9 @@ class FakeEngine(Engine):
         self.function = function
         self.seen: list[Arrays] = []
 
+    def infer(self, *outputs: str, **arrays: np.ndarray) -> Arrays:  # it has no list of outputs
+        return super().infer(**arrays)
+
     def _infer(self, arrays: Arrays) -> Arrays:
         self.seen.append(arrays)
         return self.function(**arrays)

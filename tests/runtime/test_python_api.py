@@ -135,7 +135,9 @@ def test_width_comes_before_height(monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[tuple[int, ...]] = []
         infer = opened.detector.engine.infer
         monkeypatch.setattr(
-            opened.detector.engine, "infer", lambda frame: [seen.append(frame.shape), infer(frame=frame)][1]
+            opened.detector.engine,
+            "infer",
+            lambda *names, frame: [seen.append(frame.shape), infer(*names, frame=frame)][1],
         )
         result = opened(np.random.default_rng(0).normal(50, 2, (100, 120)))
     assert set(seen) == {(1, 1, 32, 64)}

@@ -47,7 +47,7 @@ def test_a_released_model(capsys, name):
     assert graph["versions"] == dict.fromkeys(VERSIONS, "clean") and graph["findings"] == []
     assert sum(graph["operators"].values()) == len(graph["layers"])
     # What the graph does is what the network does, but for branches that lead nowhere and convolutions made wide.
-    assert 0.97 * card.macs < graph["macs"] < 1.04 * card.macs
+    assert 0.97 * card.macs < graph["macs"] < 1.13 * card.macs
     assert {layer["precision"] for layer in graph["layers"] if layer["operator"] in WEIGHTED} == {"float32"}
     assert all(layer["macs"] for layer in graph["layers"] if layer["operator"] in WEIGHTED)
 

@@ -264,8 +264,8 @@ def test_answers_that_are_not_finite_are_an_error_and_no_empty_sky(
     with detector.engine:
         infer = detector.engine.infer
 
-        def blind(**arrays: np.ndarray) -> dict[str, np.ndarray]:
-            answers = {name: array.copy() for name, array in infer(**arrays).items()}
+        def blind(*outputs: str, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+            answers = {name: array.copy() for name, array in infer(*outputs, **arrays).items()}
             answers[output][..., 3, 4] = value
             return answers
 

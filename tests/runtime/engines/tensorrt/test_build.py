@@ -136,7 +136,7 @@ def test_a_second_build_is_a_cache_hit(machine, tmp_path):
 
 def test_other_options_are_another_engine(orin, tmp_path):
     model = small_models.unmixer(tmp_path)
-    paths = {build(model, BuildOptions(batch=batch)).path for batch in ((1, 1, 1), (1, 8, 8), (1, 8, 9))}
+    paths = {build(model, BuildOptions(batches=(batch,))).path for batch in ((1, 1, 1), (1, 8, 8), (1, 8, 9))}
     assert len(paths) == len(plans()) == 3
 
 
