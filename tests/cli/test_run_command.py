@@ -581,7 +581,7 @@ def test_a_full_disk_behind_standard_output_is_an_error(scene: str) -> None:
 
 
 def test_lines_of_a_tracked_run_name_the_track_of_every_target(glint: Glint, tmp_path: Path) -> None:
-    scene = "synthetic://?size=96x80&frames=6&clusters=0&singles=2&radiance=200-240&noise=0.5&seed=2&speed=0.2"
+    scene = "synthetic://?size=96x80&frames=14&clusters=0&singles=2&radiance=200-240&noise=0.5&seed=2&speed=0.2"
     assert glint("run", scene, "--out", tmp_path / "r.jsonl", "--track").code == 0
     lines = read(tmp_path / "r.jsonl")
     tracks = [[t["track"] for t in r["targets"]] for r in lines]

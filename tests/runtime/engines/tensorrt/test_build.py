@@ -702,9 +702,9 @@ def test_two_at_once_build_it_once(orin, tmp_path, capsys):
     "options",
     [
         {"precision": "fp8"},
-        {"batch": (0, 1, 2)},
-        {"batch": (2, 1, 4)},
-        {"batch": (1, 5, 4)},
+        {"batches": ((0, 1, 2),)},
+        {"batches": ((2, 1, 4),)},
+        {"batches": ((1, 5, 4),)},
         {"sizes": ((0, 32),)},
         {"workspace": 0},
         {"dla": -1},
