@@ -28,7 +28,8 @@ def test_a_run_leaves_checkpoints_a_log_and_json(tmp_path, capsys):
     captured = capsys.readouterr()
     assert json.loads(captured.out)["step"] == 4
     names = {p.name for p in (tmp_path / "a").iterdir()}
-    assert {"last.safetensors", "last.json", "best.safetensors", "best.json", "log.jsonl"} <= names
+    checkpoints = {"last.safetensors", "last.json", "best.safetensors", "best.json"}
+    assert names == checkpoints | {"log.jsonl", "curves.png"}
 
 
 def test_a_run_is_not_started_twice_but_resumed(tmp_path, capsys):
