@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from glint.benchmarks.evaluate.detection_scores import Examined
 from glint.benchmarks.reporting.html import figures, page, paragraph, section, table
+from glint.benchmarks.reporting.interval_plot import Interval, interval_plot
 from glint.benchmarks.reporting.plots import Axis, Series, line_plot
 from glint.files import write_bytes, write_json
 from glint.images import write_image
@@ -23,7 +24,7 @@ from glint.runtime.pipeline.picture import stretch
 
 _TRUE, _PREDICTED, _PAPER = (90, 220, 120), (255, 80, 60), 18
 _CROP_PX = 41  # pixels of the image that a magnified piece shows
-_ZOOM = 7
+_ZOOM = 9
 _PIECES = 2
 _MOST_FA = 1e4  # of a million pixels
 _GAP = 6
@@ -134,6 +135,7 @@ def _scores(result: dict[str, Any]) -> str:
         rows += [[f"legacy {NAMES[name]}", result["legacy"][name], None, None] for name in ("pd", "fa")]
     return section(
         "Scores",
+        interval_plot(_intervals(result), "%", caption="Scores with their 95 % intervals"),
         table(["", "score", "low", "high"], rows),
         paragraph(
             "Low and high: 95 % of 2,000 draws of as many images, with replacement. Pd: true spots matched one-to-one "
@@ -141,6 +143,16 @@ def _scores(result: dict[str, Any]) -> str:
             + (" Legacy: greedy matching in scan order, as widely copied code does it." if "legacy" in result else "")
         ),
     )
+
+
+def _intervals(result: dict[str, Any]) -> list[Interval]:
+    """Of the scores in percent that are known."""
+    rows = []
+    for name, (written, unit) in FIGURES.items():
+        low, high = result["intervals"][name]
+        if unit == "%" and None not in (low, high, result[name]):
+            rows.append(Interval(written, low, result[name], high))
+    return rows
 
 
 def _curve(curve: Sequence[dict[str, Any]]) -> str:
@@ -255,11 +267,11 @@ def _worst(worst: Sequence[dict[str, Any]], pictures: Path) -> str:
         data = base64.b64encode((pictures / f"{row['name']}.png").read_bytes()).decode()
         text = escape(f"{row['name']}: IoU {row['iou']:.1f} %")
         parts.append(
-            f'<figure><img style="width:100%" alt="{text}" src="data:image/png;base64,{data}">'
+            f'<figure class="broad"><img style="width:100%" alt="{text}" src="data:image/png;base64,{data}">'
             f"<figcaption>{text}</figcaption></figure>"
         )
     return section(
         "Worst images",
         paragraph("Green: truth. Red: prediction. Below: the places with most wrong pixels, magnified."),
-        figures(*parts),
+        *parts,
     )

@@ -23,6 +23,7 @@ from glint.benchmarks.reporting.html import (
     table,
     verdict,
 )
+from glint.benchmarks.reporting.interval_plot import Interval, interval_plot
 from glint.benchmarks.reporting.plots import Axis, Series, histogram, line_plot, scatter
 from glint.benchmarks.reporting.text import columns, figure
 
@@ -82,7 +83,7 @@ def report_html(result: Result, compared: Comparison, layers: list[LayerError] |
     text = "The candidate keeps to the budget." if result["passed"] else "The candidate does not keep to the budget."
     parts = [
         verdict(result["passed"], text, [*result["reasons"], *(f"Note: {note}." for note in result["notes"])]),
-        section("Scores", paragraph(_budget_text(result)), _score_table(result)),
+        section("Scores", paragraph(_budget_text(result)), _score_plot(result), _score_table(result)),
         section("Outputs", _output_table(result), figures(*_output_plots(compared))),
     ]
     if result["moved"]:
@@ -111,6 +112,18 @@ def _budget_text(result: Result) -> str:
         f"Budget: {budget['points']:g} points of CSO-mAP (grid and refined) and IoU, either way; Pd {pd}.{limit} "
         "Intervals are 95 %, paired bootstrap over patches or images."
     )
+
+
+def _score_plot(result: Result) -> str:
+    """The changes that have a budget, with their intervals."""
+    points = result["budget"]["points"]
+    rows = [
+        Interval(f"{row['score']}, {row['data']}", row["low"], row["difference"], row["high"], row["within"])
+        for row in result["scores"]
+        if row["within"] is not None and row["low"] is not None
+    ]
+    caption = "Dots: changes. Bars: their 95 % intervals. Green band: the budget of all but Pd."
+    return interval_plot(rows, "change, points", band=(-points, points), caption=caption)
 
 
 def _score_table(result: Result) -> str:

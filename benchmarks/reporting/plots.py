@@ -150,14 +150,14 @@ class _Plot:
     def figure(self, names: Sequence[str], caption: str) -> str:
         right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
         parts = [f'<rect class="frame" x="{_LEFT}" y="{_TOP}" width="{right - _LEFT}" height="{bottom - _TOP}"/>']
-        for value in _ticks(self.range_x, self.x.log):
+        for value in ticks(self.range_x, self.x.log):
             at = float(self.scale_x(np.array([value]))[0])
             parts.append(f'<path class="grid" d="M{at:.1f} {_TOP}V{bottom}"/>')
-            parts.append(f'<text x="{at:.1f}" y="{bottom + 17}" text-anchor="middle">{_tick(value)}</text>')
-        for value in _ticks(self.range_y, self.y.log):
+            parts.append(f'<text x="{at:.1f}" y="{bottom + 17}" text-anchor="middle">{tick_text(value)}</text>')
+        for value in ticks(self.range_y, self.y.log):
             at = float(self.scale_y(np.array([value]))[0])
             parts.append(f'<path class="grid" d="M{_LEFT} {at:.1f}H{right}"/>')
-            parts.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_tick(value)}</text>')
+            parts.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{tick_text(value)}</text>')
         middle = (_TOP + bottom) / 2
         parts.append(
             f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(self.x.title)}</text>'
@@ -196,7 +196,7 @@ def _share(values: NDArray[np.float64], axis: Axis, ends: tuple[float, float]) -
     return share
 
 
-def _ticks(ends: tuple[float, float], log: bool) -> list[float]:
+def ticks(ends: tuple[float, float], log: bool) -> list[float]:
     """Three to ten round numbers."""
     low, high = ends
     if log and 10 <= high / low < 1000:
@@ -212,7 +212,8 @@ def _ticks(ends: tuple[float, float], log: bool) -> list[float]:
     return [i * step_size for i in range(math.ceil(low / step_size - 1e-9), math.floor(high / step_size + 1e-9) + 1)]
 
 
-def _tick(value: float) -> str:
+def tick_text(value: float) -> str:
+    """A tick in few letters."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:g}"
     if 1e4 <= abs(value) < 1e6:

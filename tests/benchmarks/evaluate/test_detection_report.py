@@ -32,16 +32,16 @@ def test_a_picture_marks_truth_and_prediction():
     picture = draw_errors(examined())
     assert picture.dtype == np.uint8 and picture.ndim == 3
     green, red = np.argwhere(coloured(picture, GREEN)), np.argwhere(coloured(picture, RED))
-    zoom = 580 / 120
+    zoom = 744 / 120
     for pixels, (row, column) in ((green, (31.5, 41.5)), (red, (72, 21))):
-        whole = pixels[pixels[:, 0] < 580]
+        whole = pixels[pixels[:, 0] < 744]
         assert np.allclose((whole.min(0) + whole.max(0)) / 2, (row * zoom, column * zoom), atol=3)
-    assert (green[:, 0] > 590).any() and (red[:, 0] > 590).any()  # the magnified pieces
+    assert (green[:, 0] > 754).any() and (red[:, 0] > 754).any()  # the magnified pieces
 
 
 def test_pictures_of_small_large_and_faultless_images():
     for shape in ((20, 24), (41, 41), (600, 1300)):
-        assert draw_errors(examined(shape, truth=(5, 5), guess=(10, 12))).shape[1] == 580
+        assert draw_errors(examined(shape, truth=(5, 5), guess=(10, 12))).shape[1] == 744
     nothing = draw_errors(examined(truth=None, guess=None))
     assert not coloured(nothing, GREEN).any()
     assert not coloured(nothing, RED).any()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from glint.benchmarks.reporting.html import Mark, legend, number_text, page, paragraph, picture, section, table, verdict
-from glint.benchmarks.reporting.plots import Axis, Series, _ticks, histogram, line_plot, scatter
+from glint.benchmarks.reporting.plots import Axis, Series, histogram, line_plot, scatter, ticks
 
 NASTY = "<script>alert(\"x\")</script> & 'more'"
 
@@ -145,20 +145,20 @@ def test_a_legend_names_what_has_a_name():
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
 def test_ticks_are_few_and_inside(low, width):
     high = low + width
-    ticks = _ticks((low, high), False)
-    assert 2 <= len(ticks) <= 11
-    assert min(ticks) >= low - 1e-6 * width - 1e-9 * abs(low) and max(ticks) <= high + 1e-6 * width + 1e-9 * abs(high)
+    found = ticks((low, high), False)
+    assert 2 <= len(found) <= 11
+    assert min(found) >= low - 1e-6 * width - 1e-9 * abs(low) and max(found) <= high + 1e-6 * width + 1e-9 * abs(high)
 
 
 @given(st.floats(1e-12, 1e6), st.floats(1.06, 1e18))
 def test_ticks_of_a_logarithmic_axis_are_few_and_inside(low, ratio):
-    ticks = _ticks((low, low * ratio), True)
-    assert 1 <= len(ticks) <= 11
-    assert all(low * (1 - 1e-6) <= t <= low * ratio * (1 + 1e-6) for t in ticks)
+    found = ticks((low, low * ratio), True)
+    assert 1 <= len(found) <= 11
+    assert all(low * (1 - 1e-6) <= t <= low * ratio * (1 + 1e-6) for t in found)
 
 
 @pytest.mark.parametrize(
-    ("ends", "ticks"),
+    ("ends", "expected"),
     [
         ((7.0, 560.0), [10, 20, 50, 100, 200, 500]),
         ((0.3, 4.0), [0.5, 1, 2]),
@@ -166,5 +166,5 @@ def test_ticks_of_a_logarithmic_axis_are_few_and_inside(low, ratio):
         ((3.0, 2e5), [10, 100, 1e3, 1e4, 1e5]),
     ],
 )
-def test_ticks_of_a_logarithmic_axis_lie_where_its_data_do(ends, ticks):
-    assert _ticks(ends, True) == pytest.approx(ticks)
+def test_ticks_of_a_logarithmic_axis_lie_where_its_data_do(ends, expected):
+    assert ticks(ends, True) == pytest.approx(expected)
