@@ -45,7 +45,7 @@ clean: ## remove what the build made
 $(WHEEL).built: $(SOURCES) | $(VENV)
 	rm -rf $(WHEEL) build/lib build/bdist.*
 	$(PYTHON) -m venv $(VENV)/build
-	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(VENV)/build/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEEL) .
+	GLINT_MODELS=all PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(VENV)/build/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WHEEL) .
 	touch $@
 
 $(VENV):

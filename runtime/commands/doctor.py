@@ -32,7 +32,8 @@ from glint.runtime.sources.gstreamer import LAUNCHER
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 
 _PURPOSES = {
-    "numpy": "arrays", "scipy": "optics and image labels", "numba": "compiled refinement", "pillow": "image files",
+    "numpy": "arrays", "scipy": "optics and image labels", "pillow": "image files",
+    "numba": "machine code where none came with the package",
     "onnxruntime": "engine on the CPU", "torch": "glint train, export", "safetensors": "glint train, export",
     "onnx": "glint export, calibrate, inspect", "onnxscript": "glint export",
     "pycuda": "GPU memory for the TensorRT engine", "cuda-bindings": "CUDA graphs of the TensorRT engine",
@@ -41,7 +42,10 @@ _PURPOSES = {
     "polygraphy": "layers of a TensorRT engine one by one (docs/parity.md)",
     "shtab": "completion by the Tab key, glint --print-completion",
 }  # fmt: skip
-_FIXES = {"pycuda": "pip install pycuda (needs nvcc on PATH)", "cuda-bindings": "pip install cuda-bindings"}
+_FIXES = {
+    "numba": 'pip install "numba>=0.59"', "pycuda": "pip install pycuda (needs nvcc on PATH)",
+    "cuda-bindings": "pip install cuda-bindings",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,10 +120,12 @@ def _version(distribution: str) -> str:
 
 
 def _machine_code() -> Check:
-    """Whether compiled functions are there, or outlive the process."""
+    """Whether compiled functions are there, or can be made and outlive the process."""
     name, fix = "machine code", "set GLINT_CACHE to a folder that can be written"
     if (opened := library()) is not None:
         return Check(name, OK, f"came with the package, for {opened.name}", False)
+    if not _found("numba"):
+        return Check(name, MISSING, "none came for this processor, and no Numba to make it", True, _FIXES["numba"])
     try:
         folder = cache_folder("compiled")
     except RuntimeError as error:

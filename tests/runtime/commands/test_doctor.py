@@ -91,7 +91,7 @@ def test_looking_imports_no_heavy_library(monkeypatch: pytest.MonkeyPatch) -> No
     assert not heavy & sys.modules.keys()
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "scipy", "numba"])
+@pytest.mark.parametrize("name", ["onnxruntime", "scipy"])
 def test_a_missing_library_that_is_needed_makes_the_machine_not_ready(
     without: Callable[[str], None], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,6 +129,16 @@ def test_it_knows_what_sources_and_sinks_may_need(
 def test_it_says_that_machine_code_came_with_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("glint.runtime.commands.doctor.library", lambda: SimpleNamespace(name="aarch64"))
     assert check(doctor(), "machine code")["detail"] == "came with the package, for aarch64"
+
+
+def test_neither_machine_code_nor_numba_makes_the_machine_not_ready(
+    without: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without("numba")
+    monkeypatch.setattr("glint.runtime.commands.doctor.library", lambda: None)
+    report = doctor()
+    assert not report["ready"]
+    assert check(report, "machine code")["fix"] == 'pip install "numba>=0.59"'
 
 
 def test_it_says_whether_machine_code_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
