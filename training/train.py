@@ -24,6 +24,7 @@ def train(
     data: Path | Sequence[DataSet | Path] | None = None,
     backgrounds: Sequence[Path] = (),
     validate_on: int | None = None,
+    hard: Path | None = None,
     domain: str = "sensor",
     minutes: float = 0.0,
     resume: bool = False,
@@ -44,6 +45,7 @@ def train(
         backgrounds: folders of frames without targets, beside ``backgrounds/`` in the sets; every second frame is
             held back for measuring.
         validate_on: most frames of each set and folder that a validation looks at; None: all.
+        hard: places of false alarms to train on again, a file of ``python -m glint.training.mine`` (LSNet, U-Net).
         domain: ``csist`` or ``sensor`` (DSCSNet and its comparators).
         minutes: time budget instead of steps.
         resume: continue from ``out/last.safetensors``.
@@ -80,7 +82,7 @@ def train(
         raise InputError("--device cuda: PyTorch sees no GPU here", hint="leave it away to train on the CPU")
     if threads:
         torch.set_num_threads(threads)
-    task, default = _task(network, data, domain, backgrounds, validate_on)
+    task, default = _task(network, data, domain, backgrounds, validate_on, hard)
     if resume:
         info, _ = load_checkpoint(last)
         default = from_dict(Recipe, info.recipe, where=str(last))
@@ -110,7 +112,7 @@ def train(
 
 def _task(
     network: str, data: Path | Sequence[DataSet | Path] | None, domain: str, backgrounds: Sequence[Path],
-    validate_on: int | None,
+    validate_on: int | None, hard: Path | None,
 ) -> tuple[Task, Recipe]:  # fmt: skip
     """What there is to learn, and how by default."""
     from glint.training.loop import Recipe
@@ -118,12 +120,15 @@ def _task(
     learns, recipe = entry(network).learns, Recipe(lr=entry(network).learning_rate)
     if learns == "detection":
         from glint.training.tasks.detection import DetectionTask
+        from glint.training.tasks.hard import HardPlaces
 
         if not data:
             raise InputError(f"training {network} needs labelled images", hint="--data FOLDER with images/ and masks/")
         recipe = replace(recipe, batch=8, weight_decay=2e-2, warmup=100, validate_every=250, ema=0.998)
-        sets = DetectionTask(network, preset(network), data, backgrounds=backgrounds, validate_on=validate_on)
-        return sets, recipe
+        places = HardPlaces.read(hard) if hard else None
+        return DetectionTask(
+            network, preset(network), data, backgrounds=backgrounds, validate_on=validate_on, hard=places
+        ), recipe
     from glint.training.tasks.grid import GridTask
     from glint.training.tasks.unmixing import UnmixingTask
 
@@ -148,6 +153,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         metavar="N",
         help="frames of each set for a validation (lsnet; default: all)",
+    )
+    parser.add_argument(
+        "--hard", type=Path, metavar="FILE", help="false alarms to train on again (lsnet), of glint.training.mine"
     )
     parser.add_argument("--domain", choices=("csist", "sensor"), default="sensor", help="patches (dscsnet)")
     budget = parser.add_mutually_exclusive_group()
@@ -181,7 +189,8 @@ def main(arguments: argparse.Namespace) -> int:
     recipe = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
     metrics = train(
         arguments.network, arguments.out, data=[DataSet.parse(text) for text in arguments.data or []],
-        backgrounds=arguments.backgrounds, validate_on=arguments.validate_on, domain=arguments.domain,
+        backgrounds=arguments.backgrounds, validate_on=arguments.validate_on, hard=arguments.hard,
+        domain=arguments.domain,
         minutes=arguments.minutes, resume=arguments.resume, init=arguments.init, device=arguments.device,
         threads=arguments.threads, compiled=arguments.compile, **recipe,
     )  # fmt: skip

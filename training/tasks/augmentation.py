@@ -102,6 +102,7 @@ class Augmentation:
         on_target: share of the crops that are centred near a target.
         negatives: share drawn from the empty real backgrounds.
         generated: share drawn from generated backgrounds.
+        hard: share drawn around places where a detector raised false alarms, if such are known (``mining``).
         veiled: share of samples that get part of another frame's background on top of their own.
         pasted: share of samples that get rendered clusters, all of the generated ones included.
         clusters: most clusters pasted into a crop.
@@ -141,6 +142,7 @@ class Augmentation:
     on_target: float = 0.6
     negatives: float = 0.3
     generated: float = 0.05
+    hard: float = 0.2
     veiled: float = 0.5
     pasted: float = 0.15
     clusters: int = 4
@@ -169,18 +171,22 @@ class Augmentation:
     exposure: float = 0.2
 
 
-def crop_sample(sample: Sample, augmentation: Augmentation, rng: np.random.Generator) -> Crop:
-    """A window, mirrored outside the frame, as another camera might have seen it."""
+def crop_sample(
+    sample: Sample, augmentation: Augmentation, rng: np.random.Generator, at: tuple[int, int] | None = None
+) -> Crop:
+    """A window, mirrored outside the frame, as another camera might have seen it; near ``at`` (row, column) if given."""
     marked = sample.mask if sample.box is None else sample.box
     rows, columns = np.nonzero(marked)
-    on_target = len(rows) and rng.random() < augmentation.on_target
+    on_target = at is None and len(rows) and rng.random() < augmentation.on_target
     magnify = on_target and augmentation.magnified and rng.random() < augmentation.magnified
     scale = augmentation.magnification if magnify else augmentation.scale
     size = round(augmentation.crop / np.exp(rng.uniform(*np.log(scale))))
     height, width = sample.frame.shape
     if on_target:
         pick = rng.integers(len(rows))
-        top, left = (int(v - size // 2 + rng.integers(-size // 3, size // 3 + 1)) for v in (rows[pick], columns[pick]))
+        at = int(rows[pick]), int(columns[pick])
+    if at is not None:
+        top, left = (int(v - size // 2 + rng.integers(-size // 3, size // 3 + 1)) for v in at)
     else:
         top, left = (int(rng.integers(min(0, n - size), max(0, n - size) + 1)) for n in (height, width))
     index = np.ix_(_mirror(np.arange(top, top + size), height), _mirror(np.arange(left, left + size), width))

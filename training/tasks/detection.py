@@ -37,12 +37,13 @@ from glint.training.tasks.augmentation import (
 )
 from glint.training.tasks.camera_faults import Crop
 from glint.training.tasks.data_sets import DataSet, checked_sets, empty_frames
+from glint.training.tasks.hard import HardPlaces
 from glint.training.tasks.validation import THRESHOLD, Validation
 
 _SHOWN = 12  # frames of the contact sheet
 _BOX = 0.5  # weight of targets of which the box is known only
-_ALARM = 0.2  # weight of the likeliest false alarms
-_ALARM_PIXELS = 8  # per crop, the likeliest
+_ALARM = 0.6  # weight of the likeliest false alarms
+_ALARM_PIXELS = 12  # per crop, the likeliest
 _ALARM_DISTANCE_PX = 3  # from the nearest target: nearer ones are its edge
 
 
@@ -55,6 +56,7 @@ class DetectionTask:
         augmentation: how they are varied.
         backgrounds: more folders of frames without targets, beside ``backgrounds/`` in the sets.
         validate_on: most frames of a set that a validation looks at, evenly taken; None: all.
+        hard: where a detector raised false alarms in frames that are trained on.
 
     Raises:
         GlintError: one of its subclasses, for bad data.
@@ -65,15 +67,20 @@ class DetectionTask:
     def __init__(
         self, network: str, config: LSNetConfig | UNetConfig, data: Path | Sequence[DataSet | Path],
         augmentation: Augmentation | None = None, *, backgrounds: Sequence[Path] = (), validate_on: int | None = None,
+        hard: HardPlaces | None = None,
     ) -> None:  # fmt: skip
         self.network, self.config = network, config
         self.augmentation = augmentation or Augmentation()
         self.sets = checked_sets(data)
         empty = empty_frames(self.sets, backgrounds)
-        self.samples = [[*_samples(s)] for s in self.sets]
+        named = [dict(_samples(s)) for s in self.sets]
+        self.samples = [[*of.values()] for of in named]
         shares = np.array([s.share for s in self.sets])
         self.shares = shares / shares.sum()
-        self.negatives = [Sample.of(read_image(p)) for _, trained, _ in empty for p in trained]
+        bare = {(name, p.stem): Sample.of(read_image(p)) for name, trained, _ in empty for p in trained}
+        self.negatives = [*bare.values()]
+        by_name = bare | {(s.root.resolve().name, n): v for s, of in zip(self.sets, named) for n, v in of.items()}
+        self.hard = [(by_name[h.set, h.frame], h.place) for h in hard.places] if hard else []
         self.validation = Validation.of(self.sets, [(name, held) for name, _, held in empty], validate_on)
         self.data = {
             "folder": "+".join(s.root.resolve().name for s in self.sets),
@@ -86,6 +93,8 @@ class DetectionTask:
             "negatives": [p.stem for _, trained, _ in empty for p in trained], "normaliser": to_dict(NORMALISER),
             "augmentation": to_dict(self.augmentation),
         }  # fmt: skip
+        if hard:
+            self.data["hard"] = {"places": len(hard.places), "found_by": hard.found_by}
 
     def build(self) -> nn.Module:
         """A fresh network."""
@@ -98,16 +107,19 @@ class DetectionTask:
         return dict(zip(Crop._fields, stacked))
 
     def _draw(self, rng: np.random.Generator) -> Crop:
-        augmentation, kind = self.augmentation, rng.random()
+        augmentation, kind, at = self.augmentation, rng.random(), None
         generated = kind < augmentation.generated
-        if generated:
+        if self.hard and rng.random() < augmentation.hard:
+            generated = False
+            sample, at = self.hard[rng.integers(len(self.hard))]
+        elif generated:
             sample = Sample.of(generate_background((augmentation.crop, augmentation.crop), rng))
         elif self.negatives and kind < augmentation.generated + augmentation.negatives:
             sample = self.negatives[rng.integers(len(self.negatives))]
         else:
             of = self.samples[rng.choice(len(self.samples), p=self.shares)]
             sample = of[rng.integers(len(of))]
-        crop = crop_sample(sample, augmentation, rng)
+        crop = crop_sample(sample, augmentation, rng, at)
         if rng.random() < augmentation.veiled:
             other = self._any(rng)
             behind = crop_sample(other, augmentation, rng).background
@@ -165,11 +177,11 @@ class DetectionTask:
         write_sheet(path, tiles)
 
 
-def _samples(of: DataSet) -> Iterator[Sample]:
+def _samples(of: DataSet) -> Iterator[tuple[str, Sample]]:
     if of.boxed:
-        yield from (Sample.of_box(b) for b in boxed_images(of.root, "train"))
+        yield from ((b.name, Sample.of_box(b)) for b in boxed_images(of.root, "train"))
     else:
-        yield from (Sample.of(s.image, s.mask) for s in labelled_images(of.root, "train"))
+        yield from ((s.name, Sample.of(s.image, s.mask)) for s in labelled_images(of.root, "train"))
 
 
 def predict(model: nn.Module, image: NDArray[Any], device: torch.device) -> tuple[FRAME_ARRAY, ...]:
