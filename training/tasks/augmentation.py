@@ -174,7 +174,7 @@ class Augmentation:
 def crop_sample(
     sample: Sample, augmentation: Augmentation, rng: np.random.Generator, at: tuple[int, int] | None = None
 ) -> Crop:
-    """A window, mirrored outside the frame, as another camera might have seen it; near ``at`` (row, column) if given."""
+    """A window near ``at`` (row, column), mirrored outside the frame, as another camera might have seen it."""
     marked = sample.mask if sample.box is None else sample.box
     rows, columns = np.nonzero(marked)
     on_target = at is None and len(rows) and rng.random() < augmentation.on_target
