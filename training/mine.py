@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from glint.cli import positive_int, standalone, talk
@@ -51,5 +52,10 @@ def _main(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    return standalone("Find the false alarms of a detector in its training frames.", _options, _main, argv)
+
+
 if __name__ == "__main__":
-    sys.exit(standalone("Find the false alarms of a detector in its training frames.", _options, _main))
+    sys.exit(main())

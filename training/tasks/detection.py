@@ -80,7 +80,7 @@ class DetectionTask:
         bare = {(name, p.stem): Sample.of(read_image(p)) for name, trained, _ in empty for p in trained}
         self.negatives = [*bare.values()]
         by_name = bare | {(s.root.resolve().name, n): v for s, of in zip(self.sets, named) for n, v in of.items()}
-        self.hard = [(by_name[h.set, h.frame], h.place) for h in hard.places] if hard else []
+        self.hard = [(h.frame_of(by_name), h.place) for h in hard.places] if hard else []
         self.validation = Validation.of(self.sets, [(name, held) for name, _, held in empty], validate_on)
         self.data = {
             "folder": "+".join(s.root.resolve().name for s in self.sets),

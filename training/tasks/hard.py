@@ -6,10 +6,10 @@ looked for by a model that was trained for a while, and crops around them are tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from glint.training.tasks.data_sets import DataSet, empty_frames
 
 _FROM_TARGETS_PX = 3  # nearer marks are a target's edge
 
+Frame = TypeVar("Frame")
 Probability = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
@@ -42,6 +43,19 @@ class HardPlace:
     set: str
     frame: str
     place: tuple[int, int]
+
+    def frame_of(self, frames: Mapping[tuple[str, str], Frame]) -> Frame:
+        """The one that it is in, of frames by folder and name.
+
+        Raises:
+            InputError: if it is not among them.
+        """
+        if (self.set, self.frame) not in frames:
+            raise InputError(
+                f"hard place in {self.set}: no frame {self.frame!r} is trained on there",
+                hint="give the same --data and --backgrounds as when the places were looked for",
+            )
+        return frames[self.set, self.frame]
 
 
 @dataclass(frozen=True)
