@@ -23,7 +23,7 @@ def spot(image, row, column, level):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Frames with a labelled spot at (12, 20) and a bright one that is no target at (30, 50); an empty frame with one."""
+    """Frames with a labelled spot at (12, 20) and a bright one, no target, at (30, 50); empty frames with one."""
     root = tmp_path / "set"
     for name in ("a", "b", "c"):
         image, mask = np.full((48, 64), 60, np.uint8), np.zeros((48, 64), np.uint8)
