@@ -42,7 +42,7 @@ ROOMS = {
         ["formats"],
         ["."],
     ],
-    "training": [["train"], ["loop"], ["tasks"], ["networks"], ["."]],
+    "training": [["train", "mine"], ["loop"], ["tasks"], ["networks"], ["."]],
     "export": [["inspect"], ["."], ["lint"]],
     "calibration": [["."]],
     "runtime": [
