@@ -56,10 +56,21 @@ def _signature(function: Any) -> str:
     node = _source(inspect.unwrap(function))
     assert isinstance(node, ast.FunctionDef)  # noqa: S101
     returns = f" -> {_code(node.returns)}" if node.returns else ""
-    whole = f"{node.name}({_code(node.args)}){returns}"
+    pieces = _pieces(node.args)
+    if options := getattr(function, "takes", None):  # fields of a data class, whose name is the last argument's
+        pieces = [*pieces[:-1], "*", *_declared(options)]
+    whole = f"{node.name}({', '.join(pieces)}){returns}"
     if len(whole) > WIDTH:
-        whole = f"{node.name}(\n" + "".join(f"    {piece},\n" for piece in _pieces(node.args)) + f"){returns}"
+        whole = f"{node.name}(\n" + "".join(f"    {piece},\n" for piece in pieces) + f"){returns}"
     return f"```python\n{whole}\n```\n"
+
+
+def _declared(options: Any) -> list[str]:
+    """The fields of a data class and of those that it builds on, as they stand in the source."""
+    lines = [piece for base in options.__bases__ if base is not object for piece in _declared(base)]
+    node = _source(options)
+    assert isinstance(node, ast.ClassDef)  # noqa: S101
+    return lines + [_code(line) for line in node.body if isinstance(line, ast.AnnAssign)]
 
 
 def _code(node: ast.AST) -> str:
@@ -81,10 +92,7 @@ def _pieces(arguments: ast.arguments) -> list[str]:
 
 
 def _fields(value: Any) -> str:
-    node = _source(value)
-    assert isinstance(node, ast.ClassDef)  # noqa: S101
-    lines = [_code(line) for line in node.body if isinstance(line, ast.AnnAssign)]
-    return "```python\n" + "\n".join(lines) + "\n```\n"
+    return "```python\n" + "\n".join(_declared(value)) + "\n```\n"
 
 
 def _text(value: Any) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.clock import utc_text
 from glint.errors import EngineError, InputError
 from glint.files import refuse_existing
@@ -22,14 +21,13 @@ from glint.runtime.pipeline.detector import Detection, Detector
 from glint.runtime.pipeline.network_view import NetworkView, network_view
 from glint.runtime.pipeline.picture import draw_picture
 from glint.runtime.pipeline.sensor_correction import Conditioned, Conditioner
-from glint.runtime.pipeline.settings import Roi, Settings
+from glint.runtime.pipeline.settings import Roi, Settings, takes_fields_of
 from glint.runtime.pipeline.spots import SpotPatches, cut_spots, local_noise
 from glint.runtime.sources.items import frame_of
 from glint.runtime.tracking.tracks import Tracks
-from glint.runtime.unmixing.optics_choice import PsfChoice, chosen_optics
+from glint.runtime.unmixing.optics_choice import chosen_optics
 from glint.runtime.unmixing.optics_state import KNOWN, UNKNOWN, Learner, OpticsState
 from glint.runtime.unmixing.refine import (
-    RadiancePrior,
     RefineConfig,
     count_costs_of,
     prepare_refinement,
@@ -203,33 +201,15 @@ class Pipeline:
         self.candidates_above = candidates_above
         self._process, self._closed = os.getpid(), False
 
-    @staticmethod
-    def open(
-        *,
-        detector: str | Path = DEFAULT_DETECTOR,
-        unmixer: str | Path = DEFAULT_UNMIXER,
-        engine: str = "auto",
-        precision: str = "auto",
-        threads: int | None = None,
-        refine: bool = True,
-        radiance_prior: RadiancePrior = "card",
-        psf: PsfChoice = None,
-        roi: Roi | None = None,
-        tile: tuple[int, int] | None = None,
-        dead_pixels: str | Path | None = None,
-        dark: str | Path | None = None,
-        flat: str | Path | None = None,
-    ) -> Pipeline:
+    @classmethod
+    @takes_fields_of(Settings)
+    def open(cls, settings: Settings) -> Pipeline:
         """Load the models and whatever else belongs to a pipeline; see :class:`Settings` for the arguments.
 
         Raises:
             GlintError: one of its subclasses, for a bad model, engine, file or argument.
         """
-        settings = Settings(
-            detector, unmixer, engine, precision, threads, refine, radiance_prior, psf, roi, tile, dead_pixels, dark,
-            flat,
-        )  # fmt: skip
-        return Pipeline.of(settings)
+        return cls.of(settings)
 
     @staticmethod
     def of(settings: Settings, candidates_above: float | None = None) -> Pipeline:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.errors import InputError
@@ -18,9 +21,34 @@ from glint.types import FrameSize
 
 AUTO = "auto"
 Roi = tuple[int, int, int, int]
+Fields = ParamSpec("Fields")
+First = TypeVar("First")
+Options = TypeVar("Options")
+Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
+def takes_fields_of(
+    options: Callable[Fields, Options],
+) -> Callable[[Callable[[First, Options], Answer]], Callable[Concatenate[First, Fields], Answer]]:
+    """A function whose last argument is a data class takes its fields instead, by name.
+
+    They are declared in the class alone; help, editors and type checkers see them in the function.
+    """
+
+    def decorate(function: Callable[[First, Options], Answer]) -> Callable[Concatenate[First, Fields], Answer]:
+        @functools.wraps(function)
+        def call(first: First, /, *values: Fields.args, **named: Fields.kwargs) -> Answer:
+            return function(first, options(*values, **named))
+
+        own = inspect.signature(function)
+        kept, taken = list(own.parameters.values())[:-1], inspect.signature(options).parameters.values()
+        vars(call).update(__signature__=own.replace(parameters=[*kept, *taken]), takes=options)
+        return call
+
+    return decorate
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings of a pipeline, with the names and defaults of ``glint run``.
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.choices import FALSE_TRACKS_PER_HOUR, Drop, Static
 from glint.errors import InputError
 from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower
 from glint.runtime.pipeline.pipeline import Pipeline, Result
-from glint.runtime.pipeline.settings import Roi, Settings
+from glint.runtime.pipeline.settings import Settings, takes_fields_of
 from glint.runtime.sources.adjusted import AdjustedSource
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.items import Item, ItemSource
@@ -23,34 +23,29 @@ from glint.runtime.stream.stream import Stream
 from glint.runtime.tracking.evidence import Evidence
 from glint.runtime.tracking.tracker import TrackConfig
 from glint.runtime.tracking.zones import Zone, read_zones
-from glint.runtime.unmixing.optics_choice import PsfChoice
-from glint.runtime.unmixing.refine import RadiancePrior
 
 
+@dataclass(frozen=True, kw_only=True)
+class StreamSettings(Settings):
+    """Settings of :func:`stream`, which says what they mean."""
+
+    drop: Drop | None = None
+    deadline_ms: float | None = None
+    warm_up: bool | None = None
+    track: bool = False
+    static: Static = "report"
+    false_tracks_per_hour: float = FALSE_TRACKS_PER_HOUR
+    zones: str | Path | None = None
+    pipeline: Pipeline | None = None
+
+    def of_pipeline(self) -> Settings:
+        """What a pipeline is opened with."""
+        return Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
+
+
+@takes_fields_of(StreamSettings)
 def stream(
-    source: str | Path | NDArray[Any] | Iterable[Item] | Source,
-    *,
-    pipeline: Pipeline | None = None,
-    detector: str | Path = DEFAULT_DETECTOR,
-    unmixer: str | Path = DEFAULT_UNMIXER,
-    engine: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    refine: bool = True,
-    radiance_prior: RadiancePrior = "card",
-    psf: PsfChoice = None,
-    roi: Roi | None = None,
-    tile: tuple[int, int] | None = None,
-    dead_pixels: str | Path | None = None,
-    dark: str | Path | None = None,
-    flat: str | Path | None = None,
-    drop: Drop | None = None,
-    deadline_ms: float | None = None,
-    warm_up: bool | None = None,
-    track: bool = False,
-    static: Static = "report",
-    false_tracks_per_hour: float = FALSE_TRACKS_PER_HOUR,
-    zones: str | Path | None = None,
+    source: str | Path | NDArray[Any] | Iterable[Item] | Source, settings: StreamSettings
 ) -> Generator[Result, None, None]:
     """Detect and unmix the targets of all frames of a source.
 
@@ -60,15 +55,14 @@ def stream(
     Args:
         source: a URI (see docs/sources.md), a ``Path``, an array ``[N, H, W]``, or a list or another iterable of arrays
             ``[H, W]``, frames and paths of images.
-        pipeline: an open one, which stays open; it has its settings already, and no candidates for tracks.
-        detector, unmixer, engine, precision, threads, refine, radiance_prior, psf, roi, tile, dead_pixels, dark, flat:
-            as of ``Pipeline.open``.
+        detector, unmixer, ...: the settings of a pipeline (see :class:`Settings`).
         drop, deadline_ms: what happens to frames that come too fast or are too old (see ``Stream``).
         warm_up: run the first frame until the latency settles, uncounted; None: for live sources.
         track: follow the targets from frame to frame; results have their ``track`` and ``tracks`` then.
         static: whether tracks of what does not move are told, "report" or "hide".
         false_tracks_per_hour: that clutter may confirm.
         zones: file of the zones of which results tell who enters and leaves them; implies ``track``.
+        pipeline: an open one, which stays open; it has its settings already, and no candidates for tracks.
 
     Returns:
         An iterator of results, in the order of the frames.
@@ -76,21 +70,21 @@ def stream(
     Raises:
         GlintError: one of its subclasses: at once for a bad source, model or argument, on iteration for a bad frame.
     """
-    settings = Settings(
-        detector, unmixer, engine, precision, threads, refine, radiance_prior, psf, roi, tile, dead_pixels, dark, flat
-    )
-    if pipeline is not None and settings != Settings():
+    pipeline, models = settings.pipeline, settings.of_pipeline()
+    if pipeline is not None and models != Settings():
         raise InputError("stream: an open pipeline has its settings already", hint="give them to Pipeline.open")
-    frames = open_any(source)
-    config = TrackConfig(false_tracks_per_hour=false_tracks_per_hour)
-    track, polygons = track or zones is not None, () if zones is None else read_zones(Path(zones))
+    frames, zones = open_any(source), settings.zones
+    config = TrackConfig(false_tracks_per_hour=settings.false_tracks_per_hour)
+    track, polygons = settings.track or zones is not None, () if zones is None else read_zones(Path(zones))
 
     def start(opened: Pipeline) -> Stream:
-        follow = follower(frames, opened, config, static, polygons) if track else None
-        return Stream(frames, opened, (), drop=drop, deadline_ms=deadline_ms, warm=warm_up, track=follow)
+        return Stream(
+            frames, opened, (), drop=settings.drop, deadline_ms=settings.deadline_ms, warm=settings.warm_up,
+            track=follower(frames, opened, config, settings.static, polygons) if track else None,
+        )  # fmt: skip
 
     above = CANDIDATES_ABOVE if track else None
-    results = _results(nullcontext(pipeline) if pipeline is not None else Pipeline.of(settings, above), start)
+    results = _results(nullcontext(pipeline) if pipeline is not None else Pipeline.of(models, above), start)
     next(results)  # opens the models: what is wrong is said at once
     return results
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +74,28 @@ def test_nothing_is_printed_unless_asked() -> None:
 
 def test_names_and_defaults_are_those_of_the_command() -> None:
     command = inspect.signature(run).parameters
-    settings = list(inspect.signature(Settings).parameters)
-    assert list(inspect.signature(Pipeline.open).parameters) == settings
+    settings = inspect.signature(Settings).parameters
+    assert list(inspect.signature(Pipeline.open).parameters) == list(settings) and "threads" in settings
+    assert settings.keys() < inspect.signature(stream).parameters.keys()
     for function in (Settings, Pipeline.open, stream):
         for name, parameter in inspect.signature(function).parameters.items():
             if name not in ("source", "pipeline"):
                 assert parameter.default == command[name].default, name
+                assert parameter.kind == inspect.Parameter.KEYWORD_ONLY, name
     assert inspect.signature(unmix).parameters["refine"].default is True
-    given = Settings("a", "b", "tensorrt", "int8", 3, False, None, "p", (1, 2, 3, 4), (5, 6), "d", "k", "f")
+
+
+def test_settings_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Settings(detector="a", threads=3, refine=False, radiance_prior=None, roi=(1, 2, 3, 4), tile=(5, 6))
     assert pickle.loads(pickle.dumps(given)) == given  # noqa: S301
-    seen: list[Settings] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Pipeline, "of", staticmethod(seen.append))
-        Pipeline.open(**vars(given))
-    assert seen == [given]  # every argument arrives in its place
+    seen: list[Any] = []
+    monkeypatch.setattr(Pipeline, "of", staticmethod(lambda *settings: seen.append(settings) or 1 / 0))
+    for opens in (Pipeline.open, partial(stream, SCENE, drop="none")):
+        with pytest.raises(ZeroDivisionError):
+            opens(**vars(given))
+    assert seen == [(given,), (given, None)]
+    with pytest.raises(TypeError, match="'detectr'"):
+        Pipeline.open(detectr="lsnet-s")  # type: ignore[call-arg]
 
 
 def test_a_pipeline_takes_arrays_and_its_result_is_the_json_line(
