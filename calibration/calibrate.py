@@ -34,9 +34,12 @@ from glint.export.lint.lint import lint, load_whole_onnx
 from glint.files import refuse_existing, sha256, write_bytes, write_json
 
 PRECISIONS = ("fp16", "int8")
-BUDGET = {"fp16": 0.1, "int8": 0.3}  # points
-SCORED = {"unmix": 10000, "detect": 96}
-SEARCHED = {"unmix": (600, 10000), "detect": (24, 96)}  # that single layers, and plans, are judged by in a search
+BUDGET_POINTS = {"fp16": 0.1, "int8": 0.3}  # points
+SCORED_BY_TASK = {"unmix": 10000, "detect": 96}
+SEARCHED_BY_TASK = {
+    "unmix": (600, 10000),
+    "detect": (24, 96),
+}  # that single layers, and plans, are judged by in a search
 _LARGEST_PIXELS = 640 * 512  # pixels of an image that a search still takes
 _JUDGED_SPLIT = "val"
 
@@ -254,7 +257,7 @@ def _plan(
         return plan
     if not options.find_plan:
         return full_plan(card.name, card.sha256, network.layers)
-    one, many = (_make_judge(card, options, searched=number) for number in SEARCHED[card.task])
+    one, many = (_make_judge(card, options, searched=number) for number in SEARCHED_BY_TASK[card.task])
     return search(
         base, Graph(base).layers(), thresholds, network.shares, (one, many), held, budget=_budget("int8", options),
         name=card.name, onnx_sha256=card.sha256,
@@ -262,7 +265,7 @@ def _plan(
 
 
 def _budget(precision: str, options: CalibrateOptions) -> float:
-    return BUDGET[precision] if options.budget is None else options.budget
+    return BUDGET_POINTS[precision] if options.budget is None else options.budget
 
 
 def _thresholds(choices: dict[str, Choice], read: set[str]) -> dict[str, float]:
@@ -318,7 +321,7 @@ def _require_finite(rounded: onnx.ModelProto, extremes: Batches) -> None:
 
 def _make_judge(card: ModelCard, options: CalibrateOptions, *, searched: int | None = None) -> Judge:
     """Data to be judged by; a search has others than the last judgement, and only so many."""
-    number = options.scored or SCORED[card.task]
+    number = options.scored or SCORED_BY_TASK[card.task]
     if searched is not None:
         number = min(number, searched)
     seed = options.seed + (2 if searched is None else 1)

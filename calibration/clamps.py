@@ -23,32 +23,32 @@ from glint.cards import ModelCard
 from glint.cli import talk
 
 CLAMP = NEAR_LEVEL
-_FULL = 255  # DN
-_FRAME = 64  # px per side
-_MOST = 16  # clamps
-_WIDE = "/unclamped"
+_FULL_SCALE_DN = 255  # DN
+_FRAME_SIDE_PX = 64  # px per side
+_MOST_CLAMPS = 16  # clamps
+_UNCLAMPED_SUFFIX = "/unclamped"
 
 
 def extreme_images(side: int) -> list[NDArray[np.uint8]]:
     """Images ``[side, side]`` that no ordinary scene gives: saturated blocks, dead lines, empty, full and split."""
     images = [np.zeros((side, side), np.uint8) for _ in range(6)]
     dead_row, dead_column, split, full, checks, _ = images
-    dead_row[side // 2], dead_column[:, side // 2], split[:, side // 2 :], full[:] = (_FULL,) * 4
-    checks[(np.add.outer(np.arange(side), np.arange(side)) % 2).astype(bool)] = _FULL
+    dead_row[side // 2], dead_column[:, side // 2], split[:, side // 2 :], full[:] = (_FULL_SCALE_DN,) * 4
+    checks[(np.add.outer(np.arange(side), np.arange(side)) % 2).astype(bool)] = _FULL_SCALE_DN
     for block in (*range(1, 10), side):
         image = np.zeros((side, side), np.uint8)
         start = max(0, side // 2 - block // 2)
-        image[start : start + block, start : start + block] = _FULL
-        images += [image, _FULL - image]
+        image[start : start + block, start : start + block] = _FULL_SCALE_DN
+        images += [image, _FULL_SCALE_DN - image]
     return images
 
 
 def extreme_inputs(card: ModelCard) -> Batches:
     """What the runtime would give the network for :func:`extreme_images`."""
     if card.unmixer is None:
-        return network_inputs(card, extreme_images(_FRAME))
+        return network_inputs(card, extreme_images(_FRAME_SIDE_PX))
     images = extreme_images(card.unmixer.patch)
-    return network_inputs(card, images, np.full(len(images), float(_FULL)))
+    return network_inputs(card, images, np.full(len(images), float(_FULL_SCALE_DN)))
 
 
 def clamped(
@@ -67,7 +67,7 @@ def clamped(
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     reached: dict[str, float] = {}
-    for _ in range(_MOST):
+    for _ in range(_MOST_CLAMPS):
         over = _first_over(copy, largest, extremes)
         if over is None:
             break
@@ -94,7 +94,7 @@ def _first_over(
     for name in tensors:
         readers = graph.readers.get(name, [])
         summed = len(readers) == 1 and readers[0].op_type == "Add"  # the sum is clamped: engines fuse both
-        if summed and (readers[0].output[0] in values or readers[0].output[0].endswith(_WIDE)):
+        if summed and (readers[0].output[0] in values or readers[0].output[0].endswith(_UNCLAMPED_SUFFIX)):
             continue
         if values[name] > FP16_MAX / 2:
             return graph.maker[name].name, name, values[name]
@@ -104,7 +104,7 @@ def _first_over(
 def _clamp(model: onnx.ModelProto, tensor: str) -> None:
     """Put a Clip behind the node that makes a tensor; the tensor keeps its name, in graph outputs too."""
     nodes: list[Any] = []
-    wide = tensor + _WIDE
+    wide = tensor + _UNCLAMPED_SUFFIX
     for node in model.graph.node:
         nodes.append(node)
         if tensor in node.output:

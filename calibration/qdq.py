@@ -17,7 +17,7 @@ from onnx import helper
 
 from glint.calibration.fp16 import finish
 from glint.calibration.int8_layers import Graph, QuantisableLayer, constant, drop_unused, sort_nodes, tensor_types
-from glint.calibration.thresholds import CODES
+from glint.calibration.thresholds import LARGEST_CODE
 
 _LEAST_SCALE = 2.0**-24  # the smallest float16
 
@@ -53,14 +53,14 @@ def quantise(
 
 def activation_scale(threshold: float, dtype: Any = np.float32) -> float:
     """Step between two codes, as the type can hold it; never so small that the threshold is clipped."""
-    return float(_round_up(np.asarray(threshold / CODES), dtype))
+    return float(_round_up(np.asarray(threshold / LARGEST_CODE), dtype))
 
 
 def weight_codes(weights: NDArray[Any], dtype: Any = np.float32) -> tuple[NDArray[np.int8], NDArray[Any]]:
     """int8 codes and scales per output channel of weights ``[C, ...]``: weights = codes * scales."""
     wide = weights.astype(np.float64).reshape(len(weights), -1)
-    scales = _round_up(np.abs(wide).max(axis=1) / CODES, dtype)
-    codes = np.clip(np.round(wide / scales[:, None].astype(np.float64)), -CODES, CODES)
+    scales = _round_up(np.abs(wide).max(axis=1) / LARGEST_CODE, dtype)
+    codes = np.clip(np.round(wide / scales[:, None].astype(np.float64)), -LARGEST_CODE, LARGEST_CODE)
     return codes.astype(np.int8).reshape(weights.shape), scales
 
 

@@ -33,8 +33,8 @@ from glint.simulation.patches import SENSOR_TRAINING, PatchConfig, Patches, simu
 from glint.simulation.scenes import SceneConfig, simulate_scene
 from glint.types import Frame
 
-NUMBER = {"unmix": 512, "detect": 24}
-FEW = {"unmix": 64, "detect": 8}
+SAMPLES_BY_TASK = {"unmix": 512, "detect": 24}
+FEW_SAMPLES_BY_TASK = {"unmix": 64, "detect": 8}
 LIST_FORMAT = 1
 _CANDIDATES_PER_SAMPLE = 8  # simulated candidates for each one that is taken
 _FRAME_PX = 256  # px per side of a simulated frame
@@ -112,7 +112,7 @@ def make_samples(
         InputError: if the data cannot calibrate: one sample, constants, NaN, another size or bit depth.
         SourceError: if they cannot be read.
     """
-    number = number or NUMBER[card.task]
+    number = number or SAMPLES_BY_TASK[card.task]
     if number < 2:
         raise InputError("one sample says nothing about the range of a tensor", hint="--samples 32 or more")
     unmixes = card.task == "unmix"
@@ -128,7 +128,7 @@ def make_samples(
             taken.append((names, images, pool.full_scale[rows]))
     names = [name for part in taken for name in part[0]]
     images = [image for part in taken for image in part[1]]
-    if len(names) < FEW[card.task]:
+    if len(names) < FEW_SAMPLES_BY_TASK[card.task]:
         talk(f"warning: a calibration set of {len(names)} samples: ranges will be rough")
     hashes = tuple(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:16] for image in images)
     if len(set(hashes)) == 1:

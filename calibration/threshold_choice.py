@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from glint.calibration.int8_layers import Graph, QuantisableLayer, constant
 from glint.calibration.qdq import activation_scale, weight_codes
 from glint.calibration.tensor_ranges import Batches, histograms, session, values
-from glint.calibration.thresholds import CODES, METHODS
+from glint.calibration.thresholds import LARGEST_CODE, METHODS
 from glint.errors import InputError
 
 Array = NDArray[np.float32]
@@ -85,7 +85,7 @@ def choose_thresholds(
 def rounded(value: Array, threshold: float) -> Array:
     """What int8 leaves of a tensor."""
     scale = np.float32(activation_scale(threshold))
-    result: Array = np.clip(np.round(value / scale), -CODES - 1, CODES) * scale
+    result: Array = np.clip(np.round(value / scale), -LARGEST_CODE - 1, LARGEST_CODE) * scale
     return result
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-CODES = 127
+LARGEST_CODE = 127
 _PERCENTILE = 99.99
-_STEPS = 128  # thresholds that are tried
+_TRIED_THRESHOLDS = 128  # thresholds that are tried
 Counts = NDArray[np.int64]
 
 
@@ -38,9 +38,9 @@ def mse(counts: Counts, largest: float) -> float:
     bins = len(counts)
     centre = (np.arange(bins) + 0.5) * (largest / bins)
     # Below a 50th of the range rounding costs nothing any more.
-    tried = largest * np.linspace(0.02, 1.0, _STEPS)
-    step = tried[:, None] / CODES
-    code = np.minimum(np.round(centre / step), CODES)
+    tried = largest * np.linspace(0.02, 1.0, _TRIED_THRESHOLDS)
+    step = tried[:, None] / LARGEST_CODE
+    code = np.minimum(np.round(centre / step), LARGEST_CODE)
     # Within a bin narrower than a step the values are spread: their variance is the bin's.
     error = ((centre - code * step) ** 2 * counts).sum(axis=1)
     return float(tried[int(error.argmin())])
@@ -52,14 +52,14 @@ def entropy(counts: Counts, largest: float) -> float:
     The reference is the histogram with what is clipped moved into its last bin; the candidate spreads
     the mass of each of 128 codes, without what is clipped, evenly over the bins that the reference fills.
     """
-    bins, levels = len(counts), CODES + 1
+    bins, levels = len(counts), LARGEST_CODE + 1
     weights = counts.astype(np.float64)
     # Exact zeros (after ReLU, in padding) need no code: they would outweigh everything else.
     weights[0] = weights[1] if bins > 1 else 0.0
     if not weights.sum():
         return largest
     best, threshold = np.inf, largest
-    for end in range(levels, bins + 1, max(1, (bins - levels) // _STEPS)):
+    for end in range(levels, bins + 1, max(1, (bins - levels) // _TRIED_THRESHOLDS)):
         reference = weights[:end].copy()
         reference[-1] += weights[end:].sum()
         code = np.arange(end) * levels // end

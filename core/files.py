@@ -95,10 +95,10 @@ def known(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-MOST_JSON = 64 << 20  # bytes
-_DEEPEST = 64  # arrays and objects inside each other
-MOST_ARRAY = 1 << 32  # bytes
-_MOST_NAME = 200  # bytes; file systems take 255
+MOST_JSON_BYTES = 64 << 20  # bytes
+_MOST_LEVELS = 64  # arrays and objects inside each other
+MOST_ARRAY_BYTES = 1 << 32  # bytes
+_MOST_NAME_BYTES = 200  # bytes; file systems take 255
 
 
 def parse_json(content: bytes) -> Any:
@@ -107,10 +107,10 @@ def parse_json(content: bytes) -> Any:
     Raises:
         ValueError: if it is not JSON, too long, too deep, or holds NaN, infinity or a number beyond all others.
     """
-    if len(content) > MOST_JSON:
-        raise ValueError(f"{len(content)} bytes; expected at most {MOST_JSON}")
-    if _depth(content) > _DEEPEST:
-        raise ValueError(f"more than {_DEEPEST} levels inside each other")
+    if len(content) > MOST_JSON_BYTES:
+        raise ValueError(f"{len(content)} bytes; expected at most {MOST_JSON_BYTES}")
+    if _depth(content) > _MOST_LEVELS:
+        raise ValueError(f"more than {_MOST_LEVELS} levels inside each other")
     return json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_number, parse_float=_finite)
 
 
@@ -148,7 +148,7 @@ def read_json(path: Path, *, what: str, kind: type = object) -> Any:
     """
     try:
         with path.open("rb") as stream:
-            content = stream.read(MOST_JSON + 1)
+            content = stream.read(MOST_JSON_BYTES + 1)
     except (OSError, ValueError) as error:
         raise InputError(f"{what} {path}: {getattr(error, 'strerror', None) or error}") from error
     try:
@@ -185,12 +185,12 @@ def load_npy(path: Path, *, what: str = "array") -> NDArray[Any]:
             read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             shape, fortran, dtype = read[version](stream)
             there = os.fstat(stream.fileno()).st_size - stream.tell()
-            if dtype.kind not in "buif" or not all(n < MOST_ARRAY for n in shape):
+            if dtype.kind not in "buif" or not all(n < MOST_ARRAY_BYTES for n in shape):
                 raise InputError(
                     f"{what} {path} is not an .npy array of numbers, but {dtype} of shape {shape}", hint=hint
                 )
             count = math.prod(shape)
-            if count * dtype.itemsize != there or there > MOST_ARRAY:
+            if count * dtype.itemsize != there or there > MOST_ARRAY_BYTES:
                 raise InputError(
                     f"{what} {path}: {there} bytes for {dtype} of shape {shape}, which are {count * dtype.itemsize}",
                     hint="it is torn or damaged: make it again",
@@ -268,7 +268,7 @@ class FileNames:
     def of(self, name: str, index: int) -> str:
         """A name without an ending; that of a frame without one is its ``index`` in six digits."""
         safe = re.sub(r"[^\w .()\[\]{}+,;=@~#%&'!-]", "_", name.encode("utf-8", "replace").decode("utf-8"))
-        safe = safe.strip(" ").encode()[:_MOST_NAME].decode("utf-8", "ignore")
+        safe = safe.strip(" ").encode()[:_MOST_NAME_BYTES].decode("utf-8", "ignore")
         if not safe.strip("."):
             safe = f"{index:06d}" if not safe else "_" * len(safe)
         if not name:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TextIO
 
-_SECONDS_A_LINE = 10.0
+_LINE_PERIOD_S = 10.0
 _listeners = 0
 
 
@@ -54,7 +54,7 @@ class Progress:
         self._start = time.monotonic()
         self._heard = stream is not None or _listeners > 0
         self._terminal = self.stream.isatty()
-        self._next = self._start + (delay if self._terminal else _SECONDS_A_LINE)
+        self._next = self._start + (delay if self._terminal else _LINE_PERIOD_S)
         self._drawn = False
 
     def __enter__(self) -> Progress:
@@ -78,7 +78,7 @@ class Progress:
             self._next, self._drawn = now + 0.1, True
             self.stream.write("\r\x1b[K" + text)
         else:
-            self._next = now + _SECONDS_A_LINE
+            self._next = now + _LINE_PERIOD_S
             self.stream.write(text + "\n")
         self.stream.flush()
 
@@ -121,5 +121,5 @@ def _tell(text: str, stream: TextIO, delay: float, over: threading.Event) -> Non
     start, wait, said = time.monotonic(), delay, text
     while not over.wait(wait):
         print(said, file=stream, flush=True)
-        wait = _SECONDS_A_LINE
+        wait = _LINE_PERIOD_S
         said = f"{text}: {_duration(time.monotonic() - start + wait)}"

@@ -29,11 +29,11 @@ from glint.training.tasks.unmixing import (
 )
 from glint.types import FrameSize
 
-MACS_SIZE = 512  # pixels per side of the frame that a detector's MACs are counted on
+MACS_SIDE_PX = 512  # pixels per side of the frame that a detector's MACs are counted on
 _MAX_TILES = 512  # of 16 pixels per side
-_SIZES = (FrameSize(128, 96), FrameSize(256, 256), FrameSize(320, 240))  # that a network of any size is tried on
-_BATCHES = (1, 7, 64)
-_LEAST_SCENE = 64  # pixels per side; smaller frames are cut out of one of these
+_TRIED_SIZES = (FrameSize(128, 96), FrameSize(256, 256), FrameSize(320, 240))  # that a network of any size is tried on
+_TRIED_BATCHES = (1, 7, 64)
+_LEAST_SCENE_PX = 64  # pixels per side; smaller frames are cut out of one of these
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ def _detector(model: nn.Module, size: FrameSize | None, threshold: float | None)
             f"--size {size}: width and height must be multiples of {MULTIPLE}",
             hint=f"take {fitting}: glint run fills frames up to it",
         )
-    trials = [_frame(size or default, seed) for seed, default in enumerate(_SIZES)]
+    trials = [_frame(size or default, seed) for seed, default in enumerate(_TRIED_SIZES)]
     return ExportSpec(
         *_tensors(model, "frame", trials[0], dynamic), dynamic, trials, 0, NORMALISER,
         detector=DetectorSpec(
@@ -101,7 +101,7 @@ def _detector(model: nn.Module, size: FrameSize | None, threshold: float | None)
 
 
 def _frame(size: FrameSize, seed: int) -> NDArray[np.float32]:
-    wide, high = (max(side, _LEAST_SCENE) for side in size)
+    wide, high = (max(side, _LEAST_SCENE_PX) for side in size)
     scene = SceneConfig(width=wide, height=high, frames=1, clusters=2, singles=2, seed=seed)
     ((still, _),) = simulate_scene(scene)
     return np.ascontiguousarray(NORMALISER.apply(still.data[: size.height, : size.width]).value[None, None])
@@ -111,7 +111,7 @@ def _unmixer(info: CheckpointInfo, model: nn.Module, threshold: float | None) ->
     domain, config = str(info.data["domain"]), info.config
     task = UnmixingTask(info.network, _config(model), domain)
     rng = np.random.default_rng(0)
-    trials = [task.batch(number, rng, torch.device("cpu"))["patch"].numpy() for number in _BATCHES]
+    trials = [task.batch(number, rng, torch.device("cpu"))["patch"].numpy() for number in _TRIED_BATCHES]
     dynamic = {0: torch.export.Dim("batch", min=1, max=65536)}
     absolute = domain == "csist"
     level = (THRESHOLD_DN if absolute else THRESHOLD_SHARE) if threshold is None else threshold
@@ -159,7 +159,7 @@ def run(model: nn.Module, value: NDArray[np.float32]) -> tuple[NDArray[np.float3
 def size(network: str, model: nn.Module) -> tuple[int, int]:
     """Parameters, and multiply-accumulates per patch or per frame of 512 x 512, of a network that ``network`` names."""
     if task_of(network) == "detect":
-        return _count(model, (1, 1, MACS_SIZE, MACS_SIZE))
+        return _count(model, (1, 1, MACS_SIDE_PX, MACS_SIDE_PX))
     patch = UnmixingTask(network, _config(model), "csist").batch(1, np.random.default_rng(0), torch.device("cpu"))[
         "patch"
     ]

@@ -34,7 +34,7 @@ from glint.cards import ISLAND, in_island
 from glint.errors import CheckFailedError, ModelError, first_line
 
 OPSET = 19
-_LARGEST_CONSTANT = 1 << 20  # numbers in a weight that is computed here, once
+_LARGEST_CONSTANT_NUMBERS = 1 << 20  # numbers in a weight that is computed here, once
 _FLOAT32_FUNCTIONS = {"exp", "log", "pow", "rsqrt", "softmax", "softplus"}  # of autocast, as far as we use them
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -80,7 +80,9 @@ def to_onnx(
         except torch.onnx.OnnxExporterError as error:
             raise _unsupported(error, program) from error
         assert converted is not None  # noqa: S101  (dynamo=True returns a program)
-        fold_constants(converted.model, input_size_limit=_LARGEST_CONSTANT, output_size_limit=_LARGEST_CONSTANT)
+        fold_constants(
+            converted.model, input_size_limit=_LARGEST_CONSTANT_NUMBERS, output_size_limit=_LARGEST_CONSTANT_NUMBERS
+        )
         converted.optimize()
         graph: onnx.ModelProto = converted.model_proto
     _refuse_control_flow(graph)

@@ -10,7 +10,7 @@ from typing import Any
 from glint.errors import GlintError
 from glint.runtime.engines.tensorrt import cuda
 
-_SIDES = {"fp32": 4096, "fp16": 8192, "int8": 8192}  # rows and columns of the matrix product
+_PRODUCT_SIDES = {"fp32": 4096, "fp16": 8192, "int8": 8192}  # rows and columns of the matrix product
 _COPY_BYTES = 1 << 28  # bytes
 _RUNS = 20  # at a time, between two waits for the GPU
 
@@ -33,7 +33,7 @@ def _by_torch(seconds: float) -> dict[str, Any] | None:
         return None
     torch.backends.cuda.matmul.allow_tf32 = False
     rates = {}
-    for precision, side in _SIDES.items():
+    for precision, side in _PRODUCT_SIDES.items():
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}[precision]
         a, b = (torch.ones((side, side), device="cuda", dtype=dtype) for _ in range(2))
         product: Callable[..., Any] = torch._int_mm if precision == "int8" else torch.mm
@@ -44,7 +44,7 @@ def _by_torch(seconds: float) -> dict[str, Any] | None:
         rates[precision] = side**3 / spent
     source, target = (torch.empty(_COPY_BYTES, dtype=torch.uint8, device="cuda") for _ in range(2))
     spent = _spent(lambda: target.copy_(source), torch.cuda.synchronize, seconds / 4)
-    sides = ", ".join(f"{p} {s}" for p, s in _SIDES.items())
+    sides = ", ".join(f"{p} {s}" for p, s in _PRODUCT_SIDES.items())
     how = f"PyTorch's matrix products ({sides} rows and columns) and a copy of {_COPY_BYTES >> 20} MiB"
     return {"macs_per_s": rates, "bytes_per_s": 2 * _COPY_BYTES / spent, "how": how}
 

@@ -25,7 +25,7 @@ UNET = "unet-s"  # of as many multiply-accumulates
 CLASSICAL = ("template", "nnls-fit", "fista", "ista")
 GRID_NETWORKS = tuple(name for name, network in NETWORKS.items() if network.learns == "grid")
 _WEIGHTS = {"fista": 5.0, "ista": 8.0}  # of the l1 norm, DN; what glint.benchmarks.tables.unmixing tunes them to
-_VARIETY = 64
+_LEAST_PATCHES = 64
 # Function of glint.benchmarks.peers.saliency and settings; those that tuning on SIRST tends to choose.
 SALIENCY: dict[str, tuple[str, dict[str, Any]]] = {
     "top-hat": ("top_hat", {"size": 9}),
@@ -48,7 +48,7 @@ class UnmixingPeer(Subject):
     def __init__(self, case: BenchCase) -> None:
         self.amount = case.batch
         self.solve, self._facts = _solver(case)
-        number = case.batch * max(1, _VARIETY // case.batch)
+        number = case.batch * max(1, _LEAST_PATCHES // case.batch)
         self.patches = bench_patches(load_card(UNMIXER)[0], number)
         self.turn = 0
 

@@ -28,8 +28,8 @@ from glint.cards import ModelCard, count_macs, load_card
 from glint.errors import EngineError
 
 WIDTHS = {"fp32": 4, "fp16": 2, "int8": 1}  # bytes of a number
-_GEMM = 1024  # rows and columns of the CPU's matrix product
-_ARRAY = 1 << 23  # float32 numbers per array and thread: 32 MiB, beyond the caches
+_PRODUCT_SIDE = 1024  # rows and columns of the CPU's matrix product
+_ARRAY_NUMBERS = 1 << 23  # float32 numbers per array and thread: 32 MiB, beyond the caches
 _MULTIPLYING = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 
@@ -129,17 +129,17 @@ def limits(threads: int, seconds: float) -> dict[str, Any]:
 
 def _cpu(threads: int, seconds: float) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal((_GEMM, _GEMM), dtype=np.float32) for _ in range(2))
+    a, b = (rng.standard_normal((_PRODUCT_SIDE, _PRODUCT_SIDE), dtype=np.float32) for _ in range(2))
     product = np.empty_like(a)
-    gemm = _GEMM**3 / best_time(lambda: np.matmul(a, b, out=product), seconds / 2)
-    arrays = [tuple(np.ones(_ARRAY, dtype=np.float32) for _ in range(3)) for _ in range(threads)]
+    gemm = _PRODUCT_SIDE**3 / best_time(lambda: np.matmul(a, b, out=product), seconds / 2)
+    arrays = [tuple(np.ones(_ARRAY_NUMBERS, dtype=np.float32) for _ in range(3)) for _ in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
         spent = best_time(lambda: list(pool.map(lambda three: np.add(*three), arrays)), seconds / 2)
     how = (
-        f"NumPy's matrix product of {_GEMM} x {_GEMM} float32 and the sum of two arrays of {_ARRAY >> 18} MiB per "
-        f"thread, best of the runs, {threads} thread{'s' if threads > 1 else ''}"
+        f"NumPy's matrix product of {_PRODUCT_SIDE} x {_PRODUCT_SIDE} float32 and the sum of two arrays of "
+        f"{_ARRAY_NUMBERS >> 18} MiB per thread, best of the runs, {threads} thread{'s' if threads > 1 else ''}"
     )
-    return {"macs_per_s": {"fp32": gemm}, "bytes_per_s": 3 * 4 * _ARRAY * threads / spent, "how": how}
+    return {"macs_per_s": {"fp32": gemm}, "bytes_per_s": 3 * 4 * _ARRAY_NUMBERS * threads / spent, "how": how}
 
 
 def best_time(call: Callable[[], Any], seconds: float) -> float:

@@ -17,7 +17,7 @@ from glint.runtime.engines.onnxruntime import available_cores
 from glint.types import FrameSize
 
 _BLOBS = (0, 1, 3, 10, 30, 100, 250, 500)
-_SIDES = ((256, 256), (384, 320), (512, 384), (512, 512), (640, 512), (768, 640), (1024, 768), (1280, 1024))
+_FRAME_SIZES = ((256, 256), (384, 320), (512, 384), (512, 512), (640, 512), (768, 640), (1024, 768), (1280, 1024))
 _BATCHES = (1, 4, 16, 64, 128, 256, 512, 1024)
 CURVES = ("blobs", "size", "batch")
 
@@ -53,7 +53,7 @@ def curve(kind: str, common: BenchCase, points: int) -> Curve:
         )  # fmt: skip
     if kind == "size":
         base = replace(common, subject=common.detector, task="detect")
-        cases = [replace(base, size=FrameSize(*size)) for size in _SIDES[:points]]
+        cases = [replace(base, size=FrameSize(*size)) for size in _FRAME_SIZES[:points]]
         return Curve(
             "pixels", common.detector, tuple(cases), lambda m: float(np.prod(m.case.size)),
             {"ms per frame": lambda m: m.medians("total"), "MB": _memory},

@@ -18,13 +18,13 @@ from glint.errors import InputError
 
 LEVELS = (90, 95, 99)
 QUANTILES = 101  # points of the distribution that a report keeps of a row's samples
-SETTLED = 0.05  # relative span of the last windows' medians
+SETTLED_SPAN = 0.05  # relative span of the last windows' medians
 WINDOWS = 3
 LEAST_ROUNDS = 4  # an interval needs as many
 _RESAMPLES = 2000
 _POWERS = np.linspace(0.05, 3.0, 296)
 _REFITS = 200
-_GROWTH = 0.1  # of the cost at the smallest size: less is no growth
+_LEAST_GROWTH_SHARE = 0.1  # of the cost at the smallest size: less is no growth
 
 
 def summarise(samples: Sequence[float] | NDArray[np.float64]) -> dict[str, float | int | None]:
@@ -56,7 +56,7 @@ def quantiles(samples: Sequence[float] | NDArray[np.float64]) -> list[float]:
 def settled(medians: Sequence[float]) -> bool:
     """Whether warming up is over: the last three windows' medians lie within 5 % of the smallest of them."""
     last = medians[-WINDOWS:]
-    return len(last) == WINDOWS and max(last) - min(last) <= SETTLED * min(last)
+    return len(last) == WINDOWS and max(last) - min(last) <= SETTLED_SPAN * min(last)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def fit_growth(costs: Mapping[float, Sequence[float]]) -> Growth:
     if len(sizes) < 3 or not all(len(costs[s]) for s in sizes):
         raise InputError(f"growth: expected observations of at least three sizes, got {len(sizes)}")
     centre = np.array([np.median(costs[s]) for s in sizes])
-    if centre[-1] - centre[0] < _GROWTH * centre[0]:
+    if centre[-1] - centre[0] < _LEAST_GROWTH_SHARE * centre[0]:
         return Growth(None, float(centre.mean()), 0.0)
     (exponent,), (start,), (slope,) = _best_powers(sizes, centre[None])
     fewest = min(len(costs[s]) for s in sizes)

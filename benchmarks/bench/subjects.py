@@ -29,7 +29,7 @@ from glint.types import Frame
 
 SEED = 5  # of what is measured on
 BITS = 14
-_VARIETY = 64  # different patches at least that calls go through, so that one is not taken for all
+_LEAST_PATCHES = 64  # different patches at least that calls go through, so that one is not taken for all
 _FRAMES = 4
 
 Times = dict[str, float]
@@ -96,7 +96,7 @@ class UnmixerSubject(ModelSubject):
         self.unmixer = Unmixer(self.clock, self.card)
         self.amount, self.stages = case.batch, ["refined" if case.refine else "network"]
         self.config, self.psf = refine_config(self.unmixer.spec), Psf(self.unmixer.spec.sigma)
-        number = case.batch * max(1, _VARIETY // case.batch)
+        number = case.batch * max(1, _LEAST_PATCHES // case.batch)
         patches = bench_patches(self.card, number)
         self.inputs = [
             (patches.image[i : i + case.batch], patches.full_scale[i : i + case.batch, None, None])

@@ -19,7 +19,7 @@ from glint.config import to_dict
 from glint.errors import EngineError
 from glint.progress import Progress
 
-LEAST = 5  # rounds, however slow the rows are
+LEAST_ROUNDS = 5  # rounds, however slow the rows are
 _BINS = 40
 
 
@@ -141,7 +141,7 @@ class Bench:
         """Rounds until every row has had its time; slow rows end the rounds early, but not before the least number."""
         turn = self.effort.seconds / self.effort.rounds
         slowest = max((one.warm_up["ms"] / 1e3 for one, _ in running), default=0.0)
-        number = self.effort.rounds if slowest <= turn else max(LEAST, round(self.effort.seconds / slowest))
+        number = self.effort.rounds if slowest <= turn else max(LEAST_ROUNDS, round(self.effort.seconds / slowest))
         number = min(number, self.effort.rounds)
         for index in range(number):
             first = index % max(len(running), 1)

@@ -21,7 +21,7 @@ PER_LEVEL = 3  # singles of each SCR on a frame
 CLUSTERS = 8  # on a frame
 CLUSTER_SCR = (5.0, 40.0)  # drawn log-uniformly
 NEAR_PX = 3.0  # between a target and the centre of the spot that finds it
-_WORST = 5  # frames that are named
+_WORST_FRAMES = 5  # frames that are named
 
 
 def evaluate_backgrounds(
@@ -137,7 +137,7 @@ def _alarms(alarms: dict[str, int], seen: set[str]) -> dict[str, Any]:
         return float(np.mean(values)) if values else None
 
     new = [n for name, n in alarms.items() if name not in seen]
-    worst = sorted(alarms.items(), key=lambda item: -item[1])[:_WORST]
+    worst = sorted(alarms.items(), key=lambda item: -item[1])[:_WORST_FRAMES]
     return {
         "frames": len(alarms), "per_frame": mean(list(alarms.values())), "unseen_frames": len(new),
         "per_unseen_frame": mean(new), "worst": [{"name": name, "alarms": n} for name, n in worst if n],

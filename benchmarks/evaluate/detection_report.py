@@ -25,10 +25,10 @@ from glint.runtime.pipeline.picture import stretch
 _TRUE, _PREDICTED, _PAPER = (90, 220, 120), (255, 80, 60), 18
 _CROP_PX = 41  # pixels of the image that a magnified piece shows
 _ZOOM = 9
-_PIECES = 2
+_PIECES_PER_IMAGE = 2
 _MOST_FA = 1e4  # of a million pixels
-_GAP = 6
-_SIDE = 2 * (_CROP_PX * _ZOOM) + _GAP  # screen pixels of the whole image's longer side
+_GAP_PX = 6
+_SIDE_PX = 2 * (_CROP_PX * _ZOOM) + _GAP_PX  # screen pixels of the whole image's longer side
 
 NAMES = {name: f"{written}, {unit}" for name, (written, unit) in FIGURES.items()}
 
@@ -39,20 +39,20 @@ def draw_errors(examined: Examined) -> NDArray[np.uint8]:
     Truth is green, the prediction red.
     """
     image, truth = stretch(examined.sample.image), examined.sample.mask
-    zoom = _SIDE / max(image.shape)
+    zoom = _SIDE_PX / max(image.shape)
     size = (max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom)))
     grey = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
     whole = np.repeat(np.asarray(grey)[..., None], 3, axis=2)
     for mask, colour, room in ((truth, _TRUE, 4), (examined.predicted, _PREDICTED, 7)):
         _draw_boxes(whole, mask, zoom, room, colour)
     pieces = [_piece(image, truth, examined.predicted, centre) for centre in _worst_places(examined)]
-    strip = np.full((_CROP_PX * _ZOOM, _SIDE, 3), _PAPER, dtype=np.uint8)
+    strip = np.full((_CROP_PX * _ZOOM, _SIDE_PX, 3), _PAPER, dtype=np.uint8)
     for i, piece in enumerate(pieces):
-        left = i * (_CROP_PX * _ZOOM + _GAP)
+        left = i * (_CROP_PX * _ZOOM + _GAP_PX)
         strip[: piece.shape[0], left : left + piece.shape[1]] = piece
-    sheet = np.full((whole.shape[0] + _GAP + len(strip), _SIDE, 3), _PAPER, dtype=np.uint8)
+    sheet = np.full((whole.shape[0] + _GAP_PX + len(strip), _SIDE_PX, 3), _PAPER, dtype=np.uint8)
     sheet[: whole.shape[0], : whole.shape[1]] = whole
-    sheet[whole.shape[0] + _GAP :] = strip
+    sheet[whole.shape[0] + _GAP_PX :] = strip
     return sheet
 
 
@@ -77,7 +77,7 @@ def _worst_places(examined: Examined) -> list[tuple[int, int]]:
     either = examined.predicted | examined.sample.mask
     labels, number = ndimage.label(ndimage.binary_dilation(either, np.ones((3, 3))), structure=np.ones((3, 3)))
     wrong = np.bincount(labels[examined.predicted ^ examined.sample.mask], minlength=number + 1)
-    order = [i for i in np.argsort(-wrong, kind="stable").tolist() if i > 0 and wrong[i] > 0][:_PIECES]
+    order = [i for i in np.argsort(-wrong, kind="stable").tolist() if i > 0 and wrong[i] > 0][:_PIECES_PER_IMAGE]
     centres = ndimage.center_of_mass(either, labels, order) if order else []
     return [(round(row), round(column)) for row, column in centres]
 

@@ -28,7 +28,7 @@ from glint.runtime.pipeline.detector import Detector
 from glint.types import Frame
 
 THRESHOLDS = (0.01, 0.02, 0.05, *(round(0.1 * k, 1) for k in range(1, 10)), 0.95, 0.98, 0.99, 0.995, 0.999)
-WORST = 8  # images that are kept to be looked at
+WORST_IMAGES = 8  # images that are kept to be looked at
 
 Map = NDArray[np.floating]
 
@@ -94,7 +94,7 @@ def evaluate_detection(
     threshold: float = 0.5,
     protocol: str = "native",
     legacy: bool = False,
-    worst: int = WORST,
+    worst: int = WORST_IMAGES,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """Score predictions.

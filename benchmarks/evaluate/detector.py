@@ -27,7 +27,7 @@ from glint.metrics.detection import FIGURES
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
 
-GENERATED = 20  # simulated skies where there are no real frames
+GENERATED_FRAMES = 20  # simulated skies where there are no real frames
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _root(data: DetectionData) -> Path:
 def score_backgrounds(
     predict: Predict, backgrounds: Path | str, *, threshold: float = 0.5, seed: int = 1, trained: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """``evaluate_backgrounds`` on the frames of a folder, or on :data:`GENERATED` skies if it is called "generated".
+    """``evaluate_backgrounds`` on the frames of a folder; called "generated", on :data:`GENERATED_FRAMES` skies.
 
     Raises:
         SourceError: if the folder is missing, empty or unreadable.
@@ -133,13 +133,13 @@ def score_backgrounds(
 
 
 def empty_frames(backgrounds: Path | str, seed: int) -> tuple[str, Iterable[tuple[str, NDArray[Any]]], int]:
-    """What to call them, name and image of each, and their number; of :data:`GENERATED` skies if it says "generated".
+    """What to call them, name and image of each, and their number; "generated": :data:`GENERATED_FRAMES` skies.
 
     Raises:
         SourceError: if the folder is missing, empty or unreadable.
     """
     if str(backgrounds) == "generated":
-        return "generated skies", generated_backgrounds(seed, GENERATED), GENERATED
+        return "generated skies", generated_backgrounds(seed, GENERATED_FRAMES), GENERATED_FRAMES
     folder = Path(backgrounds)
     return folder.resolve().name, background_images(folder), len(image_files(folder))
 

@@ -19,7 +19,7 @@ from glint.optics import Psf
 from glint.simulation.patches import draw_offsets
 from glint.simulation.scenes import generate_background
 
-SIGMA = (0.5, 1.0)  # of the PSF, px, drawn uniformly
+SIGMA_PX = (0.5, 1.0)  # of the PSF, px, drawn uniformly
 _EDGE, _APART, _WINDOW = 16, 32, 10
 _TRIES = 100
 
@@ -88,7 +88,7 @@ def plant(
 
 def _spot(centre: Array, members: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Targets within the pixel around ``centre`` on ``[21, 21]`` pixels, the brightest 1, and their flux centre."""
-    psf, share = Psf(rng.uniform(*SIGMA)), rng.uniform(0.5, 1.0, members)
+    psf, share = Psf(rng.uniform(*SIGMA_PX)), rng.uniform(0.5, 1.0, members)
     local = np.nan_to_num(draw_offsets(np.array([members]), 0.5, rng)[0, :members]) - 0.5
     places = centre + (local if members > 1 else 0.0 * local)
     spot = psf.render(places[:, 0], places[:, 1], share, (2 * _WINDOW + 1, 2 * _WINDOW + 1))

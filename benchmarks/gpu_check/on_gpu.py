@@ -25,12 +25,12 @@ from glint.simulation.patches import CONDITIONS, simulate_patches
 from glint.simulation.scenes import SceneConfig, simulate_scene
 from glint.types import FrameSize
 
-_SIZE = FrameSize(640, 512)  # of the detector's frames
+_FRAME_SIZE = FrameSize(640, 512)  # of the detector's frames
 _MODELS = ("lsnet-s", "dscsnet-s-sensor")
 _TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2, "int8": 3e-1}  # of the largest value of an output, median of its errors
-_RUNS = 50
-_BYTES = 1 << 20
-_SECONDS = 5.0  # of load while energy is read
+_TIMED_RUNS = 50
+_BUFFER_BYTES = 1 << 20
+_LOAD_S = 5.0  # of load while energy is read
 
 
 def _contexts() -> dict[str, Any]:
@@ -41,7 +41,7 @@ def _contexts() -> dict[str, Any]:
         try:
             for _ in range(20):
                 with cuda.current() as driver:
-                    driver.mem_alloc(_BYTES).free()
+                    driver.mem_alloc(_BUFFER_BYTES).free()
         except BaseException as error:
             failures.append(error)
 
@@ -57,11 +57,11 @@ def _contexts() -> dict[str, Any]:
 
 def _memory() -> dict[str, Any]:
     """Pinned and mapped buffers bring bytes to the GPU and back."""
-    pattern = np.random.default_rng(0).integers(0, 256, _BYTES).astype(np.uint8)
+    pattern = np.random.default_rng(0).integers(0, 256, _BUFFER_BYTES).astype(np.uint8)
     figures = {}
     for mapped in (False, True):
         with cuda.current() as driver:
-            stream, buffer = cuda.stream(driver), cuda.Buffer(driver, _BYTES, mapped=mapped)
+            stream, buffer = cuda.stream(driver), cuda.Buffer(driver, _BUFFER_BYTES, mapped=mapped)
             started = time.perf_counter()
             buffer.host[:] = pattern
             buffer.upload(stream)
@@ -87,14 +87,14 @@ def _recording() -> dict[str, Any]:
     def noise() -> None:
         while not stop.is_set():
             with cuda.current() as driver:
-                driver.mem_alloc(_BYTES).free()
+                driver.mem_alloc(_BUFFER_BYTES).free()
 
     thread = threading.Thread(target=noise)
     thread.start()
     try:
         for round_ in range(20):
             with cuda.current() as driver:
-                stream, buffer = cuda.stream(driver), cuda.Buffer(driver, _BYTES, mapped=False)
+                stream, buffer = cuda.stream(driver), cuda.Buffer(driver, _BUFFER_BYTES, mapped=False)
 
                 def there_and_back(buffer: cuda.Buffer = buffer, stream: Any = stream) -> None:
                     buffer.upload(stream)
@@ -133,7 +133,7 @@ def _inputs(name: str, rows: int) -> dict[str, NDArray[np.float32]]:
     card, _ = load_card(name)
     if card.unmixer is None:
         (frame, _), *_ = simulate_scene(
-            SceneConfig(width=_SIZE.width, height=_SIZE.height, frames=1, clusters=6, bits=14, seed=1)
+            SceneConfig(width=_FRAME_SIZE.width, height=_FRAME_SIZE.height, frames=1, clusters=6, bits=14, seed=1)
         )
         return {card.inputs[0].name: card.normaliser.apply(frame.data).value[None, None]}
     patches = simulate_patches(CONDITIONS["14bit"], rows, np.random.default_rng(1))
@@ -142,7 +142,7 @@ def _inputs(name: str, rows: int) -> dict[str, NDArray[np.float32]]:
 
 
 def _open(name: str, precision: str) -> TensorRTEngine:
-    sizes = (_SIZE,) if name == "lsnet-s" else ()
+    sizes = (_FRAME_SIZE,) if name == "lsnet-s" else ()
     return TensorRTEngine(build(name, BuildOptions(precision=precision, sizes=sizes)).path)
 
 
@@ -159,7 +159,7 @@ def _engines(precision: str) -> dict[str, Any]:
                 output: float(np.median(np.abs(ours[output] - expected)) / max(float(np.abs(expected).max()), 1e-9))
                 for output, expected in theirs.items()
             }
-            times = engine.stage_times(_RUNS, **arrays)
+            times = engine.stage_times(_TIMED_RUNS, **arrays)
             stages = {stage: round(float(np.median(ms)), 4) for stage, ms in times.items()}
             figures[name] = {"median errors": errors, "ms": stages, **engine.details()}
         worst = max(errors, key=lambda output: errors[output])
@@ -191,14 +191,14 @@ def _energy() -> dict[str, Any]:
         raise Skip("this machine tells no power")
     arrays, runs, seen = _inputs("lsnet-s", 1), 0, []
     with _open("lsnet-s", "fp16") as engine:
-        end = time.monotonic() + _SECONDS
+        end = time.monotonic() + _LOAD_S
         while time.monotonic() < end:
             engine.infer(**arrays)
             runs += 1
             if runs % 20 == 0:
                 seen.append(read_device_state().power_w)
     busy = {rail: round(float(np.mean([s.get(rail, 0.0) for s in seen])), 2) for rail in rest} if seen else {}
-    return {"rest W": rest, "busy W": busy, "frames per second": round(runs / _SECONDS, 1)}
+    return {"rest W": rest, "busy W": busy, "frames per second": round(runs / _LOAD_S, 1)}
 
 
 ON_GPU = (

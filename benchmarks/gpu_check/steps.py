@@ -14,7 +14,7 @@ from glint.errors import GlintError
 
 PASS, FAIL, SKIPPED = "PASS", "FAIL", "SKIPPED"
 _MARK = "gpu_check result: "
-_TAIL = 2000  # characters of a step's talk that are kept
+_TAIL_CHARACTERS = 2000  # characters of a step's talk that are kept
 
 
 class Skip(Exception):  # noqa: N818  (no error: it says why a step does not run here)
@@ -79,7 +79,7 @@ def run_apart(step: Step, *, seconds: float) -> Result:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         return Result(step.name, step.what, FAIL, f"not over after {seconds:.0f} s", seconds=round(seconds, 2))
-    said = done.stderr[-_TAIL:]
+    said = done.stderr[-_TAIL_CHARACTERS:]
     for line in done.stdout.splitlines():
         if line.startswith(_MARK):
             return Result(**{**json.loads(line.removeprefix(_MARK)), "said": said})

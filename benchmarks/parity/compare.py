@@ -24,13 +24,13 @@ from glint.runtime.unmixing.unmixer import Unmixer
 from glint.simulation.patches import Patches
 from glint.types import Frame, Targets
 
-_CHUNK = 256  # patches per batch; an unmixer runs that many in one call
-_CASES = 6
-_SAMPLE = 100  # pairs of values kept per batch and output
-_MOST = 2000  # pairs kept per output
+_PATCHES_PER_BATCH = 256  # patches per batch; an unmixer runs that many in one call
+_WORST_CASES = 6
+_PAIRS_PER_BATCH = 100  # pairs of values kept per batch and output
+_MOST_PAIRS = 2000  # pairs kept per output
 _CLOSE_UP_PX = 5  # px; side of what is shown of a patch
 _VIEW_PX = 48  # px; side of what is shown of a frame
-_KEPT = 32  # rows of the first batch that are kept for the comparison of layers
+_KEPT_ROWS = 32  # rows of the first batch that are kept for the comparison of layers
 
 Pair = tuple[Any, Any]
 
@@ -81,20 +81,20 @@ class Comparison:
     def add(self, reference: Side, candidate: Side) -> None:
         """Compare what both said in their last call."""
         if not self.inputs:
-            self.inputs = {name: array[:_KEPT] for name, array in reference.engine.given.items()}
+            self.inputs = {name: array[:_KEPT_ROWS] for name, array in reference.engine.given.items()}
         for name, expected in reference.engine.said.items():
             actual = candidate.engine.said[name]
             if expected.shape != actual.shape:
                 raise InputError(f"output {name!r} has shape {expected.shape} and {actual.shape}")
             self.errors.setdefault(name, TensorError()).add(expected, actual)
             kept = self.sample.setdefault(name, [])
-            if len(kept) * _SAMPLE < _MOST and expected.size:
+            if len(kept) * _PAIRS_PER_BATCH < _MOST_PAIRS and expected.size:
                 at = self._choose(expected.ravel(), actual.ravel())
                 kept.append(np.column_stack([expected.ravel()[at], actual.ravel()[at]]).astype(np.float64))
 
     def _choose(self, expected: NDArray[Any], actual: NDArray[Any]) -> NDArray[np.int64]:
         """Some values at random, as many large ones (most are near zero), and the one with the largest error."""
-        half = _SAMPLE // 2
+        half = _PAIRS_PER_BATCH // 2
         large = np.argsort(-np.abs(expected))[: len(expected) // 50 + 1]
         return np.array(
             [
@@ -106,7 +106,7 @@ class Comparison:
 
     def keep(self, case: WorstCase) -> None:
         """Keep a case if it is among the worst."""
-        self.cases = sorted([*self.cases, case], key=lambda c: -c.badness)[:_CASES]
+        self.cases = sorted([*self.cases, case], key=lambda c: -c.badness)[:_WORST_CASES]
 
 
 def compare_unmixers(
@@ -129,8 +129,8 @@ def compare_unmixers(
     for name, patches in data.sets.items():
         parts: list[dict[str, list[Targets]]] = [{stage: [] for stage in STAGES} for _ in pair]
         moved = [np.zeros(0)]
-        for start in range(0, len(patches), _CHUNK):
-            chunk = patches_of(patches, slice(start, start + _CHUNK))
+        for start in range(0, len(patches), _PATCHES_PER_BATCH):
+            chunk = patches_of(patches, slice(start, start + _PATCHES_PER_BATCH))
             runs = [run_unmixer(unmixer, chunk).targets for unmixer in unmixers]
             result.add(*pair)
             moved.append(_keep_patches(result, pair, f"{name}, patch", start, chunk, runs))
@@ -159,7 +159,7 @@ def _keep_patches(
     moved = np.array([_moved(*targets) for targets in both], dtype=np.float64)
     # Another number of targets is worse than any movement; equal cases are ordered by the map.
     badness = np.where(np.isinf(moved), 1e3, moved) + 1e-3 * changed
-    for worst in np.argsort(-badness)[:_CASES].tolist():
+    for worst in np.argsort(-badness)[:_WORST_CASES].tolist():
         one, two = both[worst]
         same = len(one) == len(two)
         change = f"targets moved by {moved[worst]:.2g} px" if same else f"{len(one)} and {len(two)} targets"

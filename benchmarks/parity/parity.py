@@ -24,7 +24,7 @@ from glint.files import known, refuse_existing, write_bytes
 from glint.progress import Progress
 from glint.runtime.engines.base import Arrays
 
-_CLOSE = ("CSO-mAP grid", "CSO-mAP refined", "IoU")  # must stay within the budget, up and down
+_CLOSE_SCORES = ("CSO-mAP grid", "CSO-mAP refined", "IoU")  # must stay within the budget, up and down
 _CLEAN_MARGIN_DB = 30.0  # dB above the limit of a bad layer at which a signal counts as clean
 _VIEW_PX = 256  # px; largest side of the frame in which layers are compared
 
@@ -167,7 +167,7 @@ def _within(one: Difference, allowed: Budget) -> bool | None:
     change = one.difference
     if change != change:
         return None
-    if one.score in _CLOSE:
+    if one.score in _CLOSE_SCORES:
         return abs(change) <= allowed.points + 1e-9 or _chance(one)
     if one.score == "Pd":
         return change >= -1e-9 if allowed.pd_may_rise else abs(change) <= 1e-9
@@ -183,7 +183,7 @@ def _reasons(compared: Comparison, allowed: Budget) -> list[str]:
     """Why the verdict is bad."""
     reasons = [
         f"{d.score} on {d.data} went from {d.reference:.2f} to {d.candidate:.2f} ({d.difference:+.2f}), allowed: "
-        + (f"±{allowed.points:g}" if d.score in _CLOSE else "no loss" if allowed.pd_may_rise else "no change")
+        + (f"±{allowed.points:g}" if d.score in _CLOSE_SCORES else "no loss" if allowed.pd_may_rise else "no change")
         for d in compared.differences
         if _within(d, allowed) is False
     ]
@@ -203,7 +203,7 @@ def _notes(compared: Comparison, allowed: Budget, labelled: bool) -> list[str]:
         notes.append("the data have no labels: what the reference finds is taken for the truth")
     by_chance = [
         f"{d.score} on {d.data} ({d.difference:+.2f})" for d in compared.differences
-        if d.score in _CLOSE and _within(d, allowed) and abs(d.difference) > allowed.points + 1e-9
+        if d.score in _CLOSE_SCORES and _within(d, allowed) and abs(d.difference) > allowed.points + 1e-9
     ]  # fmt: skip
     if by_chance:
         notes.append(
@@ -211,7 +211,7 @@ def _notes(compared: Comparison, allowed: Budget, labelled: bool) -> list[str]:
         )
     unsure = [
         f"{d.score} on {d.data}" for d in compared.differences
-        if d.score in _CLOSE and _within(d, allowed) and max(-d.low, d.high) > allowed.points
+        if d.score in _CLOSE_SCORES and _within(d, allowed) and max(-d.low, d.high) > allowed.points
     ]  # fmt: skip
     if unsure:
         notes.append(

@@ -9,7 +9,7 @@ import numpy as np
 from glint import __version__
 from glint.benchmarks.parity.compare import Comparison, WorstCase
 from glint.benchmarks.parity.layers import LayerError
-from glint.benchmarks.parity.tensor_error import STEPS, TensorError, bin_edges
+from glint.benchmarks.parity.tensor_error import BINS_PER_OCTAVE, TensorError, bin_edges
 from glint.benchmarks.reporting.html import (
     Mark,
     figures,
@@ -27,8 +27,8 @@ from glint.benchmarks.reporting.interval_plot import Interval, interval_plot
 from glint.benchmarks.reporting.plots import Axis, Series, histogram, line_plot, scatter
 from glint.benchmarks.reporting.text import columns, figure
 
-_NAMED = 3  # layers that the plot names
-_BARS = STEPS // 4  # bins of an error per bar of a histogram: four per factor of two
+_NAMED_LAYERS = 3  # layers that the plot names
+_BINS_PER_BAR = BINS_PER_OCTAVE // 4  # bins of an error per bar of a histogram: four per factor of two
 _CEILING_DB = 150.0  # dB; what "no difference" is drawn as
 
 Result = dict[str, Any]
@@ -176,20 +176,20 @@ def _output_plots(compared: Comparison) -> list[str]:
 
 
 def _error_histogram(name: str, error: TensorError) -> str:
-    counts = error.bins.reshape(-1, _BARS).sum(axis=1)
+    counts = error.bins.reshape(-1, _BINS_PER_BAR).sum(axis=1)
     used = np.flatnonzero(counts)
     first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
     equal = error.count - int(error.bins.sum())
     caption = f"{name}: absolute errors of {error.count:,} values; {equal:,} have none"
     return histogram(
-        bin_edges()[::_BARS][first : last + 1], counts[first:last], Axis("error", log=True), caption=caption
+        bin_edges()[::_BINS_PER_BAR][first : last + 1], counts[first:last], Axis("error", log=True), caption=caption
     )
 
 
 def _layer_parts(facts: dict[str, Any], layers: list[LayerError]) -> list[str]:
     bad, losses = facts["first_bad"], facts["largest_losses"]
     head = f"{_layer_lines(facts)[0]}. Layers are those with the same name and kind in both graphs."
-    named = {row["name"] for row in losses[:_NAMED]} | ({bad["name"]} if bad else set())
+    named = {row["name"] for row in losses[:_NAMED_LAYERS]} | ({bad["name"]} if bad else set())
     height = [min(max(layer.sqnr, -10.0), _CEILING_DB) for layer in layers]
     labels = [layer.name if layer.name in named else "" for layer in layers]
     plot = line_plot(

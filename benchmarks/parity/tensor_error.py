@@ -16,7 +16,7 @@ from glint.errors import InputError
 from glint.files import known
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
-STEPS = 32  # bins per factor of two
+BINS_PER_OCTAVE = 32  # bins per factor of two
 _LOWEST, _HIGHEST = -150, 150  # powers of two at which the bins begin and end; the last bin has no end
 
 
@@ -36,7 +36,7 @@ class TensorError:
     def __init__(self) -> None:
         self.count = self.not_finite = 0
         self.largest = self.peak = 0.0
-        self.bins = np.zeros((_HIGHEST - _LOWEST) * STEPS, dtype=np.int64)
+        self.bins = np.zeros((_HIGHEST - _LOWEST) * BINS_PER_OCTAVE, dtype=np.int64)
         self._relative_bins = np.zeros_like(self.bins)
         self._equal = self._unbounded = 0
         self._absolute = self._noise = self._signal = self._relative = 0.0
@@ -119,12 +119,14 @@ class TensorError:
 
 def bin_edges() -> NDArray[np.float64]:
     """Borders of the bins of :class:`TensorError`, ``[B + 1]``."""
-    edges: NDArray[np.float64] = np.exp2(np.arange(_LOWEST * STEPS, _HIGHEST * STEPS + 1) / STEPS)
+    edges: NDArray[np.float64] = np.exp2(
+        np.arange(_LOWEST * BINS_PER_OCTAVE, _HIGHEST * BINS_PER_OCTAVE + 1) / BINS_PER_OCTAVE
+    )
     return edges
 
 
 def _binned(errors: NDArray[np.float64]) -> NDArray[np.int64]:
     """How many positive numbers lie in each bin: above its lower and up to its upper border."""
-    number = (_HIGHEST - _LOWEST) * STEPS
-    index = np.ceil(np.log2(errors) * STEPS).astype(np.int64) - _LOWEST * STEPS - 1
+    number = (_HIGHEST - _LOWEST) * BINS_PER_OCTAVE
+    index = np.ceil(np.log2(errors) * BINS_PER_OCTAVE).astype(np.int64) - _LOWEST * BINS_PER_OCTAVE - 1
     return np.bincount(np.clip(index, 0, number - 1), minlength=number)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
-_GROWTH = 1.5  # of the penalty, per step
-_STEPS = 200
+_PENALTY_GROWTH = 1.5  # of the penalty, per step
+_MOST_STEPS = 200
 
 
 def robust_pca(data: Matrix, weight: float, *, tolerance: float = 1e-3) -> tuple[Matrix, Matrix]:
@@ -31,13 +31,13 @@ def robust_pca(data: Matrix, weight: float, *, tolerance: float = 1e-3) -> tuple
     dual = data / max(largest, float(np.abs(data).max()) / weight)
     penalty = 1.25 / largest
     sparse = np.zeros_like(data)
-    for _ in range(_STEPS):
+    for _ in range(_MOST_STEPS):
         low_rank = threshold_singular_values(data - sparse + dual / penalty, 1 / penalty)
         rest = data - low_rank + dual / penalty
         sparse = np.sign(rest) * np.maximum(np.abs(rest) - weight / penalty, 0)
         gap = data - low_rank - sparse
         dual += penalty * gap
-        penalty *= _GROWTH
+        penalty *= _PENALTY_GROWTH
         if np.linalg.norm(gap) <= tolerance * norm:
             break
     return low_rank, sparse

@@ -25,12 +25,14 @@ from glint.simulation.patches import draw_offsets
 from glint.types import Targets
 
 _WINDOW_PX = 7  # px; a cluster within one pixel leaves nothing beyond
-_NUMBER = (0, 400, 1600, 3000, 4000, 5000)  # templates by count
+_TEMPLATES_BY_COUNT = (0, 400, 1600, 3000, 4000, 5000)  # templates by count
 _LEAST_NOISE_DN = 0.03  # DN; below it the fit's own convergence decides
 _QUANTISATION_DN = 0.3  # DN; standard deviation of rounding to whole numbers, rounded up
-_PENALTY = 3 * math.log(_WINDOW_PX**2)  # BIC of a target's three parameters, on the scale of twice the log-likelihood
+_TARGET_PENALTY = 3 * math.log(
+    _WINDOW_PX**2
+)  # BIC of a target's three parameters, on the scale of twice the log-likelihood
 _SEPARATION_SD_PX = 0.05  # px below the separation that cost as much as one standard deviation
-_BATCH = 512  # fits at a time: what the processor's cache holds
+_FITS_PER_BATCH = 512  # fits at a time: what the processor's cache holds
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class TemplateFitConfig:
 def _bank(config: TemplateFitConfig, count: int, limit: float) -> tuple[PointFit, NDArray[np.float32], FloatArray]:
     """Arrangements, their images ``[T, w^2]`` clipped at ``limit``, and half their squared norms ``[T]``."""
     rng = np.random.default_rng(count)
-    number = _NUMBER[count]
+    number = _TEMPLATES_BY_COUNT[count]
     offsets = draw_offsets(np.full(number, count), config.separation, rng)[:, :count]
     position = offsets + config.priors.box[0] if config.priors.box else offsets  # [T, K, 2]
     radiance = rng.uniform(*config.radiance, (number, count))
@@ -140,7 +142,7 @@ class TemplateFit:
                 rows = np.flatnonzero((turn == k) & (bound[k] < evidence.min(axis=0)))
                 if len(rows):
                     fit = self._fit_count(images, flat, limit, rows, int(k))
-                    evidence[k, rows] = fit.cost + _PENALTY * k
+                    evidence[k, rows] = fit.cost + _TARGET_PENALTY * k
                     found.setdefault(int(k), []).append((rows, fit))
         winner = evidence.argmin(0)
         best = {}
@@ -162,7 +164,7 @@ class TemplateFit:
         count = np.arange(6)[:, None]
         missing = flux - mean * count
         missing = np.where(saturated & (missing < 0), 0, missing)
-        bound = missing**2 / (count * sd**2 + images.data[..., 0].size * images.noise**2) + _PENALTY * count
+        bound = missing**2 / (count * sd**2 + images.data[..., 0].size * images.noise**2) + _TARGET_PENALTY * count
         least = np.clip(np.minimum(np.round(flux / high), np.round(flux / mean) - 1), 1, 5)
         most = np.clip(np.maximum(np.round(flux / low), np.round(flux / mean) + 1) + saturated, 1, 5)
         return np.where((least <= count) & (count <= most), bound, np.inf)
@@ -173,7 +175,7 @@ class TemplateFit:
         """The best fit with ``count`` targets for each of ``rows``."""
         config = self.config
         parts: list[PointFit] = []
-        size = max(1, _BATCH // config.starts)
+        size = max(1, _FITS_PER_BATCH // config.starts)
         for first in range(0, len(rows), size):
             chunk = rows[first : first + size]
             here = images.take(np.repeat(chunk, config.starts))

@@ -36,7 +36,7 @@ from glint.progress import Progress, speaking
 OUTCOMES = ("clean", "reported", "unseen", "silent", "traceback", "hang", "crash")
 BAD = ("silent", "traceback", "hang", "crash")
 HANG_S = 60.0  # without an answer
-_MEMORY = 12 << 30  # bytes of address space that a reader may take
+_MEMORY_BYTES = 12 << 30  # bytes of address space that a reader may take
 _MOST_EXAMPLES = 5
 
 
@@ -137,7 +137,7 @@ class _Reader:
 
 
 def _serve(pipe: Connection) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     by_name = {kind.name: kind for kind in KINDS}
     made: dict[str, tuple[Path, bytes, Reading]] = {}
     with tempfile.TemporaryDirectory() as folder:

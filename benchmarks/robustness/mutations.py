@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 _NUMBERS = (b"NaN", b"-1", b"0", b"1e999", b"1e308", b"-0.0", b"99999999999999999999", b"true", b"null", b'""', b"[]")
 _EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-_DEEP = 5000  # brackets inside each other
+_DEEP_BRACKETS = 5000  # brackets inside each other
 
 
 def _flip(data: bytearray, rng: random.Random) -> None:
@@ -69,7 +69,7 @@ def _number(data: bytearray, rng: random.Random) -> None:
 
 def _nest(data: bytearray, rng: random.Random) -> None:
     place = rng.randrange(len(data))
-    data[place:place] = rng.choice((b"[", b'{"a":', b"<a>", b"(")) * _DEEP
+    data[place:place] = rng.choice((b"[", b'{"a":', b"<a>", b"(")) * _DEEP_BRACKETS
 
 
 BYTES: tuple[Callable[[bytearray, random.Random], None], ...] = (

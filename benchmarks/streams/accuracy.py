@@ -53,7 +53,7 @@ from glint.types import Targets
 
 GROUP_PX = 1.5  # from the middle of a cluster whose members lie within 0.7 px of it
 NEAR_PX = 3.0
-SETTLED = 9  # frame, from 0, from which on confirmed tracks count
+SETTLED_FRAME = 9  # frame, from 0, from which on confirmed tracks count
 
 
 @dataclass
@@ -66,8 +66,8 @@ class SceneScore(Sink):
         switches: of a true target's track.
         pairs: frames in which a true target (its row) was matched to a track.
         tracked: found targets with a track.
-        settled_frames, settled, settled_groups: frames, true targets and groups from ``SETTLED`` on; ``tracks_matched``
-            targets with a confirmed track, ``tracks_groups`` groups, ``tracks_false`` tracks off all.
+        settled_frames, settled, settled_groups: frames, true targets and groups from ``SETTLED_FRAME`` on;
+            ``tracks_matched`` targets with a confirmed one, ``tracks_groups`` groups, ``tracks_false`` tracks off them.
     """
 
     frames: int = 0
@@ -107,7 +107,7 @@ class SceneScore(Sink):
         self.false += int((alone & ~near).sum())
         self.surplus += int((alone & near).sum())
         self._count_groups(truth, found)
-        if result.tracks is not None and result.frame.index >= SETTLED:
+        if result.tracks is not None and result.frame.index >= SETTLED_FRAME:
             self._count_tracks(truth, result.tracks)
         self.tracked += int((result.track >= 0).sum())
         for row, track in zip(rows.tolist(), result.track[columns].tolist()):

@@ -25,8 +25,8 @@ from glint.benchmarks.tool import Tool
 from glint.cli import positive_int
 from glint.images import write_image
 
-_PER_CHUNK = 10  # images
-_PER_FOLDER = 100  # chunks
+_IMAGES_PER_CHUNK = 10  # images
+_CHUNKS_PER_FOLDER = 100  # chunks
 
 
 def plan_costs(chunks: int) -> dict[str, Any]:
@@ -41,14 +41,14 @@ def plan_costs(chunks: int) -> dict[str, Any]:
 
     def entries() -> Iterator[Entry]:
         for chunk in range(chunks):
-            folder, first = divmod(chunk, _PER_FOLDER)
-            for index in range(first * _PER_CHUNK, (first + 1) * _PER_CHUNK):
+            folder, first = divmod(chunk, _CHUNKS_PER_FOLDER)
+            for index in range(first * _IMAGES_PER_CHUNK, (first + 1) * _IMAGES_PER_CHUNK):
                 yield Entry(f"cam{folder // 100:03d}/night{folder:06d}/{index:06d}.png", 655360, 1_700_000_000 + index)
 
     before, began = _peak_mib(), time.process_time()
     with tempfile.TemporaryDirectory() as root:
         recordings = find_recordings(Storage(root), entries())
-    keyed: list[Chunk] = [c.keyed("settings", None) for r in recordings for c in cut(r, _PER_CHUNK)]
+    keyed: list[Chunk] = [c.keyed("settings", None) for r in recordings for c in cut(r, _IMAGES_PER_CHUNK)]
     there = {c.frames_part for c in keyed[::2]}
     todo = sorted((c for c in keyed if c.frames_part not in there), key=lambda c: -c.size)
     return {

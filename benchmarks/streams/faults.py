@@ -15,10 +15,10 @@ from glint.runtime.sources.base import Source
 from glint.types import Frame, Gap
 
 FAULTS = ("skip", "gap", "repeat", "resize", "stall", "damage")
-_EVERY = 10  # frames between two faults
+_FAULT_PERIOD_FRAMES = 10  # frames between two faults
 _STALL_S = 0.2
 _PAUSE_S = 0.1  # between two requests
-_IDLE = 3  # connections that never ask, of each round
+_IDLE_CONNECTIONS = 3  # connections that never ask, of each round
 
 
 class FaultySource(Source):
@@ -36,7 +36,11 @@ class FaultySource(Source):
     def __iter__(self) -> Iterator[Frame | Gap]:
         index = 0
         for number, item in enumerate(self.inner.frames()):
-            fault = FAULTS[number // _EVERY % len(FAULTS)] if number % _EVERY == _EVERY - 1 else ""
+            fault = (
+                FAULTS[number // _FAULT_PERIOD_FRAMES % len(FAULTS)]
+                if number % _FAULT_PERIOD_FRAMES == _FAULT_PERIOD_FRAMES - 1
+                else ""
+            )
             if fault:
                 self.injected[fault] += 1
             if fault == "skip":
@@ -85,7 +89,7 @@ class Clients:
 
     def _run(self) -> None:
         while not self._ended.wait(_PAUSE_S):
-            idle = [self._connected() for _ in range(_IDLE)]
+            idle = [self._connected() for _ in range(_IDLE_CONNECTIONS)]
             for path in self._paths:
                 self._ask(path)
             for connection in idle:

@@ -32,8 +32,8 @@ from glint.runtime.unmixing.unmixer import Unmixer
 from glint.simulation.patches import PATCH_SIZE, draw_offsets
 from glint.types import Targets
 
-LENGTHS = (1, 5, 10, 20)
-RADIANCE = 235.0, 8.66  # DN, mean and standard deviation of 220 to 250
+LENGTHS_FRAMES = (1, 5, 10, 20)
+RADIANCE_DN = 235.0, 8.66  # DN, mean and standard deviation of 220 to 250
 FloatArray = NDArray[np.float64]
 
 
@@ -76,7 +76,7 @@ def simulate_clusters(
 def unmixed(clusters: Clusters, unmixer: Unmixer, sigma: float, noise: float, *, told: bool) -> Targets:
     """Every frame by itself; ``blob`` is the number of its patch, positions are in its pixels."""
     patches = clusters.patches.reshape(-1, PATCH_SIZE, PATCH_SIZE).astype(np.float32)
-    config = refine_config(unmixer.spec, radiance=RADIANCE if told else None)
+    config = refine_config(unmixer.spec, radiance=RADIANCE_DN if told else None)
     return refine(patches, unmixer(patches).candidates, Psf(sigma), noise=noise, config=config)
 
 
@@ -104,7 +104,7 @@ def jointly(
     y = line_through(np.array([(a.y * a.radiance).sum() / w for a, w in zip(answers, light)]) + top, known)
     starts = [(a.x + left[i] - x[i], a.y + top[i] - y[i], a.radiance) for i, a in enumerate(answers) if len(a)]
     sequence = Sequence(clusters.patches[row, which], left, top, np.full(length, noise), x, y)
-    return refine_jointly(sequence, starts, sigma, radiance=RADIANCE if told else None).targets
+    return refine_jointly(sequence, starts, sigma, radiance=RADIANCE_DN if told else None).targets
 
 
 def _score(clusters: Clusters, found: list[Targets]) -> UnmixingScore:
@@ -128,7 +128,7 @@ def joint_unmixing(
     *, number: int = 100, speed: float = 0.2, noise: float = 2.0, told: bool = True, seed: int = 1,
     unmixer: str = DEFAULT_UNMIXER, threads: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Score clusters after ``LENGTHS`` frames.
+    """Score clusters after ``LENGTHS_FRAMES`` frames.
 
     Args:
         number: of clusters.
@@ -144,15 +144,15 @@ def joint_unmixing(
     """
     model = Unmixer.open(unmixer, threads=threads)
     sigma, rng = model.spec.sigma, np.random.default_rng(seed)
-    clusters = simulate_clusters(number, LENGTHS[-1], speed, noise, sigma, rng)
+    clusters = simulate_clusters(number, LENGTHS_FRAMES[-1], speed, noise, sigma, rng)
     alone = unmixed(clusters, model, sigma, noise, told=told)
-    last = LENGTHS[-1] - 1
-    single = [alone.select(alone.blob == row * LENGTHS[-1] + last) for row in range(number)]
+    last = LENGTHS_FRAMES[-1] - 1
+    single = [alone.select(alone.blob == row * LENGTHS_FRAMES[-1] + last) for row in range(number)]
     for row, part in enumerate(single):
         single[row] = replace(part, x=part.x + clusters.left[row, last], y=part.y + clusters.top[row, last])
     rows = {"single frame": _row(_score(clusters, single), None)}
     jointly(clusters, alone, 0, 2, sigma, noise, told=told)  # compiles
-    for length in LENGTHS:
+    for length in LENGTHS_FRAMES:
         started = time.thread_time()
         found = [jointly(clusters, alone, row, length, sigma, noise, told=told) for row in range(number)]
         rows[f"{length} frames"] = _row(_score(clusters, found), 1e3 * (time.thread_time() - started) / number)

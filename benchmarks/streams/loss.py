@@ -40,10 +40,10 @@ TRANSPORTS = ("udp", "tcp", "rtsp")
 LOSSES = (0.005, 0.01, 0.02, 0.05)  # shares of packets
 _WIDTH, _HEIGHT = 160, 128
 _CELL, _BITS = 16, 10  # pixels of a field of a frame's number, and its bits
-_PACKET = 7 * 188  # bytes of MPEG-TS in a datagram
-_GROUP = 12  # frames from one that builds on nothing to the next
+_DATAGRAM_BYTES = 7 * 188  # bytes of MPEG-TS in a datagram
+_GROUP_FRAMES = 12  # frames from one that builds on nothing to the next
 _PACE_S = 0.004  # between frames
-_MOST_ERROR = 6.0  # mean difference, of 255, that the codec makes of a whole frame
+_MOST_ERROR_LEVELS = 6.0  # mean difference, of 255, that the codec makes of a whole frame
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def encoded(frames: int) -> list[bytes]:
     with av.open(buffer, "w", format="mpegts") as output:
         stream = output.add_stream("mpeg2video", rate=Fraction(25))
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = _WIDTH, _HEIGHT, "yuv420p", 6_000_000
-        stream.codec_context.gop_size, stream.codec_context.max_b_frames = _GROUP, 0
+        stream.codec_context.gop_size, stream.codec_context.max_b_frames = _GROUP_FRAMES, 0
         done = 0
         for number in range(frames):
             grey = av.VideoFrame.from_ndarray(picture(number), format="gray").reformat(format="yuv420p")
@@ -112,7 +112,7 @@ def encoded(frames: int) -> list[bytes]:
 def datagrams(parts: list[bytes]) -> Iterator[list[bytes]]:
     """The packets of each part, at most seven cells of MPEG-TS."""
     for part in parts:
-        yield [part[start : start + _PACKET] for start in range(0, len(part), _PACKET)]
+        yield [part[start : start + _DATAGRAM_BYTES] for start in range(0, len(part), _DATAGRAM_BYTES)]
 
 
 class Sender:
@@ -224,7 +224,7 @@ def account(transport: str, loss: float, parts: list[bytes], seed: int) -> Accou
     whole = [n for frame, n in zip(frames, numbers) if not frame.damaged]
     between = frames_between(frames, whole)
     counted = sum(source.skips.values()) + source.missing
-    reached = bool(whole) and max(whole) >= sent - 2 * _GROUP
+    reached = bool(whole) and max(whole) >= sent - 2 * _GROUP_FRAMES
     unaccounted = max(0, between - counted, len(frames) + counted - sent)
     return Account(
         transport, loss, sent, len(frames), sum(bool(f.damaged) for f in frames), sum(source.skips.values()),
@@ -243,7 +243,7 @@ def frames_between(frames: list[Frame], whole: list[int]) -> int:
 def _is_like(image: NDArray[Any], number: int, sent: int) -> bool:
     if not 0 <= number < sent:
         return False
-    return float(np.abs(image.astype(np.float64) - picture(number)).mean()) < _MOST_ERROR
+    return float(np.abs(image.astype(np.float64) - picture(number)).mean()) < _MOST_ERROR_LEVELS
 
 
 def loss(*, frames: int = 300, losses: tuple[float, ...] = LOSSES, seed: int = 1) -> dict[str, Any]:
@@ -260,8 +260,8 @@ def loss(*, frames: int = 300, losses: tuple[float, ...] = LOSSES, seed: int = 1
     Raises:
         InputError: for more frames than have numbers.
     """
-    if not 2 * _GROUP <= frames <= 2**_BITS:
-        raise InputError(f"frames: expected {2 * _GROUP} to {2**_BITS}, got {frames}")
+    if not 2 * _GROUP_FRAMES <= frames <= 2**_BITS:
+        raise InputError(f"frames: expected {2 * _GROUP_FRAMES} to {2**_BITS}, got {frames}")
     parts, rows = encoded(frames), []
     with Progress("loss", len(TRANSPORTS) * len(losses)) as line:
         for transport in TRANSPORTS:

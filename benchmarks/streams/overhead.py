@@ -37,7 +37,7 @@ from glint.types import Frame, Targets
 
 SCENE = "synthetic://?size=640x512&frames=12&clusters=6&singles=4&bits=14&noise=1&seed=7"
 STAGES = ("detect", "cut", "unmix", "refine", "track", "line", "total", "unrefined")
-_SHARES = (50, 95, 99)
+_PERCENTILES = (50, 95, 99)
 T = TypeVar("T")
 
 
@@ -125,7 +125,7 @@ def pipeline_overhead(
                     elif turn:
                         unrefined.append({"unrefined": sum(spent.values())})
     rows = [{**row, **other} for row, other in zip(rows, unrefined)]
-    figures = {s: dict(zip(_SHARES, np.percentile([r[s] for r in rows], _SHARES).tolist())) for s in STAGES}
+    figures = {s: dict(zip(_PERCENTILES, np.percentile([r[s] for r in rows], _PERCENTILES).tolist())) for s in STAGES}
     return {
         "scene": scene,
         "frames": len(rows),

@@ -11,7 +11,7 @@ import numpy as np
 
 from glint.simulation.patches import CONDITIONS, SENSOR_TRAINING, simulate_patches
 
-_BATCH = 4096
+_PATCHES_PER_BATCH = 4096
 _REPEATS = 15
 
 
@@ -20,18 +20,18 @@ def measure() -> dict[str, tuple[float, float, float]]:
     rng = np.random.default_rng(0)
     rates = {}
     for name, config in {**CONDITIONS, "sensor": SENSOR_TRAINING}.items():
-        simulate_patches(config, _BATCH, rng)
+        simulate_patches(config, _PATCHES_PER_BATCH, rng)
         spans = []
         for _ in range(_REPEATS):
             started = time.perf_counter()
-            simulate_patches(config, _BATCH, rng)
+            simulate_patches(config, _PATCHES_PER_BATCH, rng)
             spans.append(time.perf_counter() - started)
-        p10, p50, p90 = np.percentile(_BATCH / np.array(spans), (10, 50, 90))
+        p10, p50, p90 = np.percentile(_PATCHES_PER_BATCH / np.array(spans), (10, 50, 90))
         rates[name] = (float(p10), float(p50), float(p90))
     return rates
 
 
 if __name__ == "__main__":
-    print(f"patches per second, batches of {_BATCH}, one core: p10, p50, p90")
+    print(f"patches per second, batches of {_PATCHES_PER_BATCH}, one core: p10, p50, p90")
     for name, rate in measure().items():
         print(f"{name:<8}" + "".join(f"{r:12,.0f}" for r in rate))

@@ -50,7 +50,7 @@ from glint.runtime.view.live_view import LiveView
 from glint.types import Frame, Gap
 
 SCENE = "synthetic://?size=160x128&frames=1000000000&clusters=2&singles=2&bits=14&seed=1"
-MOST_GROWTH = 1.0  # percent
+MOST_GROWTH_PERCENT = 1.0  # percent
 _PATHS = ("/healthz", "/metrics", "/", "/live?after=0", "/history?since=0")  # that clients ask for
 _PERIOD_S = 1.0  # s between two looks
 _LEAST_LOOKS = 20
@@ -226,7 +226,7 @@ def problems(missing: int, grown: dict[str, float] | None) -> list[str]:
     if grown is None:
         return [f"too short: expected at least {_LEAST_LOOKS} seconds with frames"]
     found = [f"{missing} frames neither processed nor counted as dropped"] if missing else []
-    if grown["memory_percent"] >= MOST_GROWTH:
+    if grown["memory_percent"] >= MOST_GROWTH_PERCENT:
         found.append(f"memory grew by {grown['memory_percent']:.2f} %")
     return found + [f"{grown[name]:.0f} {name} more than before" for name in ("threads", "files") if grown[name] > 0]
 

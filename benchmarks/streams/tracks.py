@@ -53,12 +53,12 @@ from glint.runtime.unmixing.unmixer import Unmixer
 
 Part = Literal["tune", "report", "all"]
 PARTS: dict[str, slice] = {"tune": slice(0, None, 2), "report": slice(1, None, 2), "all": slice(None)}
-NEAR = 1.5  # box sizes
-FIRST = 5  # boxed frame from which on coverage counts
-THING = 0.02  # probability of a spot above which it is a false thing that may be there again
-_CELL = 4  # px of a place
-_STAYS = 0.2  # of the frames
-_AGAIN = 2.0  # px
+NEAR_BOXES = 1.5  # box sizes
+FIRST_COUNTED_FRAME = 5  # boxed frame from which on coverage counts
+THING_PROBABILITY = 0.02  # probability of a spot above which it is a false thing that may be there again
+_CELL_PX = 4  # px of a place
+_STAYS_SHARE = 0.2  # of the frames
+_AGAIN_PX = 2.0  # px
 
 Box = tuple[float, float, float, float] | None
 
@@ -93,7 +93,7 @@ class VideoScore:
         shown = ~tracks.static
         if self.confirmed_at is None and at_box.any():
             self.confirmed_at = self.boxed
-        if self.boxed >= FIRST:
+        if self.boxed >= FIRST_COUNTED_FRAME:
             self.counted += 1
             self.covered += bool(at_box.any())
             self.covered_shown += bool((at_box & shown).any())
@@ -109,8 +109,8 @@ class VideoScore:
 def is_near(
     box: tuple[float, float, float, float], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Which places lie within ``NEAR`` box sizes of the middle of a box."""
-    return np.hypot(x - box[0] - box[2] / 2, y - box[1] - box[3] / 2) < NEAR * max(box[2:])
+    """Which places lie within ``NEAR_BOXES`` box sizes of the middle of a box."""
+    return np.hypot(x - box[0] - box[2] / 2, y - box[1] - box[3] / 2) < NEAR_BOXES * max(box[2:])
 
 
 def score(parts: dict[str, VideoScore], rate: float = 30.0) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class Calibration:
                 self._count(self._clutter, value)
             for thing in before if before is not None else ():
                 self._things += 1
-                here = np.hypot(things[:, 0] - thing[0], things[:, 1] - thing[1]) < _AGAIN
+                here = np.hypot(things[:, 0] - thing[0], things[:, 1] - thing[1]) < _AGAIN_PX
                 self._count(self._again, things[here, 2].max(initial=0.0))
             before = things
 
@@ -167,7 +167,7 @@ class Calibration:
             if box is not None:
                 off = spots[~is_near(box, spots[:, 0], spots[:, 1])]
                 cells.update(set().union(*(_cells(spot, shift) for spot in off)))
-        return {cell for cell, number in cells.items() if number >= _STAYS * len(frames)}
+        return {cell for cell, number in cells.items() if number >= _STAYS_SHARE * len(frames)}
 
     @staticmethod
     def _count(rates: NDArray[np.float64], value: float) -> None:
@@ -184,8 +184,8 @@ class Calibration:
 
 def _cells(spot: NDArray[np.float64], shift: Shift) -> set[tuple[str, int, int]]:
     x, y = float(spot[0]), float(spot[1])
-    scene = "scene", int((x - shift.x) // _CELL), int((y - shift.y) // _CELL)
-    return {("frame", int(x // _CELL), int(y // _CELL)), scene}
+    scene = "scene", int((x - shift.x) // _CELL_PX), int((y - shift.y) // _CELL_PX)
+    return {("frame", int(x // _CELL_PX), int(y // _CELL_PX)), scene}
 
 
 def spots_of(result: Result) -> NDArray[np.float64]:
@@ -234,7 +234,7 @@ def tracks(
     if calibrate is not None:
         refuse_existing(calibrate, overwrite=overwrite)
     first = Detector.open(detector, threads=threads)
-    least = SCORES[0] if calibrate is None else THING
+    least = SCORES[0] if calibrate is None else THING_PROBABILITY
     pipeline = Pipeline(first, Unmixer.open(unmixer, threads=threads), candidates_above=least)
     scores: dict[str, VideoScore] = {}
     table, seen = Calibration(), 0

@@ -29,7 +29,7 @@ from glint.types import Targets
 EDGES = (0.0, 0.5, 0.7, 0.85, 0.95, 0.99, 1.0)  # of the bins; the last one ends with certainty
 CASES = ("14bit", "8bit", "n1", "n2", "n5", "bright")
 WIDE_SIGMA = 0.7  # px; of the case ``wide``, whose optics are told
-_FEW = 20  # patches of a bin below which its share says little
+_FEW_PATCHES = 20  # patches of a bin below which its share says little
 
 
 def reliability(probability: NDArray[np.float64], right: NDArray[np.bool_]) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def markdown(table: dict[str, Any]) -> str:
         cells = []
         for low in EDGES[:-1]:
             row = bins.get(low)
-            few = "*" if row and row["patches"] < _FEW else ""
+            few = "*" if row and row["patches"] < _FEW_PATCHES else ""
             cells.append(f"{row['stated']:.0f} / {row['right']:.0f}{few} ({row['patches']})" if row else "")
         lines.append([name, *cells, f"{part['error']:.1f}"])
     return "\n".join(markdown_table(["condition", *names, "error, %"], lines)) + "\n"

@@ -36,7 +36,7 @@ CLUSTER_SIGMAS = (0.5, 0.7, 1.0, 1.5, 2.0)
 _SIDE, _STEP, _TILE = 320, 80, 41  # px
 _NOISE_DN = 4.0  # of 14 bits
 _LEVEL_DN = 400.0
-_RADIANCE = (220.0, 250.0)  # of a cluster's targets, at noise 1
+_RADIANCE_DN = (220.0, 250.0)  # of a cluster's targets, at noise 1
 
 Array = NDArray[np.float64]
 
@@ -115,7 +115,7 @@ def cluster_frame(sigma: float, rng: np.random.Generator, noise: float) -> tuple
             gap = np.hypot(*(offset[:, None] - offset).transpose(2, 0, 1))[np.triu_indices(count, 1)]
             if gap.min() >= sigma:
                 break
-        radiance = rng.uniform(*_RADIANCE, count)
+        radiance = rng.uniform(*_RADIANCE_DN, count)
         light += Psf(sigma).render(x + offset[:, 0], y + offset[:, 1], radiance, light.shape)
         clusters.append(np.column_stack([np.array([x, y]) + offset, radiance]))
     image = (_LEVEL_DN + 64 * (light + noise * rng.standard_normal(light.shape))).round()

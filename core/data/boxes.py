@@ -21,7 +21,7 @@ from glint.files import read_json
 from glint.processing.peak_mask import half_peak_mask as half_peak_mask
 
 POINTS_FILE = "points.json"
-_MOST = 1e12  # that any of its numbers is
+_MOST_NUMBER = 1e12  # that any of its numbers is
 _HINT = "expected box [x, y, width, height], point [x, y] and good (true or false)"
 
 
@@ -109,5 +109,5 @@ def _are(values: Any, kind: Any, number: int) -> TypeGuard[list[Any]]:
     return (
         isinstance(values, list)
         and len(values) == number
-        and all(isinstance(v, kind) and not isinstance(v, bool) and abs(v) <= _MOST for v in values)
+        and all(isinstance(v, kind) and not isinstance(v, bool) and abs(v) <= _MOST_NUMBER for v in values)
     )

@@ -20,7 +20,7 @@ from glint.files import write_bytes
 from glint.images import read_image, write_image
 from glint.simulation.patches import Patches
 
-_MAX_XML = 1 << 20  # bytes; an annotation of five targets has two thousand
+_MOST_XML_BYTES = 1 << 20  # bytes; an annotation of five targets has two thousand
 _IMAGE = re.compile(r"image_(\d+)\.png$")
 _ANNOTATION = re.compile(r"(?:CSO|COS)(\d+)\.xml$")
 
@@ -107,7 +107,7 @@ def _parse(path: Path) -> tuple[NDArray[Any], float]:
     try:
         text = path.read_bytes()
         # Entities can expand without bound: an annotation has no use for a document type.
-        if len(text) > _MAX_XML or b"\0" in text or b"<!DOCTYPE" in text:
+        if len(text) > _MOST_XML_BYTES or b"\0" in text or b"<!DOCTYPE" in text:
             raise InputError(f"{path}: not an annotation (too long, in UTF-16, or it declares a document type)")
         root = ElementTree.fromstring(text)  # noqa: S314  (checked above)
         rows = [

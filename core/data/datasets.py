@@ -29,9 +29,9 @@ from glint.images import SUFFIXES, read_image
 IMAGE_FOLDERS = ("images", "IRSTD1k_Img", "mixed")
 MASK_FOLDERS = ("masks", "IRSTD1k_Label", "annotations/masks")
 AUTOMATIC = "automatic"
-_FIFTH = 5  # of so many sequences one validates
+_SEQUENCES_PER_VALIDATION_ONE = 5  # of so many sequences one validates
 MASK_ENDING = "_pixels0"  # what SIRST's own masks have behind the image's name
-_MOST_TARGET = 0.5  # share of an image; targets are small
+_MOST_TARGET_SHARE = 0.5  # share of an image; targets are small
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -131,9 +131,12 @@ def automatic_split(names: Iterable[str], split: str) -> list[str]:
     """
     names = list(names)
     sequences = {name: re.sub(r"[\W_]*\d+$", "", name) for name in names}
-    if len(set(sequences.values())) < 2 * _FIFTH:
+    if len(set(sequences.values())) < 2 * _SEQUENCES_PER_VALIDATION_ONE:
         sequences = {name: name for name in names}
-    held = {name: hashlib.sha256(sequences[name].encode()).digest()[0] % _FIFTH == 0 for name in names}
+    held = {
+        name: hashlib.sha256(sequences[name].encode()).digest()[0] % _SEQUENCES_PER_VALIDATION_ONE == 0
+        for name in names
+    }
     if len(set(held.values())) < 2:
         raise InputError(
             f"{len(names)} images are too few to be split by themselves", hint="write train.txt and val.txt"
@@ -258,7 +261,7 @@ def read_mask(path: Path) -> tuple[NDArray[np.bool_], str]:
         mask = data > level
         grey = f"{path.name} holds {len(values)} grey levels from {least:g} to {most:g}"
     share = float(mask.mean())
-    if share > _MOST_TARGET:
+    if share > _MOST_TARGET_SHARE:
         raise InputError(
             f"mask {path}: {100 * share:.0f} % of it are targets; expected small ones on 0",
             hint="is the mask inverted? 0 is background, the greatest value is target",

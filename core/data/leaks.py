@@ -21,10 +21,10 @@ from PIL import Image
 from glint.data.datasets import AUTOMATIC, list_name, read_split, split_file, split_images
 from glint.errors import InputError
 
-CELLS = 32
-SHIFT = 3
-ALIKE = 0.8
-_SHOWN = 5
+CELLS_PER_SIDE = 32
+MOST_SHIFT_CELLS = 3
+ALIKE_CORRELATION = 0.8
+_MOST_NAMED = 5
 
 Named = tuple[str, NDArray[Any]]
 
@@ -67,14 +67,16 @@ def refuse_shared_names(root: Path, first: str, second: str) -> None:
     there = set(read_split(root, first))
     shared = [name for name in read_split(root, second) if name in there]
     if shared:
-        more = ", ..." if len(shared) > _SHOWN else ""
+        some = ", ".join([*shared[:_MOST_NAMED], *(["..."] if len(shared) > _MOST_NAMED else [])])
         raise InputError(
-            f"{root}: the splits {first} and {second} share {len(shared)} images: {', '.join(shared[:_SHOWN])}{more}",
+            f"{root}: the splits {first} and {second} share {len(shared)} images: {some}",
             hint="what was trained on cannot be used to measure: take them out of one of the lists",
         )
 
 
-def near_duplicates(first: Iterable[Named], second: Iterable[Named], *, alike: float = ALIKE) -> list[NearDuplicate]:
+def near_duplicates(
+    first: Iterable[Named], second: Iterable[Named], *, alike: float = ALIKE_CORRELATION
+) -> list[NearDuplicate]:
     """Pairs of a frame of the one and a frame of the other that look the same, most alike first.
 
     Args:
@@ -85,11 +87,11 @@ def near_duplicates(first: Iterable[Named], second: Iterable[Named], *, alike: f
     names2, edges2 = _thumbnails(second)
     if not (names1 and names2):
         return []
-    size = edges1.shape[-1] - 2 * SHIFT
-    middle = _unit(edges2[:, :, SHIFT : SHIFT + size, SHIFT : SHIFT + size])
+    size = edges1.shape[-1] - 2 * MOST_SHIFT_CELLS
+    middle = _unit(edges2[:, :, MOST_SHIFT_CELLS : MOST_SHIFT_CELLS + size, MOST_SHIFT_CELLS : MOST_SHIFT_CELLS + size])
     best = np.full((len(names1), len(names2)), -1.0)
-    for row in range(2 * SHIFT + 1):
-        for column in range(2 * SHIFT + 1):
+    for row in range(2 * MOST_SHIFT_CELLS + 1):
+        for column in range(2 * MOST_SHIFT_CELLS + 1):
             shifted = _unit(edges1[:, :, row : row + size, column : column + size])
             np.maximum(best, shifted @ middle.T, out=best)
     pairs = [NearDuplicate(names1[i], names2[j], round(float(best[i, j]), 3)) for i, j in np.argwhere(best >= alike)]
@@ -108,10 +110,10 @@ def split_duplicates(root: Path, first: str, second: str) -> list[NearDuplicate]
 
 
 def _thumbnails(frames: Iterable[Named]) -> tuple[Sequence[str], NDArray[np.float64]]:
-    """Names and differences along rows and columns ``[N, 2, CELLS - 1, CELLS - 1]``."""
+    """Names and differences along rows and columns ``[N, 2, CELLS_PER_SIDE - 1, CELLS_PER_SIDE - 1]``."""
     names, edges = [], []
     for name, frame in frames:
-        small = Image.fromarray(frame.astype(np.float32)).resize((CELLS, CELLS), Image.Resampling.BOX)
+        small = Image.fromarray(frame.astype(np.float32)).resize((CELLS_PER_SIDE, CELLS_PER_SIDE), Image.Resampling.BOX)
         cells = np.asarray(small, dtype=np.float64)
         names.append(name)
         edges.append(np.stack([np.diff(cells, axis=0)[:, :-1], np.diff(cells, axis=1)[:-1]]))

@@ -8,12 +8,12 @@ import zlib
 from glint.formats.stored import FormatError, UnknownFormatError, check_size
 
 PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
-_MOST_RATIO = 1032  # of deflate
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's kinds of colour
-_ALONE = {0x01, *range(0xD0, 0xD8)}  # markers of JPEG without a length
-_SEQUENTIAL = {0xC0, 0xC1}  # of these, those in which every block has two bits at least
+_MOST_DEFLATE_RATIO = 1032  # of deflate
+_CHANNELS_BY_COLOUR = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's kinds of colour
+_MARKERS_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # markers of JPEG without a length
+_SEQUENTIAL_MARKERS = {0xC0, 0xC1}  # of these, those in which every block has two bits at least
 _MOST_PIXELS_PER_BYTE = 256
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG that tell the size
+_SIZE_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG that tell the size
 
 
 def check_png(data: bytes) -> None:
@@ -52,8 +52,8 @@ def check_png(data: bytes) -> None:
         raise FormatError("it holds several PNG files one behind the other")
     width, height, bits, colour = struct.unpack_from(">IIBB", header)
     check_size(width, height)
-    rows = height * (width * bits * _CHANNELS.get(colour, 1) // 8)
-    if rows > _MOST_RATIO * len(packed):
+    rows = height * (width * bits * _CHANNELS_BY_COLOUR.get(colour, 1) // 8)
+    if rows > _MOST_DEFLATE_RATIO * len(packed):
         raise FormatError(f"{len(packed)} bytes cannot hold {width}x{height} pixels")
     try:
         stream = zlib.decompressobj()
@@ -80,17 +80,17 @@ def check_jpeg(data: bytes) -> None:
             raise FormatError("it is torn: its end is missing")
         marker = data[position + 1]
         position += 2
-        if marker == 0 or marker in _ALONE:
+        if marker == 0 or marker in _MARKERS_WITHOUT_LENGTH:
             continue
         if marker == 0xD9:
             break
         if position + 2 > len(data):
             raise FormatError("it is torn: its end is missing")
         length = int.from_bytes(data[position : position + 2], "big")
-        if marker in _FRAMES and length >= 8:
+        if marker in _SIZE_MARKERS and length >= 8:
             height, width = struct.unpack_from(">HH", data[position : position + 7].ljust(7, b"\0"), 3)
             check_size(width, height)
-            if marker in _SEQUENTIAL and width * height > _MOST_PIXELS_PER_BYTE * len(data):
+            if marker in _SEQUENTIAL_MARKERS and width * height > _MOST_PIXELS_PER_BYTE * len(data):
                 raise FormatError(f"{len(data)} bytes cannot hold {width}x{height} pixels")
             sized = True
         position += max(length, 2)

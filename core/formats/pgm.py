@@ -13,8 +13,8 @@ from glint.formats.stored import FormatError, StoredFile, check_size
 
 MAGIC = (b"P5", b"P2")
 _FIELD = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})")
-_MOST_HEADER = 65536  # bytes, comments included
-_MOST_DIGITS = 8  # bytes of a value in words and what parts it from the next, on average
+_MOST_HEADER_BYTES = 65536  # bytes, comments included
+_MOST_BYTES_PER_VALUE = 8  # bytes of a value in words and what parts it from the next, on average
 
 
 def read_pgm(file: StoredFile) -> Iterator[NDArray[Any]]:
@@ -25,7 +25,7 @@ def read_pgm(file: StoredFile) -> Iterator[NDArray[Any]]:
     """
     offset = 0
     while True:
-        head = file.at(offset, min(_MOST_HEADER, file.size - offset))
+        head = file.at(offset, min(_MOST_HEADER_BYTES, file.size - offset))
         (width, height, maximum), start = _header(head)
         check_size(width, height)
         if not 0 < maximum < 65536:
@@ -60,7 +60,7 @@ def _header(head: bytes) -> tuple[tuple[int, int, int], int]:
 
 
 def _in_words(text: bytes, count: int) -> NDArray[np.int64]:
-    if len(text) > 64 + _MOST_DIGITS * 4 * count:
+    if len(text) > 64 + _MOST_BYTES_PER_VALUE * 4 * count:
         raise FormatError("it is damaged: too long for its pixels")
     words = re.sub(rb"#[^\r\n]*", b"", text).split()
     if len(words) != count or not all(word.isdigit() and len(word) < 10 for word in words):

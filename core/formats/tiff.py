@@ -18,18 +18,18 @@ from glint.formats.stored import FormatError, StoredFile, check_size
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MOST_PAGES = 1_000_000
-_MOST_VALUES = 1 << 20  # of one tag
+_MOST_TAG_VALUES = 1 << 20  # of one tag
 _TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _STRIPS = 256, 257, 258, 259, 262, 270, 273
 _SAMPLES, _ROWS, _STRIP_BYTES, _SUBFILE, _TILES, _TILE_BYTES, _JPEG_TABLES = 277, 278, 279, 254, 324, 325, 347
 _PLANAR, _TILE_WIDTH, _TILE_HEIGHT = 284, 322, 323
 # What decides how the bytes of a page become pixels; nothing else is handed on.
-_KEPT = (
+_KEPT_TAGS = (
     _WIDTH, _HEIGHT, _BITS, _COMPRESSION, 266, _SAMPLES, _ROWS, _PLANAR, 292, 317, 320, _TILE_WIDTH, _TILE_HEIGHT, 338,
     339, _JPEG_TABLES, 530, 532,
 )  # fmt: skip
 _PLAIN, _DEFLATE = 1, (8, 32946)
-_MOST_RATIO = 5000  # that any of its compressions reaches
+_MOST_COMPRESSION_RATIO = 5000  # that any of its compressions reaches
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _directory(file: StoredFile, layout: _Layout, offset: int) -> tuple[Tags, in
     tags = {}
     for place in range(0, count * entry, entry):
         tag, kind, number = layout.unpack(f"HH{link}", table[place : place + entry - struct.calcsize(link)])
-        if kind in _TYPES and tag in {*_KEPT, _PHOTOMETRIC, _DESCRIPTION, _SUBFILE, *_DATA_TAGS}:
+        if kind in _TYPES and tag in {*_KEPT_TAGS, _PHOTOMETRIC, _DESCRIPTION, _SUBFILE, *_DATA_TAGS}:
             tags[tag] = (kind, _values(file, layout, kind, number, table[place + entry - struct.calcsize(link) :]))
     (following,) = layout.unpack(link, table[count * entry :])
     return tags, following
@@ -120,7 +120,7 @@ _DATA_TAGS = (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES)
 def _values(file: StoredFile, layout: _Layout, kind: int, number: int, inside: bytes) -> list[int] | bytes:
     form, link = _TYPES[kind], "Q" if layout.big else "I"
     size = number * struct.calcsize(form)
-    if number > _MOST_VALUES:
+    if number > _MOST_TAG_VALUES:
         raise FormatError(f"it is damaged: a tag of {number} values")
     if size > struct.calcsize(link):
         inside = file.at(layout.unpack(link, inside[: struct.calcsize(link)])[0], size)
@@ -180,7 +180,7 @@ def _page(file: StoredFile, layout: _Layout, tags: Tags) -> Page:
         raise FormatError(f"it is damaged: {len(offsets)} pieces of pixels and {len(counts)} lengths; needs {pieces}")
     data = [file.at(offset, count) for offset, count in zip(offsets, counts)]
     there = sum(counts)
-    if (compression == _PLAIN and there < size) or size > _MOST_RATIO * there:
+    if (compression == _PLAIN and there < size) or size > _MOST_COMPRESSION_RATIO * there:
         raise FormatError(f"it is torn: {there} bytes cannot hold {width}x{height} pixels")
     if compression == _PLAIN and not tiled and there >= size + 4 * len(counts) + width:
         raise FormatError(f"it is damaged: {there} bytes for {width}x{height} pixels, which have {size}")
@@ -192,7 +192,7 @@ def _page(file: StoredFile, layout: _Layout, tags: Tags) -> Page:
     bits = _one(tags, _BITS, 1)
     if white_is_zero and (bits > 16 or 3 in _all(tags, 339)):
         raise FormatError(f"white is zero in {bits} bits: what black is cannot be told")
-    kept = {tag: tags[tag] for tag in _KEPT if tag in tags}
+    kept = {tag: tags[tag] for tag in _KEPT_TAGS if tag in tags}
     kept[_PHOTOMETRIC] = (3, [1 if white_is_zero else photometric])
     content = _written(layout.order, kept, data, (_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES))
     return Page(content, (1 << bits) - 1 if white_is_zero else None)

@@ -1,8 +1,8 @@
 """Detection scores where targets have boxes: is it found, and how many other spots are reported?
 
 A target is found if the centroid of a reported spot (8-connected pixels) lies in its box, widened about its centre to
-:data:`WIDENED` times its width and height. Every spot outside of that is false: what else an image holds is unlabelled,
-so that some of them may be real.
+:data:`BOX_FACTOR` times its width and height. Every spot outside of that is false: what else an image holds is
+unlabelled, so that some of them may be real.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from glint.metrics.detection import components
 
-WIDENED = 1.5
+BOX_FACTOR = 1.5
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def count_box(predicted: NDArray[np.bool_], box: tuple[int, int, int, int]) -> B
     x, y, width, height = box
     centres, _ = components(predicted)
     away = np.abs(centres - (x + (width - 1) / 2, y + (height - 1) / 2))
-    near = (away <= WIDENED * np.array([width, height]) / 2).all(axis=1)
+    near = (away <= BOX_FACTOR * np.array([width, height]) / 2).all(axis=1)
     return BoxCounts(bool(near.any()), int((~near).sum()))
 
 

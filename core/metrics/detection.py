@@ -21,7 +21,7 @@ from glint.errors import InputError
 from glint.metrics.matching import DETECTION_MATCH_PX, match_points
 
 MATCHINGS = ("one-to-one", "legacy")
-_EIGHT = np.ones((3, 3), dtype=np.int8)
+_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.int8)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class DetectionScore:
 
 def components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Centroids (x, y) ``[N, 2]`` and areas ``[N]`` of the 8-connected components, in scan order."""
-    labels, number = ndimage.label(mask, structure=_EIGHT)
+    labels, number = ndimage.label(mask, structure=_EIGHT_NEIGHBOURS)
     index = np.arange(1, number + 1)
     areas = np.bincount(labels.ravel(), minlength=number + 1)[1:]
     centroids = np.array(ndimage.center_of_mass(mask, labels, index), dtype=np.float64).reshape(-1, 2)

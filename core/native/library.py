@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from glint.native.signature import Argument, Array, Number, Record, parse
 
 TABLE = "machine_code.json"
-_HEAD = object.__basicsize__  # bytes; behind them NumPy's object holds address, dimensions, shape and strides
-_V3 = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}
+_OBJECT_HEAD_BYTES = (
+    object.__basicsize__
+)  # bytes; behind them NumPy's object holds address, dimensions, shape and strides
+_V3_FLAGS = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,15 @@ class Target:
 
 
 TARGETS = (
-    Target("x86_64_v3", "x86_64", frozenset(_V3), "x86_64-unknown-linux-gnu", "x86-64-v3", "", "x86_64-linux-gnu.2.28"),
+    Target(
+        "x86_64_v3",
+        "x86_64",
+        frozenset(_V3_FLAGS),
+        "x86_64-unknown-linux-gnu",
+        "x86-64-v3",
+        "",
+        "x86_64-linux-gnu.2.28",
+    ),
     Target("x86_64", "x86_64", frozenset(), "x86_64-unknown-linux-gnu", "x86-64", "", "x86_64-linux-gnu.2.28"),
     Target("aarch64", "aarch64", frozenset(), "aarch64-unknown-linux-gnu", "cortex-a78", "", "aarch64-linux-gnu.2.28"),
 )
@@ -110,7 +120,7 @@ def _arrays_are_known() -> bool:
     array = np.zeros((2, 3))
     if sys.implementation.name != "cpython":
         return False
-    address, _, shape = (ctypes.c_size_t.from_address(id(array) + _HEAD + 8 * i).value for i in range(3))
+    address, _, shape = (ctypes.c_size_t.from_address(id(array) + _OBJECT_HEAD_BYTES + 8 * i).value for i in range(3))
     return address == array.ctypes.data and list((ctypes.c_int64 * 2).from_address(shape)) == [2, 3]
 
 
@@ -182,7 +192,7 @@ def _put(value: Any, kind: Argument, words: list[Any], copies: list[tuple[NDArra
     elif isinstance(kind, Array):
         if value.dtype is not kind.dtype or value.ndim != kind.dims or not value.flags.c_contiguous:
             value = _fitting(value, kind, copies)
-        words.append(id(value) + _HEAD)
+        words.append(id(value) + _OBJECT_HEAD_BYTES)
     else:
         words.append(value)
 

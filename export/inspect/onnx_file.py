@@ -20,7 +20,7 @@ from glint.export.lint.order import in_order
 from glint.export.lint.quantisation import dequantise
 
 WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
-FREE_SIZE = 512  # what a free height or width is taken for when work is counted; a free batch is 1
+FREE_SIDE_PX = 512  # what a free height or width is taken for when work is counted; a free batch is 1
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 _VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # move nothing
 
@@ -103,7 +103,7 @@ def _count_work(model: onnx.ModelProto) -> tuple[dict[str, int], dict[str, int]]
     for value in fixed.graph.input:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if not dim.HasField("dim_value"):
-                dim.dim_value = 1 if axis == 0 else FREE_SIZE
+                dim.dim_value = 1 if axis == 0 else FREE_SIDE_PX
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
     del fixed.graph.value_info[:]

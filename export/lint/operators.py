@@ -50,9 +50,9 @@ _TYPES = {
     TensorProto.UNDEFINED,
 }  # fmt: skip
 _TAKES_UINT8 = {"Cast", "CastLike", "Identity", "QuantizeLinear", "DequantizeLinear"}
-_MOST_K = 3840
+_MOST_TOP_K = 3840
 _MOST_AXES = 8
-_CORNERS = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_half_pixel_for_nn"}
+_CORNER_MODES = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_half_pixel_for_nn"}
 _RESIZED_AXES = {"linear": 3, "cubic": 2}
 
 
@@ -98,9 +98,9 @@ def options(view: View) -> Iterator[Finding]:
     """``top-k``, ``dilation``, ``second-output``, ``reduction``, ``lp-norm``: known operators, unknown options."""
     for node in view.of_type("TopK"):
         k = view.value(input_name(node, 1))
-        if k is not None and k.size and int(k.max()) > _MOST_K:
+        if k is not None and k.size and int(k.max()) > _MOST_TOP_K:
             yield Finding(
-                "top-k", REFUSED, VERSIONS, node.name, f"TopK takes at most k = {_MOST_K}, got {int(k.max())}",
+                "top-k", REFUSED, VERSIONS, node.name, f"TopK takes at most k = {_MOST_TOP_K}, got {int(k.max())}",
                 "take the maxima of tiles first",
             )  # fmt: skip
     for node in view.of_type("MaxPool", "AveragePool", "LpPool"):
@@ -154,7 +154,7 @@ def resizes(view: View) -> Iterator[Finding]:
         corners = attribute(node, "coordinate_transformation_mode", b"half_pixel").decode(errors="replace")
         if attribute(node, "antialias", 0) or attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch":
             what, hint = "Resize with antialias or an aspect ratio policy", "average-pool before a plain Resize"
-        elif corners not in _CORNERS:
+        elif corners not in _CORNER_MODES:
             what, hint = f"Resize with the coordinates {corners}", "export it with half_pixel or align_corners"
         elif (axes := _resized_axes(view, node)) > _RESIZED_AXES.get(mode, axes):
             what = f"{mode} Resize over the last {axes} axes, {_RESIZED_AXES[mode]} at most"

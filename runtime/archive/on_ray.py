@@ -17,8 +17,8 @@ from glint.errors import EngineError, InputError, first_line
 T = TypeVar("T")
 R = TypeVar("R")
 LOCAL, AUTO = "local", "auto"
-_TOGETHER = 10_000  # things that one execution of Ray Data is given: what its driver keeps of each adds up
-_DEATHS = 3  # of workers over one thing, before it is given up
+_ITEMS_PER_EXECUTION = 10_000  # things that one execution of Ray Data is given: what its driver keeps of each adds up
+_MOST_DEATHS = 3  # of workers over one thing, before it is given up
 
 
 class RayExecutor:
@@ -38,8 +38,8 @@ class RayExecutor:
         Raises:
             EngineError: if the workers cannot be started.
         """
-        for first in range(0, len(items), _TOGETHER):
-            yield from self._map(make, items[first : first + _TOGETHER])
+        for first in range(0, len(items), _ITEMS_PER_EXECUTION):
+            yield from self._map(make, items[first : first + _ITEMS_PER_EXECUTION])
 
     def _map(self, make: Callable[[], Callable[[T], R]], items: Sequence[T]) -> Iterator[R]:
         import ray
@@ -50,7 +50,7 @@ class RayExecutor:
         pool = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1)
         rows = ray.data.from_items([{"item": cloudpickle.dumps(i)} for i in items], override_num_blocks=len(items)).map(
             _Actor, fn_constructor_args=(cloudpickle.dumps(make),), compute=pool, num_cpus=self.cpus,
-            num_gpus=self.gpus or None, ray_remote_args_fn=lambda: {"max_task_retries": _DEATHS - 1},
+            num_gpus=self.gpus or None, ray_remote_args_fn=lambda: {"max_task_retries": _MOST_DEATHS - 1},
         )  # fmt: skip
         try:
             for row in rows.iter_rows():

@@ -18,7 +18,7 @@ from glint.errors import InputError, OutputError, SourceError, first_line
 from glint.runtime.sources.uri import safe_uri
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # a put is atomic there, and folders do not exist
-_BLOCK = 8 << 20  # bytes of one read or write
+_BLOCK_BYTES = 8 << 20  # bytes of one read or write
 TEMPORARY = ".tmp"
 
 
@@ -126,7 +126,7 @@ class Storage:
             raw = self._fs.open_input_file(self._whole(path))
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{path}: {first_line(error)}") from error
-        with io.BufferedReader(raw, _BLOCK if not self.local else 1 << 16) as stream:
+        with io.BufferedReader(raw, _BLOCK_BYTES if not self.local else 1 << 16) as stream:
             yield stream
 
     @contextmanager
@@ -142,7 +142,7 @@ class Storage:
         copy = folder / posixpath.basename(path)
         try:
             with self.opened(path) as stream, copy.open("wb") as target:
-                while block := stream.read(_BLOCK):
+                while block := stream.read(_BLOCK_BYTES):
                     target.write(block)
             yield copy
         except pa.ArrowException as error:
@@ -176,7 +176,7 @@ class Storage:
             if not objects:
                 self._fs.create_dir(folder, recursive=True)
             with self._fs.open_output_stream(target) as stream:
-                while block := content.read(_BLOCK):
+                while block := content.read(_BLOCK_BYTES):
                     stream.write(block)
             if self.local:
                 _to_disk(target)

@@ -51,19 +51,19 @@ def _schema(columns: Sequence[tuple[str, Any]]) -> Any:
     return pa.schema(told, metadata=about)
 
 
-_HEAD = [("recording", pa.string()), ("frame", pa.int64()), ("t_ns", pa.int64())]
+_KEY_COLUMNS = [("recording", pa.string()), ("frame", pa.int64()), ("t_ns", pa.int64())]
 FRAMES = _schema(
     [
-        *_HEAD, ("utc_ns", pa.int64()), ("name", pa.string()), ("repeated", pa.bool_()), ("damaged", pa.string()),
-        ("targets", pa.int32()), ("note", pa.string()),
+        *_KEY_COLUMNS, ("utc_ns", pa.int64()), ("name", pa.string()), ("repeated", pa.bool_()),
+        ("damaged", pa.string()), ("targets", pa.int32()), ("note", pa.string()),
         ("blobs", pa.list_(pa.struct(_SPOT))), ("candidates", pa.list_(pa.struct(_TARGET))),
         ("candidate_blobs", pa.list_(pa.struct(_SPOT))),
     ]
 )  # fmt: skip
-TARGETS = _schema([*_HEAD, ("target", pa.int32()), *_TARGET, ("n", pa.int32())])
+TARGETS = _schema([*_KEY_COLUMNS, ("target", pa.int32()), *_TARGET, ("n", pa.int32())])
 TRACKS = _schema(
     [
-        *_HEAD, ("track", pa.int64()), ("target", pa.int32()),
+        *_KEY_COLUMNS, ("track", pa.int64()), ("target", pa.int32()),
         *((name, pa.float64()) for name in ("x", "y", "vx", "vy")),
         *((name, pa.float64()) for a in "xy" for name in (f"var_{a}", f"cov_{a}_v{a}", f"var_v{a}")),
         ("age_s", pa.float64()), ("log_odds", pa.float64()), ("radiance", pa.float64()), ("seen", pa.bool_()),

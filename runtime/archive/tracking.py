@@ -32,7 +32,7 @@ from glint.runtime.tracking.tracker import TrackConfig
 from glint.types import Frame, Gap
 
 _NO_MAP = np.zeros((0, 0), dtype=np.float32)
-_TOGETHER = 2000  # results of one row group
+_RESULTS_PER_GROUP = 2000  # results of one row group
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class TrackMaker:
             # Stream only calls what it takes for a pipeline.
             for result in Stream(finished, cast(Pipeline, finished.result_of), (), track=follow).results():
                 waiting.append(result)
-                if len(waiting) == _TOGETHER:
+                if len(waiting) == _RESULTS_PER_GROUP:
                     writer.write_table(tracks_table(chunks[0].recording, waiting))
                     waiting.clear()
             writer.write_table(tracks_table(chunks[0].recording, waiting))

@@ -12,7 +12,7 @@ from glint.libraries import library_of
 from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.commands.run_options import ARCHIVE_OPTIONS, add_run_arguments
 
-_SAMPLE = 10
+_VERIFIED_PARTS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--dry-run", action="store_true", help="say what would be done")
     group.add_argument(
-        "--verify", nargs="?", type=positive_int, const=_SAMPLE, metavar="N",
-        help=f"make N finished parts again (default: {_SAMPLE}) and compare; make nothing new",
+        "--verify", nargs="?", type=positive_int, const=_VERIFIED_PARTS, metavar="N",
+        help=f"make N finished parts again (default: {_VERIFIED_PARTS}) and compare; make nothing new",
     )  # fmt: skip
     group.add_argument("--json", action="store_true", help="print the manifest as JSON on standard output")
     add_run_arguments(parser, ARCHIVE_OPTIONS)

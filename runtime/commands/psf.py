@@ -30,12 +30,12 @@ from glint.runtime.unmixing.unmix import read_patches, recognised_clipping
 from glint.runtime.unmixing.windows import Windows, cut_windows
 from glint.types import Blobs, Frame
 
-_WINDOW = 11  # px
-_LEAST_WINDOW = 9
-_FINE = 0.9  # px; the joint fit reads narrower round PSFs more finely
-_FLOOR = 0.3  # DN; least noise
-_HALO = 2  # px around another spot's mask that its light still reaches
-_EIGHT = np.ones((1, 3, 3), dtype=bool)  # neighbours within each window, not across
+_WINDOW_PX = 11  # px
+_LEAST_WINDOW_PX = 9
+_FINE_SIGMA_PX = 0.9  # px; the joint fit reads narrower round PSFs more finely
+_NOISE_FLOOR_DN = 0.3  # DN; least noise
+_HALO_PX = 2  # px around another spot's mask that its light still reaches
+_EIGHT_NEIGHBOURS = np.ones((1, 3, 3), dtype=bool)  # neighbours within each window, not across
 
 
 def psf(
@@ -74,7 +74,7 @@ def psf(
         seen.shapes, spots.edge, np.any(spots.saturated & spots.valid, axis=(1, 2)), ~seen.shapes.whole,
         seen.peak_to_noise, seen.target, least=least,
     )  # fmt: skip
-    if estimate.sigma < _FINE and estimate.ratio == 1:
+    if estimate.sigma < _FINE_SIGMA_PX and estimate.ratio == 1:
         estimate, reason = _finer(estimate, reason, spots, seen.target, least)
     estimate = replace(estimate, source=str(source), glint=__version__)
     if report is not None:
@@ -113,7 +113,7 @@ def _seen_in_patches(patches: NDArray[Any], full_scale: float | None) -> tuple[P
     spots = spots_of_patches(patches, full_scale)
     odd = spots.data.shape[1] - (1 - spots.data.shape[1] % 2)  # a window has a middle
     limit = np.where(spots.saturated, spots.data, np.inf)
-    windows = windows_of_patches(spots.data[:, :odd, :odd], limit[:, :odd, :odd], _FLOOR)
+    windows = windows_of_patches(spots.data[:, :odd, :odd], limit[:, :odd, :odd], _NOISE_FLOOR_DN)
     return spots, _Seen(windows, *_measured(windows), np.arange(len(patches)))
 
 
@@ -124,8 +124,10 @@ def spots_of_patches(patches: NDArray[Any], full_scale: float | None) -> PsfWind
         InputError: if they are no patches.
     """
     shape = patches.shape
-    if patches.ndim != 3 or shape[1] != shape[2] or shape[1] < _LEAST_WINDOW or patches.dtype.kind not in "uif":
-        raise InputError(f"patches: expected numbers [N, n, n] with n >= {_LEAST_WINDOW}, got {patches.dtype} {shape}")
+    if patches.ndim != 3 or shape[1] != shape[2] or shape[1] < _LEAST_WINDOW_PX or patches.dtype.kind not in "uif":
+        raise InputError(
+            f"patches: expected numbers [N, n, n] with n >= {_LEAST_WINDOW_PX}, got {patches.dtype} {shape}"
+        )
     data = patches.astype(np.float64)
     if not np.isfinite(data).all():
         raise InputError("patches: expected finite values, got NaN or infinity")
@@ -139,15 +141,15 @@ def spots_of_patches(patches: NDArray[Any], full_scale: float | None) -> PsfWind
 def spots_of_frame(frame: Frame, blobs: Blobs, full_scale: float | None = None) -> PsfWindows:
     """Windows of the frame around each blob; pixels that another blob's light reaches do not count."""
     limit = full_scale if full_scale is not None else frame.full_scale
-    left, top = (np.round(v).astype(np.int64) - _WINDOW // 2 for v in (blobs.x, blobs.y))
-    data = crop_windows(frame.data, left, top, _WINDOW).astype(np.float64)
+    left, top = (np.round(v).astype(np.int64) - _WINDOW_PX // 2 for v in (blobs.x, blobs.y))
+    data = crop_windows(frame.data, left, top, _WINDOW_PX).astype(np.float64)
     valid = np.ones(data.shape, dtype=bool)
     if blobs.label_map is not None:
-        label = crop_windows(blobs.label_map, left, top, _WINDOW)
+        label = crop_windows(blobs.label_map, left, top, _WINDOW_PX)
         foreign = (label != 0) & (label != np.arange(1, len(blobs) + 1)[:, None, None])
-        valid &= ~ndimage.binary_dilation(foreign, _EIGHT, iterations=_HALO)
+        valid &= ~ndimage.binary_dilation(foreign, _EIGHT_NEIGHBOURS, iterations=_HALO_PX)
     height, width = frame.shape
-    edge = (left < 0) | (top < 0) | (left + _WINDOW > width) | (top + _WINDOW > height)
+    edge = (left < 0) | (top < 0) | (left + _WINDOW_PX > width) | (top + _WINDOW_PX > height)
     return PsfWindows(data, valid, data >= (np.inf if limit is None else limit), edge, frame.data.dtype != np.float32)
 
 
@@ -165,8 +167,8 @@ def _seen_in_frames(
             detection = model(frame)
             blobs, limit = detection.blobs, full_scale if full_scale is not None else frame.full_scale
             parts.append(spots_of_frame(frame, blobs, full_scale))
-            noise = np.maximum(local_noise(frame.data, blobs.x, blobs.y), _FLOOR)
-            structure = cut_spots(frame, detection, _WINDOW, limit).structure
+            noise = np.maximum(local_noise(frame.data, blobs.x, blobs.y), _NOISE_FLOOR_DN)
+            structure = cut_spots(frame, detection, _WINDOW_PX, limit).structure
             windows = cut_windows(frame, blobs, np.maximum(noise, structure), noise, limit)
             seen, peak = _measured(windows)
             shapes.append(seen)

@@ -17,11 +17,11 @@ from glint.cli import talk
 from glint.runtime.pipeline.sensor_correction import Conditioned, Conditioner
 from glint.types import Frame
 
-FRAMES = 24  # different ones that are watched
-_FAR = 6.0  # standard deviations of the noise
-_ALWAYS = 0.9  # share of the frames
-_ALONE = 0.12  # of its own difference, that a neighbour's may be: of a target it is more
-_MOST = 0.01  # share of pixels that may be dead; more are a scene that this cannot judge
+WATCHED_FRAMES = 24  # different ones that are watched
+_FAR_SD = 6.0  # standard deviations of the noise
+_ALWAYS_SHARE = 0.9  # share of the frames
+_NEIGHBOUR_SHARE = 0.12  # of its own difference, that a neighbour's may be: of a target it is more
+_MOST_DEAD_SHARE = 0.01  # share of pixels that may be dead; more are a scene that this cannot judge
 
 
 class DeadPixels:
@@ -48,25 +48,25 @@ class DeadPixels:
         values = data.astype(np.float32)
         difference = values - ndimage.median_filter(values, 5)
         noise = max(1.4826 * float(np.median(np.abs(difference))), 1e-6)
-        self._far += np.abs(difference) > _FAR * max(noise, 0.5 if data.dtype.kind == "u" else 0.0)
+        self._far += np.abs(difference) > _FAR_SD * max(noise, 0.5 if data.dtype.kind == "u" else 0.0)
         self._differences += difference
         np.minimum(self._low, values, out=self._low)
         np.maximum(self._high, values, out=self._high)
         self._frames += 1
-        if self._frames == FRAMES:
+        if self._frames == WATCHED_FRAMES:
             self._judge()
 
     def _judge(self) -> None:
         mean = self._differences / self._frames
         around = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], dtype=bool)
         beside = ndimage.maximum_filter(np.abs(mean), footprint=around)
-        odd = (self._far >= _ALWAYS * self._frames) & (beside < _ALONE * np.abs(mean))
+        odd = (self._far >= _ALWAYS_SHARE * self._frames) & (beside < _NEIGHBOUR_SHARE * np.abs(mean))
         spread = self._high - self._low
         stuck = (spread == 0) & (float(np.median(spread)) > 0)
         stuck &= self._high < self._high.max()  # what is saturated does not change, either
         dead = odd | stuck
         share = float(dead.mean())
-        if share > _MOST:
+        if share > _MOST_DEAD_SHARE:
             talk(f"warning: dead pixels: {100 * share:.1f} % of all look dead: none is replaced; give a map instead")
             dead = np.zeros(self.shape, dtype=bool)
         else:

@@ -17,9 +17,9 @@ from glint.runtime.unmixing.shapes import Shapes
 from glint.runtime.unmixing.windows import Ceiling, Windows, cut_windows
 from glint.types import Blobs, Frame, Targets
 
-_OWN = (0.5, 1.06)  # widths of the PSF over the network's own that it takes as they are
+_OWN_WIDTH_RATIOS = (0.5, 1.06)  # widths of the PSF over the network's own that it takes as they are
 _BLUR_PX2 = 0.2  # variance that averaging over parts of pixels adds, measured by what the network makes of clusters
-_LIT = 0.5  # share of a larger pixel that must be clear
+_CLEAR_SHARE = 0.5  # share of a larger pixel that must be clear
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def network_view(
         ceiling: level at which a pixel is saturated, DN, one number or ``[H, W]``; None if unknown.
     """
     scale, n = sigma / own, spots.patches.shape[-1]
-    if not len(spots.patches) or _OWN[0] <= scale <= _OWN[1]:
+    if not len(spots.patches) or _OWN_WIDTH_RATIOS[0] <= scale <= _OWN_WIDTH_RATIOS[1]:
         return NetworkView(
             spots.patches, spots.valid, spots.full_scale, windows.noise, spots.left.astype(np.float64),
             spots.top.astype(np.float64), 1.0, sigma,
@@ -80,7 +80,7 @@ def network_view(
     above = np.where(wide.clear, wide.data - _planes(shapes, windows, size), 0.0)
     weights = area_weights(size, n, scale)
     patches = (weights @ above @ weights.T).astype(np.float32)
-    clear = weights @ wide.clear.astype(np.float64) @ weights.T > _LIT * scale**2
+    clear = weights @ wide.clear.astype(np.float64) @ weights.T > _CLEAR_SHARE * scale**2
     full = wide.data >= wide.full_scale
     limit = np.full(patches.shape, np.inf, dtype=np.float32)
     if full.any():

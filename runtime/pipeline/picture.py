@@ -19,16 +19,16 @@ Points = tuple[tuple[float, float], ...]
 _FOUND, _TRUE, _BOX, _TEXT, _PAPER = (255, 80, 60), (90, 220, 120), (255, 200, 60), (230, 230, 230), (18, 18, 20)
 _TAIL, _MISSED, _RIM = (80, 190, 255), (255, 90, 255), (0, 0, 0)
 _WINDOWS_PX = (7, 5, 3)  # of a patch that an inset may show: the fewest that hold a cluster and tell its members
-_INSET = 154  # screen pixels of an inset's side
-_APART = 18  # screen pixels between two marks that do not hide each other
-_MISSED_RING = 5  # screen pixels
-_LINE = 17  # screen pixels of a line of text
+_INSET_PX = 154  # screen pixels of an inset's side
+_APART_PX = 18  # screen pixels between two marks that do not hide each other
+_MISSED_RING_PX = 5  # screen pixels
+_LINE_PX = 17  # screen pixels of a line of text
 _SHORT = {
     "SATURATED": "sat", "EDGE": "edge", "NOT_CONVERGED": "fit?", "COUNT_AMBIGUOUS": "n?", "ON_GRID": "grid",
     "UNREFINED": "late", "EXTENDED": "ext",
 }  # fmt: skip
-_GAP = 8
-_MAX_SIDE = 1600  # screen pixels of the frame's longer side
+_GAP_PX = 8
+_LONGEST_SIDE_PX = 1600  # screen pixels of the frame's longer side
 
 
 def stretch(image: NDArray[np.generic], low: float = 0.5, high: float = 99.9) -> NDArray[np.uint8]:
@@ -54,7 +54,7 @@ def draw_picture(
         tails: positions (x, y) of each track.
     """
     height, width = frame.shape
-    zoom = max(1, min(3, _MAX_SIDE // max(height, width)))
+    zoom = max(1, min(3, _LONGEST_SIDE_PX // max(height, width)))
     picture = _enlarged(stretch(frame.data), zoom)
     draw = ImageDraw.Draw(picture)
     for points in tails:
@@ -66,7 +66,7 @@ def draw_picture(
         _text(draw, (box[2] + 3, box[1] - 2), str(i), _BOX)
     missed = missed_truth(targets, truth)
     for x, y in zip(missed.x, missed.y):
-        _ring(draw, (x + 0.5) * zoom, (y + 0.5) * zoom, _MISSED_RING + zoom, _MISSED)
+        _ring(draw, (x + 0.5) * zoom, (y + 0.5) * zoom, _MISSED_RING_PX + zoom, _MISSED)
     strip = _insets(spots, targets, truth, missed, picture.width)
     legend = _legend(frame, spots, targets, truth, missed, picture.width)
     sheet = Image.new("RGB", (picture.width, picture.height + strip.height + legend.height), _PAPER)
@@ -119,37 +119,37 @@ def _legend(
     frame: Frame, spots: SpotPatches, targets: Targets, truth: Targets | None, missed: Targets, width: int
 ) -> Image.Image:
     """A line that says which frame it is, and what the marks that are there mean."""
-    image = Image.new("RGB", (width, _LINE + 4), _PAPER)
+    image = Image.new("RGB", (width, _LINE_PX + 4), _PAPER)
     draw = ImageDraw.Draw(image)
     entries: list[tuple[str, Colour]] = [(frame.name or f"frame {frame.index}", _TEXT)]
     entries += [(f"{len(spots.left)} blobs", _BOX)] if len(spots.left) else []
     entries += [(f"x {len(targets)} found", _FOUND)] if len(targets) else []
     entries += [(f"o {len(truth)} true", _TRUE)] if truth is not None and len(truth) else []
     entries += [(f"o {len(missed)} missed", _MISSED)] if len(missed) else []
-    place = float(_GAP)
+    place = float(_GAP_PX)
     for text, colour in entries:
         draw.text((place, 1), text, fill=colour, font=_font())
-        place += draw.textlength(text, font=_font()) + 2 * _GAP
+        place += draw.textlength(text, font=_font()) + 2 * _GAP_PX
     return image
 
 
 def _insets(spots: SpotPatches, targets: Targets, truth: Targets | None, missed: Targets, width: int) -> Image.Image:
     """A row of magnified patches, those with most targets first."""
-    room = max(1, (width - _GAP) // (_INSET + _GAP))
+    room = max(1, (width - _GAP_PX) // (_INSET_PX + _GAP_PX))
     count = np.bincount(targets.blob, minlength=len(spots.patches))
     order = np.lexsort((np.arange(len(count)), -count))[:room]
-    strip = Image.new("RGB", (width, _INSET + 2 * _GAP + 2 * _LINE), _PAPER)
+    strip = Image.new("RGB", (width, _INSET_PX + 2 * _GAP_PX + 2 * _LINE_PX), _PAPER)
     draw = ImageDraw.Draw(strip)
     if not len(order):
-        draw.text((_GAP, 8), "nothing found", fill=_TEXT, font=_font())
+        draw.text((_GAP_PX, 8), "nothing found", fill=_TEXT, font=_font())
     for slot, blob in enumerate(order):
-        corner = (_GAP + slot * (_INSET + _GAP), _GAP)
+        corner = (_GAP_PX + slot * (_INSET_PX + _GAP_PX), _GAP_PX)
         found = targets.select(targets.blob == blob)
         strip.paste(_patch_picture(spots, int(blob), found, truth, missed), corner)
         label = f"{blob}: {count[blob]} target{'s' if count[blob] != 1 else ''}"
-        draw.text((corner[0], corner[1] + _INSET + 3), label, fill=_TEXT, font=_font())
+        draw.text((corner[0], corner[1] + _INSET_PX + 3), label, fill=_TEXT, font=_font())
         flags = sorted({_SHORT.get(name, name.lower()) for bits in found.flags.tolist() for name in flag_names(bits)})
-        draw.text((corner[0], corner[1] + _INSET + 3 + _LINE), ", ".join(flags), fill=_BOX, font=_font())
+        draw.text((corner[0], corner[1] + _INSET_PX + 3 + _LINE_PX), ", ".join(flags), fill=_BOX, font=_font())
     return strip
 
 
@@ -166,7 +166,7 @@ def _window(size: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[
     apart = np.hypot(x[:, None] - x, y[:, None] - y)
     nearest = float(apart[~np.eye(len(x), dtype=bool)].min())
     for side in _WINDOWS_PX:
-        if side > size or nearest * _INSET / best[2] >= _APART:
+        if side > size or nearest * _INSET_PX / best[2] >= _APART_PX:
             break
         left, top = (int(np.clip(round((v.min() + v.max() - side + 1) / 2), 0, size - side)) for v in (x, y))
         inside = ((x > left - 0.4) & (x < left + side - 0.6) & (y > top - 0.4) & (y < top + side - 0.6)).all()
@@ -181,8 +181,10 @@ def _patch_picture(
 ) -> Image.Image:
     whole, corner_x, corner_y = spots.patches[blob], spots.left[blob], spots.top[blob]
     left, top, side = _window(whole.shape[0], found.x - corner_x, found.y - corner_y)
-    patch, zoom = whole[top : top + side, left : left + side], _INSET / side
-    picture = Image.fromarray(stretch(patch, 0, 100)).resize((_INSET, _INSET), Image.Resampling.NEAREST).convert("RGB")
+    patch, zoom = whole[top : top + side, left : left + side], _INSET_PX / side
+    picture = (
+        Image.fromarray(stretch(patch, 0, 100)).resize((_INSET_PX, _INSET_PX), Image.Resampling.NEAREST).convert("RGB")
+    )
     draw = ImageDraw.Draw(picture)
 
     def place(rows: Targets) -> Iterator[tuple[float, float]]:

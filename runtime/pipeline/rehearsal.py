@@ -15,7 +15,7 @@ from glint.runtime.pipeline.pipeline import Pipeline
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import FRAME_DTYPES, Frame
 
-_SIDE = 50  # pixels; not a multiple of what the detector takes
+_SIDE_PX = 50  # pixels; not a multiple of what the detector takes
 _SPOT = slice(20, 22)
 
 
@@ -27,7 +27,7 @@ def rehearse() -> None:
     pipeline = Pipeline(Detector(detects, detector), Unmixer(unmixes, unmixer))
     follow = Follower()
     for index, dtype in enumerate(FRAME_DTYPES):
-        data = np.full((_SIDE, _SIDE), 20, dtype=dtype)
+        data = np.full((_SIDE_PX, _SIDE_PX), 20, dtype=dtype)
         data[_SPOT, _SPOT] = 200
         frame = Frame(index, index * 10**8, data)
         follow(pipeline(frame))

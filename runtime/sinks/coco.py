@@ -17,7 +17,7 @@ from glint.files import atomic_path, refuse_existing
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
 
-_IN_MEMORY = 8 << 20  # bytes of annotations; more wait in a temporary file
+_IN_MEMORY_BYTES = 8 << 20  # bytes of annotations; more wait in a temporary file
 _CATEGORY = {"id": 1, "name": "target", "supercategory": "infrared"}
 
 
@@ -91,7 +91,7 @@ class CocoFile(Sink):
 
 
 def _spool() -> Any:
-    return tempfile.SpooledTemporaryFile(_IN_MEMORY, mode="w+", encoding="utf-8")
+    return tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, mode="w+", encoding="utf-8")
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.records import encode_record, event_records, frame_record, gap_record
 from glint.types import Gap
 
-_MOST_WAITING = 100  # MQTT messages on their way; a link that is slower than the frames loses the rest
+_MOST_WAITING_MESSAGES = 100  # MQTT messages on their way; a link that is slower than the frames loses the rest
 _FRAMES, _EVENTS, _STATE = "frames", "events", "state"
 
 
@@ -100,7 +100,7 @@ class MqttSink(Sink):
         with self._lock:
             while self._waiting and (self._waiting[0].rc or self._waiting[0].is_published()):
                 self._waiting.popleft()
-            if not self._client.is_connected() or len(self._waiting) >= _MOST_WAITING:
+            if not self._client.is_connected() or len(self._waiting) >= _MOST_WAITING_MESSAGES:
                 self.lost += 1
                 return
             self.sent += 1

@@ -21,11 +21,15 @@ from glint.runtime.sinks.track_tails import Tails
 ENCODERS = (
     ("libx264", "yuv420p"), ("libopenh264", "yuv420p"), ("mpeg4", "yuv420p"), ("ffv1", "bgr0"), ("mjpeg", "yuvj420p"),
 )  # fmt: skip
-_SHARP = {"qmin": "2", "qmax": "5"}
-_OPTIONS = {"libx264": {"crf": "20", "preset": "veryfast", "bf": "0"}, "mpeg4": _SHARP, "mjpeg": _SHARP}
+_SHARP_QUANTISERS = {"qmin": "2", "qmax": "5"}
+_OPTIONS = {
+    "libx264": {"crf": "20", "preset": "veryfast", "bf": "0"},
+    "mpeg4": _SHARP_QUANTISERS,
+    "mjpeg": _SHARP_QUANTISERS,
+}
 _CONTAINERS = {".mp4": {"movflags": "frag_keyframe+empty_moov+default_base_moof"}, ".mkv": {}}
 _FORMATS = {".mp4": "mp4", ".mkv": "matroska"}
-_TICKS = 1000  # per second, of the times of frames
+_TICKS_PER_S = 1000  # per second, of the times of frames
 
 
 class _File:
@@ -68,8 +72,8 @@ class OverlayVideo(Sink):
         self.path = Path(path)
         if self.path.suffix.lower() not in _CONTAINERS:
             raise InputError(f"video {self.path}: expected a name that ends in {' or '.join(_CONTAINERS)}")
-        if fps is not None and not 0 < fps <= _TICKS:
-            raise InputError(f"fps: expected a number above 0 and up to {_TICKS}, got {fps}")
+        if fps is not None and not 0 < fps <= _TICKS_PER_S:
+            raise InputError(f"fps: expected a number above 0 and up to {_TICKS_PER_S}, got {fps}")
         refuse_existing(self.path, overwrite=overwrite)
         self.encoder, self._format = _encoder(self.path.suffix.lower())
         self._fps, self._overwrite = fps, overwrite
@@ -94,7 +98,7 @@ class OverlayVideo(Sink):
             if (self._stream.width, self._stream.height) != (width, height):
                 raise InputError(f"video {self.path}: the size of the frames changed to {result.frame.shape[::-1]}")
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame.time_base, frame.pts = Fraction(1, _TICKS), self._next_time(result.frame.t_ns)
+            frame.time_base, frame.pts = Fraction(1, _TICKS_PER_S), self._next_time(result.frame.t_ns)
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)
             if self._file is not None and self._file.error is not None:
@@ -132,13 +136,17 @@ class OverlayVideo(Sink):
         self._container = av.open(self._file, "w", format=_FORMATS[suffix], options=_CONTAINERS[suffix])
         self._stream = self._container.add_stream(self.encoder, rate=30, options=_OPTIONS.get(self.encoder, {}))
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, self._format
-        self._stream.codec_context.time_base = Fraction(1, _TICKS)
+        self._stream.codec_context.time_base = Fraction(1, _TICKS_PER_S)
         self._stream.codec_context.gop_size = 30
         self._first_ns = t_ns
 
     def _next_time(self, t_ns: int) -> int:
         """In ticks since the first frame; always later than the one before."""
-        wanted = round(_TICKS * self._count / self._fps) if self._fps else (t_ns - self._first_ns) * _TICKS // 10**9
+        wanted = (
+            round(_TICKS_PER_S * self._count / self._fps)
+            if self._fps
+            else (t_ns - self._first_ns) * _TICKS_PER_S // 10**9
+        )
         self._count += 1
         self._time = max(self._time + 1, wanted)
         return self._time

@@ -13,9 +13,9 @@ from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.records import TARGET_COLUMNS, target_rows
 
-_GROUP = 20_000  # rows that are written at once
-_TEXT = ("name", "utc")
-_WHOLE = ("frame", "t_ns", "track", "blob", "n")
+_ROWS_PER_GROUP = 20_000  # rows that are written at once
+_TEXT_COLUMNS = ("name", "utc")
+_INTEGER_COLUMNS = ("frame", "t_ns", "track", "blob", "n")
 
 
 class ParquetSink(Sink):
@@ -40,7 +40,7 @@ class ParquetSink(Sink):
             raise MissingDependencyError("--parquet needs pyarrow, which is not installed", hint=hint) from error
         refuse_existing(path, overwrite=overwrite)
         self.path, self._arrow, self._parquet = path, arrow, parquet
-        kinds = dict.fromkeys(_TEXT, arrow.string()) | dict.fromkeys(_WHOLE, arrow.int64())
+        kinds = dict.fromkeys(_TEXT_COLUMNS, arrow.string()) | dict.fromkeys(_INTEGER_COLUMNS, arrow.int64())
         kinds["flags"] = arrow.list_(arrow.string())
         self._schema = arrow.schema([(name, kinds.get(name, arrow.float64())) for name in TARGET_COLUMNS])
         self._rows: list[dict[str, Any]] = []
@@ -50,7 +50,7 @@ class ParquetSink(Sink):
     def write(self, result: Result) -> None:
         """Take the frame's targets."""
         self._rows += target_rows(result)
-        if self._writer is None or len(self._rows) >= _GROUP:
+        if self._writer is None or len(self._rows) >= _ROWS_PER_GROUP:
             self._write_out()
 
     def close(self) -> None:

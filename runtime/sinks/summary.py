@@ -12,7 +12,7 @@ from glint.runtime.pipeline.pipeline import STAGES, Result
 from glint.runtime.sinks.base import Sink
 from glint.types import Gap, TargetFlag
 
-_STEP = math.log(1.01)
+_LOG_STEP = math.log(1.01)
 
 
 class Spread:
@@ -27,7 +27,7 @@ class Spread:
         """Count one value."""
         self.count += 1
         self._least, self._most = min(self._least, value), max(self._most, value)
-        index = round(math.log(max(value, 1e-9)) / _STEP)
+        index = round(math.log(max(value, 1e-9)) / _LOG_STEP)
         self._bins[index] = self._bins.get(index, 0) + 1
 
     def percentile(self, share: float) -> float:
@@ -37,7 +37,7 @@ class Spread:
         for index in sorted(self._bins):
             seen += self._bins[index]
             if seen > rank:
-                return min(max(math.exp(index * _STEP), self._least), self._most)
+                return min(max(math.exp(index * _LOG_STEP), self._least), self._most)
         return math.nan
 
     def as_dict(self) -> dict[str, float]:

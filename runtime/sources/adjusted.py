@@ -24,8 +24,8 @@ PLAIN = Layout()
 FULL_DN = 16383.0  # to which a scale brings its greater end: a sensor of 14 bits
 
 _KELVIN, _KELVIN_SPREAD = (150.0, 1000.0), 20.0
-_LEAST_SIDE = 32  # pixels of a frame whose edges say something
-_STRANGE = 0.2  # share of a row's pixels that are far from all of the picture
+_LEAST_SIDE_PX = 32  # pixels of a frame whose edges say something
+_STRANGE_SHARE = 0.2  # share of a row's pixels that are far from all of the picture
 
 
 class AdjustedSource(Source):
@@ -163,7 +163,7 @@ def picture_of(data: NDArray[Any]) -> tuple[int, int, int, int] | None:
     A row is none if a fifth of its pixels lie further from the values of the middle than these spread.
     """
     height, width = data.shape
-    if min(data.shape) < _LEAST_SIDE:
+    if min(data.shape) < _LEAST_SIDE_PX:
         return None
     middle = data[height // 4 : -(height // 4), width // 4 : -(width // 4)]
     low, high = (float(v) for v in np.percentile(middle, (0.1, 99.9)))
@@ -181,7 +181,7 @@ def picture_of(data: NDArray[Any]) -> tuple[int, int, int, int] | None:
 
 def _ends(*shares: NDArray[np.float64]) -> tuple[int, int]:
     """How many lines at the two ends are strange, at most a quarter of all at each."""
-    lines = np.max(shares, axis=0) > _STRANGE
+    lines = np.max(shares, axis=0) > _STRANGE_SHARE
     quarter = len(lines) // 4
     first = int(np.argmin(lines[:quarter])) if not lines[:quarter].all() else quarter
     last = int(np.argmin(lines[::-1][:quarter])) if not lines[::-1][:quarter].all() else quarter

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from glint.casting import as_pixels
 from glint.errors import InputError, SourceError
-from glint.files import MOST_ARRAY
+from glint.files import MOST_ARRAY_BYTES
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.images import FrameTimes, full_scale_of, parse_times
 from glint.runtime.sources.uri import take
@@ -85,7 +85,7 @@ def _member(uri: str, path: Path, wanted: str | None) -> NDArray[Any]:
                 else f"{path} holds no array {wanted!r}, but {', '.join(sizes)}",
                 hint=f"{path}?array={next(iter(sizes), 'NAME')}",
             )  # fmt: skip
-        if sizes[name] > MOST_ARRAY:
+        if sizes[name] > MOST_ARRAY_BYTES:
             raise SourceError(
                 f"{path}: {name} takes {sizes[name]} bytes", hint="write it with numpy.save: it is not read whole"
             )

@@ -26,7 +26,7 @@ class Skipped:
     reason: str
 
 
-MOST_NAMED = 1000
+MOST_NAMED_SKIPS = 1000
 
 
 def check_like(data: NDArray[Any], shape: tuple[int, ...] | None) -> None:
@@ -52,7 +52,7 @@ class Source(ABC):
         uri: what the user asked for, without credentials.
         total: number of frames, if known.
         live: its frames come at their own pace, whether or not anybody takes them.
-        skipped: frames that could not be read so far; of very many the first :data:`MOST_NAMED`.
+        skipped: frames that could not be read so far; of very many the first :data:`MOST_NAMED_SKIPS`.
         skips: how many were skipped for each reason.
         top_aligned: values stand at the top of their words, whatever full scale the user states.
         missing: frames that a live source lost on the way, as far as their stamps tell.
@@ -72,7 +72,7 @@ class Source(ABC):
     def skip(self, name: str, reason: str) -> None:
         """Count a frame that cannot be used; each reason is told when it comes up for the first time."""
         reason = reason.removeprefix(f"{self.uri}: ")
-        if len(self.skipped) < MOST_NAMED:
+        if len(self.skipped) < MOST_NAMED_SKIPS:
             self.skipped.append(Skipped(name, reason))
         self.skips[reason] += 1
         if self.live and self.skips[reason] == 1:

@@ -24,9 +24,9 @@ DAMAGED = "damaged data"
 BUILT_ON_DAMAGE = "built on pictures that are damaged or missing"
 _COVER = 0x400  # libav's AV_DISPOSITION_ATTACHED_PIC: a picture of a file that is no film
 _CAPRICIOUS = ("mjpeg",)  # codecs of which cameras write every picture with something to complain of
-_STEPS = 9  # between frames, of which the middle one counts
-_EVEN = 0.7  # share of steps of one length, from which on a film counts as one of a constant rate
-_MOST_LENGTHS = 1000  # of steps that are told apart
+_COUNTED_STEPS = 9  # between frames, of which the middle one counts
+_EVEN_SHARE = 0.7  # share of steps of one length, from which on a film counts as one of a constant rate
+_MOST_STEP_LENGTHS = 1000  # of steps that are told apart
 _MISSED = re.compile(r"missed (\d+) packets")
 # A playlist names other files and hosts; nobody asked for those. So neither its formats nor its protocols are let in.
 _FORMATS = (
@@ -189,7 +189,7 @@ class Clock:
         self.period = 1 / Fraction(rate) if rate else Fraction(1, 30)
         self.missing = 0
         self._lengths: Counter[int] = Counter()  # of steps, milliseconds
-        self._steps: deque[Fraction] = deque(maxlen=_STEPS)
+        self._steps: deque[Fraction] = deque(maxlen=_COUNTED_STEPS)
         self._holes: list[Fraction] = []  # that wait for the first step
         self._start = self._last = self._stamp = None  # type: Fraction | None
 
@@ -215,7 +215,7 @@ class Clock:
             self._holes.append(stamp - before)
         else:
             self._steps.append(stamp - before)
-            if len(self._lengths) < _MOST_LENGTHS:
+            if len(self._lengths) < _MOST_STEP_LENGTHS:
                 self._lengths[round(1000 * (stamp - before))] += 1
         if self._steps:  # a sender's own word on its rate may be that of fields or of its clock
             step = sorted(self._steps)[len(self._steps) // 2]
@@ -229,7 +229,7 @@ class Clock:
             return 0
         usual = lengths[len(lengths) // 2]
         even = sum(number for length, number in self._lengths.items() if abs(length - usual) <= max(1, usual // 10))
-        if usual < 1 or even < _EVEN * len(lengths):
+        if usual < 1 or even < _EVEN_SHARE * len(lengths):
             return 0
         return sum(number * max(0, round(length / usual) - 1) for length, number in self._lengths.items())
 

@@ -13,7 +13,7 @@ from glint.errors import SourceError
 Grey = tuple[NDArray[Any], float | None]  # the image and the level at which it saturates, if known
 _RGB = ("rgb24", "bgr24", "rgba", "bgra", "argb", "abgr", "rgb0", "bgr0", "0rgb", "0bgr", "gbrp", "pal8")
 _PACKED = {"yuyv422": 0, "yvyu422": 0, "uyvy422": 1}  # byte of the first luma
-_NEUTRAL = 2  # levels of 8 bits that the chroma of a grey picture may stray
+_NEUTRAL_LEVELS = 2  # levels of 8 bits that the chroma of a grey picture may stray
 _FULL_RANGE = 2  # libav's AVCOL_RANGE_JPEG
 _LIMITED_RANGE = 1
 
@@ -38,7 +38,7 @@ def colour_error(where: str, what: str) -> SourceError:
 
 
 def _is_neutral(chroma: NDArray[Any], bits: int) -> bool:
-    middle, tolerance = 1 << (bits - 1), _NEUTRAL << (bits - 8)
+    middle, tolerance = 1 << (bits - 1), _NEUTRAL_LEVELS << (bits - 8)
     return int(chroma.min()) >= middle - tolerance and int(chroma.max()) <= middle + tolerance
 
 

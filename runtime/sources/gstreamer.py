@@ -35,7 +35,7 @@ _DTYPES: dict[str, tuple[np.dtype[Any], float | None]] = {
     "GRAY16_LE": (np.dtype(np.uint16), None),
 }
 _WANTED = ("capsfilter", "caps=video/x-raw,format=(string){GRAY16_LE,GRAY8}")
-_GRACE = 1.0  # seconds that a pipeline may take to stop
+_STOP_S = 1.0  # seconds that a pipeline may take to stop
 
 
 class GstSource(LiveSource):
@@ -117,11 +117,11 @@ class _Pipeline(Connection):
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGINT)  # lets cameras close their session
         try:
-            self._process.wait(_GRACE)
+            self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        self._listener.join(_GRACE)
+        self._listener.join(_STOP_S)
         os.close(self._frames)
 
     def _fill(self, view: memoryview, deadline: float) -> bool:
@@ -137,10 +137,10 @@ class _Pipeline(Connection):
 
     def _raise_if_failed(self) -> None:
         try:
-            code = self._process.wait(_GRACE)
+            code = self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             raise SourceLostError("the pipeline closed its output") from None
-        self._listener.join(_GRACE)
+        self._listener.join(_STOP_S)
         if code == 0:
             return
         if any("erroneous pipeline" in line for line in self._log):  # no waiting mends that

@@ -19,7 +19,7 @@ from glint.runtime.sources.uri import full_scale_of_bits, one_of, parameters, po
 from glint.runtime.sources.waiting import Closed, InterruptibleWait
 from glint.types import Frame, FrameSize
 
-_MOST_BYTES = 1 << 31  # of a frame
+_MOST_FRAME_BYTES = 1 << 31  # of a frame
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class RawLayout:
     def __post_init__(self) -> None:
         if self.stride and self.stride < self.row_bytes:
             raise InputError(f"stride={self.stride}: a row of {self.size[0]} pixels has {self.row_bytes} bytes")
-        if self.frame_bytes > _MOST_BYTES:
-            raise InputError(f"frames of {self.frame_bytes} bytes; expected at most {_MOST_BYTES}")
+        if self.frame_bytes > _MOST_FRAME_BYTES:
+            raise InputError(f"frames of {self.frame_bytes} bytes; expected at most {_MOST_FRAME_BYTES}")
 
     @property
     def row_bytes(self) -> int:

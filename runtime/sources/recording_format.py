@@ -46,10 +46,10 @@ from glint.types import FRAME_DTYPES, Frame, Gap
 SUFFIX = ".tar"
 _FORMAT, _VERSION = "glint recording", 1
 _SEAL = "record_crc32"
-_BLOCK = tarfile.BLOCKSIZE
-_MOST_JSON = 65536  # bytes of one record
-_MOST_MEMBER = 1 << 30  # bytes
-_MOST_SIDE = 65536  # pixels
+_BLOCK_BYTES = tarfile.BLOCKSIZE
+_MOST_RECORD_BYTES = 65536  # bytes of one record
+_MOST_MEMBER_BYTES = 1 << 30  # bytes
+_MOST_SIDE_PX = 65536  # pixels
 _MOST_INTEGER = 2**63 - 1
 
 
@@ -91,7 +91,7 @@ def _seal_of(record: dict[str, Any]) -> int:
 def _member(name: str, content: bytes) -> bytes:
     info = tarfile.TarInfo(name)
     info.size, info.mtime = len(content), int(time.time())
-    return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % _BLOCK)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % _BLOCK_BYTES)
 
 
 class RecordingFile:
@@ -145,7 +145,7 @@ class RecordingFile:
             return
         try:
             with suppress(OutputError):  # a full disk: the archive is whole without its mark
-                self.append(bytes(2 * _BLOCK))
+                self.append(bytes(2 * _BLOCK_BYTES))
             os.fsync(self._stream.fileno())
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
@@ -209,7 +209,7 @@ def _members(stream: BinaryIO, path: Path) -> Iterator[tuple[str, bytes] | Skipp
     """Names and contents of the archive's files; looks for the next one behind what is damaged."""
     end = os.fstat(stream.fileno()).st_size
     lost, ended, last = 0, False, "its beginning"
-    while block := stream.read(_BLOCK):
+    while block := stream.read(_BLOCK_BYTES):
         if not any(block):
             ended = True
             continue  # the end mark, or what a file system puts where nothing was written
@@ -226,12 +226,12 @@ def _members(stream: BinaryIO, path: Path) -> Iterator[tuple[str, bytes] | Skipp
             yield Missing(path.name, f"cut off inside {info.name}, after {left} of its {info.size} bytes")
             return
         last, ended = info.name, False
-        if info.isfile() and info.name.endswith((".json", ".npy")) and info.size <= _MOST_MEMBER:
+        if info.isfile() and info.name.endswith((".json", ".npy")) and info.size <= _MOST_MEMBER_BYTES:
             yield info.name, stream.read(info.size)
         else:
             yield Skipped(f"{path.name}:{info.name}", "it is nothing that a recording holds")
             stream.seek(info.size, os.SEEK_CUR)
-        stream.seek(-info.size % _BLOCK, os.SEEK_CUR)
+        stream.seek(-info.size % _BLOCK_BYTES, os.SEEK_CUR)
     if lost:
         yield Skipped(path.name, f"its last {lost} bytes are damaged")
     if not ended:
@@ -274,7 +274,7 @@ def _opened(content: bytes, *, sealed: bool) -> dict[str, Any]:
 
 
 def _json(content: bytes) -> dict[str, Any]:
-    if len(content) > _MOST_JSON:
+    if len(content) > _MOST_RECORD_BYTES:
         raise ValueError("its record is damaged: too long")
     try:
         value = parse_json(content)
@@ -300,7 +300,9 @@ def _frame(record: dict[str, Any] | None, payload: bytes) -> Frame:
     dtype = {d.name: d for d in FRAME_DTYPES}.get(str(record.get("dtype")))
     shape, name, full_scale = record.get("shape"), record.get("name"), record.get("full_scale")
     damaged = record.get("damaged", "")
-    if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n < _MOST_SIDE for n in shape)):
+    if not (
+        isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n < _MOST_SIDE_PX for n in shape)
+    ):
         raise ValueError("its record is damaged: shape")
     if dtype is None or not (isinstance(name, str) and isinstance(damaged, str)):
         raise ValueError("its record is damaged: dtype or name")

@@ -23,7 +23,7 @@ from glint.runtime.sources.grey import grey_of
 from glint.runtime.sources.uri import parameters
 from glint.types import Frame
 
-_SLACK = Fraction(1, 10)  # seconds that a whole file may end before its stated length
+_SLACK_S = Fraction(1, 10)  # seconds that a whole file may end before its stated length
 
 
 class VideoSource(Source):
@@ -108,7 +108,7 @@ def _missing(container: Any, stream: Any, frames: int, end: Fraction) -> str:
     # Other formats estimate their length from what is there; with sound it may be the sound's.
     if "matroska" in container.format.name and container.duration and len(container.streams) == 1:
         whole = Fraction(container.duration, 10**6)
-        if end < whole - _SLACK:
+        if end < whole - _SLACK_S:
             return f"it ends after {float(end):.3f} s of {float(whole):.3f} s"
     return ""
 

@@ -48,7 +48,7 @@ DROPS: dict[Drop, int] = {"latest": 1, "none": 2, "oldest": 8}
 
 TICK_S = 0.1
 PATIENCE_S = 3.0  # after a stop: for the outputs to take what is left, for the source to come back
-_RESULTS = 2  # that wait for the outputs
+_WAITING_RESULTS = 2  # that wait for the outputs
 
 Track = Callable[[Result], Result]
 
@@ -106,7 +106,7 @@ class Stream:
         self.warm_up: WarmUp | None = None
         self._warm = source.live if warm is None else warm
         self._frames: BoundedQueue[_Captured | Gap] = BoundedQueue(DROPS[self.drop], drop=self.drop != "none")
-        self._results: BoundedQueue[Result | Gap] = BoundedQueue(_RESULTS)
+        self._results: BoundedQueue[Result | Gap] = BoundedQueue(_WAITING_RESULTS)
         self._lost: Counter[str] = Counter()  # counted by the caller's thread alone
         self._told: dict[str, int] = {}  # drops that a result has spoken of already
         self._stop = threading.Event()

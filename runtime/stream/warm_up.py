@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-_SIDE = 3  # runs on each side of the comparison
-_SETTLED = 0.1  # the medians may differ by this share
-_SECONDS = 5.0  # after the first run; then it is good enough
-_MOST = 100
+_RUNS_PER_SIDE = 3  # runs on each side of the comparison
+_SETTLED_SHARE = 0.1  # the medians may differ by this share
+_MOST_S = 5.0  # after the first run; then it is good enough
+_MOST_RUNS = 100
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ def warm_up(work: Callable[[], Any], clock: Callable[[], float] = time.perf_coun
     It gives up 5 seconds after the end of the first run, or after 100 runs.
     """
     times = [_seconds(work, clock)]
-    ends = clock() + _SECONDS
+    ends = clock() + _MOST_S
     settled = False
-    while not settled and clock() < ends and len(times) < _MOST:
+    while not settled and clock() < ends and len(times) < _MOST_RUNS:
         times.append(_seconds(work, clock))
-        before, last = median(times[-2 * _SIDE : -_SIDE] or times), median(times[-_SIDE:])
-        settled = len(times) >= 2 * _SIDE and abs(last - before) <= _SETTLED * before
-    return WarmUp(len(times), round(1e3 * times[0], 3), round(1e3 * median(times[-_SIDE:]), 3), settled)
+        before, last = median(times[-2 * _RUNS_PER_SIDE : -_RUNS_PER_SIDE] or times), median(times[-_RUNS_PER_SIDE:])
+        settled = len(times) >= 2 * _RUNS_PER_SIDE and abs(last - before) <= _SETTLED_SHARE * before
+    return WarmUp(len(times), round(1e3 * times[0], 3), round(1e3 * median(times[-_RUNS_PER_SIDE:]), 3), settled)
 
 
 def _seconds(work: Callable[[], Any], clock: Callable[[], float]) -> float:

@@ -10,13 +10,13 @@ from glint.runtime.device.state import DeviceState
 from glint.runtime.view.status import StreamStatus
 from glint.runtime.view.telemetry import Snapshot
 
-LENGTH = 300
+MOST_ROWS = 300
 
 
 class History:
     """Rows made of the difference between two looks; written by one thread, read by any."""
 
-    def __init__(self, length: int = LENGTH) -> None:
+    def __init__(self, length: int = MOST_ROWS) -> None:
         self._rows: deque[dict[str, Any]] = deque(maxlen=length)
         self._lock = threading.Lock()
         self._number = 0

@@ -18,11 +18,11 @@ from glint.types import Blobs
 
 MOST_TARGETS = 400  # of a frame, brightest first
 _MOST_BLOBS = 400
-_LONGEST_SIDE = 1280  # px of the picture; larger frames are reduced
-_SAMPLES = 40_000  # pixels that the stretch of a frame is found from
-_QUALITY = 88
-_AROUND = 10  # px on each side of a cluster's centre that its view shows
-_NEAR = 20.0  # px within which a cluster is the one that was pointed at
+_LONGEST_SIDE_PX = 1280  # px of the picture; larger frames are reduced
+_STRETCH_PIXELS = 40_000  # pixels that the stretch of a frame is found from
+_JPEG_QUALITY = 88
+_AROUND_PX = 10  # px on each side of a cluster's centre that its view shows
+_NEAR_PX = 20.0  # px within which a cluster is the one that was pointed at
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class ViewFrame:
 
 def display_range(data: NDArray[Any]) -> tuple[float, float]:
     """DN that are shown black and white: percentiles of a sample of the pixels, at least 1 DN apart."""
-    step = max(1, int(np.sqrt(data.size / _SAMPLES)))
+    step = max(1, int(np.sqrt(data.size / _STRETCH_PIXELS)))
     low, high = np.percentile(data[::step, ::step], (0.5, 99.9))
     return float(low), float(max(high, low + 1.0))
 
@@ -52,14 +52,14 @@ def picture(data: NDArray[Any], low: float, high: float) -> tuple[bytes, int]:
 
     Each pixel of a reduced picture is the brightest of those it stands for, so that no small target is lost.
     """
-    factor = -(-max(data.shape) // _LONGEST_SIDE)
+    factor = -(-max(data.shape) // _LONGEST_SIDE_PX)
     if factor > 1:
         rows, columns = (-(-s // factor) for s in data.shape)
         padded = np.pad(data, ((0, rows * factor - data.shape[0]), (0, columns * factor - data.shape[1])), mode="edge")
         data = padded.reshape(rows, factor, columns, factor).max(axis=(1, 3))
     scaled = np.clip((data.astype(np.float32) - low) * np.float32(255 / (high - low)), 0, 255)
     stream = io.BytesIO()
-    Image.fromarray(scaled.astype(np.uint8)).save(stream, format="JPEG", quality=_QUALITY)
+    Image.fromarray(scaled.astype(np.uint8)).save(stream, format="JPEG", quality=_JPEG_QUALITY)
     return stream.getvalue(), factor
 
 
@@ -136,9 +136,9 @@ def cluster_facts(result: Result, at: tuple[float, float] | None) -> dict[str, A
 def values_around(data: NDArray[Any], x: float, y: float) -> dict[str, Any]:
     """The pixels around a place, with the row and column that they start at."""
     height, width = data.shape
-    left = int(np.clip(round(x) - _AROUND, 0, max(0, width - 2 * _AROUND - 1)))
-    top = int(np.clip(round(y) - _AROUND, 0, max(0, height - 2 * _AROUND - 1)))
-    return _values(data[top : top + 2 * _AROUND + 1, left : left + 2 * _AROUND + 1], left, top)
+    left = int(np.clip(round(x) - _AROUND_PX, 0, max(0, width - 2 * _AROUND_PX - 1)))
+    top = int(np.clip(round(y) - _AROUND_PX, 0, max(0, height - 2 * _AROUND_PX - 1)))
+    return _values(data[top : top + 2 * _AROUND_PX + 1, left : left + 2 * _AROUND_PX + 1], left, top)
 
 
 def _most_crowded(result: Result) -> int | None:
@@ -148,7 +148,7 @@ def _most_crowded(result: Result) -> int | None:
 
 def _nearest(blobs: Blobs, at: tuple[float, float]) -> int | None:
     distance = np.hypot(blobs.x - at[0], blobs.y - at[1])
-    return int(np.argmin(distance)) if len(distance) and distance.min() <= _NEAR else None
+    return int(np.argmin(distance)) if len(distance) and distance.min() <= _NEAR_PX else None
 
 
 def _values(window: NDArray[Any], left: int, top: int) -> dict[str, Any]:

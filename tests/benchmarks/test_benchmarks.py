@@ -13,7 +13,7 @@ from glint.training.tasks.unmixing import UnmixingTask
 
 
 def test_simulation_rates_are_given_for_every_condition(monkeypatch):
-    monkeypatch.setattr(simulation, "_BATCH", 64)
+    monkeypatch.setattr(simulation, "_PATCHES_PER_BATCH", 64)
     monkeypatch.setattr(simulation, "_REPEATS", 3)
     rates = simulation.measure()
     assert {"float", "8sat", "n5", "sensor"} <= rates.keys()

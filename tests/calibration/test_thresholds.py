@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import rel_entr
 
-from glint.calibration.thresholds import CODES, METHODS, entropy, minmax, mse, percentile
+from glint.calibration.thresholds import LARGEST_CODE, METHODS, entropy, minmax, mse, percentile
 
 BINS = 2048
 
@@ -18,8 +18,8 @@ def histogram(values, largest=None):
 
 
 def rounding_error(values, threshold):
-    step = threshold / CODES
-    return float(np.square(values - np.clip(np.round(values / step), -CODES, CODES) * step).sum())
+    step = threshold / LARGEST_CODE
+    return float(np.square(values - np.clip(np.round(values / step), -LARGEST_CODE, LARGEST_CODE) * step).sum())
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3), st.sampled_from(list(METHODS)))

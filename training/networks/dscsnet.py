@@ -36,7 +36,7 @@ from glint.errors import InputError
 from glint.optics import Psf
 from glint.training.networks.prox import soft_threshold, softplus
 
-_LARGEST_PRODUCT = 512  # values of a map: the matrix of larger ones costs more than it saves
+_LARGEST_PRODUCT_VALUES = 512  # values of a map: the matrix of larger ones costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def product(linear: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
         value: its argument.
     """
     size = math.prod(value.shape[1:])
-    if not torch.compiler.is_exporting() or size > _LARGEST_PRODUCT:
+    if not torch.compiler.is_exporting() or size > _LARGEST_PRODUCT_VALUES:
         return linear(value)
     answers = linear(torch.eye(size, dtype=torch.float64).reshape(size, *value.shape[1:]))
     odd = size % 2  # engines compute pairs, and would copy an odd row first

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from glint.errors import InputError
 from glint.training.networks.lsnet import LSNetStage
 
-_LEVELS = 5  # frames are padded to multiples of 16 = 2^(levels - 1)
+_RESOLUTIONS = 5  # frames are padded to multiples of 16 = 2^(levels - 1)
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class UNetConfig:
     channels: tuple[int, ...] = (10, 20, 40, 80, 144)
 
     def __post_init__(self) -> None:
-        if len(self.channels) != _LEVELS or min(self.channels) < 1:
-            raise InputError(f"UNetConfig.channels: expected {_LEVELS} positive numbers, got {self.channels}")
+        if len(self.channels) != _RESOLUTIONS or min(self.channels) < 1:
+            raise InputError(f"UNetConfig.channels: expected {_RESOLUTIONS} positive numbers, got {self.channels}")
 
 
 PRESETS = {"unet-s": UNetConfig()}

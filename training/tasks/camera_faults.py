@@ -17,7 +17,9 @@ from scipy import ndimage
 from glint.processing.inpaint import reach_of
 
 FRAME_ARRAY = NDArray[np.float32]
-_SEEN = 4.0  # mean contrast times root of the area, in standard deviations of the noise, of a target that can be seen
+_SEEN_SNR = (
+    4.0  # mean contrast times root of the area, in standard deviations of the noise, of a target that can be seen
+)
 _CHARACTERS = list("0123456789:.-+/XYNESWACTRGHzmkft%")
 
 
@@ -75,7 +77,7 @@ def ignore_drowned(crop: Crop, sigma: float) -> Crop:
     index = np.arange(1, number + 1)
     light = ndimage.mean(np.abs(crop.frame - crop.background), spots, index)
     area = ndimage.sum_labels(crop.mask, spots, index)
-    drowned = index[light * np.sqrt(area) < _SEEN * sigma]
+    drowned = index[light * np.sqrt(area) < _SEEN_SNR * sigma]
     if not len(drowned):
         return crop
     return crop._replace(known=crop.known & ~reach_of(np.isin(spots, drowned)))

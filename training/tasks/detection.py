@@ -40,9 +40,9 @@ from glint.training.tasks.data_sets import DataSet, checked_sets, empty_frames
 from glint.training.tasks.hard import HardPlaces
 from glint.training.tasks.validation import THRESHOLD, Validation
 
-_SHOWN = 12  # frames of the contact sheet
-_BOX = 0.5  # weight of targets of which the box is known only
-_ALARM = 0.6  # weight of the likeliest false alarms
+_SHEET_FRAMES = 12  # frames of the contact sheet
+_BOXED_WEIGHT = 0.5  # weight of targets of which the box is known only
+_ALARM_WEIGHT = 0.6  # weight of the likeliest false alarms
 _ALARM_PIXELS = 12  # per crop, the likeliest
 _ALARM_DISTANCE_PX = 3  # from the nearest target: nearer ones are its edge
 
@@ -172,7 +172,7 @@ class DetectionTask:
         device = next(model.parameters()).device
         tiles = [
             (name, image, mask, predict(model, image, device)[0] > THRESHOLD)
-            for name, image, mask in self.validation.samples(_SHOWN)
+            for name, image, mask in self.validation.samples(_SHEET_FRAMES)
         ]
         write_sheet(path, tiles)
 
@@ -219,8 +219,8 @@ def _stage_loss(stage: LSNetStage, batch: dict[str, Tensor], progress: Tensor) -
     leak = (stage.target * off).abs().mean()
     off_target = ((stage.background - background) * off).abs().mean()
     return (
-        10 * (1 - 0.7 * progress) * cross_entropy + soft_iou + _BOX * _box_loss(stage.logit, batch["box"])
-        + _ALARM * _alarm_loss(stage.logit, mask, known)
+        10 * (1 - 0.7 * progress) * cross_entropy + soft_iou + _BOXED_WEIGHT * _box_loss(stage.logit, batch["box"])
+        + _ALARM_WEIGHT * _alarm_loss(stage.logit, mask, known)
         + 0.3 * target_error + 0.6 * background_error + leak + 0.5 * off_target
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from glint.simulation.patches import CONDITIONS, simulate_patches
 from glint.training.networks import registry as networks
 from glint.training.tasks.unmixing import VALIDATION_PATCHES, VALIDATION_SEED, UnmixingTask, decode_threshold, grid_loss
 
-_BATCH = 256  # patches at a time outside training: bounds the memory
+_PATCHES_PER_BATCH = 256  # patches at a time outside training: bounds the memory
 
 
 class GridTask(UnmixingTask):
@@ -69,7 +69,7 @@ def decode_patches(
     device = next(model.parameters()).device
     # These networks do not look at the second channel, the saturated pixels.
     channels = np.stack([normalised.value, np.zeros_like(normalised.value)], axis=1)
-    inputs = torch.split(torch.from_numpy(channels).to(device), _BATCH)
+    inputs = torch.split(torch.from_numpy(channels).to(device), _PATCHES_PER_BATCH)
     with torch.no_grad():
         grids = torch.cat([model(part).float().cpu() for part in inputs])[:, 0].numpy() * normalised.scale
     which, x, y, radiance = grid.decode(grids, config.cells, decode_threshold(domain, grids))

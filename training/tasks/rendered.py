@@ -6,14 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from glint.metrics.targets import clutter
 from glint.optics import Psf
 from glint.processing.inpaint import reach_of
 from glint.training.tasks.camera_faults import Crop
 
-_AROUND = 10  # px to all sides that say how restless the background is
-_WINDOW = 8  # px to all sides of a point that are rendered
-_EDGE = 0.28  # of the peak; where the mask of a rendered target ends
-_LEAST_CLUTTER = 1.0  # DN
+_HALF_WINDOW_PX = 8  # px to all sides of a point that are rendered
+_EDGE_SHARE = 0.28  # of the peak; where the mask of a rendered target ends
 
 
 def paste_points(
@@ -32,19 +31,20 @@ def paste_points(
     frame, mask = crop.frame.copy(), np.zeros_like(crop.mask)
     taken = reach_of(crop.mask) | crop.box
     for _ in range(rng.integers(1, most + 1)):
-        centre = rng.uniform(_WINDOW, size - 1 - _WINDOW, 2)
+        centre = rng.uniform(_HALF_WINDOW_PX, size - 1 - _HALF_WINDOW_PX, 2)
         column, row = np.round(centre).astype(int)
         if taken[row - 4 : row + 5, column - 4 : column + 5].any():
             continue
-        left, top = column - _WINDOW, row - _WINDOW
-        side = 2 * _WINDOW + 1
+        left, top = column - _HALF_WINDOW_PX, row - _HALF_WINDOW_PX
+        side = 2 * _HALF_WINDOW_PX + 1
         spot = Psf(rng.uniform(*sigma)).render(
             np.array([centre[0] - left]), np.array([centre[1] - top]), np.ones(1), (side, side)
         )
-        spot *= np.exp(rng.uniform(*np.log(scr))) * clutter(crop.frame, row, column) / spot.max()
+        around = clutter(crop.frame, *np.s_[row : row + 1, column : column + 1])
+        spot *= np.exp(rng.uniform(*np.log(scr))) * around / spot.max()
         window = (slice(top, top + side), slice(left, left + side))
         frame[window] += spot.astype(np.float32)
-        mask[window] |= spot >= _EDGE * spot.max()
+        mask[window] |= spot >= _EDGE_SHARE * spot.max()
         taken[window] = True
     return crop._replace(frame=frame, mask=crop.mask | mask, known=crop.known | reach_of(mask))
 
@@ -76,12 +76,7 @@ def paste_object(
     mask: NDArray[np.bool_] = light > 0.4 * light.max(initial=0)
     if not mask.any() or ((crop.mask | crop.box) & reach_of(mask)).any():
         return crop
-    strength = np.exp(rng.uniform(*np.log(contrast))) * clutter(crop.frame, int(row), int(column))
+    around = clutter(crop.frame, *np.s_[int(row) : int(row) + 1, int(column) : int(column) + 1])
+    strength = np.exp(rng.uniform(*np.log(contrast))) * around
     frame = crop.frame + (light * (strength / light.max())).astype(np.float32)
     return crop._replace(frame=frame, mask=crop.mask | mask, known=crop.known | reach_of(mask))
-
-
-def clutter(frame: NDArray[np.float32], row: int, column: int) -> float:
-    """Standard deviation of the 21 x 21 pixels around a pixel, DN, at least 1."""
-    window = frame[max(0, row - _AROUND) : row + _AROUND + 1, max(0, column - _AROUND) : column + _AROUND + 1]
-    return max(float(window.std(dtype=np.float64)), _LEAST_CLUTTER)

@@ -34,7 +34,7 @@ _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _LINE = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]+), Inputs: \[(?P<operands>.*)\], Outputs: \[")
 _LOG_TENSOR = re.compile(r"Name: (.*?), Dimensions: \[([-\d,\s]*)\].*?Datatype: (\w+)")
 _BITS = {"fp4": 4, "int4": 4, "fp8": 8, "int8": 8, "bf16": 16, "fp16": 16, "fp32": 32}
-_HEAVIEST = 8  # kernels that are named
+_NAMED_KERNELS = 8  # kernels that are named
 _WIDTH = ("fp4", "int4", "fp8", "int8", "bf16", "fp16", "fp32")  # ascending
 
 
@@ -245,7 +245,7 @@ def audit(layers: Iterable[EngineLayer], asked: Mapping[str, str]) -> Audit:
         traffic=_traffic(layers, working),
         heaviest=tuple(
             f"{layer.name}: {layer.bytes / 1e6:.1f} MB"
-            for layer in sorted(working, key=lambda layer: -layer.bytes)[:_HEAVIEST]
+            for layer in sorted(working, key=lambda layer: -layer.bytes)[:_NAMED_KERNELS]
             if layer.bytes
         ),
     )

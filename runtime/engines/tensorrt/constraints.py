@@ -11,7 +11,7 @@ from glint.errors import InputError
 from glint.runtime.engines.tensorrt.api import TensorRT
 
 DLA_LOADABLES = 16  # networks that a DLA core holds
-_NAMED = 5
+_MOST_NAMED = 5
 
 
 def keep_islands(trt: TensorRT, network: Any) -> None:
@@ -43,8 +43,8 @@ def left_to_gpu(network: Any, config: Any, name: str) -> tuple[str, ...]:
             hint="leave --dla out to build for the GPU",
         )
     if left:
-        more = ", ..." if len(left) > _NAMED else ""
-        talk(f"build: {len(left)} of {len(on_dla)} layers run on the GPU, not on DLA: {', '.join(left[:_NAMED])}{more}")
+        some = ", ".join([*left[:_MOST_NAMED], *(["..."] if len(left) > _MOST_NAMED else [])])
+        talk(f"build: {len(left)} of {len(on_dla)} layers run on the GPU, not on DLA: {some}")
     return left
 
 

@@ -18,7 +18,7 @@ from glint.runtime.engines.tensorrt.loaded_plan import LoadedPlan, Shapes
 from glint.runtime.engines.tensorrt.slot import Lane, Slot, compare
 
 _BUFFERS = ("pinned", "mapped")
-_SLOTS = 64  # shapes kept ready; more than a batch of up to 65 536 rows needs
+_MOST_SHAPES = 64  # shapes kept ready; more than a batch of up to 65 536 rows needs
 
 
 class TensorRTEngine(Engine):
@@ -174,7 +174,7 @@ class TensorRTEngine(Engine):
                 under_way.append((slot, {name: array[part] for name, array in outputs.items()}))
         while under_way:
             _finish(under_way)
-        if len(self._slots) > _SLOTS:
+        if len(self._slots) > _MOST_SHAPES:
             self._free_slots()
         return outputs
 

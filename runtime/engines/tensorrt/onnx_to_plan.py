@@ -22,7 +22,7 @@ from glint.runtime.engines.tensorrt.cache import Profile
 from glint.runtime.engines.tensorrt.constraints import keep_islands, left_to_gpu
 
 _MIB = 1 << 20
-_LEAST_WORKSPACE = 16 * _MIB
+_LEAST_WORKSPACE_BYTES = 16 * _MIB
 # TensorRT blames the node that found no memory for its scratch space; what it says before tells the two apart.
 _OUT_OF_MEMORY = (
     "out of memory", "outofmemory", "insufficient memory", "memory is insufficient", "memoryallocation",
@@ -190,8 +190,8 @@ def _attempts(workspace: int | None, level: int | None) -> list[tuple[int | None
     least = 2 if level is None else min(level, 2)
     return [
         (workspace, level),
-        (max(workspace // 2, _LEAST_WORKSPACE), level),
-        (max(workspace // 8, _LEAST_WORKSPACE), least),
+        (max(workspace // 2, _LEAST_WORKSPACE_BYTES), level),
+        (max(workspace // 8, _LEAST_WORKSPACE_BYTES), least),
     ]
 
 

@@ -19,7 +19,7 @@ from glint.runtime.engines.tensorrt.cache import Sidecar, difference, entries, v
 from glint.runtime.engines.tensorrt.engine import TensorRTEngine
 from glint.types import FrameSize
 
-_MANY = 4
+_MOST_SIZES = 4
 _READY_ROWS = 32  # patches of a frame; more come seldom, and then wait for a context once
 
 
@@ -121,10 +121,10 @@ class SizedEngine(Engine):
             if size not in self._engines:
                 engine = self._engines[size] = self._open(size)
                 self._facts[str(size)] = engine.details()
-                if len(self._engines) == _MANY:
+                if len(self._engines) == _MOST_SIZES:
                     talk(
-                        f"{self._card.name}: frames of {_MANY} sizes so far; --engine onnxruntime takes any without "
-                        "a build"
+                        f"{self._card.name}: frames of {_MOST_SIZES} sizes so far; "
+                        "--engine onnxruntime takes any without a build"
                     )
             engine = self._engines[size]
         return engine.infer(*names, **arrays)

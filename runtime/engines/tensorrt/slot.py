@@ -19,7 +19,7 @@ from glint.runtime.engines.base import Arrays
 from glint.runtime.engines.tensorrt import cuda, cuda_graph
 from glint.runtime.engines.tensorrt.loaded_plan import LoadedPlan, Shapes
 
-_RUNS = 20  # of which the median counts
+_TIMED_RUNS = 20  # of which the median counts
 _SETTLE_S = 0.3  # seconds of work after which the GPU's clocks are those of work
 
 
@@ -230,7 +230,7 @@ def compare(slots: dict[str, Slot]) -> dict[str, float]:
         for trial in trials.values():
             trial()
     times: dict[str, list[float]] = {name: [] for name in trials}
-    for _ in range(_RUNS):
+    for _ in range(_TIMED_RUNS):
         for name, trial in trials.items():
             times[name].append(trial())
     return {name: float(np.median(seconds)) for name, seconds in times.items()}

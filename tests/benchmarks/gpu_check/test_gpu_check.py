@@ -91,8 +91,8 @@ def test_the_steps_of_the_gpu_call_what_there_is(gpu, name):
 
 
 def test_engines_are_built_compared_and_timed(gpu, monkeypatch):
-    monkeypatch.setattr(on_gpu, "_SIZE", FrameSize(96, 64))
-    monkeypatch.setattr(on_gpu, "_RUNS", 2)
+    monkeypatch.setattr(on_gpu, "_FRAME_SIZE", FrameSize(96, 64))
+    monkeypatch.setattr(on_gpu, "_TIMED_RUNS", 2)
     result = perform(next(s for s in on_gpu.ON_GPU if s.name == "engines-fp16"))
     assert result.state == PASS, result.reason
     assert {"enqueue", "h2d", "gpu", "d2h"} <= result.figures["lsnet-s"]["ms"].keys()

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from glint.benchmarks.parity.tensor_error import QUANTILES, STEPS, TensorError, bin_edges
+from glint.benchmarks.parity.tensor_error import BINS_PER_OCTAVE, QUANTILES, TensorError, bin_edges
 from glint.errors import InputError
 
-WIDTH = 2 ** (1 / STEPS)
+WIDTH = 2 ** (1 / BINS_PER_OCTAVE)
 NUMBERS = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glint.optics import Psf
-from glint.runtime.pipeline.dead_pixels import FRAMES, DeadPixels, LearningConditioner
+from glint.runtime.pipeline.dead_pixels import WATCHED_FRAMES, DeadPixels, LearningConditioner
 from glint.types import Frame
 
 SHAPE = (48, 64)
@@ -26,7 +26,7 @@ def frames(number, *, moving=True, dead=True):
 @pytest.mark.parametrize("moving", [True, False])
 def test_hot_cold_and_stuck_pixels_are_learned_and_replaced(moving):
     learn = LearningConditioner()
-    *_, last = [(frame, learn(frame).frame.data) for frame in frames(FRAMES + 1, moving=moving)]
+    *_, last = [(frame, learn(frame).frame.data) for frame in frames(WATCHED_FRAMES + 1, moving=moving)]
     frame, corrected = last
     changed = np.argwhere(np.abs(corrected - frame.data) > 0)
     assert {tuple(place) for place in changed.tolist()} == {HOT, COLD, STUCK}
@@ -35,18 +35,18 @@ def test_hot_cold_and_stuck_pixels_are_learned_and_replaced(moving):
 
 def test_a_sensor_without_dead_pixels_stays_as_it_is():
     learn = LearningConditioner()
-    for frame in frames(FRAMES + 1, dead=False):
+    for frame in frames(WATCHED_FRAMES + 1, dead=False):
         assert learn(frame).frame is frame
 
 
 def test_frames_that_repeat_are_no_news_and_another_size_begins_anew():
     watch = DeadPixels(SHAPE)
     (frame,) = frames(1)
-    for _ in range(2 * FRAMES):
+    for _ in range(2 * WATCHED_FRAMES):
         watch.look(frame.data)
     assert watch.dead is None
     learn = LearningConditioner()
-    for item in frames(FRAMES):
+    for item in frames(WATCHED_FRAMES):
         learn(item)
     assert learn(Frame(0, 0, np.full((8, 8), 7, np.uint16))).frame.shape == (8, 8)
 
@@ -56,7 +56,7 @@ def test_a_scene_that_looks_dead_all_over_is_left_alone():
     rng = np.random.default_rng(2)
     pattern = np.where(np.indices((64, 64)).sum(axis=0) % 8 == 0, 4000, 1000)
     pattern[1::2] = 1000
-    for _ in range(FRAMES):
+    for _ in range(WATCHED_FRAMES):
         watch.look((pattern + rng.normal(0, 2, (64, 64))).astype(np.uint16))
     assert watch.dead is not None
     assert not watch.dead.any()
