@@ -13,8 +13,8 @@ PRECISION_CHOICES = ("auto", *PRECISIONS)
 Drop = Literal["latest", "none", "oldest"]
 """Which frame goes when they come too fast."""
 
-Polarity = Literal["white", "black"]
-"""Whether targets are bright or dark."""
+Polarity = Literal["white", "black", "both"]
+"""Whether targets are bright, dark, or either."""
 
 Static = Literal["report", "hide"]
 """What becomes of tracks of what does not move."""

@@ -12,8 +12,6 @@ import functools
 import hashlib
 import importlib
 import os
-import pickle
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +21,7 @@ from types import FunctionType
 from typing import Any, TypeVar, cast
 
 from glint.errors import MissingDependencyError, OutputError
-from glint.files import cache_folder
+from glint.files import cache_folder, open_to_others
 from glint.progress import told_if_slow
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -93,10 +91,6 @@ class Compiled:
                 return self._native(*arguments)
         try:
             return self._call(*arguments, **named)
-        except (pickle.UnpicklingError, EOFError):  # what was kept is torn, by a power cut say: made again
-            assert _ROOT is not None  # noqa: S101  (nothing else is read)
-            shutil.rmtree(_ROOT, ignore_errors=True)
-            return self._call(*arguments, **named)
         except OSError as error:  # arithmetic raises none
             hint = "make room, or set GLINT_CACHE to another folder"
             raise OutputError(f"cannot keep machine code in {_ROOT}: {error.strerror or error}", hint=hint) from error
@@ -164,6 +158,10 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(cache=folder is not None, **_OPTIONS)(function)
     finally:
         numba.config.CACHE_DIR = before
+    if folder is not None:
+        from glint.native.kept import SealedFiles  # with Numba
+
+        dispatcher._cache._cache_file = SealedFiles.of(dispatcher._cache._cache_file)
     part_of, plain = dispatcher.get_call_template, numba.types.unliteral
 
     def as_part(arguments: Any, named: Any) -> Any:
@@ -198,7 +196,7 @@ def _folder(function: Callable[..., Any]) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # no source, no room, no right
         return None
-    return folder if os.access(folder, os.W_OK | os.X_OK) else None
+    return folder if os.access(folder, os.W_OK | os.X_OK) and open_to_others(folder) is None else None
 
 
 def digest_of(function: Callable[..., Any]) -> str:

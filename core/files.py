@@ -31,13 +31,13 @@ def cache_folder(part: str) -> Path:
     own = os.environ.get("GLINT_CACHE")
     root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glint"
     for folder in (root / part, root):
-        if (why := _open_to_others(folder)) is not None:
+        if (why := open_to_others(folder)) is not None:
             hint = f"chmod go-w {folder}, if it is yours, or set GLINT_CACHE to a folder of your own"
             raise EngineError(f"the cache {folder} {why}: what is kept there could be anybody's", hint=hint)
     return root / part
 
 
-def _open_to_others(folder: Path) -> str | None:
+def open_to_others(folder: Path) -> str | None:
     """Why others than this user and root can put something into a folder; None if they cannot, or there is none."""
     try:
         status = folder.stat()

@@ -33,6 +33,7 @@ class TargetFlag(IntFlag):
     ON_GRID = 16
     EXTENDED = 32
     UNREFINED = 64
+    DARK = 128
 
 
 FLAG_TEXT = {
@@ -43,6 +44,7 @@ FLAG_TEXT = {
     TargetFlag.EXTENDED: "the spot is not made of point targets of this PSF",
     TargetFlag.ON_GRID: "the position is a cell centre of the network's grid, not refined",
     TargetFlag.UNREFINED: "the frame was late, so that the position is the network's, not refined",
+    TargetFlag.DARK: "the target is darker than its surroundings: its radiance is what is missing there",
 }
 
 
@@ -113,6 +115,7 @@ class Frame:
         damaged: why its pixels may be wrong (what its decoder complained of, pictures before it that are missing),
             or "".
         utc_ns: time of capture by the clock on the wall, nanoseconds since 1970, or None if unknown.
+        dark_too: targets that are darker than their surroundings are looked for beside bright ones.
     """
 
     index: int
@@ -123,6 +126,7 @@ class Frame:
     truth: Targets | None = None
     damaged: str = ""
     utc_ns: int | None = None
+    dark_too: bool = False
 
     def __post_init__(self) -> None:
         data = self.data
@@ -178,6 +182,7 @@ class Blobs:
         area: pixels, ``int64 [N]``.
         score: highest target probability inside the spot, in [0, 1], ``float64 [N]``.
         label_map: ``int32 [H, W]``, 0 for background and i + 1 for row i, or None.
+        dark: which are darker than their surroundings, ``bool [N]``; None: none is.
     """
 
     x: NDArray[np.float64]
@@ -185,9 +190,11 @@ class Blobs:
     area: NDArray[np.int64]
     score: NDArray[np.float64]
     label_map: NDArray[np.int32] | None = None
+    dark: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        _set_columns(self, {"x": np.float64, "y": np.float64, "area": np.int64, "score": np.float64})
+        columns = {"x": np.float64, "y": np.float64, "area": np.int64, "score": np.float64}
+        _set_columns(self, columns if self.dark is None else {**columns, "dark": np.bool_})
 
     def __len__(self) -> int:
         return len(self.x)
@@ -207,13 +214,16 @@ class Blobs:
         return np.stack([*least, *(most - least + 1)], axis=1)
 
     def records(self) -> list[dict[str, Any]]:
-        """One JSON-ready object per spot; its ``box`` is None without a label map."""
+        """One JSON-ready object per spot; its ``box`` is None without a label map. A dark one says so."""
         boxes = [None] * len(self) if self.boxes is None else self.boxes.tolist()
         columns = self.x.round(3).tolist(), self.y.round(3).tolist(), self.area.tolist(), self.score.round(6).tolist()
-        return [
+        rows = [
             {"x": x, "y": y, "area": area, "score": score, "box": box}
             for x, y, area, score, box in zip(*columns, boxes)
         ]
+        for row in () if self.dark is None else np.flatnonzero(self.dark).tolist():
+            rows[row]["dark"] = True
+        return rows
 
 
 def _zeros() -> NDArray[Any]:

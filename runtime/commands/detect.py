@@ -15,6 +15,7 @@ from glint.images import write_image
 from glint.progress import Progress
 from glint.runtime.engines.choose import choose_engine
 from glint.runtime.pipeline.detector import Detector
+from glint.runtime.pipeline.polarity import detect as detected
 from glint.runtime.sources.open import open_frames
 
 
@@ -46,7 +47,7 @@ def detect(
     started, count, blobs, names = time.perf_counter(), 0, 0, FileNames()
     with model.engine, Progress("detect", frames.total) as line:
         for frame in frames.frames():
-            detection = model(frame)
+            detection = detected(model, frame)
             write_image(out / f"{names.of(frame.name, frame.index)}.png", detection.mask)
             count, blobs = count + 1, blobs + len(detection.blobs)
             line.update(count + sum(frames.skips.values()))

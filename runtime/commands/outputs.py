@@ -10,11 +10,12 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
+from glint.cli import talk
 from glint.errors import InputError
 from glint.progress import Progress
 from glint.runtime.commands.run_options import OPTIONS, RunOptions
 from glint.runtime.device.state import DeviceState
-from glint.runtime.pipeline.pipeline import Result
+from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.json_lines import beside
 from glint.runtime.sinks.systemd import systemd_watchdog
@@ -41,6 +42,23 @@ class ProgressLine(Sink):
     def write(self, result: Result) -> None:
         self.frames += 1
         self.line.update(self.frames + sum(self.source.skips.values()), f"{len(result.targets)} targets")
+
+
+class DarkHint(Sink):
+    """Looks once whether targets are dark: at the first frame, if it has no bright one."""
+
+    def __init__(self, pipeline: Pipeline, uri: str) -> None:
+        self._pipeline, self._uri, self._first = pipeline, uri, True
+
+    def write(self, result: Result) -> None:
+        if self._first and not len(result.blobs):
+            number = self._pipeline.dark_spots(result.frame)
+            if number:
+                talk(
+                    f"warning: {self._uri}: the first frame has no bright spot, and {number} dark ones; if these are "
+                    "targets: --polarity black, or both"
+                )
+        self._first = False
 
 
 def open_outputs(

@@ -157,6 +157,8 @@ def _seen_in_frames(
     source: str, detector: str | Path, engine: str, precision: str, threads: int | None, full_scale: float | None
 ) -> tuple[PsfWindows, _Seen]:
     frames = open_frames(source)
+    if frames.polarity == "both":
+        raise InputError("a PSF is measured on bright spots or on dark ones", hint="polarity=white or polarity=black")
     model = Detector.open(detector, engine=engine, precision=precision, threads=threads)
     parts: list[PsfWindows] = []
     shapes: list[Shapes] = []

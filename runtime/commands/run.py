@@ -14,7 +14,7 @@ from glint.cli import talk
 from glint.errors import OutputError, SourceLostError
 from glint.interruption import Interruption
 from glint.progress import Progress
-from glint.runtime.commands.outputs import Callback, ProgressLine, open_outputs
+from glint.runtime.commands.outputs import Callback, DarkHint, ProgressLine, open_outputs
 from glint.runtime.commands.provenance import Provenance
 from glint.runtime.commands.run_options import Group, RunOptions, with_options
 from glint.runtime.device.watch import DeviceWatch
@@ -82,10 +82,13 @@ def run(
         loaded = [f"{m.card.name} ({m.card.precision})" for m in opened]
         chosen, reason = choose_precision(models.precision, name)
         talk(f"engine: {name} ({why}); {chosen} ({reason}); detector {loaded[0]}, unmixer {loaded[1]}")
+        if frames.polarity == "both":
+            talk("polarity: both; every frame goes through the networks twice")
         if models.refine:
             _tell_optics(pipeline)
         line = Progress("run", frames.total)
         last: list[Sink] = [summary, ProgressLine(line, frames), *([Callback(on_result)] if on_result else [])]
+        last += [DarkHint(pipeline, frames.uri)] if frames.polarity == "white" else []
         stream = Stream(
             frames, pipeline, [*sinks, *last], drop=delivery.drop, deadline_ms=delivery.deadline_ms,
             warm=delivery.warm_up, track=follow,

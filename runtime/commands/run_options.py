@@ -164,8 +164,9 @@ class Values(Group):
     """What the values of a source's frames mean; they go before those that its URI tells."""
 
     polarity: Polarity | None = _option(
-        "whether targets are bright or dark (default: white)", "sensor", choices=get_args(Polarity)
-    )
+        "targets are bright, dark, or either, which takes the networks twice as long (default: white)",
+        "sensor", choices=get_args(Polarity),
+    )  # fmt: skip
     scale: Scale | str | None = _option(
         "values that become 0 and 16383 DN, e.g. 0,1 for normalised floats; auto: all of the first frame",
         "sensor", metavar="auto|MIN,MAX",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_DETECTOR
 from glint.runtime.pipeline.detector import Detector
+from glint.runtime.pipeline.polarity import detect as detected
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.items import Item
 from glint.runtime.sources.open import open_any
@@ -65,7 +66,7 @@ def detect(
     frames = open_any(images)
     model = Detector.open(detector, engine=engine, precision=precision, threads=threads)
     with model.engine:
-        masks = [model(frame).mask for frame in frames.frames()]
+        masks = [detected(model, frame).mask for frame in frames.frames()]
     if isinstance(images, np.ndarray):
         return np.reshape(masks, images.shape).astype(np.uint8)
     return masks

@@ -20,6 +20,7 @@ from glint.optics import Psf
 from glint.runtime.pipeline.detector import Detection, Detector
 from glint.runtime.pipeline.network_view import NetworkView, network_view
 from glint.runtime.pipeline.picture import draw_picture
+from glint.runtime.pipeline.polarity import Found, joined, turned
 from glint.runtime.pipeline.sensor_correction import Conditioned, Conditioner
 from glint.runtime.pipeline.settings import Roi, Settings, takes_fields_of
 from glint.runtime.pipeline.spots import SpotPatches, cut_spots, local_noise
@@ -289,6 +290,20 @@ class Pipeline:
         frame = frame if isinstance(frame, Frame) else frame_of(frame)
         started = time.perf_counter()
         seen = self.conditioner(frame)
+        conditioned = time.perf_counter() - started
+        found = self._found(frame, seen, deadline_ns)
+        if frame.dark_too:
+            found = joined(found, self._found(frame, turned(seen), deadline_ns))
+        spans = (conditioned + found.seconds[0], *found.seconds[1:])
+        stages = [capture_ms, queue_ms, *(1e3 * s for s in spans)]
+        latency = dict(zip(STAGES, [*stages, sum(stages)]))
+        return Result(
+            frame, found.detection, found.targets, found.spots, latency, found.optics, candidates=found.candidates
+        )
+
+    def _found(self, frame: Frame, seen: Conditioned, deadline_ns: int | None) -> Found:
+        """What one look at a frame gives, as it was corrected or turned."""
+        started = time.perf_counter()
         detection = self._detect(seen.frame)
         detected = time.perf_counter()
         scene, candidates = self.look(seen.frame, detection, seen.ceiling), None
@@ -306,11 +321,8 @@ class Pipeline:
         targets = to_frame(targets, frame, scene, flags)
         if detection.candidates is not None:
             candidates = self._uncertain(seen, detection, late)
-        done = time.perf_counter()
-        spans = (detected - started, taken_apart - detected, done - taken_apart)
-        stages = [capture_ms, queue_ms, *(1e3 * s for s in spans)]
-        latency = dict(zip(STAGES, [*stages, sum(stages)]))
-        return Result(frame, detection, targets, spots, latency, scene.optics, candidates=candidates)
+        spans = (detected - started, taken_apart - detected, time.perf_counter() - taken_apart)
+        return Found(detection, spots, targets, candidates, scene.optics, spans)
 
     def look(self, frame: Frame, detection: Detection, ceiling: Ceiling = None, *, learn: bool = True) -> Scene:
         """Cut the spots out, measure their shapes, learn the optics, and show the spots as the network wants them."""
@@ -355,6 +367,10 @@ class Pipeline:
         else:
             targets = scene.view.to_windows(unmixed.targets(), scene.windows)
         return to_frame(targets, seen.frame, scene)
+
+    def dark_spots(self, frame: Frame) -> int:
+        """How many spots of a frame are darker than their surroundings, by one more run of the detector."""
+        return len(self._detect(turned(self.conditioner(frame)).frame).blobs)
 
     def _detect(self, frame: Frame) -> Detection:
         if self.roi is None:

@@ -33,7 +33,8 @@ class AdjustedSource(Source):
 
     Args:
         inner: where they come from.
-        polarity: ``black`` where targets are dark: values are turned at their full scale.
+        polarity: ``black`` where targets are dark: values are turned at their full scale; ``both`` leaves them and asks
+            for targets of either kind.
         scale: values that become 0 and 16383 DN (``float32``); ``auto``: least and greatest of the first frame.
         layout: where the picture and the bits of its values are.
         turn_at: value at which dark targets are turned; None: what the first frame tells.
@@ -113,7 +114,7 @@ class AdjustedSource(Source):
             data = ((frame.data.astype(np.float64) - low) * factor).astype(np.float32)
             full = None if frame.full_scale is None else (frame.full_scale - low) * factor
             frame = replace(frame, data=data, full_scale=full)
-        return frame
+        return replace(frame, dark_too=True) if self.polarity == "both" else frame
 
 
 def _top(data: NDArray[Any]) -> float:
@@ -230,10 +231,10 @@ def adjusted(
         InputError: if one of them is malformed.
     """
     if polarity not in (None, *POLARITIES):
-        raise InputError(f"polarity: expected white or black, got {polarity!r}")
+        raise InputError(f"polarity: expected {', '.join(POLARITIES[:-1])} or {POLARITIES[-1]}, got {polarity!r}")
     try:
         wanted = parse_scale(scale) if isinstance(scale, str) else scale
     except ValueError as error:
         raise InputError(f"scale={scale!r}: {error}", hint="e.g. --scale 0,1") from error
-    turned: Polarity = "black" if polarity == "black" else "white"
-    return AdjustedSource(source, polarity=turned, scale=wanted, layout=layout, turn_at=turn_at)
+    chosen = next((known for known in POLARITIES if known == polarity), "white")
+    return AdjustedSource(source, polarity=chosen, scale=wanted, layout=layout, turn_at=turn_at)

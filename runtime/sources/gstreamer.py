@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.errors import InputError, MissingDependencyError, SourceError, SourceLostError
+from glint.formats.seal import KEY
 from glint.runtime.sources.live import Captured, Connection, LiveSource, Reconnect
 from glint.runtime.sources.uri import redact
 from glint.runtime.sources.waiting import InterruptibleWait
@@ -80,7 +81,8 @@ class _Pipeline(Connection):
             self._process = subprocess.Popen(
                 [launcher, "-v", *words, *sink],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                pass_fds=(end,), start_new_session=True, env={**os.environ, "LC_ALL": "C"},
+                pass_fds=(end,), start_new_session=True,
+                env={**{name: value for name, value in os.environ.items() if name != KEY}, "LC_ALL": "C"},
             )  # fmt: skip
         except OSError as error:
             os.close(self._frames)

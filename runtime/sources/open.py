@@ -69,7 +69,7 @@ def open_frames(
         uri: see :func:`open_source`; among its parameters may stand ``polarity=black``, ``scale=auto`` or
             ``scale=MIN,MAX``, ``crop=X,Y,W,H``, ``align=msb``, ``endian=swap`` and ``deinterlace=top`` or ``bottom``;
             or paths of several images.
-        polarity: ``white`` or ``black``: what targets are; goes before the URI's.
+        polarity: ``white``, ``black`` or ``both``: what targets are; goes before the URI's.
         scale: values that become 0 and 16383 DN, or ``auto``; goes before the URI's.
         wait_s: seconds for which a camera or stream that is not there yet is waited for.
 

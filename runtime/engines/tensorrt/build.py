@@ -16,6 +16,7 @@ from glint.cli import talk
 from glint.config import to_dict
 from glint.errors import EngineError, InputError, ModelError, OutputError
 from glint.files import sha256, write_bytes
+from glint.formats.seal import sealed, unsealed
 from glint.runtime.engines.tensorrt import cuda
 from glint.runtime.engines.tensorrt.api import TensorRT, load
 from glint.runtime.engines.tensorrt.audit import require
@@ -382,7 +383,7 @@ def _build(trt: TensorRT, plan: BuildPreview) -> Sidecar:
     order = Order(plan.onnx, plan.profiles, plan.precision, plan.workspace, weak, dla, elsewhere, level)
     started = time.perf_counter()
     try:
-        timings = timing_cache.read_bytes()
+        timings = unsealed(timing_cache.read_bytes()) or b""
     except OSError:
         timings = b""
     built = plan_from_onnx(trt, order, timings=timings)
@@ -405,7 +406,7 @@ def _build(trt: TensorRT, plan: BuildPreview) -> Sidecar:
     info = store(plan.path, built.plan, info)
     if built.timings:
         try:
-            write_bytes(timing_cache, built.timings)
+            write_bytes(timing_cache, sealed(built.timings))
         except OutputError as error:  # they only save time: the engine is there
             talk(f"build: timings of this build are not kept: {error}")
     return info

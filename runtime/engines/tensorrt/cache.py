@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from glint import files
 from glint.cards import TensorSpec
 from glint.config import from_dict, to_dict
 from glint.errors import InputError, ModelError, OutputError
-from glint.files import atomic_path, read_json, sha256, write_json
+from glint.files import atomic_path, read_json, write_json
+from glint.formats.seal import KEY, is_sealed, seal_of
 
 PLAN_FORMAT = 1
 ANY_GPU = "any"
@@ -77,7 +79,7 @@ class Sidecar:
         audit: layers per precision and the ONNX nodes that missed theirs.
         built, seconds: when (UTC, ISO 8601), and how long it took.
         format: of this file.
-        seal: hash of the rest of this file.
+        seal: of the rest of this file: a checksum, or with ``GLINT_KEY`` a signature (see :mod:`glint.formats.seal`).
     """
 
     model: str
@@ -97,7 +99,7 @@ class Sidecar:
 
     def sealed(self) -> Sidecar:
         """The same with its seal."""
-        return replace(self, seal=_digest(to_dict(replace(self, seal=""))))
+        return replace(self, seal=seal_of(_canonical(to_dict(replace(self, seal="")))))
 
 
 def cache_folder() -> Path:
@@ -141,8 +143,9 @@ def read_info(plan: Path) -> Sidecar:
         raise ModelError(str(error), hint=hint) from error
     if info.format != PLAN_FORMAT:
         raise ModelError(f"sidecar {path.name}: format {info.format}, this glint reads {PLAN_FORMAT}", hint=hint)
-    if info.sealed().seal != info.seal:
-        raise ModelError(f"sidecar {path.name} was changed after it was written", hint=hint)
+    if not is_sealed(_canonical(to_dict(replace(info, seal=""))), info.seal):
+        keyed = ", or sealed under another GLINT_KEY" if os.environ.get(KEY) else ""
+        raise ModelError(f"sidecar {path.name} was changed after it was written{keyed}", hint=hint)
     return info
 
 
@@ -158,16 +161,21 @@ def verify(plan: Path, target: Target, *, onnx_sha256: str | None = None) -> str
         info = read_info(plan)
     except ModelError as error:
         return str(error)
+    return read_plan(plan, info, target, onnx_sha256=onnx_sha256)[1]
+
+
+def read_plan(plan: Path, info: Sidecar, target: Target, *, onnx_sha256: str | None = None) -> tuple[bytes, str | None]:
+    """A plan, read once: the bytes that are loaded are those that were hashed; and why they must not be, or None."""
     reason = difference(info, target, onnx_sha256=onnx_sha256)
     if reason is not None:
-        return reason
+        return b"", reason
     try:
-        actual = sha256(plan)
+        content = plan.read_bytes()
     except OSError as error:
-        return f"plan {plan.name}: {error.strerror or error}"
-    if actual != info.plan_sha256:
-        return f"plan {plan.name} is truncated or was changed: its hash is not the sidecar's"
-    return None
+        return b"", f"plan {plan.name}: {error.strerror or error}"
+    if hashlib.sha256(content).hexdigest() != info.plan_sha256:
+        return b"", f"plan {plan.name} is truncated or was changed: its hash is not the sidecar's"
+    return content, None
 
 
 def difference(info: Sidecar, target: Target, *, onnx_sha256: str | None = None) -> str | None:
@@ -253,7 +261,11 @@ def _modified(path: Path) -> float:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
 
 
 def _slug(text: str) -> str:

@@ -46,11 +46,11 @@ class LoadedPlan:
             self.trt.flavour, self.trt.version, self.gpu.name, self.gpu.sm, self.gpu.cuda,
             multiprocessors=self.gpu.multiprocessors,
         )  # fmt: skip
-        reason = engine_cache.verify(path, here)
+        content, reason = engine_cache.read_plan(path, self.info, here)
         if reason is not None:
             raise EngineError(f"engine {path.name} cannot be used: {reason}", hint="build it again: glint build")
         self.messages = _messages(self.trt.flavour)
-        self._runtime, self.engine = self._deserialise(path)
+        self._runtime, self.engine = self._deserialise(path, content)
         names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
         modes = {name: self.engine.get_tensor_mode(name) for name in names}
         mode = self.trt.module.TensorIOMode
@@ -62,7 +62,7 @@ class LoadedPlan:
         )
         self.batched = all(spec.shape[:1] == (-1,) for spec in (*self.inputs, *self.outputs))
 
-    def _deserialise(self, path: Path) -> tuple[Any, Any]:
+    def _deserialise(self, path: Path, content: bytes) -> tuple[Any, Any]:
         with cuda.current():
             try:
                 runtime = self.trt.module.Runtime(self.messages)
@@ -71,7 +71,7 @@ class LoadedPlan:
             core = self.info.options.get("dla")
             if core is not None:
                 runtime.DLA_core = core
-            engine = runtime.deserialize_cuda_engine(path.read_bytes())
+            engine = runtime.deserialize_cuda_engine(content)
         if engine is None:
             raise self.error(f"TensorRT refuses the engine {path.name}")
         return runtime, engine

@@ -1,6 +1,7 @@
 """The engine cache: keys, sidecars that were tampered with, and plans that do not fit."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -67,6 +68,38 @@ def test_a_stored_plan_comes_back_and_fits(plan):
     assert plan.read_bytes() == PLAN
     assert dataclasses.replace(read_info(plan), plan_sha256="", seal="") == info()
     assert verify(plan, ORIN, onnx_sha256="ab" * 32) is None
+
+
+def forge(path):
+    """Exchange the plan, and seal it as anybody can."""
+    path.write_bytes(b"another plan")
+    document = json.loads(sidecar_path(path).read_text())
+    document |= {"plan_sha256": hashlib.sha256(b"another plan").hexdigest(), "seal": ""}
+    document["seal"] = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    sidecar_path(path).write_text(json.dumps(document))
+
+
+def test_a_seal_without_a_key_is_a_checksum_that_anybody_can_make(plan):
+    forge(plan)
+    assert verify(plan, ORIN) is None
+
+
+def test_with_a_key_only_its_owner_can_seal(monkeypatch, tmp_path):
+    monkeypatch.setenv("GLINT_KEY", "of this device")
+    path = tmp_path / "tiny.plan"
+    store(path, PLAN, info())
+    assert verify(path, ORIN) is None
+    forge(path)
+    assert "changed after it was written, or sealed under another GLINT_KEY" in verify(path, ORIN)
+
+
+@pytest.mark.parametrize(("then", "now"), [("", "one"), ("one", "two"), ("one", "")])
+def test_an_engine_under_another_key_is_as_good_as_none(monkeypatch, tmp_path, then, now):
+    monkeypatch.setenv("GLINT_KEY", then)
+    path = tmp_path / "tiny.plan"
+    store(path, PLAN, info())
+    monkeypatch.setenv("GLINT_KEY", now)
+    assert "was changed" in verify(path, ORIN)
 
 
 def test_the_sidecar_is_plain_json_beside_the_plan(plan):
