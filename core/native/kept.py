@@ -10,16 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba.core.caching import IndexDataCacheFile
+import numba.core.caching
 
 from glint.formats.seal import sealed, unsealed
 
+_Files: Any = numba.core.caching.IndexDataCacheFile  # Numba has no types
 
-class SealedFiles(IndexDataCacheFile):  # type: ignore[misc]  (Numba has no types)
+
+class SealedFiles(_Files):  # type: ignore[misc]
     """The index of a function's machine codes, and these."""
 
     @staticmethod
-    def of(plain: IndexDataCacheFile) -> SealedFiles:
+    def of(plain: Any) -> SealedFiles:
         """In the place of Numba's own."""
         ours = SealedFiles.__new__(SealedFiles)
         ours.__dict__.update(vars(plain))

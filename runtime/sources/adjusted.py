@@ -236,5 +236,5 @@ def adjusted(
         wanted = parse_scale(scale) if isinstance(scale, str) else scale
     except ValueError as error:
         raise InputError(f"scale={scale!r}: {error}", hint="e.g. --scale 0,1") from error
-    chosen = next((known for known in POLARITIES if known == polarity), "white")
+    chosen: Polarity = next((known for known in POLARITIES if known == polarity), "white")
     return AdjustedSource(source, polarity=chosen, scale=wanted, layout=layout, turn_at=turn_at)
