@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import resource
 import subprocess
 import sys
@@ -22,18 +23,19 @@ from typing import Any
 import numpy as np
 
 from glint.benchmarks.tool import Tool
-from glint.cli import positive_int
+from glint.cli import frame_size, positive_int
 from glint.images import write_image
+from glint.types import FrameSize
 
-_IMAGES_PER_CHUNK = 10  # images
-_CHUNKS_PER_FOLDER = 100  # chunks
+_CHUNKS_PER_FOLDER = 100
 
 
-def plan_costs(chunks: int) -> dict[str, Any]:
-    """Cut, name and look up ``chunks`` chunks of ten images each.
+def plan_costs(chunks: int, images: int) -> dict[str, Any]:
+    """Cut, name and look up ``chunks`` chunks of ``images`` images each; one stands for a tar file too.
 
     Returns:
-        Seconds of CPU time, MiB of the process at its end and by which it grew.
+        Seconds of CPU time, MiB of the process at its end and by which it grew, kB by which it grew per chunk, and
+        bytes of a chunk on its way to a worker.
     """
     from glint.runtime.archive.chunks import Chunk, cut
     from glint.runtime.archive.recordings import find_recordings
@@ -42,32 +44,34 @@ def plan_costs(chunks: int) -> dict[str, Any]:
     def entries() -> Iterator[Entry]:
         for chunk in range(chunks):
             folder, first = divmod(chunk, _CHUNKS_PER_FOLDER)
-            for index in range(first * _IMAGES_PER_CHUNK, (first + 1) * _IMAGES_PER_CHUNK):
+            for index in range(first * images, (first + 1) * images):
                 yield Entry(f"cam{folder // 100:03d}/night{folder:06d}/{index:06d}.png", 655360, 1_700_000_000 + index)
 
     before, began = _peak_mib(), time.process_time()
     with tempfile.TemporaryDirectory() as root:
         recordings = find_recordings(Storage(root), entries())
-    keyed: list[Chunk] = [c.keyed("settings", None) for r in recordings for c in cut(r, _IMAGES_PER_CHUNK)]
+    keyed: list[Chunk] = [c.keyed("settings", None) for r in recordings for c in cut(r, images)]
     there = {c.frames_part for c in keyed[::2]}
     todo = sorted((c for c in keyed if c.frames_part not in there), key=lambda c: -c.size)
+    took, grown = time.process_time() - began, _peak_mib() - before
     return {
-        "chunks": len(keyed), "todo": len(todo), "cpu_s": round(time.process_time() - began, 2),
-        "peak_mib": round(_peak_mib()), "grown_mib": round(_peak_mib() - before),
+        "chunks": len(keyed), "images": images, "todo": len(todo), "cpu_s": round(took, 2),
+        "peak_mib": round(_peak_mib()), "grown_mib": round(grown), "kb_per_chunk": round(grown * 1048.576 / chunks, 2),
+        "chunk_bytes": len(pickle.dumps(keyed[-1])),
     }  # fmt: skip
 
 
-def overhead(frames: int, size: tuple[int, int], chunk: int) -> dict[str, Any]:
+def overhead(frames: int, size: FrameSize, chunk: int) -> dict[str, Any]:
     """CPU seconds of ``glint run`` and of ``glint archive --workers 1`` on the same images."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        level = rng.normal(1000, 4, (size[1], size[0]))
-        y, x = np.mgrid[: size[1], : size[0]]
+        level = rng.normal(1000, 4, size.shape)
+        y, x = np.mgrid[: size.height, : size.width]
         for index in range(frames):
             image = np.roll(level, index, axis=1)
-            for row in range(40, size[1] - 40, 60):
-                centre = 20 + (7 * index + row) % (size[0] - 40)
+            for row in range(30, size.height - 30, 60):
+                centre = 20 + (7 * index + row) % (size.width - 40)
                 image = image + 400 * np.exp(-((x - centre) ** 2 + (y - row) ** 2) / 0.5)
             write_image(folder / "root" / "a" / f"{index}.png", image.astype(np.uint16))
         common = ["--psf", "0.5", "--threads", "1"]
@@ -75,7 +79,10 @@ def overhead(frames: int, size: tuple[int, int], chunk: int) -> dict[str, Any]:
         archive = [str(folder / "root"), str(folder / "out"), "--workers", "1", "--chunk", str(chunk)]
         made = _cpu_s(["archive", *archive, *common])
         manifest = json.loads((folder / "out" / "manifest.json").read_text())
-    return {"frames": frames, "chunks": manifest["chunks"], "run_cpu_s": run, "archive_cpu_s": made}
+    return {
+        "frames": frames, "size": str(size), "chunks": manifest["chunks"], "run_cpu_s": run,
+        "archive_cpu_s": made, "more": round(made / run - 1, 4),
+    }  # fmt: skip
 
 
 def _cpu_s(words: list[str]) -> float:
@@ -114,16 +121,18 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def archive_costs(what: str, *, chunks: int, frames: int, chunk: int) -> dict[str, Any]:
-    """Figures of ``plan_costs`` or of ``overhead``, on frames of 320 x 256."""
-    return plan_costs(chunks) if what == "plan" else overhead(frames, (320, 256), chunk)
+def archive_costs(what: str, *, chunks: int, images: int, frames: int, size: FrameSize, chunk: int) -> dict[str, Any]:
+    """Figures of ``plan_costs`` or of ``overhead``."""
+    return plan_costs(chunks, images) if what == "plan" else overhead(frames, size, chunk)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tool's options."""
     parser.add_argument("what", choices=("plan", "overhead"))
     parser.add_argument("--chunks", type=positive_int, default=100_000, help="of the simulated plan")
+    parser.add_argument("--images", type=positive_int, default=10, help="of one of these chunks")
     parser.add_argument("--frames", type=positive_int, default=600, help="of the comparison")
+    parser.add_argument("--size", type=frame_size, default=FrameSize(320, 256), help="of these frames, pixels")
     parser.add_argument("--chunk", type=positive_int, default=100, help="frames of a chunk, of the comparison")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
+from itertools import count
 from typing import Any, TypeVar
 
 from glint.cli import talk
@@ -26,11 +28,13 @@ class RayExecutor:
 
     Args:
         workers: how many at most.
-        cpus, gpus: of each.
+        cpus: of each.
+        gpus: of each that has any.
+        on_gpus: how many of the workers have GPUs; they come first.
     """
 
-    def __init__(self, workers: int, cpus: float, gpus: float) -> None:
-        self.workers, self.cpus, self.gpus = workers, cpus, gpus
+    def __init__(self, workers: int, cpus: float, gpus: float = 0.0, on_gpus: int = 0) -> None:
+        self.workers, self.cpus, self.gpus, self.on_gpus = workers, cpus, gpus, on_gpus
 
     def map(self, make: Callable[[], Callable[[T], R]], items: Sequence[T]) -> Iterator[R]:
         """See ``plan.Executor``; a thing over which workers die again and again is left out.
@@ -45,24 +49,34 @@ class RayExecutor:
         import ray
         from ray import cloudpickle
 
-        size = min(self.workers, len(items))
         # One thing at a time: one that kills its worker takes no other with it.
-        pool = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1)
-        rows = ray.data.from_items([{"item": cloudpickle.dumps(i)} for i in items], override_num_blocks=len(items)).map(
-            _Actor, fn_constructor_args=(cloudpickle.dumps(make),), compute=pool, num_cpus=self.cpus,
-            num_gpus=self.gpus or None, ray_remote_args_fn=lambda: {"max_task_retries": _MOST_DEATHS - 1},
-        )  # fmt: skip
+        pool = ray.data.ActorPoolStrategy(size=min(self.workers, len(items)), max_tasks_in_flight_per_actor=1)
+        blocks = ray.data.from_items([{"item": cloudpickle.dumps(i)} for i in items], override_num_blocks=len(items))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")  # nothing else limits retries
+            rows = blocks.map(
+                _Actor, fn_constructor_args=(cloudpickle.dumps(make),), compute=pool, num_cpus=self.cpus,
+                ray_remote_args_fn=partial(self._of_next_actor, count()),
+            )  # fmt: skip
         try:
             for row in rows.iter_rows():
                 yield pickle.loads(row["result"])  # noqa: S301  (made by our own workers)
         except ray.exceptions.RayError as error:
             raise EngineError(f"workers cannot go on: {first_line(error)}", hint="see the logs of Ray") from error
 
+    def _of_next_actor(self, numbers: Iterator[int]) -> dict[str, Any]:
+        """What the next actor of a pool is given."""
+        return {"max_task_retries": _MOST_DEATHS - 1, "num_gpus": self.gpus if next(numbers) < self.on_gpus else 0}
+
 
 class _Actor:
     """Made once in each process of the pool."""
 
     def __init__(self, make: bytes) -> None:
+        import ray
+
+        if not ray.get_runtime_context().get_assigned_resources().get("GPU"):
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray shows all GPUs to whoever was given none
         self.work: Callable[[Any], Any] = pickle.loads(make)()  # noqa: S301  (sent by our own driver)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +86,13 @@ class _Actor:
 
 @contextmanager
 def started(
-    address: str, *, workers: int | None = None, threads: int = 1, gpus_per_worker: float = 0.0
+    address: str,
+    *,
+    workers: int | None = None,
+    threads: int = 1,
+    gpus_per_worker: float = 0.0,
+    without_gpu: bool = True,
+    gpus: int | None = None,
 ) -> Iterator[RayExecutor]:
     """Ray, on this machine or on the cluster that runs.
 
@@ -81,12 +101,14 @@ def started(
 
     Args:
         address: ``local``: this machine alone; ``auto``: the cluster that this machine belongs to; or its address.
-        workers: how many; None: as many as there are processors, or GPUs, for.
+        workers: how many; None: as many as there are processors for, or GPUs for with ``gpus_per_worker``.
         threads: CPU threads of each.
         gpus_per_worker: GPUs of each; 0: none.
+        without_gpu: whether workers for which there is no GPU work without one.
+        gpus: of this machine; None: those that Ray finds.
 
     Raises:
-        InputError: if there is no such cluster.
+        InputError: if there is no such cluster, or not room for one worker.
         MissingDependencyError: if Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -98,19 +120,15 @@ def started(
         import ray
         import ray.data
 
-        quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
-        environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
+        options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
+        if address == LOCAL:
+            number = workers or max(1, (os.cpu_count() or 1) // threads)
+            options |= {
+                "num_cpus": number * threads, "num_gpus": gpus if gpus_per_worker else 0,
+                "include_dashboard": False, "_node_ip_address": "127.0.0.1",
+            }  # fmt: skip
         try:
-            if address == LOCAL:
-                number = workers or max(1, (os.cpu_count() or 1) // threads)
-                gpus = math.ceil(number * gpus_per_worker) if gpus_per_worker else 0
-                ray.init(
-                    num_cpus=number * threads, num_gpus=gpus, _node_ip_address="127.0.0.1", runtime_env=environment,
-                    **quiet,
-                )  # fmt: skip
-            else:
-                quiet.pop("include_dashboard")
-                ray.init(address=address, runtime_env=environment, **quiet)
+            ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             hint = "start one with ray start --head, or use --address local"
             raise InputError(f"Ray at {address}: {first_line(error)}", hint=hint) from error
@@ -121,17 +139,28 @@ def started(
             context.print_on_execution_start = False
             context.max_errored_blocks = -1  # a chunk that kills its workers costs itself alone
             there = ray.cluster_resources()
-            fitting = int(there.get("GPU", 0) / gpus_per_worker if gpus_per_worker else there.get("CPU", 1) / threads)
-            number = workers or fitting
-            if fitting < 1:
+            places, on_gpus = _room(there, threads, gpus_per_worker)
+            if not (on_gpus if gpus_per_worker else places):
                 raise InputError(
                     f"Ray at {address} has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs: not enough "
                     f"for a worker of {threads} CPUs and {gpus_per_worker:g} GPUs"
                 )
-            talk(f"ray: {len(ray.nodes())} machines, {min(number, fitting)} workers of {threads} threads")
-            yield RayExecutor(min(number, fitting), threads, gpus_per_worker)
+            most = places if not gpus_per_worker or (workers and without_gpu) else on_gpus
+            number = min(workers or most, most)
+            on_gpus = min(number, on_gpus)
+            with_gpu = f", {on_gpus} of them with a GPU" if gpus_per_worker else ""
+            talk(f"ray: {len(ray.nodes())} machines, {number} workers of {threads} threads{with_gpu}")
+            yield RayExecutor(number, threads, gpus_per_worker, on_gpus)
         finally:
             ray.shutdown()
+
+
+def _room(there: dict[str, float], threads: int, gpus_per_worker: float) -> tuple[int, int]:
+    """For how many workers there is room, and how many of them can have GPUs."""
+    places, gpus = int(there.get("CPU", 0) / threads), int(there.get("GPU", 0))
+    if not gpus_per_worker:
+        return places, 0
+    return places, min(places, gpus * int(1 / gpus_per_worker) if gpus_per_worker <= 1 else int(gpus / gpus_per_worker))
 
 
 @contextmanager

@@ -36,8 +36,9 @@ def archive(
         out: folder or URL of the data sets ``frames/``, ``targets/`` and, with ``track``, ``tracks/``.
         groups: options in groups: ``Values``, ``Sensor``, ``Models`` (see ``run_options``).
         address: ``local``: this machine; ``auto``: the Ray cluster that it belongs to; or the address of one.
-        workers: processes; None: as many as there is room for.
-        gpus_per_worker: GPUs of each; None: none.
+        workers: processes; None: as many as there is room for, with ``gpus_per_worker`` on GPUs.
+        gpus_per_worker: GPUs of each; None: none. Of more ``workers`` than there are GPUs for, the others work without
+            one, unless the engine is TensorRT.
         chunk: frames of one part.
         dry_run: only say what would be done; nothing is written.
         verify: make so many finished parts again and compare; nothing is written.
@@ -56,13 +57,18 @@ def archive(
     if dry_run:
         return _plan_of(make_plan(source, target, chunk, None), settings)
     settings.as_dict()  # bad models and files are said before Ray is started
-    with started(address, workers=workers, threads=threads, gpus_per_worker=gpus_per_worker or 0.0) as executor:
+    on_gpus_only = settings.pipeline.engine == "tensorrt"
+    if on_gpus_only and not gpus_per_worker:
+        raise InputError("archive: TensorRT needs GPUs, and the workers are given none", hint="--gpus-per-worker 0.5")
+    with started(
+        address, workers=workers, threads=threads, gpus_per_worker=gpus_per_worker or 0.0, without_gpu=not on_gpus_only
+    ) as executor:
         job = Job(source, target, settings, executor)
         if verify is not None:
             checks = job.verify(verify)
             return {"checks": [{**asdict(c), "ok": c.ok} for c in checks], "failures": sum(not c.ok for c in checks)}
         manifest = job.run()
-    return {**manifest, "workers": executor.workers, "threads": threads}
+    return {**manifest, "workers": executor.workers, "workers_with_gpu": executor.on_gpus, "threads": threads}
 
 
 def _settings(chunk: int, groups: tuple[Group, ...], options: Mapping[str, Any]) -> tuple[ArchiveSettings, int]:

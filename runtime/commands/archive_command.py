@@ -26,8 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--workers", type=positive_int, metavar="N", help="processes (default: as many as fit)")
     group.add_argument(
-        "--gpus-per-worker", type=positive_float, metavar="F", help="GPUs of each, e.g. 0.25 (default: none)"
-    )
+        "--gpus-per-worker", type=positive_float, metavar="F",
+        help="GPUs of each, e.g. 0.25 (default: none); of more --workers than fit, the others work without",
+    )  # fmt: skip
     group.add_argument(
         "--chunk", type=positive_int, default=1000, metavar="N", help="frames of one part (default: %(default)s)"
     )

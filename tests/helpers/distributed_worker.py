@@ -1,5 +1,7 @@
 """What each of the processes of ``test_distributed.py`` does; ``torchrun`` starts it with a word and a folder."""
 
+import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ import numpy as np
 import safetensors.torch
 
 from glint import cli
+from glint.training import loop
 from glint.training.distributed import Ranks, join
 from glint.training.loop import Recipe, Trainer
 from glint.training.networks import dscsnet
@@ -22,6 +25,7 @@ TINY = DSCSNetConfig(size=5, channels=4, hidden=8, stages=2, memory=1)
 TINY_LSNET = LSNetConfig(stages=2, background=(8, 12), heads=1, head_dim=4, state=2, sparse=(4, 6, 8), unshuffle=2)
 RECIPE = Recipe(steps=4, batch=8, warmup=2, validate_every=2, amp="off")
 VALIDATION_PATCHES = 20
+CHECKPOINT_SECONDS, DEATH_SECONDS = 0.5, 1.8
 
 
 def unmixing_task() -> UnmixingTask:
@@ -82,6 +86,25 @@ def train(folder: Path, ranks: Ranks) -> None:
         (folder / f"broken-{ranks.rank}.txt").write_text(str(error))
 
 
+def be_killed(folder: Path, ranks: Ranks) -> None:
+    """Train without an end, until one of the processes is killed; its last words are its seconds and longest step."""
+    loop.CHECKPOINT_SECONDS = CHECKPOINT_SECONDS
+
+    class Mortal(Trainer):
+        longest = 0.0
+
+        def _train_step(self, started: float) -> float:
+            if self.ranks.rank == 1 and self.seconds > DEATH_SECONDS:
+                (folder / "killed.txt").write_text(f"{self.seconds} {self.longest}")
+                os.kill(os.getpid(), signal.SIGKILL)
+            before, loss = self.seconds, super()._train_step(started)
+            self.longest = max(self.longest, self.seconds - before)
+            return loss
+
+    endless = replace(RECIPE, steps=10**6, validate_every=10**6)
+    Mortal(unmixing_task(), endless, folder / "killed", ranks=ranks).fit()
+
+
 if __name__ == "__main__":
     what, place = sys.argv[1], Path(sys.argv[2])
     unmixing.VALIDATION_PATCHES = VALIDATION_PATCHES
@@ -90,4 +113,4 @@ if __name__ == "__main__":
         words = "--domain csist --steps 2 --batch 4 --validate-every 1 --json --out"
         sys.exit(cli.main(["train", "dscsnet-s", *words.split(), str(place / "command")]))
     with join("cpu") as everyone:
-        train(place, everyone)
+        (be_killed if what == "killed" else train)(place, everyone)

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def torchrun(what: str, folder: Path) -> str:
-    """Output of two processes of the worker."""
+def torchrun(what: str, folder: Path, *, fails: bool = False) -> str:
+    """Output of two processes of the worker, that end well or are to fail."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = subprocess.Popen(
         [*command, worker.__file__, what, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -36,7 +36,7 @@ def torchrun(what: str, folder: Path) -> str:
     finally:
         process.terminate()  # if it still runs, torchrun ends its workers
         process.wait()
-    assert process.returncode == 0, errors
+    assert (process.returncode != 0) == fails, errors
     return output
 
 
@@ -120,6 +120,14 @@ def test_the_command_runs_under_torchrun_and_only_the_first_process_writes_and_t
 def test_a_loss_that_is_not_finite_in_one_process_ends_both_with_the_reason(run):
     for rank in (0, 1):
         assert "loss became nan" in (run / f"broken-{rank}.txt").read_text()
+
+
+def test_a_killed_process_ends_the_others_and_leaves_a_young_checkpoint(tmp_path):
+    torchrun("killed", tmp_path, fails=True)
+    killed_at, longest_step = map(float, (tmp_path / "killed.txt").read_text().split())
+    kept, tensors = load_checkpoint(tmp_path / "killed" / "last.safetensors")
+    assert killed_at - kept.seconds <= worker.CHECKPOINT_SECONDS + longest_step
+    assert kept.step > 0 and kept.rng.keys() == {"0", "1"} and any(k.startswith("optimizer/") for k in tensors)
 
 
 def test_a_run_of_two_processes_is_not_resumed_by_one(run, tmp_path, monkeypatch):

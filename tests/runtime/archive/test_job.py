@@ -5,7 +5,9 @@ In one process here; ``test_on_ray.py`` does it with Ray.
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -199,6 +201,37 @@ def test_images_recordings_and_videos_are_as_in_a_run(tmp_path: Path, pipelines:
     assert (out / "failed.jsonl").read_text() == ""
 
 
+def test_a_bucket_is_as_good_as_a_folder(tmp_path: Path, pipelines: Any, bucket: str) -> None:
+    settings = ArchiveSettings(KNOWN, track=True, frames=5)
+    local = tmp_path / "root"
+    images(local / "a", 12)
+    replayed = recording(local / "cam", 12, pipelines(settings))
+    film(local / "film.mkv", 20, g="4")
+    root, out = Storage(bucket.format("job/root")), Storage(bucket.format("job/out"))
+    for file in (f for f in local.rglob("*") if f.is_file()):
+        root.put_file(str(file.relative_to(local)), file)
+
+    def stop(_: Any) -> None:
+        if len(executor.worked) == 4:
+            raise KeyboardInterrupt
+
+    executor = Once(pipelines, stop)
+    assert Job(root, out, settings, executor).run()["interrupted"]
+    manifest = Job(root, out, settings, Once(pipelines)).run()
+    assert (manifest["complete"], manifest["failures"], manifest["recordings"], manifest["tracks"]) == (True, 0, 3, 3)
+    assert manifest["already"] > 0
+    assert "a:b" not in json.dumps(manifest)
+    assert all(c.identical for c in Job(root, out, settings, Once(pipelines)).verify(3))
+    fetched = tmp_path / "out"
+    for entry in out.entries():
+        (fetched / entry.folder).mkdir(parents=True, exist_ok=True)
+        (fetched / entry.path).write_bytes(out.read(entry.path))
+    (session,) = {f.name[:-11] for f in (local / "cam").iterdir()}
+    sources = {"a": local / "a", f"cam/{session}": replayed, "film.mkv": local / "film.mkv"}
+    for name, source in sources.items():
+        assert_same(fetched, name, of_run(source, KNOWN, pipelines))
+
+
 @pytest.mark.parametrize("options", [{"bf": "2", "g": "12"}, {"bf": "3", "g": "8", "x264-params": "open-gop=1"}])
 def test_pieces_of_a_video_with_frames_that_look_ahead(options: dict[str, str], tmp_path: Path) -> None:
     from glint.runtime.archive.plan import Here, make_plan
@@ -376,3 +409,29 @@ def test_a_recording_that_changes_before_its_tracks_is_told(tmp_path: Path, pipe
     manifest = archived(root, out, settings, Changes(pipelines))
     assert (manifest["made"], manifest["tracks"], manifest["failures"]) == (1, 0, 1)
     assert '"what": "tracks"' in (out / "failed.jsonl").read_text()
+
+
+def test_the_examples_of_the_page_run(tmp_path: Path, pipelines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in ("pandas", "polars", "duckdb"):
+        pytest.importorskip(library, reason=f"the page shows {library}")
+    page = (Path(__file__).parents[3] / "docs" / "archive.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    images(tmp_path / "night" / "a", 8)
+    images(tmp_path / "night" / "b", 6)
+    out = tmp_path / "results"
+    archived(tmp_path / "night", out, ArchiveSettings(KNOWN, track=True, frames=5), Once(pipelines))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    shown = []
+    for statement in ast.parse(code).body:
+        text = ast.unparse(statement)
+        if isinstance(statement, ast.Expr):
+            shown.append(eval(text, names))  # noqa: S307  (our own page)
+        else:
+            exec(text, names)  # noqa: S102
+    sizes, several, tracks = shown
+    sure = [r for n in "ab" for r in rows(out, "targets", n) if r["sigma_x"] < 0.05]
+    assert len(sure) > 0 and sizes.sum() == len(sure)
+    assert several.rows() == []  # no two targets are in one spot
+    moving = {n: {r["track"] for r in rows(out, "tracks", n) if not r["static"]} for n in "ab"}
+    assert dict(tracks.fetchall()) == {n: len(t) for n, t in moving.items() if t}

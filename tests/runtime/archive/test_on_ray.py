@@ -1,4 +1,4 @@
-"""The same with Ray: on two workers, that are killed, and with a driver that is killed or stopped.
+"""The same with Ray: on one to three workers that are killed, with a driver that is killed or stopped, on a GPU.
 
 Ray gives its workers the lowest priority; on a machine that is busy with other things these tests take minutes.
 """
@@ -20,38 +20,58 @@ import pytest
 
 ray = pytest.importorskip("ray", reason="archives on several processes need Ray: pip install '.[archive]'")
 pytest.importorskip("pyarrow", reason="archives need pyarrow")
+av = pytest.importorskip("av", reason="video needs PyAV")
 
 from glint.images import write_image  # noqa: E402
+from glint.runtime.archive import on_ray  # noqa: E402
 from glint.runtime.archive.job import Job  # noqa: E402
 from glint.runtime.archive.on_ray import started  # noqa: E402
 from glint.runtime.archive.plan import Here  # noqa: E402
 from glint.runtime.archive.settings import ArchiveSettings  # noqa: E402
 from glint.runtime.archive.storage import Storage  # noqa: E402
 from glint.runtime.pipeline.settings import Settings  # noqa: E402
+from glint.runtime.sources.recording_format import SUFFIX, RecordingFile, encode_frame  # noqa: E402
+from glint.types import Frame  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray warns of itself
-_OPTIONS = ("--psf", "0.5", "--track", "--chunk", "4", "--workers", "2")
+_SETTINGS = ArchiveSettings(Settings(psf=0.5, threads=1), track=True, frames=4)
+_OPTIONS = ("--psf", "0.5", "--track", "--chunk", "4")
 _PATIENCE_S = 600
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two recordings with six chunks."""
+    """Images in two chunks, a recording of one and a video of two."""
     folder = tmp_path_factory.mktemp("root")
-    y, x = np.mgrid[:48, :64]
-    for index in range(24):
-        image = np.random.default_rng(index).normal(1000, 4, (48, 64))
-        image += 500 * np.exp(-((x - 12 - 0.7 * index) ** 2 + (y - 20.3) ** 2) / 0.5)
-        write_image(folder / f"cam{index % 2}" / f"{index}.png", image.astype(np.uint16))
+    recorded = RecordingFile(folder / f"recorded{SUFFIX}")
+    with av.open(str(folder / "film.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 64, 48, "gray16le", {"g": "4"}
+        for index in range(8):
+            data = picture(index)
+            write_image(folder / "cam" / f"{index}.png", data)
+            recorded.append(encode_frame(Frame(index, 10**9 + index * 40_000_000, data, name=f"f{index}")))
+            shown = av.VideoFrame.from_ndarray(data, format="gray16le")
+            shown.pts = index
+            container.mux(stream.encode(shown))
+        container.mux(stream.encode(None))
+    recorded.close()
     return folder
+
+
+def picture(index: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    """A target that moves."""
+    y, x = np.mgrid[:48, :64]
+    image = np.random.default_rng(index).normal(1000, 4, (48, 64))
+    image += 500 * np.exp(-((x - 12 - 0.7 * index) ** 2 + (y - 20.3) ** 2) / 0.5)
+    return image.astype(np.uint16)
 
 
 @pytest.fixture(scope="module")
 def expected(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """All parts, made in one process."""
     out = tmp_path_factory.mktemp("expected")
-    settings = ArchiveSettings(Settings(psf=0.5, threads=1), track=True, frames=4)
-    assert Job(Storage(root), Storage(out), settings, Here()).run()["complete"]
+    assert Job(Storage(root), Storage(out), _SETTINGS, Here()).run()["complete"]
     return parts(out)
 
 
@@ -59,10 +79,12 @@ def parts(out: Path) -> dict[str, bytes]:
     return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*.parquet"))}
 
 
-def command(root: Path, out: Path) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "glint", "archive", str(root), str(out), *_OPTIONS, "--json"]
+def command(root: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
+    words = ["archive", str(root), str(out), *_OPTIONS, "--workers", str(workers), "--json"]
     environment = {**os.environ, "RAY_worker_niceness": "0"}
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    return subprocess.Popen(
+        [sys.executable, "-m", "glint", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
 
 
 def until(ready: Any) -> None:
@@ -95,6 +117,7 @@ def test_work_survives_its_workers_and_ray_keeps_to_itself(
     with started("local", workers=2) as executor:
         assert listening() <= {"127.0.0.1", "::1"}
         found = sorted(executor.map(functools.partial(Work, tmp_path), range(8)))
+        assert listening() <= {"127.0.0.1", "::1"}  # the workers too
     assert [(n, d) for n, d in found if n != 5] == [(n, 2 * n) for n in range(8) if n != 5]
     assert 5 not in dict(found)
     assert capfd.readouterr().out == ""
@@ -150,14 +173,14 @@ def _address(text: str) -> str:
 def test_two_workers_of_which_one_is_killed_make_what_one_process_makes(
     root: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
-    process = command(root, tmp_path / "out")
+    process = command(root, tmp_path / "out", 2)
     until(lambda: parts(tmp_path / "out") or process.poll() is not None)
     for worker in workers_of(process.pid)[:1]:
         os.kill(worker, signal.SIGKILL)
     out, err = process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 0, err.decode()
     manifest = json.loads(out)  # nothing of Ray is in it
-    assert (manifest["done"], manifest["failures"], manifest["workers"]) == (6, 0, 2)
+    assert (manifest["done"], manifest["failures"], manifest["workers"]) == (5, 0, 2)
     assert parts(tmp_path / "out") == expected
 
 
@@ -170,23 +193,62 @@ def workers_of(pid: int) -> list[int]:
     return [p for p, name in names.items() if name.startswith(b"ray::MapWorker")]
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_driver_that_is_killed_or_stopped_goes_on_where_it_ended(
-    how: signal.Signals, root: Path, expected: dict[str, bytes], tmp_path: Path
+class Shown:
+    """Tells which GPUs its process sees, when two processes have begun."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, number: int) -> str:
+        (self.folder / str(os.getpid())).touch()
+        until(lambda: len(list(self.folder.iterdir())) == 2)
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_workers_with_and_without_a_gpu_share_a_job(
+    root: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = command(root, tmp_path)
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    with started("local", workers=2, gpus_per_worker=1, gpus=1) as executor:  # a GPU that only Ray believes in
+        assert (executor.workers, executor.on_gpus) == (2, 1)
+        assert set(executor.map(functools.partial(Shown, begun), range(2))) == {"0", ""}
+        assert Job(Storage(root), Storage(tmp_path / "out"), _SETTINGS, executor).run()["complete"]
+    assert parts(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "gets"),
+    [
+        ({}, (8, 0)),
+        ({"threads": 3}, (2, 0)),
+        ({"gpus_per_worker": 0.3}, (8, 6)),
+        ({"gpus_per_worker": 0.2}, (8, 8)),
+        ({"gpus_per_worker": 2, "threads": 2}, (4, 1)),
+        ({"gpus_per_worker": 4}, (8, 0)),
+    ],
+)
+def test_workers_have_room(asked: dict[str, Any], gets: tuple[int, int]) -> None:
+    assert on_ray._room({"CPU": 8.0, "GPU": 2.0}, **{"threads": 1, "gpus_per_worker": 0.0, **asked}) == gets
+
+
+@pytest.mark.parametrize(("how", "workers"), [(signal.SIGKILL, 3), (signal.SIGINT, 1)])
+def test_a_driver_that_is_killed_or_stopped_goes_on_where_it_ended(
+    how: signal.Signals, workers: int, root: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    process = command(root, tmp_path, workers)
     until(lambda: any(p.startswith("frames") for p in parts(tmp_path)) or process.poll() is not None)
     process.send_signal(how)
     out, err = process.communicate(timeout=_PATIENCE_S)
-    before = parts(tmp_path)
     if how == signal.SIGINT:
         assert process.returncode == 130, err.decode()
         assert json.loads(out)["interrupted"]
         assert not json.loads((tmp_path / "manifest.json").read_text())["complete"]
     until(lambda: not workers_of_any(tmp_path))
     before = parts(tmp_path)
-    settings = ArchiveSettings(Settings(psf=0.5, threads=1), track=True, frames=4)
-    manifest = Job(Storage(root), Storage(tmp_path), settings, Here()).run()
+    manifest = Job(Storage(root), Storage(tmp_path), _SETTINGS, Here()).run()
     assert manifest["already"] == sum(p.startswith("frames") for p in before) > 0
     assert manifest["complete"]
     assert parts(tmp_path) == expected
