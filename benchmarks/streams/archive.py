@@ -93,7 +93,7 @@ def _cpu_s(words: list[str]) -> float:
     seen: dict[int, float] = {}
     process = subprocess.Popen([sys.executable, "-m", "glint", *words], stderr=subprocess.DEVNULL)
     while process.poll() is None:
-        for pid, seconds in _family(process.pid).items():
+        for pid, seconds in family(process.pid).items():
             seen[pid] = max(seconds, seen.get(pid, 0.0))
         time.sleep(0.2)
     if process.returncode:
@@ -101,7 +101,7 @@ def _cpu_s(words: list[str]) -> float:
     return round(sum(seen.values()), 2)
 
 
-def _family(pid: int) -> dict[int, float]:
+def family(pid: int) -> dict[int, float]:
     """CPU seconds of a process and of all below it."""
     stats = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
