@@ -32,6 +32,7 @@ from glint.errors import CheckFailedError, InputError
 from glint.export.lint.findings import REFUSED, VERSIONS
 from glint.export.lint.lint import lint, load_whole_onnx
 from glint.files import refuse_existing, sha256, write_bytes, write_json
+from glint.progress import told_if_slow
 
 PRECISIONS = ("fp16", "int8")
 BUDGET_POINTS = {"fp16": 0.1, "int8": 0.3}  # points
@@ -139,7 +140,8 @@ def calibrate(
         f"({network.range['layer']})"
     )
     notes: dict[str, Any] = {}
-    safe, reached = clamped(float_model, network.largest, extreme_inputs(card))
+    with told_if_slow(f"calibrate {card.name}: extreme scenes"):
+        safe, reached = clamped(float_model, network.largest, extreme_inputs(card))
     if precision == "fp16":
         result = to_fp16(safe)
     else:
@@ -147,7 +149,8 @@ def calibrate(
         if save_plan_to is not None:
             save_plan(plan, save_plan_to)
     _require_buildable(result, file)
-    parity = _judge(card, float_model, result, samples, precision, options)
+    with told_if_slow(f"calibrate {card.name}: fp32 and {precision} are scored"):
+        parity = _judge(card, float_model, result, samples, precision, options)
     data = result.SerializeToString(deterministic=True)
     write_bytes(file, data)
     made_with = {"glint": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}

@@ -23,6 +23,7 @@ from glint.export.lint.findings import REFUSED
 from glint.export.lint.lint import lint
 from glint.export.to_onnx import OPSET, island_prefixes, to_onnx
 from glint.files import atomic_path, refuse_existing, sha256
+from glint.progress import told_if_slow
 from glint.training.checkpoint import CheckpointInfo, keep_weights
 from glint.training.networks.registry import load_model, task_of
 from glint.types import FrameSize
@@ -103,7 +104,8 @@ def _export_one(info: CheckpointInfo, model: nn.Module, plan: ExportSpec, name: 
     path = folder / f"{name}.fp32.onnx"
     inputs, outputs = ([spec.name for spec in specs] for specs in (plan.inputs, plan.outputs))
     try:
-        graph = to_onnx(model, plan.trials[plan.example], inputs=inputs, outputs=outputs, dynamic=plan.dynamic)
+        with told_if_slow(f"export of {name}: PyTorch makes the graph"):
+            graph = to_onnx(model, plan.trials[plan.example], inputs=inputs, outputs=outputs, dynamic=plan.dynamic)
     except GlintError as error:
         raise type(error)(f"export of {name}: {error}", hint=error.hint) from error
     for finding in lint(graph):  # the worst come first
@@ -111,7 +113,8 @@ def _export_one(info: CheckpointInfo, model: nn.Module, plan: ExportSpec, name: 
             raise ModelError(f"export of {name}: {finding.text()}", hint=finding.hint)
         talk(f"export of {name}: {finding.text()}; hint: {finding.hint}")
     path.write_bytes(graph.SerializeToString(deterministic=True))
-    parity = measure_parity(model, path, plan.trials)
+    with told_if_slow(f"export of {name}: compared with PyTorch"):
+        parity = measure_parity(model, path, plan.trials)
     if not parity["relative"] <= PARITY_LIMIT:
         raise CheckFailedError(
             f"export of {name}: ONNX Runtime differs from PyTorch by {parity['relative']:.2e} of the largest "

@@ -9,6 +9,7 @@ from glint.cards import ModelCard, load_card, zoo_names
 from glint.choices import ENGINES as ENGINES
 from glint.choices import PRECISION_CHOICES
 from glint.errors import EngineError, GlintError, InputError, MissingDependencyError
+from glint.progress import told_if_slow
 from glint.runtime.engines.base import Engine
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
@@ -111,4 +112,5 @@ def open_engine(card: ModelCard, path: Path, *, engine: str = "auto", threads: i
         from glint.runtime.engines.tensorrt.open import open_tensorrt
 
         return open_tensorrt(card, path)
-    return OnnxRuntimeEngine(path, threads=threads, sha256=card.sha256)
+    with told_if_slow(f"loading {card.name} ({card.precision}) into ONNX Runtime"):
+        return OnnxRuntimeEngine(path, threads=threads, sha256=card.sha256)

@@ -1,12 +1,13 @@
 """One line on a terminal; elsewhere one every ten seconds."""
 
 import io
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from glint import progress
-from glint.progress import Progress
+from glint.progress import Progress, told_if_slow
 
 CLEAR = "\r\x1b[K"
 
@@ -101,3 +102,21 @@ def test_the_default_stream_is_standard_error(capsys, clock):
     line = Progress("run", delay=0)
     line.update(1)
     assert capsys.readouterr() == ("", "")  # captured: no terminal
+
+
+def test_a_function_that_is_told_if_slow_is_told_at_every_call():
+    stream = io.StringIO()
+    shown = threading.Event()
+
+    @told_if_slow("validate", stream=stream, delay=0.01)
+    def slow(number):
+        """Doubled, once something is told."""
+        before = stream.getvalue().count("validate")
+        for _ in range(500):
+            if stream.getvalue().count("validate") > before:
+                return 2 * number
+            shown.wait(0.01)
+        raise AssertionError("nothing told")
+
+    assert slow(3) == 6 and slow(4) == 8
+    assert stream.getvalue().splitlines() == ["validate", "validate"]

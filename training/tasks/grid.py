@@ -15,6 +15,7 @@ from glint.metrics.unmixing import score_unmixing
 from glint.processing import grid
 from glint.processing.crop import recentre
 from glint.processing.normalise import Normaliser
+from glint.progress import told_if_slow
 from glint.simulation.patches import CONDITIONS, simulate_patches
 from glint.training.networks import registry as networks
 from glint.training.tasks.unmixing import VALIDATION_PATCHES, VALIDATION_SEED, UnmixingTask, decode_threshold, grid_loss
@@ -46,6 +47,7 @@ class GridTask(UnmixingTask):
         """Squared error of the grid, in units of 235 DN, summed over cells per patch."""
         return grid_loss(model(batch["patch"]), batch)
 
+    @told_if_slow("validate: patches are unmixed and scored")
     def validate(self, model: nn.Module) -> dict[str, Any]:
         """CSO-mAP and its companions on the set that DSCSNet is validated on."""
         truth = self.validation

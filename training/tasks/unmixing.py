@@ -16,6 +16,7 @@ from glint.processing import grid
 from glint.processing.candidates import SLOTS, find_candidates
 from glint.processing.crop import recentre
 from glint.processing.normalise import Normaliser
+from glint.progress import told_if_slow
 from glint.simulation.patches import CSIST_TRAINING, SENSOR_TRAINING, PatchConfig, Patches, simulate_patches
 from glint.training.networks.dscsnet import DSCSNet, DSCSNetConfig
 from glint.training.tasks import torch_patches as simulation
@@ -103,6 +104,7 @@ class UnmixingTask:
         out, *head = model(batch["patch"])
         return grid_loss(out, batch) + HEAD_WEIGHT * head_loss(head, batch, self.config.cells)
 
+    @told_if_slow("validate: patches are unmixed and scored")
     def validate(self, model: nn.Module) -> dict[str, Any]:
         """CSO-mAP of head and grid on a fixed set that no training seed draws."""
         patches = self.validation

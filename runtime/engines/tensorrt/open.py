@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from glint.cards import ModelCard, load_card
 from glint.cli import talk
+from glint.progress import told_if_slow
 from glint.runtime.engines.base import Arrays, Engine
 from glint.runtime.engines.tensorrt.api import TensorRT, load
 from glint.runtime.engines.tensorrt.build import BuildOptions, BuildPreview, build_previewed, preview_build
@@ -44,7 +45,9 @@ def open_tensorrt(card: ModelCard, onnx: Path, *, graph: bool = True, buffers: s
         models.append((*load_card(original), BuildOptions(precision="fp16", weak=True)))
 
     def open_size(size: FrameSize | None) -> TensorRTEngine:
-        engine = TensorRTEngine(_find(models, size, trt), graph=graph, buffers=buffers, ready=_READY_ROWS)
+        plan = _find(models, size, trt)
+        with told_if_slow(f"loading the engine of {card.name}"):
+            engine = TensorRTEngine(plan, graph=graph, buffers=buffers, ready=_READY_ROWS)
         facts = engine.details()
         recorded = "CUDA graph" if facts["cuda_graph"] else f"no CUDA graph ({facts['cuda_graph_problem']})"
         frames = "" if size is None else f" for frames of {size}"
