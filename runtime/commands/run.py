@@ -70,14 +70,15 @@ def run(
     frames.refuse_collisions(asked.outputs.overlay)
     name, why = choose_engine(models.engine)
     watch, summary, follow = DeviceWatch(), Summary(), None
-    track = delivery.track or asked.outputs.tracks is not None or delivery.zones is not None
+    several = delivery.unmix_frames != 1
+    track = delivery.track or asked.outputs.tracks is not None or delivery.zones is not None or several
     zones = () if delivery.zones is None else read_zones(delivery.zones)
     streams: list[Stream] = []
     sinks = open_outputs(asked, frames.uri, lambda: _status(frames, name, streams), watch.state)
     try:
         pipeline = Pipeline.of(asked.settings(), CANDIDATES_ABOVE if track else None)
         if track:
-            follow = follower(frames, pipeline, config, delivery.static, zones)
+            follow = follower(frames, pipeline, config, delivery.static, zones, delivery.unmix_frames)
         opened = (pipeline.detector, pipeline.unmixer)
         loaded = [f"{m.card.name} ({m.card.precision})" for m in opened]
         chosen, reason = choose_precision(models.precision, name)
@@ -130,6 +131,7 @@ def run(
             **_account(stream),
             **summary.as_dict(),
             **({"tracks": follow.confirmed, "static": follow.static} if follow is not None else {}),
+            **({"unmix_frames": delivery.unmix_frames} if several else {}),
             "device": watch.report(),
         }
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 
 from glint.choices import DEFAULT_DETECTOR, DEFAULT_UNMIXER, FALSE_TRACKS_PER_HOUR, Drop, Polarity, Static
-from glint.cli import frame_size, positive_float
+from glint.cli import frame_size, positive_float, positive_int
 from glint.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -156,6 +156,10 @@ class Delivery(Group):
     zones: Path | None = _option(
         "polygons (JSON) of which it is told which tracks enter and leave them; implies --track", "tracks", **_FILE
     )
+    unmix_frames: int = _option(
+        "last frames in which a followed cluster is taken apart together, up to 30; more than 1 implies --track "
+        "(default: %(default)s)", "tracks", default=1, type=positive_int, metavar="N",
+    )  # fmt: skip
 
 
 @_described

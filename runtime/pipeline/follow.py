@@ -8,21 +8,27 @@ from dataclasses import replace
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glint.choices import Static
 from glint.clock import utc_of, utc_text
 from glint.errors import InputError
 from glint.runtime.pipeline.pipeline import Result
+from glint.runtime.pipeline.spots import local_noise
+from glint.runtime.tracking.clusters import Clusters, Cuts, steady
 from glint.runtime.tracking.evidence import SCORES, Evidence
-from glint.runtime.tracking.registration import Registration
+from glint.runtime.tracking.registration import Registration, Shift
 from glint.runtime.tracking.tracker import TrackConfig, Tracker
 from glint.runtime.tracking.zones import Zone, ZoneWatch
+from glint.runtime.unmixing.optics_state import UNKNOWN
+from glint.runtime.unmixing.refine import RefineConfig
 from glint.types import Blobs, Frame, Targets
 
 STATICS: tuple[Static, ...] = get_args(Static)
 CANDIDATES_ABOVE = SCORES[2]
 """Probability from which on a pipeline should give candidates to a tracker."""
 _FRAME_NS = 33_333_333  # between images that have no times of their own
+_ROUND = 0.1  # of the PSF's two distortions, up to which members are fitted as if it were round
 
 
 class Follower:
@@ -35,20 +41,25 @@ class Follower:
         timed: whether frames have times; those of a folder of images count as 30 per second.
         live: whether the times of frames are those of ``time.monotonic_ns``.
         zones: of which it is told who enters and leaves them.
+        unmix_frames: last frames in which clusters that are followed are taken apart together; 1: each by itself.
+        unmixing: what is known of targets then; None: nothing.
 
     Raises:
-        InputError: if ``static`` is none of these.
+        InputError: if ``static`` is none of these, or ``unmix_frames`` is not 1 to 30.
     """
 
     def __init__(
         self, config: TrackConfig | None = None, evidence: Evidence | None = None, *,
         static: Static = "report", timed: bool = True, live: bool = False, zones: Sequence[Zone] = (),
+        unmix_frames: int = 1, unmixing: RefineConfig | None = None,
     ) -> None:  # fmt: skip
         if static not in STATICS:
             raise InputError(f"static: expected one of {', '.join(STATICS)}, got {static!r}")
         self.tracker, self.registration = Tracker(config, evidence), Registration()
         self.static, self.timed, self.live = static, timed, live
-        self.zones = ZoneWatch(zones)
+        self.zones, self.unmixing, self.clusters = ZoneWatch(zones), unmixing or RefineConfig(), None
+        if unmix_frames != 1:
+            self.clusters = Clusters(unmix_frames, self.unmixing.radiance, self.unmixing.max_targets)
         self._told: set[int] = set()  # that live
         self._shown = 0
 
@@ -61,13 +72,14 @@ class Follower:
         """The result with the numbers of its targets' tracks, and the confirmed tracks; call it in order."""
         frame, blobs = result.frame, result.detection.blobs
         shift = self.registration(frame.data, blobs.x, blobs.y)
+        result, frames = self._taken_apart(result, shift)
         others = result.candidates
         if others is not None:
             others = _scored(others, result.detection.candidates)
         t_ns = frame.t_ns if self.timed else frame.index * _FRAME_NS
         numbers = self.tracker.update(
-            t_ns, _scored(result.targets, blobs), others, spots=blobs, others=result.detection.candidates,
-            shift=shift, shape=frame.shape,
+            t_ns, _scored(steady(result.targets, frames), blobs), others, spots=blobs,
+            others=result.detection.candidates, shift=shift, shape=frame.shape,
         )  # fmt: skip
         tracks = replace(self.tracker.tracks(), t_ns=t_ns, utc=self._utc(frame))
         if self.static == "hide":
@@ -80,6 +92,21 @@ class Follower:
             numbers = np.where(np.isin(numbers, tracks.number), numbers, -1)
         tracks = replace(tracks, crossed=self.zones(tracks, shift))
         return replace(result, track=numbers, tracks=tracks)
+
+    def _taken_apart(self, result: Result, shift: Shift) -> tuple[Result, NDArray[np.int64]]:
+        """The result with members of clusters as their last frames tell them, and of how many frames each target is."""
+        optics, spots, frame, blobs = result.optics, result.spots, result.frame, result.blobs
+        alone = np.ones(len(result.targets), dtype=np.int64)
+        if self.clusters is None or not len(blobs):
+            return result, alone
+        if optics is None or optics.kind == UNKNOWN or max(abs(optics.e), abs(optics.shear)) > _ROUND:
+            self.clusters.forget()
+            return result, alone
+        floor = self.unmixing.noise_floor * (1.0 if frame.data.dtype.kind in "ui" else 0.1)
+        noise = np.maximum(np.maximum(local_noise(frame.data, blobs.x, blobs.y), spots.structure), floor)
+        cuts = Cuts(spots.patches, spots.valid, spots.full_scale, spots.left, spots.top, noise)
+        targets, frames = self.clusters(result.targets, cuts, (shift.x, shift.y), optics.sigma)
+        return replace(result, targets=targets), frames
 
     def _utc(self, frame: Frame) -> str:
         """When a frame was taken, or, if nobody knows, when it was processed: ISO 8601."""

@@ -36,6 +36,7 @@ class StreamSettings(Settings):
     static: Static = "report"
     false_tracks_per_hour: float = FALSE_TRACKS_PER_HOUR
     zones: str | Path | None = None
+    unmix_frames: int = 1
     pipeline: Pipeline | None = None
 
     def of_pipeline(self) -> Settings:
@@ -62,6 +63,8 @@ def stream(
         static: whether tracks of what does not move are told, "report" or "hide".
         false_tracks_per_hour: that clutter may confirm.
         zones: file of the zones of which results tell who enters and leaves them; implies ``track``.
+        unmix_frames: last frames in which a followed cluster is taken apart together, 1 to 30; more than 1 implies
+            ``track``.
         pipeline: an open one, which stays open; it has its settings already, and no candidates for tracks.
 
     Returns:
@@ -73,14 +76,14 @@ def stream(
     pipeline, models = settings.pipeline, settings.of_pipeline()
     if pipeline is not None and models != Settings():
         raise InputError("stream: an open pipeline has its settings already", hint="give them to Pipeline.open")
-    frames, zones = open_any(source), settings.zones
+    frames, zones, several = open_any(source), settings.zones, settings.unmix_frames != 1
     config = TrackConfig(false_tracks_per_hour=settings.false_tracks_per_hour)
-    track, polygons = settings.track or zones is not None, () if zones is None else read_zones(Path(zones))
+    track, polygons = settings.track or zones is not None or several, () if zones is None else read_zones(Path(zones))
 
     def start(opened: Pipeline) -> Stream:
         return Stream(
             frames, opened, (), drop=settings.drop, deadline_ms=settings.deadline_ms, warm=settings.warm_up,
-            track=follower(frames, opened, config, settings.static, polygons) if track else None,
+            track=follower(frames, opened, config, settings.static, polygons, settings.unmix_frames) if track else None,
         )  # fmt: skip
 
     above = CANDIDATES_ABOVE if track else None
@@ -99,14 +102,22 @@ def _results(
 
 
 def follower(
-    source: Source, pipeline: Pipeline, config: TrackConfig, static: Static, zones: Sequence[Zone] = ()
-) -> Follower:
+    source: Source, pipeline: Pipeline, config: TrackConfig, static: Static, zones: Sequence[Zone] = (),
+    unmix_frames: int = 1,
+) -> Follower:  # fmt: skip
     """What gives a pipeline's results their tracks, by the times of the source's frames.
 
     Raises:
-        GlintError: one of its subclasses, if ``static`` is no such choice or the evidence cannot be read.
+        GlintError: one of its subclasses, if ``static`` is no such choice, ``unmix_frames`` is not 1 to 30 or
+            more than 1 without refinement, or the evidence cannot be read.
     """
+    if unmix_frames != 1 and not pipeline.refine:
+        hint = "leave out --no-refine, or --unmix-frames"
+        raise InputError("unmix_frames: clusters are taken apart together by the refinement, which is off", hint=hint)
     source = source.inner if isinstance(source, AdjustedSource) else source
     timed = not isinstance(source, ItemSource)  # the time at which an array came says nothing
     evidence = Evidence.of(pipeline.detector.card.name)
-    return Follower(config, evidence, static=static, timed=timed, live=source.live, zones=zones)
+    return Follower(
+        config, evidence, static=static, timed=timed, live=source.live, zones=zones, unmix_frames=unmix_frames,
+        unmixing=pipeline.config,
+    )  # fmt: skip

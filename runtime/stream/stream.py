@@ -232,10 +232,10 @@ class Stream:
         before = self._last
         if not result.repeated or before is None or before.track is None:
             return track(result)
-        same = np.array_equal(before.targets.x, result.targets.x) and np.array_equal(before.targets.y, result.targets.y)
-        numbers = before.track if same else np.full(len(result.targets), -1, dtype=np.int64)
         tracks = None if before.tracks is None else replace(before.tracks, confirmed=(), lost=(), crossed=())
-        return replace(result, track=numbers, tracks=tracks)
+        if len(before.blobs) == len(result.blobs):  # what its targets are is known, from more frames than this
+            return replace(result, targets=before.targets, track=before.track, tracks=tracks)
+        return replace(result, track=np.full(len(result.targets), -1, dtype=np.int64), tracks=tracks)
 
     def _give(self, item: Result | Gap, signals: Interruption) -> bool:
         while not self._results.put(item, TICK_S):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.compiled import compiled
+from glint.compiled import entry
 from glint.errors import InputError
 from glint.runtime.unmixing.fit import pixel_profile
 from glint.runtime.unmixing.normal_equations import diagonal_of_inverse, factorise, substitute
@@ -38,7 +38,7 @@ _REST = 3  # parameters beside those of members: velocity and level
 _STEPS = 20
 _LONGEST = 0.3  # px of a step
 _STARTS = 3  # per number of members and kind of start
-_REACH, _GRID = 0.8, 9  # px about the middle where one more member is looked for, and places per axis
+_PLACES = np.linspace(-0.8, 0.8, 9)  # px about the middle on either axis, where one more member is looked for
 _HOPELESS = 15.0  # of log evidence behind the best at which more members are no longer tried
 _RIVAL = 2.0  # of log evidence below which a number is ambiguous
 
@@ -64,6 +64,8 @@ class Sequence:
         noise: standard deviation of a pixel, DN, ``[N]``.
         x, y: where the middle of the spot is predicted in each frame, pixels, ``[N]``.
         full_scale: level at which a pixel of the patches is saturated, DN; infinity for none.
+        valid: the pixels that count, ``bool [N, n, n]``; None: all.
+        time: of the frames, from that of the last, in frames, ``[N]``; None: one after the other.
     """
 
     patches: Array
@@ -73,6 +75,8 @@ class Sequence:
     x: Array
     y: Array
     full_scale: float = math.inf
+    valid: BoolArray | None = None
+    time: Array | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.patches)
@@ -83,6 +87,10 @@ class Sequence:
                 raise InputError(f"Sequence.{name}: expected [{shape[0]}], got {list(np.shape(getattr(self, name)))}")
         if not (np.asarray(self.noise) > 0).all():
             raise InputError("Sequence.noise: expected positive numbers")
+        for name, want in (("valid", shape), ("time", shape[:1])):
+            value = getattr(self, name)
+            if value is not None and np.shape(value) != want:
+                raise InputError(f"Sequence.{name}: expected {list(want)}, got {list(np.shape(value))}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,23 +101,27 @@ class Joint:
         targets: its members, pixels of the last frame.
         vx, vy: by how much the cluster is faster than predicted, px per frame.
         evidence: log evidence of each number of members, ``[6]``; minus infinity where it was not tried.
+        chi_square: mean square of what is left of a pixel over its noise, in all frames or in the last one, whichever
+            is more; about 1 if the frames belong together.
     """
 
     targets: Targets
     vx: float
     vy: float
     evidence: Array
+    chi_square: float
 
 
 class _Fit(NamedTuple):
     theta: Array
     information: Array
     evidence: float
+    cost: float
 
 
 def refine_jointly(
     sequence: Sequence, starts: Iterable[tuple[Array, Array, Array]], sigma: float,
-    *, radiance: tuple[float, float] | None = None, most: int = MOST,
+    *, radiance: tuple[float, float] | None = None, most: int = MOST, number: int | None = None,
 ) -> Joint:  # fmt: skip
     """Take a cluster apart in all its frames.
 
@@ -119,9 +131,10 @@ def refine_jointly(
         sigma: of the PSF, pixels.
         radiance: mean and standard deviation of a member's radiance, DN, if they are known.
         most: members at most.
+        number: of members, if it is known: then there must be a start with so many, and no other is tried.
 
     Raises:
-        InputError: if ``most`` is not 1 to 5.
+        InputError: if ``most`` is not 1 to 5, or there is no start with ``number`` members.
     """
     if not 1 <= most <= MOST:
         raise InputError(f"refine_jointly: expected most of 1 to {MOST}, got {most}")
@@ -131,19 +144,25 @@ def refine_jointly(
     for x, y, s in starts:
         by_number.setdefault(len(x), []).append(_start(x, y, s))
     search = _Search(frames, float(sigma), radiance, max(light, 1.0))
+    evidence = np.full(MOST + 1, -np.inf)
+    if number is not None:
+        if number not in by_number:
+            raise InputError(f"refine_jointly: expected a start with {number} members, got {sorted(by_number)}")
+        only = max((search.fit(row) for row in by_number[number]), key=lambda fit: fit.evidence)
+        evidence[number] = only.evidence
+        return _told(sequence, frames, only, evidence, sigma)
     best: list[_Fit] = []
     top = -math.inf
-    for number in range(1, most + 1):
-        rows = search.likeliest(by_number.get(number, []))
+    for count in range(1, most + 1):
+        rows = search.likeliest(by_number.get(count, []))
         rows += search.one_more(best[-1].theta if best else _start(*np.zeros((3, 0))))
         best.append(max((search.fit(row) for row in rows), key=lambda fit: fit.evidence))
         top = max(top, best[-1].evidence)
         known = max(by_number, default=0)
-        if number > known and best[-1].evidence < top - _HOPELESS:
+        if count > known and best[-1].evidence < top - _HOPELESS:
             break
-    evidence = np.full(MOST + 1, -np.inf)
     evidence[1 : len(best) + 1] = [fit.evidence for fit in best]
-    return _told(sequence, best[int(np.argmax(evidence)) - 1], evidence)
+    return _told(sequence, frames, best[int(np.argmax(evidence)) - 1], evidence, sigma)
 
 
 def _windows(sequence: Sequence) -> _Frames:
@@ -154,13 +173,17 @@ def _windows(sequence: Sequence) -> _Frames:
         corner.append(np.clip(np.round(at - start).astype(np.int64) - WINDOW // 2, 0, size - WINDOW))
     column, row = corner
     index = np.arange(WINDOW)
-    image = sequence.patches[
-        np.arange(len(row))[:, None, None], row[:, None, None] + index[:, None], column[:, None, None] + index
-    ].astype(np.float64)
+    part = np.arange(len(row))[:, None, None], row[:, None, None] + index[:, None], column[:, None, None] + index
+    image = sequence.patches[part].astype(np.float64)
+    valid = image < sequence.full_scale
+    if sequence.valid is not None:
+        valid &= sequence.valid[part]
     time = np.arange(len(row), dtype=np.float64) - (len(row) - 1)
+    if sequence.time is not None:
+        time = np.asarray(sequence.time, dtype=np.float64)
     x: Array = sequence.x - sequence.left - column
     y: Array = sequence.y - sequence.top - row
-    return _Frames(image, image < sequence.full_scale, np.asarray(sequence.noise, dtype=np.float64), x, y, time)
+    return _Frames(image, valid, np.asarray(sequence.noise, dtype=np.float64), x, y, time)
 
 
 def _start(x: Array, y: Array, radiance: Array) -> Array:
@@ -197,20 +220,19 @@ class _Search:
         """Members so far and one more, at the places where it explains most."""
         number = (len(theta) - _REST) // 3
         x, y, s = theta[: 3 * number].reshape(3, number)
-        mean, information = self.prior(number + 1)
-        share = self.light / (number + 1)
-        rows, costs = [], []
-        scale = 1.0 if self.radiance is not None or not number else number / (number + 1)
-        for a in np.linspace(-_REACH, _REACH, _GRID):
-            for b in np.linspace(-_REACH, _REACH, _GRID):
-                if number and np.hypot(x - a, y - b).min() < self.nearest:
-                    continue
-                more = share if self.radiance is None else self.radiance[0]
-                row = _start(np.append(x, a), np.append(y, b), np.append(scale * s, more))
-                row[-_REST:] = theta[-_REST:]
-                rows.append(row)
-                costs.append(_cost(self.frames, row, self.sigma, mean, information))
-        return [rows[i] for i in np.argsort(costs)[:_STARTS]]
+        more, scale = (self.radiance[0], 1.0) if self.radiance is not None else (self.light / (number + 1), 1.0)
+        if self.radiance is None and number:
+            scale = number / (number + 1)
+        place = np.stack(np.meshgrid(_PLACES, _PLACES), axis=-1).reshape(-1, 2)
+        if number:
+            place = place[(np.hypot(place[:, :1] - x, place[:, 1:] - y) >= self.nearest).all(axis=1)]
+        scaled = np.concatenate([x, y, scale * s, theta[-_REST:]])
+        costs = _costs_of_one_more(self.frames, scaled, self.sigma, place, more) + (place**2).sum(axis=1) / SPREAD**2
+        rest = theta[-_REST:]
+        return [
+            np.concatenate([np.append(x, a), np.append(y, b), np.append(scale * s, more), rest])
+            for a, b in place[np.argsort(costs)[:_STARTS]]
+        ]
 
     def fit(self, start: Array) -> _Fit:
         """From one start."""
@@ -223,10 +245,10 @@ class _Search:
         gaps = np.hypot(x[:, None] - x, y[:, None] - y)[np.triu_indices(number, 1)]
         if (gaps < self.nearest).any() or (theta[2 * number : 3 * number] <= 0).any():
             evidence -= 1e6  # kept, in case that there is nothing else
-        return _Fit(theta, matrix, evidence)
+        return _Fit(theta, matrix, evidence, cost)
 
 
-def _told(sequence: Sequence, fit: _Fit, evidence: Array) -> Joint:
+def _told(sequence: Sequence, frames: _Frames, fit: _Fit, evidence: Array, sigma: float) -> Joint:
     number = (len(fit.theta) - _REST) // 3
     x, y, radiance = fit.theta[: 3 * number].reshape(3, number)
     variance = diagonal_of_inverse(fit.information)[: 3 * number].reshape(3, number)
@@ -240,17 +262,50 @@ def _told(sequence: Sequence, fit: _Fit, evidence: Array) -> Joint:
         blob=np.zeros(number, dtype=np.int64), score=np.exp(-(variance[0] + variance[1]) / 0.01),
         flags=np.full(number, flags), count_probability=np.full(number, probability),
     )  # fmt: skip
-    return Joint(targets, float(fit.theta[-3]), float(fit.theta[-2]), evidence)
+    last = _Frames(*(part[-1:] for part in frames))  # type: ignore[arg-type]  (arrays of two types, in their order)
+    none = np.zeros(len(fit.theta))
+    latest = _cost(last, fit.theta, sigma, none, none) / max(int(last.valid.sum()), 1)
+    chi_square = max(latest, fit.cost / max(int(frames.valid.sum()), 1))
+    return Joint(targets, float(fit.theta[-3]), float(fit.theta[-2]), evidence, chi_square)
 
 
-@compiled
+@entry("_Frames(f8[3] b1[3] f8[1] f8[1] f8[1] f8[1]) f8[1] f8 f8[2] f8")
+def _costs_of_one_more(frames: _Frames, theta: Array, sigma: float, place: Array, radiance: float) -> Array:
+    """Squared residuals over the noise with one more member at each place ``[P, 2]``."""
+    n, number, size = len(theta), (len(theta) - 3) // 3, frames.image.shape[1]
+    gx, gy = np.empty((number + 1, size)), np.empty((number + 1, size))
+    slope, unused, rest = np.empty(size), np.empty(size), np.empty((size, size))
+    costs = np.zeros(len(place))
+    for f in range(len(frames.noise)):
+        dx = frames.x[f] + theta[n - 3] * frames.time[f]
+        dy = frames.y[f] + theta[n - 2] * frames.time[f]
+        for k in range(number):
+            pixel_profile(theta[k] + dx, sigma, gx[k], slope, unused)
+            pixel_profile(theta[number + k] + dy, sigma, gy[k], slope, unused)
+        for r in range(size):
+            for c in range(size):
+                rest[r, c] = frames.image[f, r, c] - theta[n - 1]
+                for k in range(number):
+                    rest[r, c] -= theta[2 * number + k] * gx[k, c] * gy[k, r]
+        weight = frames.noise[f] ** -2.0
+        for p in range(len(place)):
+            pixel_profile(place[p, 0] + dx, sigma, gx[number], slope, unused)
+            pixel_profile(place[p, 1] + dy, sigma, gy[number], slope, unused)
+            for r in range(size):
+                for c in range(size):
+                    if frames.valid[f, r, c]:
+                        costs[p] += weight * (rest[r, c] - radiance * gx[number, c] * gy[number, r]) ** 2
+    return costs
+
+
+@entry("_Frames(f8[3] b1[3] f8[1] f8[1] f8[1] f8[1]) f8[1] f8 f8[1] f8[1]")
 def _cost(frames: _Frames, theta: Array, sigma: float, mean: Array, information: Array) -> float:
     """Squared residuals over the noise, and squared distance from the priors."""
     none = np.empty((0, 0))
     return _equations(frames, theta, sigma, mean, information, none, np.empty(0))
 
 
-@compiled
+@entry("_Frames(f8[3] b1[3] f8[1] f8[1] f8[1] f8[1]) f8[1] f8 f8[1] f8[1] f8[2] f8[1]")
 def _equations(
     frames: _Frames, theta: Array, sigma: float, mean: Array, information: Array, matrix: Array, vector: Array
 ) -> float:
@@ -299,7 +354,7 @@ def _equations(
     return cost
 
 
-@compiled
+@entry("_Frames(f8[3] b1[3] f8[1] f8[1] f8[1] f8[1]) f8[1] f8 f8[1] f8[1]")
 def _fit(frames: _Frames, start: Array, sigma: float, mean: Array, information: Array) -> tuple[Array, Array, float]:
     """Parameters at the least cost near a start, the second derivative there, and that cost."""
     n, number = len(start), (len(start) - 3) // 3
