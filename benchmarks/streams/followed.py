@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from glint.benchmarks.streams.joint import RADIANCE, FloatArray
+from glint.benchmarks.streams.joint import RADIANCE_DN, FloatArray
 from glint.benchmarks.tool import Tool, add_pipeline_arguments, add_threads_argument
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.cli import positive_float, positive_int, seed
@@ -36,10 +36,10 @@ from glint.simulation.patches import draw_offsets
 from glint.simulation.scenes import FRAME_PERIOD_NS
 from glint.types import Frame, Targets
 
-FRAMES, SCORED = 20, (1, 2, 5, 10, 20)
+FRAMES, SCORED_FRAMES = 20, (1, 2, 5, 10, 20)
 NEAR_PX = 3.0
-SHAPE = 112, 176
-_MIDDLES = np.array([(x, y) for y in (30, 82) for x in (30, 88, 146)], dtype=np.float64)
+SHAPE_PX = 112, 176
+_MIDDLES_PX = np.array([(x, y) for y in (30, 82) for x in (30, 88, 146)], dtype=np.float64)
 Row = tuple[Targets, FloatArray, FloatArray, FloatArray]  # found; x, y and radiance of the truth
 
 
@@ -47,21 +47,21 @@ def sky_with_clusters(
     speed: float, noise: float, sigma: float, rng: np.random.Generator
 ) -> Iterator[tuple[Frame, FloatArray, FloatArray, FloatArray]]:
     """Frames, and x, y ``[6, 5]`` and radiance of the members in them, 0 where there is none."""
-    number = len(_MIDDLES)
+    number = len(_MIDDLES_PX)
     count = rng.integers(1, 6, number)
     member = np.nan_to_num(draw_offsets(count, 0.5, rng) - 0.5)
     radiance = np.where(np.arange(5) < count[:, None], rng.uniform(220, 250, (number, 5)), 0.0)
     angle = rng.uniform(0, 2 * np.pi, number)
     velocity = speed * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    start = _MIDDLES + rng.uniform(-0.5, 0.5, (number, 2))
-    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    start = _MIDDLES_PX + rng.uniform(-0.5, 0.5, (number, 2))
+    rows, columns = np.mgrid[: SHAPE_PX[0], : SHAPE_PX[1]]
     phase = rng.uniform(0, 2 * np.pi, 2)
     sky = 60 + 20 * np.sin(columns / 40 + phase[0]) + 15 * np.cos(rows / 30 + phase[1])
     there = radiance > 0
     for index in range(FRAMES):
         x, y = np.moveaxis((start + index * velocity)[:, None] + member, -1, 0)
-        level = sky + Psf(sigma).render(x[there], y[there], radiance[there], SHAPE)
-        level += noise * rng.standard_normal(SHAPE)
+        level = sky + Psf(sigma).render(x[there], y[there], radiance[there], SHAPE_PX)
+        level += noise * rng.standard_normal(SHAPE_PX)
         yield Frame(index, index * FRAME_PERIOD_NS, level.astype(np.float32), f"{index:06d}"), x, y, radiance
 
 
@@ -85,7 +85,7 @@ def followed_clusters(
         GlintError: one of its subclasses, for a bad model or number of frames.
     """
     first, second = Detector.open(detector, threads=threads), Unmixer.open(unmixer, threads=threads)
-    config, sigma = refine_config(second.spec, radiance=RADIANCE if told else None), second.spec.sigma
+    config, sigma = refine_config(second.spec, radiance=RADIANCE_DN if told else None), second.spec.sigma
     rows: dict[tuple[str, int], list[Row]] = defaultdict(list)
     spent: list[float] = []
     with Pipeline(first, second, config=config, psf=Psf(sigma), candidates_above=CANDIDATES_ABOVE) as pipeline:
@@ -97,13 +97,15 @@ def followed_clusters(
                 started = time.thread_time()
                 together = follow(alone)
                 spent.append(1e3 * (time.thread_time() - started))
-                if frame.index + 1 in SCORED:
+                if frame.index + 1 in SCORED_FRAMES:
                     for name, found in (("alone", alone.targets), ("together", together.targets)):
                         rows[name, frame.index + 1] += _by_cluster(found, x, y, radiance)
     return {
-        "clusters": scenes * len(_MIDDLES), "unmix_frames": frames, "speed_px": speed, "noise": noise,
+        "clusters": scenes * len(_MIDDLES_PX), "unmix_frames": frames, "speed_px": speed, "noise": noise,
         "radiance_told": told, "seed": seed, "detector": first.card.name, "unmixer": second.card.name,
-        "after": {f"{n} frames": {name: _scores(rows[name, n]) for name in ("alone", "together")} for n in SCORED},
+        "after": {
+            f"{n} frames": {name: _scores(rows[name, n]) for name in ("alone", "together")} for n in SCORED_FRAMES
+        },
         "cpu_ms": {"p50": round(float(np.median(spent)), 2), "p95": round(float(np.quantile(spent, 0.95)), 2)},
     }  # fmt: skip
 

@@ -28,7 +28,7 @@ STATICS: tuple[Static, ...] = get_args(Static)
 CANDIDATES_ABOVE = SCORES[2]
 """Probability from which on a pipeline should give candidates to a tracker."""
 _FRAME_NS = 33_333_333  # between images that have no times of their own
-_ROUND = 0.1  # of the PSF's two distortions, up to which members are fitted as if it were round
+_ROUND_STRAIN = 0.1  # of the PSF's two distortions, up to which members are fitted as if it were round
 
 
 class Follower:
@@ -99,7 +99,7 @@ class Follower:
         alone = np.ones(len(result.targets), dtype=np.int64)
         if self.clusters is None or not len(blobs):
             return result, alone
-        if optics is None or optics.kind == UNKNOWN or max(abs(optics.e), abs(optics.shear)) > _ROUND:
+        if optics is None or optics.kind == UNKNOWN or max(abs(optics.e), abs(optics.shear)) > _ROUND_STRAIN:
             self.clusters.forget()
             return result, alone
         floor = self.unmixing.noise_floor * (1.0 if frame.data.dtype.kind in "ui" else 0.1)

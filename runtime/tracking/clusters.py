@@ -30,13 +30,16 @@ from glint.types import TargetFlag, Targets
 
 MOST_FRAMES = 30
 SEARCHES, FITS = 1, 2
-_OLD, _SETTLED = 3, 10  # frames after which a number of members is looked for anew; where all frames are there
-_GATE = 2.0  # px from where a spot is looked for
-_UNSEEN = 5  # frames for which a spot is remembered
-_MISFIT = 2.5  # chi square beyond which frames do not belong together
-_LINE = 0.1  # px by which a spot may be off the straight line, as registration may err and targets turn
-_MIDDLE = 2.0  # px of the middle of a spot's light by which it is off where noise is as strong as light
-_STARTS = 4  # single frames, the last ones, whose answers are starts
+_OLD_FRAMES, _SETTLED_FRAMES = (
+    3,
+    10,
+)  # frames after which a number of members is looked for anew; where all frames are there
+_GATE_PX = 2.0  # px from where a spot is looked for
+_UNSEEN_FRAMES = 5  # frames for which a spot is remembered
+_MISFIT_CHI_SQUARE = 2.5  # chi square beyond which frames do not belong together
+_LINE_PX = 0.1  # px by which a spot may be off the straight line, as registration may err and targets turn
+_MIDDLE_PX = 2.0  # px of the middle of a spot's light by which it is off where noise is as strong as light
+_STARTS_FRAMES = 4  # single frames, the last ones, whose answers are starts
 
 Array = NDArray[np.float64]
 
@@ -79,7 +82,7 @@ class _Spot:
     @property
     def patience(self) -> int:
         """Frames after which its number of members is looked for anew."""
-        return _OLD if len(self.views) < (self.views.maxlen or 0) else _SETTLED
+        return _OLD_FRAMES if len(self.views) < (self.views.maxlen or 0) else _SETTLED_FRAMES
 
     def line(self, frames: Array) -> Array:
         """Where the middle is in some frames, in the scene ``[N, 2]``: on the line through what was seen."""
@@ -93,8 +96,8 @@ class _Spot:
 
     def places(self) -> Array:
         """The middle in all of its frames, in pixels of each ``[N, 2]``: between what was seen and the line."""
-        own = np.array([_MIDDLE * view.noise / view.answer[2].sum() for view in self.views]) ** 2
-        trust = (_LINE**2 / (_LINE**2 + own))[:, None]  # in what was seen
+        own = np.array([_MIDDLE_PX * view.noise / view.answer[2].sum() for view in self.views]) ** 2
+        trust = (_LINE_PX**2 / (_LINE_PX**2 + own))[:, None]  # in what was seen
         middle = np.array([view.middle for view in self.views])
         line = self.line(np.array([view.frame for view in self.views], dtype=np.float64))
         places: Array = trust * middle + (1 - trust) * line + np.array([view.shift for view in self.views])
@@ -198,15 +201,15 @@ class Clusters:
 
     def _follow(self, views: dict[int, _View]) -> dict[int, _Spot]:
         """Give each spot of this frame to the one that it was, or to a new one."""
-        self._spots = [spot for spot in self._spots if self._frame - spot.views[-1].frame <= _UNSEEN]
+        self._spots = [spot for spot in self._spots if self._frame - spot.views[-1].frame <= _UNSEEN_FRAMES]
         blobs = list(views)
         now = np.array([float(self._frame)])
         there = np.array([spot.line(now)[0] for spot in self._spots]).reshape(-1, 2)
         here = np.array([view.middle for view in views.values()]).reshape(-1, 2)
         gap = np.hypot(*np.moveaxis(there[:, None] - here, -1, 0)) if len(there) and len(here) else np.zeros((0, 0))
         owner: dict[int, _Spot] = {}
-        for row, column in zip(*linear_sum_assignment(np.minimum(gap, _GATE))):
-            if gap[row, column] < _GATE:
+        for row, column in zip(*linear_sum_assignment(np.minimum(gap, _GATE_PX))):
+            if gap[row, column] < _GATE_PX:
                 owner[blobs[column]] = self._spots[row]
         for blob, view in views.items():
             if blob not in owner:
@@ -225,14 +228,14 @@ class Clusters:
         valid = np.array([view.valid for view in views])
         sequence = Sequence(patches, left, top, noise, at[:, 0], at[:, 1], valid=valid, time=time - time[-1])
         off = [v.middle + v.shift - place for v, place in zip(views, at)]
-        alone = [v.answer + np.array([[o[0]], [o[1]], [0.0]]) for v, o in zip(views, off)][-_STARTS:]
+        alone = [v.answer + np.array([[o[0]], [o[1]], [0.0]]) for v, o in zip(views, off)][-_STARTS_FRAMES:]
         starts = alone if spot.members is None else [spot.members, *(alone if anew else ())]
         number = None if anew else Counter(start.shape[1] for start in starts).most_common(1)[0][0]
         spot.searched = self._frame if anew else spot.searched
         joint = refine_jointly(
             sequence, [tuple(start) for start in starts], sigma, radiance=self.radiance, most=self.most, number=number
         )
-        if joint.chi_square > _MISFIT:
+        if joint.chi_square > _MISFIT_CHI_SQUARE:
             spot.views = deque(views[-1:], maxlen=self.frames)
             spot.members = spot.last = None
             return None

@@ -262,7 +262,9 @@ def _told(sequence: Sequence, frames: _Frames, fit: _Fit, evidence: Array, sigma
         blob=np.zeros(number, dtype=np.int64), score=np.exp(-(variance[0] + variance[1]) / 0.01),
         flags=np.full(number, flags), count_probability=np.full(number, probability),
     )  # fmt: skip
-    last = _Frames(*(part[-1:] for part in frames))  # type: ignore[arg-type]  (arrays of two types, in their order)
+    one = slice(-1, None)
+    where = frames.noise[one], frames.x[one], frames.y[one], frames.time[one]
+    last = _Frames(frames.image[one], frames.valid[one], *where)
     none = np.zeros(len(fit.theta))
     latest = _cost(last, fit.theta, sigma, none, none) / max(int(last.valid.sum()), 1)
     chi_square = max(latest, fit.cost / max(int(frames.valid.sum()), 1))
