@@ -110,6 +110,8 @@ def build_parser(command: str | None = None, *, everything: bool = False) -> Par
         epilog="glint COMMAND --help tells more about a command.",
     )
     parser.add_argument("--version", action="version", version=f"glint {__version__}")
+    for words in (("--debug",), ("-q", "--quiet")):  # main looks for them anywhere
+        parser.add_argument(*words, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument(
         "--print-completion", choices=("bash", "zsh", "tcsh"), action=Completion,
         help="print what this shell completes commands with (needs shtab)",

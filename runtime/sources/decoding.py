@@ -38,6 +38,7 @@ OF_STREAMS = {
     "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,udplite,tcp,tls,crypto",
     "format_whitelist": f"{_FORMATS},rtsp,rtp,sdp",
 }
+OF_HTTP = {"protocol_whitelist": "http,https,tcp,tls,crypto", "format_whitelist": _FORMATS, "max_redirects": "0"}
 
 
 def whole_number(text: str) -> int:

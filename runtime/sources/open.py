@@ -34,6 +34,8 @@ _SCHEMES = {
     "rtsps": ("rtsp", "open_network"),
     "udp": ("rtsp", "open_network"),
     "tcp": ("rtsp", "open_network"),
+    "http": ("rtsp", "open_network"),
+    "https": ("rtsp", "open_network"),
     "gst": ("gstreamer", "GstSource"),
     "raw": ("raw", "open_raw"),
     "replay": ("replay", "open_replay"),
@@ -44,12 +46,14 @@ _BARE = ("gst", "raw", "replay")  # no // behind them
 
 
 _KNOWN = (
-    "a folder, a glob, an image or video file, v4l2:///dev/video0, rtsp://, udp://, tcp://, gst:PIPELINE, "
-    "raw:-?size=..., replay:FOLDER, synthetic://"
+    "a folder, a glob, an image or video file, v4l2:///dev/video0, csi://0, rtsp://, udp://, tcp://, "
+    "http://, gst:PIPELINE, raw:-?size=..., replay:FOLDER, synthetic://"
 )
 
 
 _CAMERA = re.compile(r"/dev/video\d+")
+_CSI = re.compile(r"csi://(\d+)")
+_ARGUS = "gst:nvarguscamerasrc sensor-id={} ! nvvidconv ! video/x-raw,format=GRAY8"
 _RAW_SUFFIXES = (".raw", ".bin")
 _COMMON = re.compile(r"([?&#])(polarity|scale|crop|align|endian|deinterlace)=([^&#?]*)")
 _COMMON_OF_RAW = re.compile(r"([?&#])(polarity|scale|crop|align|deinterlace)=([^&#?]*)")
@@ -127,8 +131,8 @@ def open_source(uri: str) -> Source:
 
     Args:
         uri: a folder, a glob pattern (``night/*.png``), an image or video file, each optionally with
-            ``file://`` before it; ``v4l2://``, ``rtsp://``, ``udp://``, ``tcp://``, ``gst:``, ``raw:``,
-            ``replay:``, or ``synthetic://?size=640x512&frames=100&...``.
+            ``file://`` before it; ``v4l2://``, ``csi://``, ``rtsp://``, ``udp://``, ``tcp://``, ``http://``,
+            ``gst:``, ``raw:``, ``replay:``, or ``synthetic://?size=640x512&frames=100&...``.
 
     Raises:
         SourceError: if it does not exist or holds no images.
@@ -143,6 +147,8 @@ def open_source(uri: str) -> Source:
         module, name = _SCHEMES[bare.lower()]
         source: Source = getattr(importlib.import_module(f"glint.runtime.sources.{module}"), name)(uri)
         return source
+    if sensor := _CSI.fullmatch(uri):
+        return open_source(_ARGUS.format(sensor[1]))
     if separator and scheme != "file":
         raise SourceError(f"source {scheme}:// is not known", hint=f"known: {_KNOWN}")
     path = unquote(uri.removeprefix("file://")) if separator else uri

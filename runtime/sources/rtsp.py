@@ -1,4 +1,4 @@
-"""Streams from the network, by PyAV: ``rtsp://``, ``udp://``, ``tcp://``.
+"""Streams from the network, by PyAV: ``rtsp://``, ``udp://``, ``tcp://``, ``http://`` (a camera's MJPEG).
 
 libav blocks where nobody can wake it, so each connection has a thread of its own. The thread owns
 the container; one picture at a time goes to the reader, with a byte in a pipe that wakes it. The
@@ -18,6 +18,7 @@ from glint.errors import GlintError, InputError, SourceAbsentError, SourceError,
 from glint.runtime.sources.base import check_like
 from glint.runtime.sources.decoding import (
     GREY_PARAMETERS,
+    OF_HTTP,
     OF_STREAMS,
     Clock,
     Decoder,
@@ -59,7 +60,8 @@ class NetworkSource(LiveSource):
         self.transport, self.luma, self.full_scale, self.number = transport, luma, full_scale, number
 
     def connect(self) -> Connection:
-        options = {**OF_STREAMS, "fpsprobesize": "0"}  # else the first frames wait until their rate is known
+        allowed = OF_HTTP if self._url.lower().startswith("http") else OF_STREAMS
+        options = {**allowed, "fpsprobesize": "0"}  # else the first frames wait until their rate is known
         if self._url.lower().startswith("rtsp"):
             options["rtsp_transport"] = self.transport
         return _Stream(self, self._url, options)

@@ -283,11 +283,14 @@ def test_positive_int_takes_whole_numbers_from_1_only(command, capsys, text):
     assert "--level" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("words", "said"), [([], "hello\n"), (["-q"], ""), (["--quiet"], "")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["doctor"], "hello\n"), (["doctor", "-q"], ""), (["doctor", "--quiet"], ""), (["-q", "doctor"], "")],
+)
 def test_quiet_says_nothing(capsys, monkeypatch, words, said):
     monkeypatch.setattr("glint.progress._listeners", 0)
     monkeypatch.setattr("glint.runtime.commands.doctor.main", lambda arguments: cli.talk("hello"))
-    assert cli.main(["doctor", *words]) == 0
+    assert cli.main(words) == 0
     assert capsys.readouterr().err == said
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from patience import within
+from PIL import Image
 
 from glint.errors import GlintError, InputError, SourceError, SourceLostError
 from glint.runtime.sources.live import Reconnect
@@ -236,3 +238,43 @@ def test_what_follows_the_hash_is_for_glint_and_the_rest_for_the_camera() -> Non
     odd = open_source("rtsp://me:pass#word@camera/live")
     assert isinstance(odd, NetworkSource)
     assert odd._url == "rtsp://me:pass#word@camera/live"
+
+
+def mjpeg(frames: np.ndarray) -> list[bytes]:
+    """What a camera answers to a request of its MJPEG: the head, then one part for each frame."""
+    parts = [b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n"]
+    for frame in frames:
+        file = io.BytesIO()
+        Image.fromarray(frame).save(file, format="JPEG")
+        head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {file.tell()}\r\n\r\n"
+        parts.append(head.encode() + file.getvalue() + b"\r\n")
+    return parts
+
+
+def test_mjpeg_of_a_camera_comes_through() -> None:
+    with TcpServer([*mjpeg(np.concatenate([LEVELS, LEVELS])), "stall"]) as server:
+        found = take(open_source(f"http://127.0.0.1:{server.port}/video.mjpg?user=me#timeout=20"), 5)
+    assert levels(found) == [0, 1, 2, 3, 4]
+    assert all(isinstance(i, Frame) and i.data.dtype == np.uint8 for i in found)
+
+
+def test_a_redirection_and_a_playlist_lead_nowhere() -> None:
+    with TcpServer([*mjpeg(LEVELS), "stall"]) as secret:
+        target = f"http://127.0.0.1:{secret.port}/a".encode()
+        answers = (
+            b"HTTP/1.0 302 Found\r\nLocation: " + target + b"\r\n\r\n",
+            b"HTTP/1.0 200 OK\r\nContent-Type: application/vnd.apple.mpegurl\r\n\r\n#EXTM3U\n#EXTINF:1,\n"
+            + target
+            + b"\n",
+        )
+        for answer in answers:
+            with TcpServer([answer]) as server, pytest.raises(SourceError):
+                take(open_source(f"http://127.0.0.1:{server.port}/a.m3u8#timeout=2"), 1)
+        assert secret.accepted == 0
+
+
+def test_a_csi_sensor_is_a_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glint.runtime.sources.gstreamer.shutil.which", lambda name: "/usr/bin/gst-launch-1.0")
+    assert "nvarguscamerasrc sensor-id=1" in open_source("csi://1").uri
+    with pytest.raises(SourceError, match="csi:// is not known"):
+        open_source("csi://camera")
