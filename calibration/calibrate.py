@@ -15,7 +15,7 @@ from glint import __version__
 from glint.calibration.balance import balance, channel_factors, worth_balancing
 from glint.calibration.clamps import clamped, extreme_inputs
 from glint.calibration.fp16 import check_range, to_fp16
-from glint.calibration.int8_layers import MOVES, PRODUCTS, Graph, QuantisableLayer, float_tensors, macs_by_node
+from glint.calibration.int8_layers import MOVES, Graph, QuantisableLayer, float_tensors, macs_by_node
 from glint.calibration.judge import Judge, frame_judge, image_judge, loss, pairs_text, patch_judge
 from glint.calibration.plan_search import search
 from glint.calibration.precision_plan import PrecisionPlan, full_plan, load_plan, save_plan
@@ -29,7 +29,7 @@ from glint.cards import ModelCard, load_card, save_card
 from glint.cli import talk
 from glint.data.datasets import LabelledImage, labelled_images
 from glint.errors import CheckFailedError, InputError
-from glint.export.lint.findings import REFUSED, VERSIONS
+from glint.export.lint.findings import PRODUCTS, REFUSED, VERSIONS
 from glint.export.lint.lint import lint, load_whole_onnx
 from glint.files import refuse_existing, sha256, write_bytes, write_json
 from glint.progress import told_if_slow

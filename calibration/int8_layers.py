@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from glint.cards import count_macs, in_island
+from glint.export.lint.findings import PRODUCTS
 
-PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 LEAST_CHANNELS = 32
 MOVES = {
     "Reshape", "Transpose", "Slice", "Split", "Concat", "Unsqueeze", "Squeeze", "DepthToSpace", "Expand", "Identity",

@@ -14,12 +14,11 @@ from onnxscript import optimizer
 
 from glint.cards import TensorSpec, count_macs, in_island
 from glint.errors import GlintError, ModelError, first_line
-from glint.export.lint.findings import VERSIONS, View, input_name
+from glint.export.lint.findings import PRODUCTS, VERSIONS, View, input_name
 from glint.export.lint.lint import lint, load_onnx
 from glint.export.lint.order import in_order
 from glint.export.lint.quantisation import dequantise
 
-WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 FREE_SIDE_PX = 512  # what a free height or width is taken for when work is counted; a free batch is 1
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 _VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")  # move nothing
@@ -91,7 +90,7 @@ def _type_name(kind: int) -> str:
 
 def _precision(view: View, node: onnx.NodeProto) -> str:
     """``int8`` if all that a weighted operator multiplies is quantised, else the type that comes out."""
-    if node.op_type in WEIGHTED and all(dequantise(view, input_name(node, index)) for index in (0, 1)):
+    if node.op_type in PRODUCTS and all(dequantise(view, input_name(node, index)) for index in (0, 1)):
         return "int8"
     return _type_name(view.types.get(node.output[0], TensorProto.UNDEFINED))
 
@@ -120,7 +119,7 @@ def _count_work(model: onnx.ModelProto) -> tuple[dict[str, int], dict[str, int]]
     counts: dict[str, int] = {}
     moved: dict[str, int] = {}
     for node in fixed.graph.node:
-        if node.op_type in WEIGHTED and all(name in shapes for name in (*node.input[:2], node.output[0])):
+        if node.op_type in PRODUCTS and all(name in shapes for name in (*node.input[:2], node.output[0])):
             counts[node.name] = count_macs(node.op_type, *(shapes[name] for name in (*node.input[:2], node.output[0])))
         names = {name for name in (*node.input, *node.output) if name}
         if names <= shapes.keys() and node.op_type not in _VIEWS:

@@ -17,6 +17,9 @@ from glint.export.lint.constants import fold
 VERSIONS = ("10.3", "10.13", "10.16", "11.4", "rtx")
 """TensorRT of JetPack 6, of JetPack 7, the last 10.x, 11.x, and TensorRT-RTX."""
 
+PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+"""Operators that multiply by weights, or one tensor by another: what int8 is for."""
+
 REFUSED, FLOAT, WARNING = "refused", "float", "warning"
 _VERBS = {REFUSED: "refused by", FLOAT: "run in float by", WARNING: "warning for"}
 

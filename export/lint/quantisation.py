@@ -8,9 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from glint.export.lint.findings import FLOAT, REFUSED, VERSIONS, WARNING, Finding, View, attribute, input_name
+from glint.export.lint.findings import FLOAT, PRODUCTS, REFUSED, VERSIONS, WARNING, Finding, View, attribute, input_name
 
-_WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 _INT8_BITS = (TensorProto.INT8, TensorProto.UINT8)
 
 
@@ -67,7 +66,7 @@ def zero_points(view: View) -> Iterator[Finding]:
 
 def float_layers(view: View) -> Iterator[Finding]:
     """``weight-axis``, ``channel-activation``, ``deconvolution``, ``half-quantised``: int8 asked for, float run."""
-    for node in view.of_type(*_WEIGHTED):
+    for node in view.of_type(*PRODUCTS):
         sides = [dequantise(view, input_name(node, index)) for index in (0, 1)]
         activation, weight = sides
         if activation is None and weight is None:

@@ -1,1 +1,1 @@
-"""``glint run``, ``detect``, ``unmix``, ``psf``, ``build`` and ``doctor``."""
+"""``glint run``, ``detect``, ``unmix``, ``psf``, ``build``, ``archive``, ``review``, ``card`` and ``doctor``."""

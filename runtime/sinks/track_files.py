@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
+from glint.runtime.sinks.csv_table import Table
 from glint.runtime.sinks.json_lines import Lines
 from glint.runtime.sinks.track_lines import TrackLines
 
@@ -20,35 +19,24 @@ COLUMNS = (
 BOX_PX = 9  # side of the boxes of MOT: targets are points
 
 
-class TrackTable(Sink):
-    """A CSV file with a header line: one row per confirmed track and frame, those of repeated frames left out.
-
-    Several flags are joined by ``|``.
-
-    Args:
-        path: of the file; appears with the first result.
-
-    Raises:
-        OutputError: if it exists and ``overwrite`` is not set, or cannot be written.
-    """
+class TrackTable(Table):
+    """A CSV file: one row per confirmed track and frame, those of repeated frames left out."""
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
-        self._lines = Lines(path, overwrite=overwrite)
-        self._told = False  # the header
+        super().__init__(path, COLUMNS, overwrite=overwrite)
 
-    def write(self, result: Result) -> None:
-        text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        if not self._told:
-            table.writeheader()
-        table.writerows(_rows(result))
-        if text.getvalue():
-            self._lines.append(text.getvalue())
-            self._told = True
-
-    def close(self) -> None:
-        """Close the file; every row is in it already."""
-        self._lines.close()
+    def rows(self, result: Result) -> Iterator[dict[str, Any]]:
+        tracks = result.tracks
+        if tracks is None or result.repeated:
+            return
+        for row in range(len(tracks)):
+            record = tracks.record(row)
+            covariance = record.pop("covariance")
+            for axis in "xy":
+                names = f"var_{axis}", f"cov_{axis}_v{axis}", f"var_v{axis}"
+                record |= dict(zip(names, covariance[axis]))
+            record["seen"] = int(record["seen"])
+            yield {"frame": result.frame.index, "t_ns": result.frame.t_ns, "utc": tracks.utc, **record}
 
 
 class MotFile(Sink):
@@ -81,20 +69,6 @@ class MotFile(Sink):
     def close(self) -> None:
         """Close the file; one without a track is empty."""
         self._lines.close()
-
-
-def _rows(result: Result) -> Iterator[dict[str, Any]]:
-    tracks = result.tracks
-    if tracks is None or result.repeated:
-        return
-    for row in range(len(tracks)):
-        record = tracks.record(row)
-        covariance = record.pop("covariance")
-        for axis in "xy":
-            names = f"var_{axis}", f"cov_{axis}_v{axis}", f"var_v{axis}"
-            record |= dict(zip(names, covariance[axis]))
-        record |= {"seen": int(record["seen"]), "flags": "|".join(record["flags"])}
-        yield {"frame": result.frame.index, "t_ns": result.frame.t_ns, "utc": tracks.utc, **record}
 
 
 def open_sink(opening: Opening) -> Sink:

@@ -9,25 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sirst_folder import sirst_folder
 
 from glint.cards import load_card
 from glint.images import write_image
 
 Glint = Callable[..., Any]
-
-
-def labelled(root: Path, *, target: bool = True) -> Path:
-    """A SIRST-style folder of two images with one target each, or none."""
-    rng = np.random.default_rng(0)
-    for name in ("one", "two"):
-        image, mask = rng.normal(50, 2, (40, 48)), np.zeros((40, 48), np.uint8)
-        if target:
-            image[15:17, 20:22] += 120
-            mask[15:17, 20:22] = 255
-        write_image(root / "images" / f"{name}.png", np.round(image).astype(np.uint8))
-        write_image(root / "masks" / f"{name}.png", mask)
-    (root / "val.txt").write_text("one\ntwo\n")
-    return root
 
 
 def test_an_unmixer_is_scored_on_its_grid_off_it_and_refined(glint: Glint) -> None:
@@ -47,7 +34,7 @@ def test_an_unmixer_is_scored_on_its_grid_off_it_and_refined(glint: Glint) -> No
 
 
 def test_a_detector_is_scored_on_labelled_images(glint: Glint, tmp_path: Path) -> None:
-    done = glint("evaluate", "lsnet-s", "--data", labelled(tmp_path / "sirst"), "--json")
+    done = glint("evaluate", "lsnet-s", "--data", sirst_folder(tmp_path / "sirst"), "--json")
     assert done.code == 0
     result = json.loads(done.out)
     assert (result["data"], result["split"], result["images"], result["targets"]) == ("sirst", "val", 2, 2)
@@ -65,7 +52,7 @@ def test_without_json_there_is_a_table_for_people(glint: Glint, tmp_path: Path) 
     assert unmixed.code == 0
     assert "CSO-mAP" in unmixed.out
     assert all(f"\n{row} " in unmixed.out for row in ("grid", "network", "refined"))
-    detected = glint("evaluate", "lsnet-s", "--data", labelled(tmp_path / "sirst"), "--legacy")
+    detected = glint("evaluate", "lsnet-s", "--data", sirst_folder(tmp_path / "sirst"), "--legacy")
     assert detected.code == 0
     assert "sirst/val (2 images, 2 targets; protocol native" in detected.out
     assert "legacy matching: pd 100.00 %" in detected.out
@@ -112,14 +99,14 @@ def test_no_refine_is_obeyed_or_not_offered(glint: Glint) -> None:
 
 
 def test_a_square_protocol_is_named_and_used(glint: Glint, tmp_path: Path) -> None:
-    root = labelled(tmp_path / "sirst")
+    root = sirst_folder(tmp_path / "sirst")
     result = json.loads(glint("evaluate", "lsnet-s", "--data", root, "--protocol", "256", "--json").out)
     assert (result["protocol"], result["targets"]) == ("256", 2)
     assert result["iou"] != json.loads(glint("evaluate", "lsnet-s", "--data", root, "--json").out)["iou"]
 
 
 def test_stored_masks_are_scored_like_the_model_that_made_them(glint: Glint, tmp_path: Path) -> None:
-    root = labelled(tmp_path / "sirst")
+    root = sirst_folder(tmp_path / "sirst")
     assert glint("detect", root / "images", "--out", tmp_path / "masks").code == 0
     stored = json.loads(glint("evaluate", "--pred", tmp_path / "masks", "--data", root, "--json").out)
     model = json.loads(glint("evaluate", "lsnet-s", "--data", root, "--json").out)
@@ -144,7 +131,7 @@ def test_what_is_for_detectors_is_refused_for_an_unmixer(glint: Glint, tmp_path:
 
 
 def test_leaks_are_listed_and_shared_names_refused(glint: Glint, tmp_path: Path) -> None:
-    root = labelled(tmp_path / "sirst")
+    root = sirst_folder(tmp_path / "sirst")
     write_image(root / "images" / "old.png", np.asarray(Image.open(root / "images" / "one.png")))
     (root / "train.txt").write_text("old\n")
     done = json.loads(glint("evaluate", "lsnet-s", "--data", root, "--json").out)
@@ -157,7 +144,7 @@ def test_leaks_are_listed_and_shared_names_refused(glint: Glint, tmp_path: Path)
 
 
 def test_backgrounds_give_false_alarms_and_the_curve_of_planted_targets(glint: Glint, tmp_path: Path) -> None:
-    root = labelled(tmp_path / "sirst")
+    root = sirst_folder(tmp_path / "sirst")
     sky = np.round(np.random.default_rng(1).normal(50, 2, (128, 160))).astype(np.uint8)
     write_image(tmp_path / "sky" / "a.png", sky)
     words = ("evaluate", "lsnet-s", "--data", root, "--backgrounds", tmp_path / "sky", "--seed", 2)
@@ -170,7 +157,15 @@ def test_backgrounds_give_false_alarms_and_the_curve_of_planted_targets(glint: G
 
 
 def test_a_report_is_written_once(glint: Glint, tmp_path: Path) -> None:
-    words = ("evaluate", "lsnet-s", "--data", labelled(tmp_path / "sirst"), "--out", tmp_path / "report", "--json")
+    words = (
+        "evaluate",
+        "lsnet-s",
+        "--data",
+        sirst_folder(tmp_path / "sirst"),
+        "--out",
+        tmp_path / "report",
+        "--json",
+    )
     done = glint(*words)
     assert done.code == 0
     assert "report.html" in done.err
@@ -182,7 +177,7 @@ def test_a_report_is_written_once(glint: Glint, tmp_path: Path) -> None:
 
 
 def test_images_without_any_target_have_a_score_in_json(glint: Glint, tmp_path: Path) -> None:
-    done = glint("evaluate", "lsnet-s", "--data", labelled(tmp_path / "sky", target=False), "--json")
+    done = glint("evaluate", "lsnet-s", "--data", sirst_folder(tmp_path / "sky", target=False), "--json")
     assert done.code == 0
     assert json.loads(done.out)["pd"] is None
 
@@ -192,7 +187,7 @@ def test_a_detector_needs_data(glint: Glint) -> None:
 
 
 def test_missing_data_splits_images_and_masks_are_refused(glint: Glint, tmp_path: Path) -> None:
-    root = labelled(tmp_path / "sirst")
+    root = sirst_folder(tmp_path / "sirst")
     glint("evaluate", "lsnet-s", "--data", tmp_path / "nowhere").refused(2, "nowhere")
     glint("evaluate", "lsnet-s", "--data", root, "--split", "test").refused(2, "test.txt", "hint:", "val")
     (root / "masks" / "two.png").unlink()
@@ -201,7 +196,7 @@ def test_missing_data_splits_images_and_masks_are_refused(glint: Glint, tmp_path
 
 
 def test_a_truncated_image_or_a_mask_of_another_size_is_refused(glint: Glint, tmp_path: Path) -> None:
-    root = labelled(tmp_path / "sirst")
+    root = sirst_folder(tmp_path / "sirst")
     write_image(root / "masks" / "two.png", np.zeros((40, 40), np.uint8))
     glint("evaluate", "lsnet-s", "--data", root).refused(2, "two.png")
     (root / "images" / "one.png").write_bytes((root / "images" / "one.png").read_bytes()[:80])
@@ -261,7 +256,7 @@ def boxed(root: Path) -> Path:
 
 
 def test_several_sets_are_scored_in_one_table(glint: Glint, tmp_path: Path) -> None:
-    masks, boxes = labelled(tmp_path / "sirst"), boxed(tmp_path / "drones")
+    masks, boxes = sirst_folder(tmp_path / "sirst"), boxed(tmp_path / "drones")
     for i in range(3):
         image = np.random.default_rng(i).normal(50, 2, (40, 48)).round().astype(np.uint8)
         write_image(tmp_path / "empty" / f"{i}.png", image)
@@ -284,7 +279,7 @@ def test_several_sets_are_scored_in_one_table(glint: Glint, tmp_path: Path) -> N
 
 
 def test_what_a_table_of_sets_cannot_do_is_refused(glint: Glint, tmp_path: Path) -> None:
-    masks, boxes = labelled(tmp_path / "sirst"), boxed(tmp_path / "drones")
+    masks, boxes = sirst_folder(tmp_path / "sirst"), boxed(tmp_path / "drones")
     both = ("--data", masks, "--data", boxes)
     for words in (
         ("lsnet-s", *both, "--out", tmp_path / "x"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sirst_folder import sirst_folder
 
 pytest.importorskip("onnx")
 import onnx
@@ -173,21 +174,8 @@ def test_a_csist_folder_has_labels(glint: Glint, tmp_path: Path) -> None:
     assert result["scores"][2]["reference"] > 50
 
 
-def sirst(root: Path) -> Path:
-    """A labelled folder of two small images."""
-    rng = np.random.default_rng(0)
-    for name in ("one", "two"):
-        image, mask = rng.normal(50, 2, (40, 48)), np.zeros((40, 48), np.uint8)
-        image[15:17, 20:22] += 120
-        mask[15:17, 20:22] = 255
-        write_image(root / "images" / f"{name}.png", np.round(image).astype(np.uint8))
-        write_image(root / "masks" / f"{name}.png", mask)
-    (root / "val.txt").write_text("one\ntwo\n")
-    return root
-
-
 def test_detectors_are_compared_on_labelled_images(glint: Glint, tmp_path: Path) -> None:
-    done = glint("parity", "lsnet-s", "lsnet-s", "--data", sirst(tmp_path / "sirst"), "--threads", 1, "--json")
+    done = glint("parity", "lsnet-s", "lsnet-s", "--data", sirst_folder(tmp_path / "sirst"), "--threads", 1, "--json")
     result = json.loads(done.out)
     assert done.code == 0 and result["data"]["labelled"]
     assert [(row["data"], row["score"]) for row in result["scores"]] == [
@@ -199,7 +187,7 @@ def test_detectors_are_compared_on_labelled_images(glint: Glint, tmp_path: Path)
 def test_a_detector_that_lost_a_target_fails(glint: Glint, tmp_path: Path) -> None:
     convolutions = [n.name for n in onnx.load(load_card("lsnet-s")[1]).graph.node if n.op_type == "Conv"]
     changed = variant(tmp_path, "lsnet-s", scaled(convolutions.index("sparse.2.mask/Conv"), 0.0))
-    root = sirst(tmp_path / "sirst")
+    root = sirst_folder(tmp_path / "sirst")
     out = tmp_path / "report.html"
     done = glint(
         "parity", "lsnet-s", changed, "--data", root, "--budget", 100, "--tolerance", 100, "--threads", 1, "--out", out
@@ -226,7 +214,7 @@ def test_frames_without_labels_are_judged_by_the_reference(glint: Glint, night: 
 @pytest.mark.parametrize("model", [UNMIXER, "lsnet-s"])
 def test_nan_is_an_error_that_names_output_and_layer(glint: Glint, tmp_path: Path, model: str) -> None:
     changed = variant(tmp_path, model, scaled(3, np.nan))
-    words = FEW if model == UNMIXER else ("--data", sirst(tmp_path / "sirst"), "--threads", 1)
+    words = FEW if model == UNMIXER else ("--data", sirst_folder(tmp_path / "sirst"), "--threads", 1)
     done = glint("parity", model, changed, *words)
     done.refused(1, "changed.fp32.onnx", "NaN or infinite", conv_name(model, 3))
 
@@ -265,7 +253,7 @@ def test_data_without_targets_judge_nothing_and_are_refused(glint: Glint, tmp_pa
     np.save(tmp_path / "dark.npy", np.zeros((3, 11, 11)))
     words = (UNMIXER, UNMIXER, "--data", tmp_path / "dark.npy", "--threads", 1)
     glint("parity", *words).refused(2, "no targets that the reference finds", "hint:")
-    root = sirst(tmp_path / "sirst")
+    root = sirst_folder(tmp_path / "sirst")
     for name in ("one", "two"):
         write_image(root / "masks" / f"{name}.png", np.zeros((40, 48), np.uint8))
     glint("parity", "lsnet-s", "lsnet-s", "--data", root, "--threads", 1).refused(2, "hold no targets:")

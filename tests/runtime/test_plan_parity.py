@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
-import tensorrt_standin as standin
 from fake_cuda import FakeCuda
+from fake_gpu import install_gpu
 
 from glint.benchmarks.parity.parity import parity
 from glint.errors import InputError
-from glint.runtime.engines.tensorrt import loaded_plan as tensorrt_plan
 from glint.runtime.engines.tensorrt.build import BuildOptions, build
 
 MODEL = "dscsnet-s-csist"
@@ -20,13 +18,7 @@ MODEL = "dscsnet-s-csist"
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCuda:
     """A GPU with TensorRT 10.3 and an empty cache of engines."""
-    tensorrt_plan._messages.cache_clear()
-    monkeypatch.setenv("GLINT_CACHE", str(tmp_path / "cache"))
-    cuda = FakeCuda()
-    cuda.install(monkeypatch)
-    tensorrt = standin.install(monkeypatch, "tensorrt-10.3", standin.Machine(enqueue=cuda.enqueue))
-    tensorrt.__spec__ = ModuleSpec("tensorrt", None)
-    return cuda
+    return install_gpu(monkeypatch, tmp_path / "cache")
 
 
 def test_a_plan_is_compared_with_its_model_whichever_is_the_reference(gpu: FakeCuda) -> None:

@@ -17,9 +17,9 @@ from glint import cli
 from glint.cards import load_card, zoo_folder
 from glint.errors import MissingDependencyError, ModelError
 from glint.export.inspect.inspect import inspect
-from glint.export.inspect.onnx_file import WEIGHTED, inspect_onnx
+from glint.export.inspect.onnx_file import inspect_onnx
 from glint.export.inspect.text import report_text
-from glint.export.lint.findings import VERSIONS
+from glint.export.lint.findings import PRODUCTS, VERSIONS
 from glint.export.to_onnx import to_onnx
 from glint.files import sha256, write_json
 
@@ -48,9 +48,9 @@ def test_a_released_model(capsys, name):
     assert sum(graph["operators"].values()) == len(graph["layers"])
     # What the graph does is what the network does, but for branches that lead nowhere and convolutions made wide.
     assert 0.97 * card.macs < graph["macs"] < 1.13 * card.macs
-    assert {layer["precision"] for layer in graph["layers"] if layer["operator"] in WEIGHTED} == {"float32"}
+    assert {layer["precision"] for layer in graph["layers"] if layer["operator"] in PRODUCTS} == {"float32"}
     # The two sums of LSNet's contrast are of a shape that ONNX does not tell.
-    told = [one for one in graph["layers"] if one["operator"] in WEIGHTED and not one["name"].startswith("contrast/")]
+    told = [one for one in graph["layers"] if one["operator"] in PRODUCTS and not one["name"].startswith("contrast/")]
     assert all(layer["macs"] for layer in told)
 
 

@@ -7,7 +7,8 @@ import pytest
 from made_results import made_result
 
 from glint.errors import OutputError
-from glint.runtime.sinks.csv_table import COLUMNS, CsvSink
+from glint.runtime.sinks.csv_table import CsvSink
+from glint.runtime.sinks.records import TARGET_COLUMNS as COLUMNS
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -5,14 +5,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tensorrt_standin as standin
 from fake_cuda import FakeCuda
+from fake_gpu import install_gpu
 
 from glint import cards, cli
 from glint.cards import load_card, save_card
@@ -24,7 +23,6 @@ from glint.runtime.engines.choose import choose_engine, find_model, open_engine
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from glint.runtime.engines.tensorrt import build as tensorrt_build
 from glint.runtime.engines.tensorrt import cache
-from glint.runtime.engines.tensorrt import loaded_plan as tensorrt_plan
 from glint.runtime.engines.tensorrt import open as open_module
 from glint.runtime.engines.tensorrt.api import load
 from glint.runtime.engines.tensorrt.build import BuildOptions, build, preview_build
@@ -38,13 +36,7 @@ SCENE = "synthetic://?size=96x64&frames=2&clusters=1&noise=2&bits=14&seed=1"
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCuda:
     """A GPU with TensorRT 10.3 and an empty cache of engines."""
-    tensorrt_plan._messages.cache_clear()
-    monkeypatch.setenv("GLINT_CACHE", str(tmp_path / "cache"))
-    cuda = FakeCuda()
-    cuda.install(monkeypatch)
-    tensorrt = standin.install(monkeypatch, "tensorrt-10.3", standin.Machine(enqueue=cuda.enqueue))
-    tensorrt.__spec__ = ModuleSpec("tensorrt", None)
-    return cuda
+    return install_gpu(monkeypatch, tmp_path / "cache")
 
 
 def plans() -> list[str]:
