@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from types import TracebackType
 from typing import Any
 
 from glint.benchmarks.bench.cases import BenchCase
@@ -39,9 +38,7 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def ask(self, what: str, **arguments: Any) -> Any:

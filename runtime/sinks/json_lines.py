@@ -6,7 +6,6 @@ import json
 import sys
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from glint.errors import OutputError
@@ -92,10 +91,8 @@ class Lines:
     def __enter__(self: _Lines) -> _Lines:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
             self.open()  # a run without a single frame still leaves an (empty) file
         self.close()
 
