@@ -22,6 +22,7 @@ from glint.calibration.tensor_ranges import Batches, observe, values
 from glint.calibration.threshold_choice import Choice, choose_thresholds
 
 _MOST_ERROR_SHARE = 0.5  # of the error that must be left at most
+BALANCE = "/balance"  # what the name of a Mul that balances ends with
 _CLIPPED_SHARE = 1 / 2000  # share of a channel's values that its range leaves out
 Factors = dict[str, NDArray[np.float32]]
 
@@ -58,7 +59,7 @@ def balance(model: onnx.ModelProto, layers: Sequence[QuantisableLayer], factors:
     copy.CopyFrom(model)
     graph = Graph(copy)
     for layer in layers:
-        node, name, factor = graph.nodes[layer.name], f"{layer.name}/balance", factors[layer.name]
+        node, name, factor = graph.nodes[layer.name], f"{layer.name}{BALANCE}", factors[layer.name]
         weights = graph.value(layer.weight)
         along = (1, -1, *[1] * (weights.ndim - 2))
         copy.graph.initializer.extend([

@@ -13,13 +13,14 @@ import onnxruntime
 
 from glint import __version__
 from glint.calibration.balance import balance, channel_factors, worth_balancing
+from glint.calibration.bytes_saved import BytesSaved
 from glint.calibration.clamps import clamped, extreme_inputs
 from glint.calibration.fp16 import check_range, to_fp16
 from glint.calibration.int8_layers import MOVES, Graph, QuantisableLayer, float_tensors, macs_by_node
 from glint.calibration.judge import Judge, frame_judge, image_judge, loss, pairs_text, patch_judge
-from glint.calibration.plan_search import search
+from glint.calibration.plan_search import Judges, search
 from glint.calibration.precision_plan import PrecisionPlan, full_plan, load_plan, save_plan
-from glint.calibration.qdq import quantise
+from glint.calibration.qdq import USUAL, Scales, quantise
 from glint.calibration.rounding import round_like_fp16
 from glint.calibration.samples import Samples, load_samples, make_samples
 from glint.calibration.tensor_ranges import Batches, observe, values
@@ -27,6 +28,7 @@ from glint.calibration.threshold_choice import Choice, choose_thresholds
 from glint.calibration.thresholds import METHODS
 from glint.cards import ModelCard, load_card, save_card
 from glint.cli import talk
+from glint.config import to_dict
 from glint.data.datasets import LabelledImage, labelled_images
 from glint.errors import CheckFailedError, InputError
 from glint.export.lint.findings import PRODUCTS, REFUSED, VERSIONS
@@ -37,10 +39,8 @@ from glint.progress import told_if_slow
 PRECISIONS = ("fp16", "int8")
 BUDGET_POINTS = {"fp16": 0.1, "int8": 0.3}  # points
 SCORED_BY_TASK = {"unmix": 10000, "detect": 96}
-SEARCHED_BY_TASK = {
-    "unmix": (600, 10000),
-    "detect": (24, 96),
-}  # that single layers, and plans, are judged by in a search
+# That units, and plans (few, many), are judged by in a search.
+SEARCHED_BY_TASK = {"unmix": (600, 2000, 10000), "detect": (24, 24, 96)}
 _LARGEST_PIXELS = 640 * 512  # pixels of an image that a search still takes
 _JUDGED_SPLIT = "val"
 
@@ -62,6 +62,7 @@ class CalibrateOptions:
         find_plan: search for a plan that keeps to the budget.
         budget: largest change of a score, points (default: 0.1 for fp16, 0.3 for int8).
         scored: patches or frames that the result is judged by (default: 10,000 or 96).
+        scales: form of int8's Q/DQ.
     """
 
     samples: int | None = None
@@ -75,6 +76,7 @@ class CalibrateOptions:
     find_plan: bool = False
     budget: float | None = None
     scored: int | None = None
+    scales: Scales = USUAL
 
     def __post_init__(self) -> None:
         if self.plan is not None and self.find_plan:
@@ -121,6 +123,8 @@ def calibrate(
         raise InputError(f"precision: expected {' or '.join(PRECISIONS)}, got {precision!r}")
     if precision == "fp16" and (options.plan or options.find_plan):
         raise InputError("a precision plan says what runs in int8", hint="--precision int8")
+    if precision == "fp16" and options.scales != USUAL:
+        raise InputError("only int8 has scales", hint="--precision int8")
     card, path = load_card(model)
     if card.precision != "fp32":
         raise InputError(f"{path.name} is in {card.precision}; calibration starts from the fp32 model")
@@ -166,10 +170,11 @@ def calibrate(
 
 @dataclass(frozen=True)
 class _Network:
-    """What is known of the float model: what may run in INT8, its share of the work, largest values."""
+    """What is known of the float model: what may run in INT8, its share of the work, shapes, largest values."""
 
     layers: list[QuantisableLayer]
     shares: dict[str, float]
+    shapes: dict[str, tuple[int, ...]]
     largest: dict[str, float]
     range: dict[str, float | str]
 
@@ -191,14 +196,17 @@ def _observe(model: onnx.ModelProto, samples: Samples) -> _Network:
     # What only moves values has the largest one of its source.
     products = [node for node in model.graph.node if node.op_type in PRODUCTS]
     asked = {name for node in products for name in node.input}
+    layers = graph.layers()
+    asked |= {layer.skip for layer in layers}
     tensors = [n for n in float_tensors(model) if n in asked or graph.maker[n].op_type not in MOVES]
     seen = observe(model, tensors, samples.batches)
     shapes = {model.graph.input[0].name: samples.batches[0].shape, **seen.shapes}
     macs = macs_by_node(graph, shapes)
     total = sum(macs.values())
     return _Network(
-        graph.layers(), {name: n / total for name, n in macs.items()}, seen.largest, check_range(model, seen.largest)
-    )
+        layers, {name: n / total for name, n in macs.items()}, shapes, seen.largest,
+        check_range(model, seen.largest),
+    )  # fmt: skip
 
 
 def _samples(card: ModelCard, options: CalibrateOptions) -> Samples:
@@ -232,16 +240,22 @@ def _quantised(
             "the plan leaves nothing in int8", hint="use fp16, raise --budget, or train with quantisation"
         )
     share = sum(network.shares[layer.name] for layer in layers)
-    talk(f"calibrate {card.name}: {share:.1%} of the multiply-accumulates in int8 ({len(layers)} layers)")
+    saved = BytesSaved(Graph(base), network.shapes)(layers, skips)
+    talk(
+        f"calibrate {card.name}: {share:.1%} of the multiply-accumulates in int8 ({len(layers)} layers), "
+        f"{saved / 1e6:.2f} MB a run less than in fp16"
+    )
     read = {name for layer in layers for name in (layer.data, layer.skip if layer in skips else "")}
     notes = {
         "int8_share": round(share, 4),
         "int8_layers": [layer.name for layer in layers],
+        "scales": to_dict(options.scales),
+        "bytes_saved": saved,
         "balanced": [layer.name for layer in balanced],
         "methods": dict(Counter(choice.method for name, choice in choices.items() if name in read)),
         "thresholds": _thresholds(choices, read),
     }
-    return quantise(to_fp16(base), layers, skips, thresholds), plan, notes
+    return quantise(to_fp16(base), layers, skips, thresholds, options.scales), plan, notes
 
 
 def _plan(
@@ -260,10 +274,12 @@ def _plan(
         return plan
     if not options.find_plan:
         return full_plan(card.name, card.sha256, network.layers)
-    one, many = (_make_judge(card, options, searched=number) for number in SEARCHED_BY_TASK[card.task])
+    made = {number: _make_judge(card, options, searched=number) for number in SEARCHED_BY_TASK[card.task]}
+    judges = Judges(*(made[number] for number in SEARCHED_BY_TASK[card.task]))
+    graph = Graph(base)
     return search(
-        base, Graph(base).layers(), thresholds, network.shares, (one, many), held, budget=_budget("int8", options),
-        name=card.name, onnx_sha256=card.sha256,
+        base, graph.layers(), thresholds, network.shares, BytesSaved(graph, network.shapes), judges, held,
+        budget=_budget("int8", options), name=card.name, onnx_sha256=card.sha256, scales=options.scales,
     )  # fmt: skip
 
 

@@ -41,7 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--methods", default=",".join(METHODS), metavar="LIST", help="that propose ranges (default: %(default)s)"
     )
     group.add_argument("--plan", type=Path, metavar="FILE", help="which layers run in int8 (default: all that may)")
-    group.add_argument("--search", action="store_true", help="find a plan that keeps to the budget")
+    group.add_argument(
+        "--search", action="store_true", help="find a plan that keeps to the budget and moves fewer bytes than fp16"
+    )
+    group.add_argument("--per-tensor", action="store_true", help="one scale for all weights of a layer")
+    group.add_argument(
+        "--float32-scales", action="store_true", help="for releases of TensorRT that refuse scales of float16"
+    )
     group.add_argument("--save-plan", type=Path, metavar="FILE", help="save the plan that was used")
 
 
@@ -49,11 +55,13 @@ def main(arguments: argparse.Namespace) -> int:
     """Run ``glint calibrate``."""
     load_card(arguments.model)  # a wrong name is told before a library that is missing
     from glint.calibration.calibrate import CalibrateOptions, calibrate
+    from glint.calibration.qdq import Scales
 
     options = CalibrateOptions(
         samples=arguments.samples, data=arguments.data, split=arguments.split, bits=arguments.bits,
         seed=arguments.seed, set_file=arguments.set_file, methods=tuple(arguments.methods.split(",")),
         plan=arguments.plan, find_plan=arguments.search, budget=arguments.budget, scored=arguments.scored,
+        scales=Scales(per_tensor=arguments.per_tensor, float32=arguments.float32_scales),
     )  # fmt: skip
     card = calibrate(
         arguments.model, arguments.out, precision=arguments.precision, options=options, save_set=arguments.save_set,

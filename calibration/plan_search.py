@@ -1,33 +1,39 @@
-"""The search for a precision plan: as much in INT8 as a budget of the task's score allows.
+"""The search for a precision plan: the bytes that INT8 saves, within a budget of the task's score.
 
 Each layer, and the skip of each residual sum, is quantised alone in the fp32 network. Two things are
 measured: the change of the task's score, and the noise in the outputs (squared error over squared
 values). The score is what counts but a few hundred samples resolve it only roughly; the noise is sharp.
-A unit that costs more than the budget alone comes first, the others follow by their noise.
+A third is counted: the bytes that the unit saves among all the others (:mod:`glint.calibration.bytes_saved`).
 
-Then everything is quantised, and units return to float in that order until the loss is within the
-budget: 1, 2, 3, 4, 6, 8, 12 ... of them. Every plan tried is a point of the Pareto curve. Two
-thirds of the budget are aimed at: the rest is for chance, and for float16.
+Units return to float one after the other: those that cost more than the budget alone first, then by noise
+per byte saved; 0, 1, 2, 3, 4, 6, 8, 12 ... of them. Of what is left, units that save no bytes among
+the others return as well, so that INT8 forms islands. The first plan within the budget is taken. Every plan
+tried is a point of the Pareto curve. Two thirds of the budget are aimed at: the rest is for chance, and for float16.
+
+Plans are judged on few samples first: what costs twice the budget there is not judged on many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from glint.calibration.bytes_saved import BytesSaved
 from glint.calibration.int8_layers import QuantisableLayer
 from glint.calibration.judge import Judge, loss, pairs_text
 from glint.calibration.precision_plan import PrecisionPlan
-from glint.calibration.qdq import quantise
+from glint.calibration.qdq import USUAL, Scales, quantise
 from glint.calibration.tensor_ranges import Batches, values
 from glint.cli import talk
 from glint.progress import Progress
 
 _BUDGET_SHARE = 2 / 3  # share of the budget
+_SURELY_OVER = 2.0  # budgets that a plan costs on few samples and is given up for
 Outputs = dict[str, list[NDArray[np.float32]]]
 
 
@@ -52,11 +58,22 @@ class Sensitivity:
         loss: change of the task's score, points.
         noise: squared error of the outputs over their squares, the worst output.
         share: of the network's multiply-accumulates.
+        bytes: that it saves a run, where all others are quantised, too.
     """
 
     loss: float
     noise: float
     share: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Judges of a search: of single units, of plans on a few samples, and on many."""
+
+    units: Judge
+    few: Judge
+    many: Judge
 
 
 def search(
@@ -64,12 +81,14 @@ def search(
     layers: Sequence[QuantisableLayer],
     thresholds: Mapping[str, float],
     shares: Mapping[str, float],
-    judges: tuple[Judge, Judge],
+    saved: BytesSaved,
+    judges: Judges,
     held: Batches,
     *,
     budget: float,
     name: str,
     onnx_sha256: str,
+    scales: Scales = USUAL,
 ) -> PrecisionPlan:
     """Find a plan.
 
@@ -78,48 +97,54 @@ def search(
         layers: that may run in INT8.
         thresholds: of their tensors.
         shares: of each layer in the network's multiply-accumulates.
-        judges: of single units, and of plans (on more data).
+        saved: counts bytes.
+        judges: of single units and of plans.
         held: samples for the noise of the outputs.
         budget: largest change of a score, points.
         name, onnx_sha256: of the model.
+        scales: form of the Q/DQ.
 
     Returns:
-        The plan with the largest share in INT8 within the budget of those tried; with everything in
-        float if none is.
+        The first plan within the budget of those tried; with everything in float if none is.
     """
     units = [Unit(layer, False) for layer in layers] + [Unit(layer, True) for layer in layers if layer.skip]
 
     def build(chosen: Sequence[Unit]) -> onnx.ModelProto:
-        kept = [unit.layer for unit in chosen if not unit.is_skip]
-        skips = [unit.layer for unit in chosen if unit.is_skip]
-        return quantise(model, kept, skips, thresholds)
+        return quantise(model, *_split(chosen), thresholds, scales)
 
-    judge, plan_judge = judges
-    reference = judge.score(model)
-    talk(f"search: {len(units)} units, each judged on {judge.what}, plans on {plan_judge.what}")
-    exact = _outputs(model, held)
-    found = {}
-    with Progress("sensitivity", len(units)) as line:
-        for i, unit in enumerate(units):
-            alone = build([unit])
-            change = loss(reference, judge.score(alone))
-            share = 0.0 if unit.is_skip else shares[unit.layer.name]
-            found[unit] = Sensitivity(change, _noise(exact, _outputs(alone, held)), share)
-            line.update(i + 1, unit.name)
+    def saving(chosen: Sequence[Unit]) -> int:
+        return saved(*_split(chosen))
+
+    found = _sensitivities(model, units, build, saving, shares, judges.units, held)
     order = rank(found, budget)
-    reference = plan_judge.score(model)
-    points = []
+    references: dict[int, dict[str, float]] = {}
+
+    def change(judge: Judge, candidate: onnx.ModelProto) -> tuple[float, dict[str, float]]:
+        if id(judge) not in references:
+            references[id(judge)] = judge.score(model)
+        scores = judge.score(candidate)
+        talk(f"search: on {judge.what}: {pairs_text(references[id(judge)], scores)}")
+        return loss(references[id(judge)], scores), scores
+
+    points: list[dict[str, Any]] = []
     best: list[Unit] = []
+    tried: list[Unit] | None = None
     for number in _ladder(len(units)):
-        # A skip without its layer would be a conversion for nothing.
-        kept = [unit for unit in units if unit not in order[:number]]
-        kept = [unit for unit in kept if not unit.is_skip or Unit(unit.layer, False) in kept]
-        scores = plan_judge.score(build(kept))
-        change = loss(reference, scores)
-        share = sum(found[unit].share for unit in kept)
-        points.append({"share": round(share, 4), "loss": round(change, 3), "scores": _rounded(scores), "fp16": number})
-        talk(f"search: {share:.1%} of the MACs in int8: " + pairs_text(reference, scores) + f", loss {change:.2f}")
-        if change <= _BUDGET_SHARE * budget:
+        kept = _worth_their_bytes([unit for unit in units if unit not in order[:number]], saving)
+        if kept == tried:
+            continue
+        tried = kept
+        share, bytes_saved = sum(found[unit].share for unit in kept), saving(kept)
+        talk(f"search: {share:.1%} of the MACs in int8, {bytes_saved / 1e6:.2f} MB saved")
+        candidate = build(kept)
+        cost, scores = change(judges.few, candidate)
+        if cost <= _SURELY_OVER * budget and judges.many is not judges.few:
+            cost, scores = change(judges.many, candidate)
+        points.append({
+            "share": round(share, 4), "bytes": bytes_saved, "loss": round(cost, 3), "scores": _rounded(scores),
+            "fp16": len(units) - len(kept),
+        })  # fmt: skip
+        if cost <= _BUDGET_SHARE * budget:
             best = kept
             break
     return PrecisionPlan(
@@ -136,9 +161,59 @@ def rank(found: Mapping[Unit, Sensitivity], budget: float) -> list[Unit]:
 
     def key(unit: Unit) -> tuple[float, float]:
         measured = found[unit]
-        return (-measured.loss if measured.loss > budget else 0.0, -measured.noise)
+        return (-measured.loss if measured.loss > budget else 0.0, -measured.noise / max(measured.bytes, 1))
 
     return sorted(found, key=key)
+
+
+def _sensitivities(
+    model: onnx.ModelProto,
+    units: Sequence[Unit],
+    build: Callable[[Sequence[Unit]], onnx.ModelProto],
+    saving: Callable[[Sequence[Unit]], int],
+    shares: Mapping[str, float],
+    judge: Judge,
+    held: Batches,
+) -> dict[Unit, Sensitivity]:
+    talk(f"search: {len(units)} units, each judged on {judge.what}")
+    reference, exact = judge.score(model), _outputs(model, held)
+    everything = saving(units)
+    found = {}
+    with Progress("sensitivity", len(units)) as line:
+        for i, unit in enumerate(units):
+            alone = build([unit])
+            found[unit] = Sensitivity(
+                loss(reference, judge.score(alone)),
+                _noise(exact, _outputs(alone, held)),
+                0.0 if unit.is_skip else shares[unit.layer.name],
+                everything - saving(_without(units, unit)),
+            )
+            line.update(i + 1, unit.name)
+    return found
+
+
+def _split(chosen: Sequence[Unit]) -> tuple[list[QuantisableLayer], list[QuantisableLayer]]:
+    """Layers, and layers whose skip is chosen."""
+    return [unit.layer for unit in chosen if not unit.is_skip], [unit.layer for unit in chosen if unit.is_skip]
+
+
+def _without(chosen: Sequence[Unit], one: Unit) -> list[Unit]:
+    """The others; a skip goes with its layer, without which it would be a conversion for nothing."""
+    return [unit for unit in chosen if unit != one and (not unit.is_skip or unit.layer != one.layer)]
+
+
+def _worth_their_bytes(chosen: Sequence[Unit], saving: Callable[[Sequence[Unit]], int]) -> list[Unit]:
+    """The units without those that save no bytes among the others, the worst first; skips without a layer go."""
+    layers = {unit.layer for unit in chosen if not unit.is_skip}
+    kept = [unit for unit in chosen if unit.layer in layers]
+    while kept:
+        whole = saving(kept)
+        gains = [whole - saving(_without(kept, unit)) for unit in kept]
+        least = min(range(len(kept)), key=gains.__getitem__)
+        if gains[least] > 0:
+            break
+        kept = _without(kept, kept[least])
+    return kept
 
 
 def _ladder(units: int) -> Iterator[int]:

@@ -106,19 +106,27 @@ def _count_work(model: onnx.ModelProto) -> tuple[dict[str, int], dict[str, int]]
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
     del fixed.graph.value_info[:]
+    counts, moved = _work_of(fixed)
     if not any(tensor.data_location == TensorProto.EXTERNAL for tensor in fixed.graph.initializer):
-        fixed = optimizer.optimize(fixed)  # folding turns what computes shapes into constants
-    fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in fixed.graph.initializer}
-    kinds = {tensor.name: tensor.data_type for tensor in fixed.graph.initializer}
-    for value in (*fixed.graph.input, *fixed.graph.value_info, *fixed.graph.output):
+        # Folding turns what computes shapes into constants; what it computes whole keeps what was known before.
+        folded_counts, folded_moved = _work_of(optimizer.optimize(fixed))
+        counts, moved = {**counts, **folded_counts}, {**moved, **folded_moved}
+    return counts, moved
+
+
+def _work_of(model: onnx.ModelProto) -> tuple[dict[str, int], dict[str, int]]:
+    """The same of those nodes whose shapes can be inferred as the graph stands."""
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
         dims = value.type.tensor_type.shape.dim
         if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
             shapes[value.name] = tuple(d.dim_value for d in dims)
             kinds[value.name] = value.type.tensor_type.elem_type
     counts: dict[str, int] = {}
     moved: dict[str, int] = {}
-    for node in fixed.graph.node:
+    for node in model.graph.node:
         if node.op_type in PRODUCTS and all(name in shapes for name in (*node.input[:2], node.output[0])):
             counts[node.name] = count_macs(node.op_type, *(shapes[name] for name in (*node.input[:2], node.output[0])))
         names = {name for name in (*node.input, *node.output) if name}

@@ -8,9 +8,10 @@ import pytest
 import tiny_net
 
 from glint.benchmarks.parity.data import patch_sets
+from glint.calibration.bytes_saved import BytesSaved
 from glint.calibration.int8_layers import Graph
 from glint.calibration.judge import Judge, frame_judge, loss, pairs_text, patch_judge
-from glint.calibration.plan_search import Sensitivity, Unit, rank, search
+from glint.calibration.plan_search import Judges, Sensitivity, Unit, rank, search
 from glint.calibration.precision_plan import full_plan, load_plan, save_plan
 from glint.cards import load_card
 from glint.errors import InputError
@@ -67,10 +68,12 @@ class Costly:
         return {"map": 90.0 - 5 * sum(f"{name}/DequantizeLinear_0" in present for name in self.names)}
 
 
-def find(judge, budget=0.3):
+def find(judge, budget=0.3, few=None, side=8):
     held = tiny_net.frames(2)
+    saved = BytesSaved(Graph(tiny_net.tiny()), dict.fromkeys(THRESHOLDS, (1, 32, side, side)))
     return search(
-        tiny_net.tiny(), LAYERS, THRESHOLDS, SHARES, (judge, judge), held, budget=budget, name="tiny", onnx_sha256=""
+        tiny_net.tiny(), LAYERS, THRESHOLDS, SHARES, saved,
+        Judges(judge, few or judge, judge), held, budget=budget, name="tiny", onnx_sha256="",
     )  # fmt: skip
 
 
@@ -107,11 +110,31 @@ def test_a_budget_that_nothing_meets_leaves_everything_float():
     assert set(plan.layers.values()) == {"fp16"} and plan.pareto[-1]["share"] == 0
 
 
-def test_what_costs_more_than_the_budget_alone_comes_first_the_rest_by_noise():
+def test_what_saves_no_bytes_among_the_others_stays_float():
+    plan = find(Costly(), side=64)  # what wide reads, others read in float: a copy in int8 would be on top
+    assert plan.layers == {"block.inner/Conv": "int8", "block.second/Conv": "int8", "wide/Conv": "fp16"}
+    assert plan.measured["wide/Conv"]["bytes"] < 0 < plan.pareto[0]["bytes"] and plan.pareto[0]["fp16"] == 1
+    # The skip is what makes inner worth it: with it in float nothing is left but second.
+    plan = find(Costly(tiny_net.SKIP), side=64)
+    assert [name for name, choice in plan.layers.items() if choice == "int8"] == ["block.second/Conv"]
+
+
+def test_a_plan_that_costs_far_too_much_on_a_few_samples_is_not_judged_on_many():
+    few, many = Costly("block.inner/Conv"), Costly("block.inner/Conv")
+    plan = find(many, few=few)
+    assert plan.pareto[0]["loss"] == 5 and plan.pareto[-1]["loss"] == 0
+    # many also judges single units: four of them, the float model twice, and the last plan only
+    assert (few.asked, many.asked) == (1 + len(plan.pareto), 4 + 2 + 1)
+
+
+def test_what_costs_more_than_the_budget_alone_comes_first_the_rest_by_noise_per_byte():
     units = [Unit(layer, False) for layer in LAYERS]
-    found = dict(zip(units, [Sensitivity(0.2, 1e-4, 0.4), Sensitivity(2.0, 1e-5, 0.4), Sensitivity(0.0, 1e-3, 0.1)]))
+    measured = [(0.2, 1e-4, 0.4), (2.0, 1e-5, 0.4), (0.0, 1e-3, 0.1)]
+    found = {unit: Sensitivity(*figures, 9) for unit, figures in zip(units, measured)}
     assert rank(found, budget=0.3) == [units[1], units[2], units[0]]
     assert rank(found, budget=3.0) == [units[2], units[0], units[1]]
+    found[units[2]] = replace(found[units[2]], bytes=1000)  # whose noise is paid for
+    assert rank(found, budget=3.0) == [units[0], units[1], units[2]]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from glint.calibration.fp16 import to_fp16
 from glint.calibration.int8_layers import Graph, QuantisableLayer, tensor_types
-from glint.calibration.qdq import activation_scale, quantise, weight_codes
+from glint.calibration.qdq import Scales, activation_scale, quantise, weight_codes
 from glint.calibration.tensor_ranges import session
 from glint.calibration.threshold_choice import rounded
 from glint.export.lint.lint import lint
@@ -22,9 +22,9 @@ from glint.export.lint.lint import lint
 THRESHOLDS = {"start/Mul": 3.0, "block.middle/Mul": 2.5, "block/Add_1": 4.0}
 
 
-def quantised(model=None):
+def quantised(model=None, scales=Scales()):  # noqa: B008
     layers = Graph(tiny_net.tiny()).layers()
-    return quantise(model or tiny_net.tiny(), layers, [layer for layer in layers if layer.skip], THRESHOLDS)
+    return quantise(model or tiny_net.tiny(), layers, [layer for layer in layers if layer.skip], THRESHOLDS, scales)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -51,6 +51,37 @@ def test_q_dq_stands_where_the_plan_wants_it_and_nowhere_else(half):
             zero = graph.value(node.input[2])
             assert zero.dtype == np.int8 and not zero.any()
     assert [finding.text() for finding in lint(model)] == []
+
+
+def test_scales_of_float32_in_an_fp16_graph():
+    half = to_fp16(tiny_net.tiny())
+    model = quantised(half, Scales(float32=True))
+    graph, types = Graph(model), tensor_types(model)
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            assert types[node.input[1]] == TensorProto.FLOAT
+    for name in tiny_net.CANDIDATES:
+        assert {types[i] for i in graph.nodes[name].input} == {TensorProto.FLOAT}
+        (reader,) = graph.readers[graph.nodes[name].output[0]]
+        assert (reader.op_type, reader.output[0]) == ("Cast", Graph(half).nodes[name].output[0])
+    assert [node.name for node in half.graph.node if node.name not in graph.nodes] == []
+    assert [finding.text() for finding in lint(model)] == []
+    (frame,) = tiny_net.frames(1)
+    for one, other in zip(tiny_net.run(model, frame), tiny_net.run(quantised(half), frame)):
+        assert np.abs(one - other).max() < 0.01 * np.abs(one).max()
+
+
+def test_one_scale_for_all_weights_of_a_layer():
+    model = quantised(to_fp16(tiny_net.tiny()), Scales(per_tensor=True))
+    graph = Graph(model)
+    for name in tiny_net.CANDIDATES:
+        weight = graph.maker[graph.nodes[name].input[1]]
+        assert graph.value(weight.input[1]).shape == () and not weight.attribute
+        assert np.abs(graph.value(weight.input[0]).astype(int)).max() == 127
+    assert [finding.text() for finding in lint(model)] == []
+    (frame,) = tiny_net.frames(1)
+    for one, exact in zip(tiny_net.run(model, frame), tiny_net.run(tiny_net.tiny(), frame)):
+        assert np.abs(one - exact).max() < 0.1 * np.abs(exact).max()
 
 
 def test_weights_are_stored_once_and_small():

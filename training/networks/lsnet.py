@@ -557,19 +557,20 @@ class LSNet(nn.Module):
 
     def stages(self, frame: Tensor) -> list[LSNetStage]:
         """All stages, first to last."""
-        data, target = frame, torch.zeros_like(frame)
+        given, target, shift = frame, torch.zeros_like(frame), torch.zeros_like(frame)
         seen = torch.cat([frame, self.contrast(frame)], dim=1)
         background_memory: Tensor | None = None
         sparse_memory: Tensor | None = None
         outputs = []
         for k, (low_rank, sparse) in enumerate(zip(self.low_rank, self.sparse)):
-            change, background_memory = low_rank(data - target if k else data, background_memory)
+            change, background_memory = low_rank(given, background_memory)
             residual = target - change if k else -change  # D_k - B
-            background = data - residual.float()
+            below = shift - residual.float() if k else -residual.float()  # B - D
             target, logit, sparse_memory = sparse(residual, seen, background_memory, sparse_memory)
-            outputs.append(LSNetStage(background, target, logit.float()))
-            eta = torch.sigmoid(self.eta[k])
-            data = eta * frame + (1 - eta) * (background + target)
+            outputs.append(LSNetStage(frame + below, target, logit.float()))
+            # What D_k has above D is small: in half precision it costs half the bytes of D_k and no digit of D.
+            shift = (1 - torch.sigmoid(self.eta[k])) * (below + target)
+            given = frame + (shift - target)
         return outputs
 
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
