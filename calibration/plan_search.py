@@ -33,7 +33,7 @@ from glint.cli import talk
 from glint.progress import Progress
 
 _BUDGET_SHARE = 2 / 3  # share of the budget
-_SURELY_OVER = 2.0  # budgets that a plan costs on few samples and is given up for
+_SURELY_OVER_BUDGETS = 2.0  # budgets that a plan costs on few samples and is given up for
 Outputs = dict[str, list[NDArray[np.float32]]]
 
 
@@ -138,7 +138,7 @@ def search(
         talk(f"search: {share:.1%} of the MACs in int8, {bytes_saved / 1e6:.2f} MB saved")
         candidate = build(kept)
         cost, scores = change(judges.few, candidate)
-        if cost <= _SURELY_OVER * budget and judges.many is not judges.few:
+        if cost <= _SURELY_OVER_BUDGETS * budget and judges.many is not judges.few:
             cost, scores = change(judges.many, candidate)
         points.append({
             "share": round(share, 4), "bytes": bytes_saved, "loss": round(cost, 3), "scores": _rounded(scores),

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance", type=_not_negative, metavar="SHARE",
         help="largest error of an output over its largest magnitude (default: 1e-3 for fp32, any for the others)",
     )  # fmt: skip
-    verdict.add_argument("--layers", action="store_true", help="compare layers even if all is well (ONNX files)")
+    verdict.add_argument("--layers", action="store_true", help="compare layers even if all is well")
     parser.add_argument("--threads", type=positive_int, help="CPU threads (default: all cores)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="HTML report")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing report")

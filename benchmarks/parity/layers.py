@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,18 +52,33 @@ class LayerError:
         return max(min(self.before, clean) - max(self.sqnr, _NOTHING_LEFT_DB), 0.0)
 
 
+@dataclass(frozen=True)
+class Graph:
+    """One of the two.
+
+    Attributes:
+        file: the ONNX file.
+        tensorrt: runs in TensorRT, by :class:`glint.benchmarks.parity.plan_layers.MarkedEngine`.
+        weak: precision that TensorRT may choose itself there; None: types say it.
+    """
+
+    file: Path
+    tensorrt: bool = False
+    weak: str | None = None
+
+
 def compare_layers(
-    reference: Path,
-    candidate: Path,
+    reference: Path | Graph,
+    candidate: Path | Graph,
     inputs: Mapping[str, NDArray[Any]],
     *,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[LayerError]:
-    """Run two graphs on the same inputs in ONNX Runtime and compare every layer that both have.
+    """Run two graphs on the same inputs, in ONNX Runtime or TensorRT, and compare every layer that both have.
 
     Args:
-        reference, candidate: ONNX files.
+        reference, candidate: ONNX files, for ONNX Runtime if nothing else is said.
         inputs: of the graph, by name.
         threads: CPU threads; default: all cores that this process may use.
         progress: called with the number of layers done and of all.
@@ -73,10 +89,13 @@ def compare_layers(
     Raises:
         ModelError: if a file is no ONNX model or does not run.
         InputError: if the graphs have no layer in common.
+        EngineError: if TensorRT fails.
+        MissingDependencyError: if it or Polygraphy is not installed.
     """
     from glint.export.lint.lint import load_onnx  # with onnx, which no other part of a comparison needs
 
-    first, second = load_onnx(reference), load_onnx(candidate)
+    graphs = [side if isinstance(side, Graph) else Graph(side) for side in (reference, candidate)]
+    first, second = (load_onnx(graph.file) for graph in graphs)
     other = {node.name: node for node in second.graph.node if node.name}
     pairs = [
         (node, other[node.name])
@@ -88,28 +107,55 @@ def compare_layers(
     ]
     if not pairs:
         raise InputError(
-            f"{reference.name} and {candidate.name} have no layer of the same name and kind in common",
+            f"{graphs[0].file.name} and {graphs[1].file.name} have no layer of the same name and kind in common",
             hint="compare files that were made of one export",
         )
-    sessions = [
-        _session(model, [pair[i].output[0] for pair in pairs], path, threads)
-        for i, (model, path) in enumerate([(first, reference), (second, candidate)])
-    ]
+    with ExitStack() as stack:
+        answers = [
+            _answers(graph, model, [pair[i].output[0] for pair in pairs], inputs, threads, stack)
+            for i, (graph, model) in enumerate(zip(graphs, (first, second)))
+        ]
+        return _compared(pairs, answers, progress)
+
+
+def _compared(
+    pairs: Sequence[tuple[onnx.NodeProto, onnx.NodeProto]],
+    answers: Sequence[Callable[[list[str]], Mapping[str, NDArray[Any]]]],
+    progress: Callable[[int, int], None] | None,
+) -> list[LayerError]:
     sqnr: dict[str, float] = {}  # of the reference's tensors
     layers = []
     for start in range(0, len(pairs), _TENSORS_PER_RUN):
         group = pairs[start : start + _TENSORS_PER_RUN]
-        expected, actual = (
-            _run(session, [pair[i].output[0] for pair in group], inputs) for i, session in enumerate(sessions)
-        )
-        for (node, _), one, two in zip(group, expected, actual):
+        expected, actual = (answer([pair[i].output[0] for pair in group]) for i, answer in enumerate(answers))
+        for node, other in group:
+            one, two = expected.get(node.output[0]), actual.get(other.output[0])
             before = min((sqnr[name] for name in node.input if name in sqnr), default=math.inf)
-            layer = _compare(node, one, two, before)
+            layer = None if one is None or two is None else _compare(node, one, two, before)
             sqnr.update(dict.fromkeys(node.output, before if layer is None else layer.sqnr))
             layers += [] if layer is None else [layer]
         if progress is not None:
             progress(start + len(group), len(pairs))
     return layers
+
+
+def _answers(
+    graph: Graph,
+    model: onnx.ModelProto,
+    tensors: list[str],
+    inputs: Mapping[str, NDArray[Any]],
+    threads: int | None,
+    stack: ExitStack,
+) -> Callable[[list[str]], Mapping[str, NDArray[Any]]]:
+    """What gives the values of some of these tensors by name; TensorRT knows fewer of them."""
+    if not graph.tensorrt:
+        session = _session(model, tensors, graph.file, threads)
+        return lambda names: dict(zip(names, _run(session, names, inputs)))
+    from glint.benchmarks.parity.plan_layers import MarkedEngine
+
+    engine = stack.enter_context(MarkedEngine(graph.file, tensors, inputs, precision=graph.weak))
+    values = engine.run(inputs)
+    return lambda _: values
 
 
 def first_below(layers: Sequence[LayerError], limit: float) -> LayerError | None:

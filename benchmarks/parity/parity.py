@@ -26,6 +26,7 @@ from glint.runtime.engines.base import Arrays
 
 _CLOSE_SCORES = ("CSO-mAP grid", "CSO-mAP refined", "IoU")  # must stay within the budget, up and down
 _CLEAN_MARGIN_DB = 30.0  # dB above the limit of a bad layer at which a signal counts as clean
+_EXCUSED_BUDGETS = 5.0  # budgets; a change that chance explains must be sure to be less
 _VIEW_PX = 256  # px; largest side of the frame in which layers are compared
 
 
@@ -82,7 +83,8 @@ def parity(
             of simulated frames: how many (default 20). ``number`` also limits what is taken of ``data``.
         budget: largest difference of a score, points; default by the candidate's precision (:data:`BUDGETS`).
         tolerance: largest error of an output over its largest magnitude; likewise.
-        layers: compare layer by layer even if the verdict is good; both must be ONNX files.
+        layers: compare layer by layer even if the verdict is good: ONNX files, and what TensorRT makes of them
+            (needs Polygraphy).
         threads: CPU threads.
         out: HTML report.
         overwrite: replace ``out``.
@@ -111,14 +113,16 @@ def parity(
             raise NotFiniteError(f"{error}{_where_not_finite(first, second, threads)}", hint=error.hint) from error
         reasons, notes = _reasons(compared, allowed), _notes(compared, allowed, labelled)
         try:
-            steps = _layers(first, second, compared.inputs, threads) if layers or reasons else None
+            steps = _layers(first, second, compared.inputs, threads, build=layers) if layers or reasons else None
         except GlintError as error:
             if layers:
                 raise
             steps = None  # nobody asked for them: the verdict stands without
             notes.append(f"layers were not compared: {error}")
         if layers and steps is None:
-            notes.append("layers were not compared: both must be ONNX files")
+            notes.append("layers were not compared: both must be ONNX files, or plans whose ONNX file is here")
+        elif reasons and steps is None:
+            notes.append("--layers shows where it goes wrong")
         result = {
             "passed": not reasons, "reasons": reasons, "notes": notes,
             "reference": first.facts(), "candidate": second.facts(), "data": {**facts, "labelled": labelled},
@@ -168,15 +172,23 @@ def _within(one: Difference, allowed: Budget) -> bool | None:
     if change != change:
         return None
     if one.score in _CLOSE_SCORES:
-        return abs(change) <= allowed.points + 1e-9 or _chance(one)
+        return abs(change) <= allowed.points + 1e-9 or _chance(one, allowed)
     if one.score == "Pd":
         return change >= -1e-9 if allowed.pd_may_rise else abs(change) <= 1e-9
     return None
 
 
-def _chance(one: Difference) -> bool:
-    """Whether chance explains a change: no change lies within its interval."""
-    return one.low <= 0 <= one.high
+def _chance(one: Difference, allowed: Budget) -> bool:
+    """Whether chance explains a change: no change lies within its interval, and nothing far beyond the budget.
+
+    Of few samples an interval holds everything, and 0 as well: that excuses nothing.
+    """
+    return one.low <= 0 <= one.high and max(-one.low, one.high) <= _EXCUSED_BUDGETS * allowed.points
+
+
+def _unsure(one: Difference) -> bool:
+    """Whether more samples could still show that a change which counts is chance."""
+    return one.score in _CLOSE_SCORES and one.low <= 0 <= one.high
 
 
 def _reasons(compared: Comparison, allowed: Budget) -> list[str]:
@@ -184,6 +196,7 @@ def _reasons(compared: Comparison, allowed: Budget) -> list[str]:
     reasons = [
         f"{d.score} on {d.data} went from {d.reference:.2f} to {d.candidate:.2f} ({d.difference:+.2f}), allowed: "
         + (f"±{allowed.points:g}" if d.score in _CLOSE_SCORES else "no loss" if allowed.pd_may_rise else "no change")
+        + (f"; too few samples to call it chance, 95 % interval {d.low:+.2f} to {d.high:+.2f}" if _unsure(d) else "")
         for d in compared.differences
         if _within(d, allowed) is False
     ]
@@ -234,9 +247,12 @@ def _moved(distance: NDArray[np.float64]) -> dict[str, Any]:
     return {"patches": len(distance), "other_number": len(distance) - len(same), **moved}
 
 
-def _layers(first: Side, second: Side, inputs: Arrays, threads: int | None) -> list[LayerError] | None:
-    """Layer by layer, or None if one of the two is no ONNX file."""
-    if first.onnx is None or second.onnx is None:
+def _layers(
+    first: Side, second: Side, inputs: Arrays, threads: int | None, *, build: bool = False
+) -> list[LayerError] | None:
+    """Layer by layer, or None if one of the two has none, or needs an engine that may not be built."""
+    one, two = first.graph(second), second.graph(first)
+    if one is None or two is None or ((one.tensorrt or two.tensorrt) and not build):
         return None
     free = {spec.name: spec.shape for spec in first.engine.inputs}
     with Progress("layers") as line:
@@ -246,7 +262,7 @@ def _layers(first: Side, second: Side, inputs: Arrays, threads: int | None) -> l
             line.update(done)
 
         views = {name: _view(array, free[name]) for name, array in inputs.items()}
-        return compare_layers(first.onnx, second.onnx, views, threads=threads, progress=progress)
+        return compare_layers(one, two, views, threads=threads, progress=progress)
 
 
 def _view(array: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

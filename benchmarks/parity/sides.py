@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from glint.benchmarks.parity.layers import Graph
 from glint.cards import PRECISIONS, ModelCard, TensorSpec, load_card
 from glint.errors import CheckFailedError, InputError, ModelError
 from glint.files import sha256
 from glint.runtime.engines.base import Arrays, Engine, EngineProxy
 from glint.runtime.engines.choose import ENGINES, open_engine
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from glint.runtime.engines.tensorrt.cache import Sidecar
 
 
 class NotFiniteError(CheckFailedError):
@@ -45,6 +47,7 @@ class Side:
         card: if it has one.
         file: what was loaded.
         model: name of the model, "" if unknown.
+        info: of a plan.
     """
 
     text: str
@@ -53,11 +56,27 @@ class Side:
     card: ModelCard | None
     file: Path
     model: str = ""
+    info: Sidecar | None = None
 
     @property
     def onnx(self) -> Path | None:
-        """The ONNX file if one can look into its layers."""
+        """The ONNX file if it is one."""
         return self.file if self.file.suffix == ".onnx" else None
+
+    def graph(self, other: Side) -> Graph | None:
+        """What one can look into layer by layer; of a plan the ONNX file that it was built from, if it is to be found.
+
+        Args:
+            other: the other side, whose file that may be.
+        """
+        if self.onnx is not None:
+            return Graph(self.onnx, tensorrt=self.engine.details()["name"] == "tensorrt")
+        if self.info is None:
+            return None
+        files = [*_files_of(self.info.model), *([] if other.onnx is None else [other.onnx])]
+        made_of = next((file for file in files if sha256(file) == self.info.onnx_sha256), None)
+        weak = self.info.precision if self.info.options.get("weak") else None
+        return None if made_of is None else Graph(made_of, tensorrt=True, weak=weak)
 
     def facts(self) -> dict[str, Any]:
         """What was compared, JSON-ready."""
@@ -132,7 +151,16 @@ def _plan(text: str, path: Path) -> Side:
     if not path.is_file():
         raise ModelError(f"engine {path}: no such file", hint="glint build makes one")
     info = read_info(path)
-    return Side(text, _finite(TensorRTEngine(path), text), info.precision, None, path, info.model)
+    return Side(text, _finite(TensorRTEngine(path), text), info.precision, None, path, info.model, info)
+
+
+def _files_of(model: str) -> list[Path]:
+    """The ONNX files of a released model that are here."""
+    files = []
+    for precision in PRECISIONS:
+        with suppress(ModelError):
+            files.append(load_card(model, precision=precision)[1])
+    return files
 
 
 def _card_of_plan(side: Side) -> ModelCard | None:
