@@ -87,6 +87,8 @@ def run(
             talk("polarity: both; every frame goes through the networks twice")
         if models.refine:
             _tell_optics(pipeline)
+        if frames.size is not None:
+            pipeline.prepare(frames.size)
         line = Progress("run", frames.total)
         last: list[Sink] = [summary, ProgressLine(line, frames), *([Callback(on_result)] if on_result else [])]
         last += [DarkHint(pipeline, frames.uri)] if frames.polarity == "white" else []

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from glint.cards import ModelCard, TensorSpec
 from glint.errors import EngineError, InputError
+from glint.types import FrameSize
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -89,6 +90,9 @@ class Engine(ABC):
         """What runs the network, JSON-ready, for manifests and reports."""
         return {"name": self.name}
 
+    def prepare(self, size: FrameSize) -> None:  # noqa: B027  (most engines take any size at once)
+        """Get ready for frames of a size, as the network is given them, so that the first one does not wait."""
+
     @abstractmethod
     def _infer(self, arrays: Arrays) -> Arrays:
         """Run checked inputs; gives all outputs."""
@@ -157,6 +161,10 @@ class EngineProxy(Engine):
 
     def details(self) -> dict[str, Any]:
         return super().details() if self.inner is None else self.inner.details()
+
+    def prepare(self, size: FrameSize) -> None:
+        if self.inner is not None:
+            self.inner.prepare(size)
 
     def close(self) -> None:
         if self.inner is not None:

@@ -145,6 +145,10 @@ class Detector:
         probability = self._confined(probability, frame, normalised, background, 0.0)
         return probability, background * normalised.scale + normalised.offset, target * normalised.scale
 
+    def prepare(self, size: FrameSize) -> None:
+        """Get the engine ready for frames of a size, so that the first one does not wait for it."""
+        self.engine.prepare(FrameSize(self._size(1, size.width), self._size(0, size.height)))
+
     def _confined(self, probability: Map, frame: Frame, normalised: Normalised, background: Map, least: float) -> Map:
         extent = self.spec.extent
         if extent is None:

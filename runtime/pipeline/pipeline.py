@@ -39,7 +39,7 @@ from glint.runtime.unmixing.shapes import Shapes, measure_shapes
 from glint.runtime.unmixing.unmixer import Unmixed, Unmixer
 from glint.runtime.unmixing.verdicts import judge_spots, may_hold_several
 from glint.runtime.unmixing.windows import Ceiling, Windows, cut_windows
-from glint.types import Blobs, Frame, TargetFlag, Targets
+from glint.types import Blobs, Frame, FrameSize, TargetFlag, Targets
 
 STAGES = ("capture", "queue", "detect", "unmix", "refine", "total")
 LEAST_RADIANCE_DN = 0.0005  # less is written as 0.0
@@ -371,6 +371,17 @@ class Pipeline:
     def dark_spots(self, frame: Frame) -> int:
         """How many spots of a frame are darker than their surroundings, by one more run of the detector."""
         return len(self._detect(turned(self.conditioner(frame)).frame).blobs)
+
+    def prepare(self, size: FrameSize) -> None:
+        """Get the detector's engine ready for frames of a size, where it needs one for each.
+
+        Raises:
+            GlintError: one of its subclasses, if the engine cannot be built or opened.
+        """
+        if self.roi is None:
+            self.detector.prepare(size)
+        elif self.roi[0] + self.roi[2] <= size.width and self.roi[1] + self.roi[3] <= size.height:
+            self.detector.prepare(FrameSize(*self.roi[2:]))
 
     def _detect(self, frame: Frame) -> Detection:
         if self.roi is None:

@@ -51,6 +51,7 @@ class AdjustedSource(Source):
         self.inner, self.polarity, self.scale, self.layout = inner, polarity, scale, layout
         self.turn_at = turn_at
         self.total, self.live = inner.total, inner.live
+        self.size = inner.size if layout == PLAIN else None
         self.skipped, self.skips = inner.skipped, inner.skips
 
     @property

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from glint.cli import talk
 from glint.errors import SourceError
 from glint.runtime.sources.uri import safe_uri
-from glint.types import Frame, Gap
+from glint.types import Frame, FrameSize, Gap
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Source(ABC):
     Attributes:
         uri: what the user asked for, without credentials.
         total: number of frames, if known.
+        size: of its frames, if it is known before the first one comes.
         live: its frames come at their own pace, whether or not anybody takes them.
         skipped: frames that could not be read so far; of very many the first :data:`MOST_NAMED_SKIPS`.
         skips: how many were skipped for each reason.
@@ -60,6 +61,7 @@ class Source(ABC):
 
     uri: str
     total: int | None = None
+    size: FrameSize | None = None
     live: bool = False
     top_aligned: bool = False
 

@@ -86,6 +86,7 @@ class RawSource(Source):
     def __init__(self, uri: str, path: str | None, layout: RawLayout) -> None:
         super().__init__(uri)
         self.path, self.layout = path, layout
+        self.size = FrameSize(*layout.size)
         if path is not None and Path(path).is_file():
             self.total = max(0, Path(path).stat().st_size - layout.header) // layout.frame_bytes
         self._waker = InterruptibleWait()

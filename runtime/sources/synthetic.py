@@ -10,7 +10,7 @@ from glint.runtime.sources.base import Source
 from glint.runtime.sources.uri import parameters, positive
 from glint.runtime.sources.waiting import Closed, Pacer
 from glint.simulation.scenes import SceneConfig, parse_synthetic, read_background, simulate_scene
-from glint.types import Frame
+from glint.types import Frame, FrameSize
 
 
 class SyntheticSource(Source):
@@ -24,7 +24,7 @@ class SyntheticSource(Source):
         super().__init__(uri)
         self.config, self.rate = config, rate
         self.live = rate is not None
-        self.total = config.frames
+        self.total, self.size = config.frames, FrameSize(config.width, config.height)
         self.background = read_background(Path(config.background), config.bits) if config.background else None
         self._pacer = Pacer()
 

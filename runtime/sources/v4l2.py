@@ -91,6 +91,7 @@ class CameraSource(LiveSource):
     ) -> None:
         super().__init__(uri, policy)
         self.config, self._open_device = config, open_device
+        self.size = None if config.size is None else FrameSize(*config.size)
 
     def connect(self) -> Connection:
         try:

@@ -81,6 +81,8 @@ def stream(
     track, polygons = settings.track or zones is not None or several, () if zones is None else read_zones(Path(zones))
 
     def start(opened: Pipeline) -> Stream:
+        if frames.size is not None:
+            opened.prepare(frames.size)
         return Stream(
             frames, opened, (), drop=settings.drop, deadline_ms=settings.deadline_ms, warm=settings.warm_up,
             track=follower(frames, opened, config, settings.static, polygons, settings.unmix_frames) if track else None,

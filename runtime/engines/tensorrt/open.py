@@ -98,7 +98,7 @@ def _within(shape: tuple[int, ...], smallest: tuple[int, ...], largest: tuple[in
 
 
 class SizedEngine(Engine):
-    """A network that takes frames of any size, by one engine per size, opened when its first frame arrives.
+    """A network that takes frames of any size, by one engine per size, opened when its first frame arrives or before.
 
     Args:
         card: of the network.
@@ -119,7 +119,13 @@ class SizedEngine(Engine):
 
     def _infer_some(self, arrays: Arrays, names: tuple[str, ...]) -> Arrays:
         height, width = next(iter(arrays.values())).shape[-2:]
-        size = FrameSize(width, height)
+        return self._engine(FrameSize(width, height)).infer(*names, **arrays)
+
+    def prepare(self, size: FrameSize) -> None:
+        """Open the engine for frames of a size now."""
+        self._engine(size)
+
+    def _engine(self, size: FrameSize) -> TensorRTEngine:
         with self._lock:
             if size not in self._engines:
                 engine = self._engines[size] = self._open(size)
@@ -129,8 +135,7 @@ class SizedEngine(Engine):
                         f"{self._card.name}: frames of {_MOST_SIZES} sizes so far; "
                         "--engine onnxruntime takes any without a build"
                     )
-            engine = self._engines[size]
-        return engine.infer(*names, **arrays)
+            return self._engines[size]
 
     def stage_times(self, runs: int, **arrays: NDArray[Any]) -> dict[str, list[float]]:
         """See :meth:`TensorRTEngine.stage_times`; of the engine for frames of this size, once it is open."""

@@ -209,6 +209,36 @@ def test_a_run_says_what_ran(gpu: FakeCuda, capsys: pytest.CaptureFixture[str]) 
     assert not gpu.live
 
 
+@pytest.mark.parametrize(
+    ("query", "options", "expected"),
+    [
+        ("", {}, "96x64"),
+        ("", {"roi": (8, 8, 40, 32)}, "48x32"),  # padded to a multiple of 16
+        ("", {"tile": FrameSize(64, 64)}, "64x64"),
+        ("&crop=2,2,80,48", {}, None),  # known when the first frame comes
+    ],
+)
+def test_the_engine_for_frames_of_a_known_size_is_opened_before_the_first(
+    gpu: FakeCuda, monkeypatch: pytest.MonkeyPatch, query: str, options: dict[str, Any], expected: str | None
+) -> None:
+    detect, ready = Detector.__call__, []
+
+    def spied(self: Detector, *arguments: Any, **words: Any) -> Any:
+        ready.append([*self.engine.details()["sizes"]])
+        return detect(self, *arguments, **words)
+
+    monkeypatch.setattr(Detector, "__call__", spied)
+    run(SCENE + query, **options)
+    assert ready[0] == ([] if expected is None else [expected])
+    assert len(ready[-1]) == 1
+
+
+def test_a_region_outside_of_the_frame_builds_nothing(gpu: FakeCuda) -> None:
+    with pytest.raises(InputError, match="does not fit"):
+        run(SCENE, roi=(80, 8, 40, 32))
+    assert not any(name.startswith("lsnet") for name in plans())
+
+
 def test_a_run_of_onnxruntime_says_so_too() -> None:
     manifest = run(SCENE, engine="onnxruntime", threads=1)
     assert manifest["engines"]["unmix"]["name"] == "onnxruntime"
