@@ -16,6 +16,11 @@ def test_every_released_model_in_fp16_is_counted():
     assert {name for name in zoo_names() if name.endswith(".fp16")} <= ROWS.keys()
 
 
+@pytest.mark.parametrize("name", ["dscsnet-s-csist.fp16", "dscsnet-s-sensor.fp16"])
+def test_the_small_unmixers_stay_within_26_mb_and_75_kernels(name):
+    assert ROWS[name].bytes <= 26e6 and ROWS[name].kernels <= 75
+
+
 def test_the_time_of_bytes_is_that_of_the_memory():
     row = Traffic("lsnet-s", "fp16", 7.0, 300, 510_000_000, 0.5)
     assert row.milliseconds("Orin Nano Super") == pytest.approx(5.0)
