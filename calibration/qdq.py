@@ -147,7 +147,7 @@ class _Inserter:
         names = [f"{weight}/{part}" for part in ("int8", "scale", "zero")]
         for name, value in zip(names, (codes, scales, np.zeros_like(scales))):
             self._constant(name, value, dtype if name.endswith("/scale") else np.int8)
-        along = {} if self.scales.per_tensor else {"axis": 0}
+        along: dict[str, Any] = {} if self.scales.per_tensor else {"axis": 0}
         node.input[1] = self._insert("DequantizeLinear", names, f"{node.name}/DequantizeLinear_1", **along)
 
     def finish(self) -> None:
