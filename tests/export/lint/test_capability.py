@@ -1,4 +1,4 @@
-"""Polygraphy's own question to the parser, ``inspect capability``, beside our operator rules: tensorrt_rtx needs no GPU."""
+"""Polygraphy's own question to the parser, ``inspect capability``, beside our operator rules: no GPU is needed."""
 
 import os
 import subprocess
