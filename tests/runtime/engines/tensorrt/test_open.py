@@ -22,7 +22,6 @@ from glint.runtime.commands.run import run
 from glint.runtime.engines.choose import choose_engine, find_model, open_engine
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from glint.runtime.engines.tensorrt import build as tensorrt_build
-from glint.runtime.engines.tensorrt import cache
 from glint.runtime.engines.tensorrt import open as open_module
 from glint.runtime.engines.tensorrt.api import load
 from glint.runtime.engines.tensorrt.build import BuildOptions, build, preview_build
@@ -111,7 +110,7 @@ def test_a_card_is_read_and_its_model_hashed_once_whatever_the_sizes(
 
         return call
 
-    for module in (cards, cache, tensorrt_build):
+    for module in (cards, tensorrt_build):
         monkeypatch.setattr(module, "sha256", counted("hashed", sha256))
     monkeypatch.setattr(cards, "read_json", counted("read", cards.read_json))
     monkeypatch.setattr(open_module, "preview_build", counted("previewed", open_module.preview_build))
