@@ -119,10 +119,11 @@ def parity(
                 raise
             steps = None  # nobody asked for them: the verdict stands without
             notes.append(f"layers were not compared: {error}")
-        if layers and steps is None:
-            notes.append("layers were not compared: both must be ONNX files, or plans whose ONNX file is here")
-        elif reasons and steps is None:
-            notes.append("--layers shows where it goes wrong")
+        else:
+            if layers and steps is None:
+                notes.append("layers were not compared: both must be ONNX files, or plans whose ONNX file is here")
+            elif reasons and steps is None:
+                notes.append("--layers shows where it goes wrong")
         result = {
             "passed": not reasons, "reasons": reasons, "notes": notes,
             "reference": first.facts(), "candidate": second.facts(), "data": {**facts, "labelled": labelled},
