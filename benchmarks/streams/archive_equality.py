@@ -133,7 +133,8 @@ def archive_equality(frames: int) -> dict[str, Any]:
         root.mkdir()
         sources = make_recordings(root, frames)
         runs = {name: lines_of_run(source, Path(folder, f"{name}.jsonl")) for name, source in sources.items()}
-        report, first = [], {}
+        report: list[dict[str, Any]] = []
+        first: dict[str, bytes] = {}
         for (workers, killed), out in zip(cases, outs):
             there = make_archive(root, out, chunk, workers, killed)
             parts = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*.parquet")}
