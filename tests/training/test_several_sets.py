@@ -155,7 +155,7 @@ def test_the_likeliest_false_alarms_count_unless_they_are_a_targets_edge_or_unla
     mask[..., 10, 10] = 1
     logit[..., 10, 13] = 5.0  # three pixels from a target
     assert _alarm_loss(logit, mask, known).item() < 1e-6
-    logit[..., 20:24, 20:22] = 5.0
+    logit[..., 20:24, 20:23] = 5.0
     assert _alarm_loss(logit, mask, known).item() == pytest.approx(np.log1p(np.exp(5)), rel=1e-4)
-    known[..., 20:24, 20:22] = 0
+    known[..., 20:24, 20:23] = 0
     assert _alarm_loss(logit, mask, known).item() < 1e-6
