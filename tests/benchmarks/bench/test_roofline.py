@@ -28,7 +28,7 @@ def test_work_agrees_with_what_the_card_counted_by_pytorch(case, share):
     card, _ = load_card(case.subject)
     found = work(case)
     # Narrow convolutions are exported as wider ones, which is more work ("glint.training.networks.lsnet.narrow_conv").
-    assert found.macs == pytest.approx(share * card.macs, rel=0.03)  # DSCSNet-s does 2.7 % more: products that are folded
+    assert found.macs == pytest.approx(share * card.macs, rel=0.03)  # DSCSNet-s does 2.7 % more
     assert found.weight_numbers == card.parameters
     assert found.activation_numbers > found.macs / 5000
 
