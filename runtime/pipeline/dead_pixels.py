@@ -2,7 +2,8 @@
 
 A target has the width of the optics and moves over the pixels; a dead pixel differs from its neighbours in every frame
 and alone. So pixels are watched over some frames, and those that are far from the median of their neighbourhood in
-almost all of them, while their neighbours are not, are dead, and those that never change while all others do.
+almost all of them, while their neighbours are not, are dead, and those that never change while all others do. Text and
+reticles that the camera draws are such pixels, with what they lighten at their edges.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from glint.cli import talk
+from glint.processing.marks import drawn_marks
 from glint.runtime.pipeline.sensor_correction import Conditioned, Conditioner
 from glint.types import Frame
 
@@ -21,6 +23,7 @@ WATCHED_FRAMES = 24  # different ones that are watched
 _FAR_SD = 6.0  # standard deviations of the noise
 _ALWAYS_SHARE = 0.9  # share of the frames
 _NEIGHBOUR_SHARE = 0.12  # of its own difference, that a neighbour's may be: of a target it is more
+_TEXT_PX = 32  # within which something else that never changes belongs to a text
 _MOST_DEAD_SHARE = 0.01  # share of pixels that may be dead; more are a scene that this cannot judge
 
 
@@ -63,14 +66,20 @@ class DeadPixels:
         odd = (self._far >= _ALWAYS_SHARE * self._frames) & (beside < _NEIGHBOUR_SHARE * np.abs(mean))
         spread = self._high - self._low
         stuck = (spread == 0) & (float(np.median(spread)) > 0)
+        marks = stuck & (drawn_marks(self._low) | drawn_marks(-self._high))
+        square = np.ones((3, 3), dtype=bool)
+        drawn = stuck & ndimage.binary_dilation(marks, square, iterations=_TEXT_PX)  # dots and dashes, too
         stuck &= self._high < self._high.max()  # what is saturated does not change, either
+        drawn = ndimage.binary_dilation(drawn, square)
         dead = odd | stuck
-        share = float(dead.mean())
+        share = float((dead & ~drawn).mean())
         if share > _MOST_DEAD_SHARE:
             talk(f"warning: dead pixels: {100 * share:.1f} % of all look dead: none is replaced; give a map instead")
             dead = np.zeros(self.shape, dtype=bool)
         else:
-            talk(f"dead pixels: {int(dead.sum())} learned from {self._frames} frames")
+            dead |= drawn
+            by_camera = f", {int(drawn.sum())} of them drawn by the camera" if drawn.any() else ""
+            talk(f"dead pixels: {int(dead.sum())} learned from {self._frames} frames{by_camera}")
         self.dead = dead
 
 

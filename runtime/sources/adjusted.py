@@ -14,6 +14,7 @@ from glint.choices import Polarity
 from glint.cli import talk
 from glint.errors import InputError, SourceError
 from glint.processing.layout import Area, Layout, looks_swapped
+from glint.processing.marks import drawn_marks
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.uri import Converter, one_of
 from glint.types import Frame, Gap
@@ -24,6 +25,7 @@ PLAIN = Layout()
 FULL_DN = 16383.0  # to which a scale brings its greater end: a sensor of 14 bits
 
 _KELVIN, _KELVIN_SPREAD = (150.0, 1000.0), 20.0
+_LARGEST_STRIP_SHARE = 0.25  # of a frame, that may be left out for the marks in it
 _LEAST_SIDE_PX = 32  # pixels of a frame whose edges say something
 _STRANGE_SHARE = 0.2  # share of a row's pixels that are far from all of the picture
 
@@ -156,7 +158,27 @@ def warnings_of(frame: Frame) -> list[str]:
             f"rows or columns at the edge are unlike the picture (telemetry, bars?); --roi {x},{y},{width},{height} "
             "leaves them out"
         )
+    marks = drawn_marks(data, dark_too=frame.dark_too)
+    if marks.any():
+        found.append(
+            f"{int(marks.sum())} pixels look drawn (text, a reticle?) and may be taken for targets; switch the "
+            f"camera's overlay off, or --dead-pixels auto replaces what never changes{_beside(marks)}"
+        )
     return found
+
+
+def _beside(marks: NDArray[np.bool_]) -> str:
+    """The option that leaves marks out that all lie at one side, in a quarter of the frame."""
+    height, width = marks.shape
+    rows, columns = (np.flatnonzero(marks.any(axis=axis)) for axis in (1, 0))
+    sides = {
+        (0, int(rows[-1]) + 2, width, height - int(rows[-1]) - 2): (int(rows[-1]) + 2) / height,
+        (0, 0, width, int(rows[0]) - 1): 1 - (int(rows[0]) - 1) / height,
+        (int(columns[-1]) + 2, 0, width - int(columns[-1]) - 2, height): (int(columns[-1]) + 2) / width,
+        (0, 0, int(columns[0]) - 1, height): 1 - (int(columns[0]) - 1) / width,
+    }
+    area, lost = min(sides.items(), key=lambda side: side[1])
+    return f", or --roi {','.join(map(str, area))} leaves them out" if lost <= _LARGEST_STRIP_SHARE else ""
 
 
 def picture_of(data: NDArray[Any]) -> tuple[int, int, int, int] | None:
