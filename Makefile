@@ -9,7 +9,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py README.md LICENSE $(shell find core training export calibration runtime benchmarks zoo \
              -name '*.py' -o -name '*.onnx' -o -name '*.json' -o -name '*.html' -o -name py.typed -o -name '*.pyi')
 
-.PHONY: help demo test format api gpu-check clean
+.PHONY: help demo test format api hashes gpu-check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -33,6 +33,13 @@ format: $(VENV)/dev.installed ## format the sources
 
 api: $(VENV)/dev.installed ## write docs/api.md from the docstrings
 	$(DEV)/python docs/make_api.py
+
+HASHES := uv pip compile pyproject.toml --quiet --no-header --no-annotate --generate-hashes --extra video --extra mqtt
+JETSON := --python-platform aarch64-manylinux_2_28 --extra tensorrt
+hashes: ## write deploy/requirements-*.txt from the constraints; needs uv
+	$(HASHES) -c constraints.txt --universal --python-version 3.10 -o deploy/requirements-cpu.txt >/dev/null
+	$(HASHES) -c constraints-jetpack6.txt --python-version 3.10 $(JETSON) -o deploy/requirements-jetpack6.txt >/dev/null
+	$(HASHES) -c constraints-jetpack7.txt --python-version 3.12 $(JETSON) -o deploy/requirements-jetpack7.txt >/dev/null
 
 gpu-check: ## what this machine's GPU can do, as gpu-check.html and .json; uses the active environment
 	$(PYTHON) -m glint.benchmarks.gpu_check --out gpu-check --overwrite

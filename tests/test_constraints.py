@@ -54,6 +54,35 @@ def test_the_check_in_the_file_is_for_its_python(name, python):
     assert f"Python {python}," in text
 
 
+def hashed(kind):
+    """Releases of a file with hashes, each with its marker and its hashes."""
+    text = (ROOT / "deploy" / f"requirements-{kind}.txt").read_text(encoding="utf-8")
+    lines = text.replace("\\\n", " ").splitlines()
+    for line in (line for line in lines if line and not line.startswith("#")):
+        release, *hashes = line.split("--hash=")
+        yield Requirement(release), [value.strip() for value in hashes]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "jetpack6", "jetpack7"])
+def test_every_release_that_is_installed_has_hashes_and_is_the_one_that_is_pinned(kind):
+    name = "constraints.txt" if kind == "cpu" else f"constraints-{kind}.txt"
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    pinned = {(canonicalize_name(r.name), str(r.specifier)) for r in map(Requirement, filter(None, map(plain, lines)))}
+    given, extras = {}, ("video", "mqtt") if kind == "cpu" else ("tensorrt", "video", "mqtt")
+    for release, hashes in hashed(kind):
+        assert hashes, release
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", value) for value in hashes)
+        known = {version for other, version in pinned if other == canonicalize_name(release.name)}
+        assert not known or str(release.specifier) in known, f"{release} against {known}: make hashes"
+        given.setdefault(canonicalize_name(release.name), []).append(release)
+    assert {canonicalize_name(needed.name) for needed in requirements(*extras)} <= given.keys()
+
+
+def plain(line):
+    """A line of constraints without its comment."""
+    return line.partition("#")[0].strip()
+
+
 def test_the_hook_formats_like_the_makefile():
     (ruff,) = [r for r in pins("constraints.txt") if r.name == "ruff"]
     hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
