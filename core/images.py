@@ -91,9 +91,36 @@ def _pictures(file: StoredFile, path: Path) -> Iterator[NDArray[Any]]:
         if start.startswith(magic):
             content = file.whole()
             check(content)
-            yield _decoded(content, name, path)
+            data = _decoded(content, name, path)
+            if name == "JPEG":
+                _check_amount(content, data, path)
+            yield data
             return
     raise UnknownFormatError("it begins like none of the formats that are read")
+
+
+def _check_amount(content: bytes, data: NDArray[Any], path: Path) -> None:
+    """A JPEG's size is that of its pixels: none is left over, and none is missing.
+
+    Its decoder fills up what is missing and leaves what is too much; what it does with a spoiled end tells.
+
+    Raises:
+        FormatError: if not.
+    """
+    probes = chunks.jpeg_probes(content)
+    if probes is None:
+        return
+    same = []
+    for probe in probes:
+        try:
+            same.append(np.array_equal(_decoded(probe, "JPEG", path), data))
+        except (FormatError, SourceError, OSError):
+            same.append(False)
+    height, width = data.shape
+    if same[0]:
+        raise FormatError(f"it is damaged: it holds more than {width}x{height} pixels")
+    if not same[1]:
+        raise FormatError(f"it is damaged: its pixels end before there are {width}x{height}")
 
 
 def _decoded(content: bytes, name: str, path: Path) -> NDArray[Any]:

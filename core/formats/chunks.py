@@ -13,6 +13,7 @@ _CHANNELS_BY_COLOUR = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's kinds of colour
 _MARKERS_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # markers of JPEG without a length
 _SEQUENTIAL_MARKERS = {0xC0, 0xC1}  # of these, those in which every block has two bits at least
 _MOST_PIXELS_PER_BYTE = 256
+_PROBED_BYTES = 16  # at the end of the pixels
 _SIZE_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG that tell the size
 
 
@@ -71,7 +72,34 @@ def check_jpeg(data: bytes) -> None:
     Raises:
         FormatError: if not.
     """
-    position, sized = 2, False
+    _last_scan(data)
+
+
+def jpeg_probes(data: bytes) -> tuple[bytes, bytes] | None:
+    """The file with the end of its pixels spoiled, and with more of them.
+
+    A picture of the size that was written changes with the first, and not with the second. None where that tells
+    nothing: of few bytes, and of progressive pictures, whose last bytes may change nothing.
+
+    Raises:
+        FormatError: as ``check_jpeg``.
+    """
+    start, end = _last_scan(data)
+    if start > end:
+        return None
+    first = max(start, end - _PROBED_BYTES)
+    if end - first < _PROBED_BYTES // 2:
+        return None
+    # No byte becomes a marker's, or follows one.
+    tail = [
+        b if b in (0xFF, 0xAA) or before == 0xFF else b ^ 0x55 for before, b in zip(data[first - 1 :], data[first:end])
+    ]
+    return data[:first] + bytes(tail) + data[end:], data[:end] + bytes(range(1, 65)) + data[end:]
+
+
+def _last_scan(data: bytes) -> tuple[int, int]:
+    """Where the last stretch of coded pixels begins and ends; of a progressive picture it begins behind its end."""
+    position, sized, start, sequential = 2, False, 2, False
     while True:
         position = data.find(b"\xff", position)
         while position >= 0 and data[position + 1 : position + 2] == b"\xff":
@@ -80,7 +108,10 @@ def check_jpeg(data: bytes) -> None:
             raise FormatError("it is torn: its end is missing")
         marker = data[position + 1]
         position += 2
-        if marker == 0 or marker in _MARKERS_WITHOUT_LENGTH:
+        if marker == 0:
+            continue
+        if marker in _MARKERS_WITHOUT_LENGTH:
+            start = position
             continue
         if marker == 0xD9:
             break
@@ -92,12 +123,14 @@ def check_jpeg(data: bytes) -> None:
             check_size(width, height)
             if marker in _SEQUENTIAL_MARKERS and width * height > _MOST_PIXELS_PER_BYTE * len(data):
                 raise FormatError(f"{len(data)} bytes cannot hold {width}x{height} pixels")
-            sized = True
+            sized, sequential = True, marker in _SEQUENTIAL_MARKERS
         position += max(length, 2)
+        start = position
     if not sized:
         raise FormatError("it holds no picture")
     if data.find(JPEG, position) >= 0:
         raise FormatError("it holds several JPEG pictures one behind the other")
+    return start if sequential else position, data.rindex(b"\xff\xd9", 0, position)
 
 
 def check_bmp(data: bytes) -> None:

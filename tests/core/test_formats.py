@@ -195,3 +195,37 @@ def test_a_jpeg_that_its_bytes_cannot_hold_is_not_believed(tmp_path):
     path.write_bytes(bytes(content))
     with pytest.raises(SourceError, match="cannot hold"):
         read_image(path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"quality": 30}, {"quality": 100}, {"progressive": True}, {"optimize": True}, {"restart_marker_rows": 1}],
+)
+@pytest.mark.parametrize("scene", ["noise", "flat", "ramp", "white"])
+def test_a_jpeg_whose_size_is_not_that_of_its_pixels_is_refused(tmp_path, options, scene):
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:80, :96]
+    image = {
+        "noise": rng.integers(60, 200, (80, 96)), "flat": np.full((80, 96), 90), "ramp": x + y,
+        "white": np.full((80, 96), 255),
+    }[scene].astype(np.uint8)  # fmt: skip
+    path = tmp_path / "a.jpg"
+    Image.fromarray(image).save(path, **options)
+    assert read_image(path).shape == (80, 96)
+    content = path.read_bytes()
+    place = next(content.find(bytes([0xFF, marker])) for marker in (0xC0, 0xC2) if bytes([0xFF, marker]) in content) + 5
+    if scene != "noise" or "progressive" in options:
+        return
+    larger = () if "restart_marker_rows" in options else ((80, 104), (80, 192), (88, 96))
+    for height, width in ((80, 88), (72, 96), (40, 96), (80, 48), *larger):
+        size = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+        path.write_bytes(content[:place] + size + content[place + 4 :])
+        with pytest.raises(SourceError, match=r"damaged|torn|cannot hold"):
+            read_image(path)
+
+
+def test_colour_jpegs_of_grey_scenes_are_still_read(tmp_path):
+    image = np.random.default_rng(2).integers(0, 255, (72, 90)).astype(np.uint8)
+    for sampling in (0, 1, 2):
+        Image.fromarray(image).convert("RGB").save(tmp_path / "a.jpg", subsampling=sampling, quality=90)
+        assert read_image(tmp_path / "a.jpg").shape == image.shape
