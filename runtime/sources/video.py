@@ -9,6 +9,7 @@ from typing import Any
 
 from glint.cli import talk
 from glint.errors import SourceError, SourceLostError
+from glint.formats.mp4 import stated_sizes
 from glint.runtime.sources.base import Source, check_like
 from glint.runtime.sources.decoding import (
     GREY_PARAMETERS,
@@ -23,6 +24,7 @@ from glint.runtime.sources.grey import grey_of
 from glint.runtime.sources.uri import parameters
 from glint.types import Frame
 
+_BOXED = (".mp4", ".mov", ".m4v")  # files of boxes, whose container tells the size, too
 _SLACK_S = Fraction(1, 10)  # seconds that a whole file may end before its stated length
 
 
@@ -71,6 +73,8 @@ class VideoSource(Source):
                         raise
                     self.skip(f"{self.path.name}, frame {index + sum(self.skips.values())}", str(error))
                     continue
+                if shape is None:
+                    self._compare_size(data.shape)
                 shape = data.shape
                 full_scale = self.full_scale or full_scale
                 yield Frame(index, round(seconds * 10**9), data, full_scale=full_scale, damaged=damaged)
@@ -96,6 +100,17 @@ class VideoSource(Source):
             if isinstance(error, SourceError):
                 raise
             raise SourceLostError(f"{self.uri} breaks off: {reason_of(error)}") from error
+
+    def _compare_size(self, shape: tuple[int, ...]) -> None:
+        """The container's word for the size against that of the pictures: a damaged head may change one of them."""
+        if self.path.suffix.lower() not in _BOXED:
+            return
+        stated = stated_sizes(self.path)
+        if stated and (shape[1], shape[0]) not in stated:
+            sizes = " or ".join(f"{width}x{height}" for width, height in sorted(stated))
+            talk(
+                f"warning: {self.uri} says that its pictures are {sizes}, and they are {shape[1]}x{shape[0]}: damaged?"
+            )
 
     def _first_reason(self) -> str:
         return f"; the first: {self.skipped[0].reason}" if self.skipped else ""

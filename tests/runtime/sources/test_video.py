@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glint.errors import GlintError, InputError, MissingDependencyError, SourceError, SourceLostError
+from glint.formats.mp4 import stated_sizes
 from glint.progress import speaking
 from glint.runtime.sources.grey import grey_of
 from glint.runtime.sources.open import open_source
@@ -326,3 +327,35 @@ def test_frames_that_are_missing_between_others_are_counted(tmp_path: Path, caps
     uneven = open_source(save(tmp_path / "b.mkv", content))
     assert len(list(uneven.frames())) == 8
     assert uneven.missing == 0
+
+
+def test_a_container_that_tells_another_size_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """H.264 has its own word for the size; FFV1 takes the container's, and has checksums."""
+    try:
+        content = encode(noise(2, 8), "mp4", "libx264", "yuv420p")
+    except (av.error.FFmpegError, ValueError):
+        pytest.skip("this FFmpeg has no libx264")
+    path = tmp_path / "clip.mp4"
+    with speaking():
+        list(open_source(save(path, content)).frames())
+    assert "says that its pictures" not in capsys.readouterr().err
+    assert stated_sizes(path) == {(WIDTH, HEIGHT)}
+    place = content.index(b"avc1", content.index(b"stsd")) + 28
+    assert content[place : place + 4] == WIDTH.to_bytes(2, "big") + HEIGHT.to_bytes(2, "big")
+    with speaking():
+        list(open_source(save(path, content[:place] + (WIDTH + 8).to_bytes(2, "big") + content[place + 2 :])).frames())
+    assert f"says that its pictures are {WIDTH + 8}x{HEIGHT}, and they are {WIDTH}x{HEIGHT}" in capsys.readouterr().err
+
+
+def test_boxes_of_any_kind_end(tmp_path: Path) -> None:
+    content = encode(noise(1, 8), "mp4", "ffv1", "gray")
+    path = tmp_path / "clip.mp4"
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(content), 4):
+            damaged[place] = rng.choice([0, 1, 255, rng.integers(256)])
+        path.write_bytes(bytes(damaged[: rng.integers(1, len(content) + 1)]))
+        assert len(stated_sizes(path)) <= 3
+    path.write_bytes(b"\0\0\0\0moov" * 1000)
+    assert stated_sizes(path) == set()
