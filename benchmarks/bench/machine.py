@@ -60,7 +60,7 @@ def sample() -> dict[str, Any]:
         "temperature_c": dict(told.temperature_c), "power_w": dict(told.power_w), "clock_mhz": dict(told.clock_mhz),
         "throttled_by": list(told.throttled_by), "over_current_events": told.over_current_events,
     }  # fmt: skip
-    for name, value in _nvidia_smi().items():
+    for name, value in parse_smi(_ask_smi(_SMI)).items():
         if name == "throttled_by":
             state[name] += value
         else:
@@ -140,10 +140,6 @@ def _ask_smi(fields: str) -> list[str]:
     except (OSError, subprocess.TimeoutExpired):
         return []
     return [word.strip() for word in done.stdout.strip().split(",")] if done.returncode == 0 else []
-
-
-def _nvidia_smi() -> dict[str, Any]:
-    return parse_smi(_ask_smi(_SMI))
 
 
 def parse_smi(words: list[str]) -> dict[str, Any]:

@@ -117,14 +117,11 @@ def _breakdowns(rows: Sequence[Row]) -> list[str]:
     """Bars of the models' stages, and of the pipeline's."""
     plots = []
     for stages in (_STAGES, _PIPELINE_STAGES):
-        here = [row for row in rows if set(stages) & set(row["times_ms"]) and ("detector" in stages) == _has_both(row)]
+        both = "detector" in stages
+        here = [r for r in rows if set(stages) & set(r["times_ms"]) and ("detector" in r["times_ms"]) == both]
         if here:
             plots.append(_bars(here, [name for name in stages if any(name in row["times_ms"] for row in here)]))
     return plots
-
-
-def _has_both(row: Row) -> bool:
-    return "detector" in row["times_ms"]
 
 
 def _bars(rows: Sequence[Row], stages: Sequence[str]) -> str:

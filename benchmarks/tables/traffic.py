@@ -15,7 +15,7 @@ from typing import Any
 
 from glint.benchmarks.reporting.text import markdown_table
 from glint.benchmarks.tool import Tool
-from glint.cards import ModelCard, load_card, zoo_names
+from glint.cards import load_card, zoo_names
 from glint.config import from_dict
 from glint.runtime.engines.tensorrt.audit import Audit
 from glint.runtime.engines.tensorrt.build import BuildOptions, build
@@ -64,14 +64,11 @@ def measure(model: str, precision: str) -> Traffic:
     built = build(path, options, flavour="tensorrt_rtx", compute_capability=COMPUTE_CAPABILITY, overwrite=True)
     audit = from_dict(Audit, built.info.audit, where="audit")
     moved = audit.traffic["bytes"]
+    macs = card.macs * (SIZE.width * SIZE.height / _COUNTED_PIXELS if frames else PATCHES)
     return Traffic(
-        card.name, card.precision, round(_macs(card, frames) / 1e9, 2), audit.traffic["kernels"], moved,
+        card.name, card.precision, round(macs / 1e9, 2), audit.traffic["kernels"], moved,
         round(1 - audit.traffic["product_bytes"] / moved, 3),
     )  # fmt: skip
-
-
-def _macs(card: ModelCard, frames: bool) -> float:
-    return card.macs * (SIZE.width * SIZE.height / _COUNTED_PIXELS if frames else PATCHES)
 
 
 def traffic_table(models: Sequence[str] = ()) -> dict[str, Any]:

@@ -81,10 +81,6 @@ def components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np
     return centroids[:, ::-1], areas
 
 
-def _match_optimal(distance: NDArray[np.float64]) -> NDArray[np.int64]:
-    return match_points(distance, DETECTION_MATCH_PX)[1]
-
-
 def _match_legacy(distance: NDArray[np.float64]) -> NDArray[np.int64]:
     taken: list[int] = []
     for row in distance:
@@ -108,7 +104,8 @@ def count_image(
     truth, _ = components(actual)
     guess, areas = components(predicted)
     distance = np.hypot(*(truth[:, None] - guess[None]).transpose(2, 0, 1))
-    matched = (_match_optimal if matching == "one-to-one" else _match_legacy)(distance)
+    one_to_one = matching == "one-to-one"
+    matched = match_points(distance, DETECTION_MATCH_PX)[1] if one_to_one else _match_legacy(distance)
     return ImageCounts(
         intersection=int((predicted & actual).sum()),
         predicted=int(predicted.sum()),

@@ -210,7 +210,7 @@ def _whole(values: Any, kind: Any) -> Any:
 def frame_rows(frames: Any, targets: Any) -> list[FrameRow]:
     """The rows of two tables, as they were before; what is no frame is left out."""
     frames = frames.filter(frames["note"].is_null())
-    whole = _targets_from(targets.select([n for n, _ in _TARGET]).combine_chunks())
+    whole = Targets(**{n: _numbers(targets[n].combine_chunks()) for n, _ in _TARGET})
     ends = np.cumsum(np.asarray(frames["targets"], dtype=np.int64))
     starts = ends - np.asarray(frames["targets"], dtype=np.int64)
     plain = frames.select(["frame", "t_ns", "utc_ns", "name", "repeated", "damaged"]).to_pylist()
@@ -226,10 +226,6 @@ def frame_rows(frames: Any, targets: Any) -> list[FrameRow]:
             )
         )  # fmt: skip
     return rows
-
-
-def _targets_from(table: Any) -> Targets:
-    return Targets(**{n: _numbers(table[n].combine_chunks()) for n, _ in _TARGET})
 
 
 def _numbers(array: Any) -> Any:

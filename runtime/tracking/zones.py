@@ -1,8 +1,8 @@
 """Alarm zones: polygons, and which tracks enter and leave them.
 
 A zone lies in the frame or in the scene; the scene is the first frame, wherever the camera turns. A track that is first
-told inside a zone enters it. Later it enters or leaves when it has been on the other side for ``SETTLED`` frames,
-so that one on the border makes no noise, and it leaves when it ends.
+told inside a zone enters it. Later it enters or leaves when it has been on the other side for ``SETTLED_FRAMES``
+frames, so that one on the border makes no noise, and it leaves when it ends.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from glint.runtime.tracking.registration import Shift
 from glint.runtime.tracking.tracks import Crossing, Tracks
 
 FloatArray = NDArray[np.float64]
-SETTLED = 3  # frames
-_FARTHEST = 1e6  # px
+SETTLED_FRAMES = 3  # frames
+_FARTHEST_PX = 1e6  # px
 _HINT = 'write {"zones": [{"name": "gate", "polygon": [[10, 10], [90, 10], [50, 60]], "in": "frame"}]}'
 
 
@@ -90,7 +90,7 @@ def _zone(path: Path, row: Any) -> Zone:
 
 
 def _is_place(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < _FARTHEST
+    return type(value) in (int, float) and abs(value) < _FARTHEST_PX
 
 
 class ZoneWatch:
@@ -127,7 +127,7 @@ class ZoneWatch:
             return inside
         count = self._other.get(key, 0) + 1 if inside != before else 0
         self._other[key] = count
-        if count < SETTLED:
+        if count < SETTLED_FRAMES:
             return False
         self._inside[key], self._other[key] = inside, 0
         return True

@@ -17,12 +17,12 @@ from glint.runtime.unmixing.optics_state import UNKNOWN, OpticsState, weigh
 from glint.runtime.unmixing.psf_fit import REASONS
 from glint.runtime.unmixing.shapes import Shapes
 
-_CLEAN = 1.5  # reduced chi square of a spot that one Gaussian explains
-_MODEL_ERROR = 0.01  # share of the spot that a real PSF may differ from a Gaussian
-_FAINT = 6.0  # radiance over its standard deviation
-_IMPRECISE = 0.15  # relative error of a width that tells nothing
+_CLEAN_CHI_SQUARE = 1.5  # reduced chi square of a spot that one Gaussian explains
+_MODEL_ERROR_SHARE = 0.01  # share of the spot that a real PSF may differ from a Gaussian
+_FAINT_SNR = 6.0  # radiance over its standard deviation
+_IMPRECISE_WIDTH_ERROR = 0.15  # relative error of a width that tells nothing
 _SAME_PX = 3.0  # a spot so near to where one was, and one more for each frame since, is the same target
-_FRAMES = 10  # that a target may be missing
+_MISSING_FRAMES = 10  # that a target may be missing
 
 Array = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ def same_targets(frame: NDArray[np.int64], x: Array, y: Array) -> NDArray[np.int
     label = np.arange(len(frame))
     for i in range(len(frame)):
         ago = frame[i] - frame[:i]
-        before = np.flatnonzero((ago >= 1) & (ago <= _FRAMES))
+        before = np.flatnonzero((ago >= 1) & (ago <= _MISSING_FRAMES))
         if len(before):
             gap = np.hypot(x[before] - x[i], y[before] - y[i]) - ago[before]
             if gap.min() < _SAME_PX:
@@ -62,9 +62,9 @@ def fit_shapes(
     if least < 2:
         raise InputError(f"fit_shapes: expected at least 2 spots to rest on, got {least}")
     # What a real PSF differs from a Gaussian grows with the peak; noise does not.
-    odd = shapes.chi_square > _CLEAN + (_MODEL_ERROR * peak_to_noise) ** 2
-    vague = shapes.error[:, -3] > _IMPRECISE
-    faint = ~(shapes.theta[:, 2] > _FAINT * shapes.error[:, 2])
+    odd = shapes.chi_square > _CLEAN_CHI_SQUARE + (_MODEL_ERROR_SHARE * peak_to_noise) ** 2
+    vague = shapes.error[:, -3] > _IMPRECISE_WIDTH_ERROR
+    faint = ~(shapes.theta[:, 2] > _FAINT_SNR * shapes.error[:, 2])
     reason = np.full(len(shapes), -1)
     for name, bad in (
         ("not a point", odd | vague), ("faint", faint), ("crowded", crowded | ~shapes.whole), ("saturated", saturated),

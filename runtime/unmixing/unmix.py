@@ -31,7 +31,7 @@ from glint.types import Targets
 STAGES = ("grid", "network", "refined")  # of an unmixer's answer: on its grid, off it, fitted to the optics
 
 
-_CHUNK = 256  # patches between two signs of life
+_PATCHES_PER_CHUNK = 256  # patches between two signs of life
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +95,8 @@ def unmix_patches(
     parts: dict[str, list[Targets]] = {stage: [] for stage in stages}
     said: list[Candidates] = []
     seconds = np.zeros(2)
-    for start in range(0, len(patches), _CHUNK):
-        rows = slice(start, start + _CHUNK)
+    for start in range(0, len(patches), _PATCHES_PER_CHUNK):
+        rows = slice(start, start + _PATCHES_PER_CHUNK)
         chunk, limit = patches[rows], full_scale[rows] if isinstance(full_scale, np.ndarray) else full_scale
         began = clock()
         unmixed = unmixer(chunk, full_scale=limit)

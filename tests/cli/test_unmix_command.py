@@ -89,7 +89,7 @@ def test_a_folder_of_pictures_is_unmixed_in_the_order_of_their_names(
 
 def test_chunks_number_their_patches_on(glint: Glint, array: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = glint("unmix", array).lines
-    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(module, "_PATCHES_PER_CHUNK", 3)
     chunked = glint("unmix", array).lines
     assert [len(line["targets"]) for line in chunked] == [len(line["targets"]) for line in whole]
     for a, b in zip(chunked, whole):

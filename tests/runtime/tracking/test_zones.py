@@ -10,7 +10,7 @@ from made_results import made_tracks
 
 from glint.errors import InputError
 from glint.runtime.tracking.registration import Shift
-from glint.runtime.tracking.zones import SETTLED, Zone, ZoneWatch, read_zones
+from glint.runtime.tracking.zones import SETTLED_FRAMES, Zone, ZoneWatch, read_zones
 
 SQUARE = Zone("square", ((10, 10), (20, 10), (20, 20), (10, 20)))
 
@@ -39,7 +39,9 @@ def test_a_track_enters_and_leaves_once_it_has_settled_there() -> None:
     flickers = [events(watch, x) for x in (11.0, 9.0, 11.0, 11.0)]
     assert flickers == [[]] * 4
     assert events(watch, 12.0) == [("enter", 7, "square")]
-    assert [events(watch, 25.0) for _ in range(SETTLED)] == [[]] * (SETTLED - 1) + [[("leave", 7, "square")]]
+    assert [events(watch, 25.0) for _ in range(SETTLED_FRAMES)] == [[]] * (SETTLED_FRAMES - 1) + [
+        [("leave", 7, "square")]
+    ]
     assert events(watch, 25.0) == []
 
 
