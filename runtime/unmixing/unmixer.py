@@ -19,7 +19,7 @@ from glint.runtime.engines.base import Engine
 from glint.runtime.engines.choose import find_model, open_engine
 from glint.types import TargetFlag, Targets
 
-_CHUNK = 512  # patches per call of the engine: bounds its memory
+_PATCHES_PER_CALL = 512  # patches per call of the engine: bounds its memory
 _MAPS = {"grid": 1, "presence": 1, "offset": 2, "radiance": 1, "spread": 3}  # what the network says, and its channels
 
 
@@ -137,7 +137,9 @@ class Unmixer:
         crops, left, top = recentre(np.stack([values, saturated.astype(np.float32)], axis=1), self.spec.crop)
         normalised = self.card.normaliser.apply(crops[:, 0])
         inputs = np.stack([normalised.value, crops[:, 1]], axis=1)
-        parts = [self.engine.infer(patch=inputs[i : i + _CHUNK]) for i in range(0, len(inputs), _CHUNK)]
+        parts = [
+            self.engine.infer(patch=inputs[i : i + _PATCHES_PER_CALL]) for i in range(0, len(inputs), _PATCHES_PER_CALL)
+        ]
         if not parts:
             side = self.spec.crop * self.spec.cells
             parts = [{name: np.zeros((0, channels, side, side), np.float32) for name, channels in _MAPS.items()}]

@@ -185,7 +185,7 @@ def test_chunks_give_the_same_as_one_batch(
 ) -> None:
     whole, chunked = fake_unmixer(brightest_pixel), fake_unmixer(brightest_pixel)
     expected = whole(batch(render))
-    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(module, "_PATCHES_PER_CALL", 3)
     got = chunked(batch(render))
     assert [len(call["patch"]) for call in chunked.engine.seen] == [3, 3, 1]
     assert [len(call["patch"]) for call in whole.engine.seen] == [7]
