@@ -71,14 +71,16 @@ def run(
     name, why = choose_engine(models.engine)
     watch, summary, follow = DeviceWatch(), Summary(), None
     several = delivery.unmix_frames != 1
-    track = delivery.track or asked.outputs.tracks is not None or delivery.zones is not None or several
+    track = (
+        delivery.track or delivery.faint or asked.outputs.tracks is not None or delivery.zones is not None or several
+    )
     zones = () if delivery.zones is None else read_zones(delivery.zones)
     streams: list[Stream] = []
     sinks = open_outputs(asked, frames.uri, lambda: _status(frames, name, streams), watch.state)
     try:
         pipeline = Pipeline.of(asked.settings(), CANDIDATES_ABOVE if track else None)
         if track:
-            follow = follower(frames, pipeline, config, delivery.static, zones, delivery.unmix_frames)
+            follow = follower(frames, pipeline, config, delivery.static, zones, delivery.unmix_frames, delivery.faint)
         opened = (pipeline.detector, pipeline.unmixer)
         loaded = [f"{m.card.name} ({m.card.precision})" for m in opened]
         chosen, reason = choose_precision(models.precision, name)
@@ -134,6 +136,7 @@ def run(
             **summary.as_dict(),
             **({"tracks": follow.confirmed, "static": follow.static} if follow is not None else {}),
             **({"unmix_frames": delivery.unmix_frames} if several else {}),
+            **({"faint": True} if delivery.faint else {}),
             "device": watch.report(),
         }
         try:

@@ -156,6 +156,7 @@ class Delivery(Group):
     zones: Path | None = _option(
         "polygons (JSON) of which it is told which tracks enter and leave them; implies --track", "tracks", **_FILE
     )
+    faint: bool = _switch("find points that no single frame shows; implies --track", "tracks")
     unmix_frames: int = _option(
         "last frames in which a followed cluster is taken apart together, up to 30; more than 1 implies --track "
         "(default: %(default)s)", "tracks", default=1, type=positive_int, metavar="N",

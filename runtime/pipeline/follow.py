@@ -17,6 +17,7 @@ from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.pipeline.spots import local_noise
 from glint.runtime.tracking.clusters import Clusters, Cuts, steady
 from glint.runtime.tracking.evidence import SCORES, Evidence
+from glint.runtime.tracking.faint import FaintSearch
 from glint.runtime.tracking.registration import Registration, Shift
 from glint.runtime.tracking.tracker import TrackConfig, Tracker
 from glint.runtime.tracking.zones import Zone, ZoneWatch
@@ -43,6 +44,7 @@ class Follower:
         zones: of which it is told who enters and leaves them.
         unmix_frames: last frames in which clusters that are followed are taken apart together; 1: each by itself.
         unmixing: what is known of targets then; None: nothing.
+        faint: look for points that no single frame shows.
 
     Raises:
         InputError: if ``static`` is none of these, or ``unmix_frames`` is not 1 to 30.
@@ -51,7 +53,7 @@ class Follower:
     def __init__(
         self, config: TrackConfig | None = None, evidence: Evidence | None = None, *,
         static: Static = "report", timed: bool = True, live: bool = False, zones: Sequence[Zone] = (),
-        unmix_frames: int = 1, unmixing: RefineConfig | None = None,
+        unmix_frames: int = 1, unmixing: RefineConfig | None = None, faint: bool = False,
     ) -> None:  # fmt: skip
         if static not in STATICS:
             raise InputError(f"static: expected one of {', '.join(STATICS)}, got {static!r}")
@@ -60,6 +62,7 @@ class Follower:
         self.zones, self.unmixing, self.clusters = ZoneWatch(zones), unmixing or RefineConfig(), None
         if unmix_frames != 1:
             self.clusters = Clusters(unmix_frames, self.unmixing.radiance, self.unmixing.max_targets)
+        self.faint = FaintSearch() if faint else None
         self._told: set[int] = set()  # that live
         self._shown = 0
 
@@ -80,6 +83,7 @@ class Follower:
         numbers = self.tracker.update(
             t_ns, _scored(steady(result.targets, frames), blobs), others, spots=blobs,
             others=result.detection.candidates, shift=shift, shape=frame.shape,
+            faint=() if self.faint is None else self.faint(frame.data, shift, blobs),
         )  # fmt: skip
         tracks = replace(self.tracker.tracks(), t_ns=t_ns, utc=self._utc(frame))
         if self.static == "hide":

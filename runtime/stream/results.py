@@ -37,6 +37,7 @@ class StreamSettings(Settings):
     false_tracks_per_hour: float = FALSE_TRACKS_PER_HOUR
     zones: str | Path | None = None
     unmix_frames: int = 1
+    faint: bool = False
     pipeline: Pipeline | None = None
 
     def of_pipeline(self) -> Settings:
@@ -65,6 +66,7 @@ def stream(
         zones: file of the zones of which results tell who enters and leaves them; implies ``track``.
         unmix_frames: last frames in which a followed cluster is taken apart together, 1 to 30; more than 1 implies
             ``track``.
+        faint: find points that no single frame shows; implies ``track``.
         pipeline: an open one, which stays open; it has its settings already, and no candidates for tracks.
 
     Returns:
@@ -78,14 +80,19 @@ def stream(
         raise InputError("stream: an open pipeline has its settings already", hint="give them to Pipeline.open")
     frames, zones, several = open_any(source), settings.zones, settings.unmix_frames != 1
     config = TrackConfig(false_tracks_per_hour=settings.false_tracks_per_hour)
-    track, polygons = settings.track or zones is not None or several, () if zones is None else read_zones(Path(zones))
+    track, polygons = (
+        settings.track or settings.faint or zones is not None or several,
+        () if zones is None else read_zones(Path(zones)),
+    )
+
+    more = settings.unmix_frames, settings.faint
 
     def start(opened: Pipeline) -> Stream:
         if frames.size is not None:
             opened.prepare(frames.size)
         return Stream(
             frames, opened, (), drop=settings.drop, deadline_ms=settings.deadline_ms, warm=settings.warm_up,
-            track=follower(frames, opened, config, settings.static, polygons, settings.unmix_frames) if track else None,
+            track=follower(frames, opened, config, settings.static, polygons, *more) if track else None,
         )  # fmt: skip
 
     above = CANDIDATES_ABOVE if track else None
@@ -105,7 +112,7 @@ def _results(
 
 def follower(
     source: Source, pipeline: Pipeline, config: TrackConfig, static: Static, zones: Sequence[Zone] = (),
-    unmix_frames: int = 1,
+    unmix_frames: int = 1, faint: bool = False,
 ) -> Follower:  # fmt: skip
     """What gives a pipeline's results their tracks, by the times of the source's frames.
 
@@ -121,5 +128,5 @@ def follower(
     evidence = Evidence.of(pipeline.detector.card.name)
     return Follower(
         config, evidence, static=static, timed=timed, live=source.live, zones=zones, unmix_frames=unmix_frames,
-        unmixing=pipeline.config,
+        unmixing=pipeline.config, faint=faint,
     )  # fmt: skip

@@ -56,6 +56,10 @@ class Rest:
         for name in ("_scene", "_frame", "_now", "_here", "_age_s", "_away", "_rested_s"):
             setattr(self, name, getattr(self, name)[alive])
 
+    def tell_moved(self, row: int) -> None:
+        """A track is known to move."""
+        self._rested_s[row] = -FORGET_S
+
     def start_anew(self) -> None:
         """The scene is another one: places in it say nothing."""
         self._age_s[:] = 0

@@ -26,6 +26,8 @@ camera moved is told by ``registration``; a camera that is not registered counts
 - **Death** when the score fell by ``ln(1 / false_delete)`` from its highest, by misses or by weak detections, or when
   the position, on either axis, is uncertain by more than ``lost_px``.
 - **Clutter map**: where tracks ended lately, in the frame, clutter is denser than the table says (see ``clutter_map``).
+- **Faint** points, which the last frames show together and none alone (see ``faint``), start confirmed tracks; between
+  the frames that tell of them they are not missed.
 - **Static** (see ``rest``) is what stays where it is; that is a flag, not an end.
 
 Numbers of tracks start at 0, in order of confirmation, and are never used twice.
@@ -34,6 +36,7 @@ Numbers of tracks start at 0, in order of confirmation, and are never used twice
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +48,7 @@ from glint.compiled import entry
 from glint.errors import InputError
 from glint.runtime.tracking.clutter_map import ClutterMap
 from glint.runtime.tracking.evidence import Evidence
+from glint.runtime.tracking.faint import Faint
 from glint.runtime.tracking.registration import Shift
 from glint.runtime.tracking.rest import Rest
 from glint.runtime.tracking.tracks import Tracks
@@ -59,6 +63,9 @@ _UNBORN = -9.0  # log-odds below which a detection starts no track
 _MERGED = 0.3  # fall of the score of a track that shares a spot in which nothing is left for it
 _JERK, _STEADY = 0.3, 0.3  # px of a camera's step off the usual one; weight of a step in that
 _LARGEST = 0.8  # px of it for which a track allows
+_FAINT_LOSS = 0.25  # fall of the score of a faint track in a frame
+_FAINT_PX, _FAINT_REACH_PX = 0.8, 8.0  # of the place of a faint point: standard deviation, and distance from its track
+_FAINT_STEP_PX = 0.15  # standard deviation of its velocity per frame
 _WEAK = 3.0  # fall of the score at which a track that is not confirmed ends
 
 
@@ -125,6 +132,7 @@ class _Rows:
     best: FloatArray = field(default_factory=lambda: np.zeros(0))
     radiance: FloatArray = field(default_factory=lambda: np.zeros(0))
     seen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    faint: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
 
     def kept(self, alive: NDArray[np.bool_]) -> _Rows:
         return _Rows(*(column[alive] for column in vars(self).values()))
@@ -162,6 +170,7 @@ class Tracker:
     def update(
         self, t_ns: int, targets: Targets, candidates: Targets | None = None, *, spots: Blobs | None = None,
         others: Blobs | None = None, shift: Shift | None = None, shape: tuple[int, int] = _SHAPE,
+        faint: Sequence[Faint] = (),
     ) -> IntArray:  # fmt: skip
         """Take the targets of the next frame.
 
@@ -173,6 +182,7 @@ class Tracker:
                 spot's.
             shift: where the scene lies in the frame.
             shape: of the frame, pixels; a track ends where it leaves it.
+            faint: points that the last frames show together; one without a track starts one, which is confirmed.
 
         Returns:
             The number of each target's track, -1 while that is not confirmed, ``int64 [N]``.
@@ -195,6 +205,7 @@ class Tracker:
         if seconds > 0 and np.hypot(*jerk) > _JERK:
             rows, columns = self._assign_in_frame(rows, columns, place, sigma, jerk, seconds)
         gain = np.full(len(self), 0.0 if self._shift.blind else self.evidence.missed)
+        gain[self._rows.faint] = np.maximum(gain[self._rows.faint], -_FAINT_LOSS)  # no single frame shows them
         gain[rows] = self._gain(rows, kind[columns], clutter[columns], sigma[columns])
         _correct(self._state, rows, place[columns], sigma[columns])
         middles = _middles(place, blob, every.radiance)
@@ -221,6 +232,8 @@ class Tracker:
         new = np.flatnonzero((owner < 0) & (odds > _UNBORN))
         owner[new] = len(self) + np.arange(len(new))
         self._bear(place[new], sigma[new], odds[new], every.radiance[new])
+        for one in faint:
+            self._take_faint(one, max(seconds, 1e-3))
         at_rest = self._state[0].copy()  # a spot's members come and go, its middle does not
         at_rest[rows] = middles[blob[columns]]
         at_rest[merged] = middle
@@ -240,7 +253,7 @@ class Tracker:
             vx=velocity[:, 0], vy=velocity[:, 1], covariance=np.moveaxis(self._state[2:][:, which], 0, -1),
             age_s=((self._t_ns or 0) - rows.born_ns[which]) / 1e9, score=rows.score[which],
             static=self._rest.static[which], seen=rows.seen[which], radiance=rows.radiance[which],
-            confirmed=confirmed, lost=lost,
+            confirmed=confirmed, lost=lost, faint=rows.faint[which],
         )  # fmt: skip
 
     def _measured(self, targets: Targets) -> tuple[FloatArray, FloatArray]:
@@ -330,8 +343,7 @@ class Tracker:
         self._rows.seen[:] = False
         self._rows.seen[seen] = True
         self._rows.score[:] += np.clip(gain, -self.config.most_loss, self.config.most_gain)
-        ceiling = self.config.confirmation - math.log(self.config.false_delete)
-        np.minimum(self._rows.score, ceiling, out=self._rows.score)
+        np.minimum(self._rows.score, self._ceiling, out=self._rows.score)
         np.maximum(self._rows.best, self._rows.score, out=self._rows.best)
 
     def _bear(self, place: FloatArray, sigma: FloatArray, odds: FloatArray, radiance: FloatArray) -> None:
@@ -340,8 +352,32 @@ class Tracker:
         self._state = np.concatenate([self._state, born], axis=1)
         number = np.full(len(place), -1, dtype=np.int64)
         seen = np.ones(len(place), dtype=np.bool_)
-        self._rows = self._rows.joined(number, np.full_like(number, self._t_ns or 0), odds, odds, radiance, seen)
+        now = np.full_like(number, self._t_ns or 0)
+        self._rows = self._rows.joined(number, now, odds, odds, radiance, seen, ~seen)
         self._rest.bear(place, place + np.array([self._shift.x, self._shift.y]))
+
+    def _take_faint(self, one: Faint, seconds: float) -> None:
+        """A point of the last frames belongs to the track that is there, or starts one."""
+        place = np.array([[one.x, one.y]])
+        gap = np.hypot(*(self._state[0] - place).T)
+        row = int(gap.argmin()) if len(gap) else 0
+        wide = np.full((1, 2), _FAINT_PX)
+        if not len(gap) or gap[row] > _FAINT_REACH_PX:
+            row, odds = len(self), np.array([self.config.confirmation])
+            self._bear(place, wide, odds, np.zeros(1))
+            self._rows.faint[row] = True
+            self._state[1, row] = one.vx / seconds, one.vy / seconds
+            self._state[4, row] = (_FAINT_STEP_PX / seconds) ** 2
+            self._rest.tell_moved(row)
+        elif self._rows.faint[row] and not self._rows.seen[row]:
+            _correct(self._state, np.array([row]), place, wide)
+            self._rows.score[row] = min(self._rows.score[row] + 2 * self.config.most_gain, self._ceiling)
+            self._rows.best[row] = max(self._rows.best[row], self._rows.score[row])
+            self._rows.seen[row] = True
+
+    @property
+    def _ceiling(self) -> float:
+        return self.config.confirmation - math.log(self.config.false_delete)
 
     def _judge(self) -> None:
         """Confirm tracks."""

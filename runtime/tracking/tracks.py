@@ -37,6 +37,7 @@ class Tracks:
         crossed: tracks that entered or left zones.
         t_ns: of the frame.
         utc: of the frame, ISO 8601; of a source that is not live, when it was processed.
+        faint: what the last frames show together and no single one, ``bool [N]``; None: nobody looked.
     """
 
     number: NDArray[np.int64]
@@ -55,6 +56,7 @@ class Tracks:
     crossed: tuple[Crossing, ...] = ()
     t_ns: int = 0
     utc: str = ""
+    faint: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.number)
@@ -72,6 +74,10 @@ class Tracks:
         told: list[dict[str, Any]] = [{"event": e, "track": number} for e, numbers in named for number in numbers]
         return told + [vars(crossing) for crossing in self.crossed]
 
+    def _flags(self, row: int) -> list[str]:
+        faint = self.faint is not None and bool(self.faint[row])
+        return [name for name, holds in (("STATIC", bool(self.static[row])), ("FAINT", faint)) if holds]
+
     def record(self, row: int) -> dict[str, Any]:
         """One track, JSON-ready."""
         place = {name: round(float(getattr(self, name)[row]), 4) for name in ("x", "y", "vx", "vy")}
@@ -80,5 +86,5 @@ class Tracks:
             "track": int(self.number[row]), **place, "covariance": covariance,
             "age_s": round(float(self.age_s[row]), 3), "score": round(float(self.score[row]), 2),
             "radiance": round(float(self.radiance[row]), 2), "seen": bool(self.seen[row]),
-            "flags": ["STATIC"] if self.static[row] else [],
+            "flags": self._flags(row),
         }  # fmt: skip

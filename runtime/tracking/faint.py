@@ -1,0 +1,291 @@
+"""Points that no single frame shows: light that adds up along a straight way through the scene.
+
+1. *Whitening*: a frame is compared with the light of a point, less the mean of 5 x 5 pixels. Each pixel of the scene
+   remembers the mean of that and its variance for ``MEMORY_FRAMES``: what is left, over its standard deviation, is
+   noise wherever the camera turns, and what stays where it is goes out.
+2. *Cells*: the brightest pixel of each 2 x 2 of the scene.
+3. *Quads*: cells of four frames are added up along 49 ways of up to a cell per frame and axis; sums above ``QUAD_SUM``
+   are kept, with their ways.
+4. *Chains*: a quad goes on where a quad of the frames before leads, at the same velocity to a third of a cell per
+   frame; its score grows by that of the best chain that leads there. A chain may miss one quad.
+5. A chain is *found* when its score, what its cells have above the mean of noise, reaches ``FOUND_SCORE``. Its place
+   comes from the stack of the last frames, aligned on its way.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.compiled import entry
+from glint.runtime.tracking.registration import Shift
+from glint.types import Blobs
+
+Map = NDArray[np.float32]
+Array = NDArray[np.float64]
+MEMORY_FRAMES = 32  # of each pixel of the scene
+WARM_FRAMES = 12  # after which the memory is good for something
+QUAD_FRAMES = 4
+QUAD_SUM = 9.5  # standard deviations of pixels; noise has 4.1 +- 1.4
+MOST_QUADS = 6000
+FOUND_SCORE = 29.0
+LEAST_QUADS = 4
+STACK_FRAMES, STACK_PX = 8, 15
+_NOISE_SUM = 4.1  # mean of a quad of noise
+_MISSED_SCORE = 4.0  # that a missing quad costs
+_APART_PX = 8.0  # between two that are found
+_SAME_ORIGIN = 3  # cells, and quads, by which the beginnings of chains of one point differ
+_SLOWEST_PX, _LEAST_WAY_PX = 0.15, 4.0  # per frame, and in all; what is slower stays
+_AROUND_PX = 4  # beyond the side of a blob that say nothing
+_EDGE_PX = 4  # of a frame that say nothing
+_HIGHEST = 6.0  # standard deviations that count of one pixel
+
+
+@dataclass(frozen=True, eq=False)
+class Faint:
+    """A point that was found.
+
+    Attributes:
+        x, y: its place in the scene at the last frame, pixels.
+        vx, vy: px per frame.
+        score: of its chain.
+        frames: over which it was added up.
+        stack: the last frames aligned on its way, ``float32 [15, 15]``, standard deviations.
+    """
+
+    x: float
+    y: float
+    vx: float
+    vy: float
+    score: float
+    frames: int
+    stack: Map
+
+
+class FaintSearch:
+    """The search in one stream."""
+
+    def __init__(self) -> None:
+        self._start_anew((0, 0))
+
+    def _start_anew(self, shape: tuple[int, int]) -> None:
+        # Maps lie in the scene, and go round: row y of the scene is row y modulo the height.
+        self._shape, self._at = shape, (0, 0)
+        self._mean, self._variance, self._count = (np.zeros(shape, dtype=np.float32) for _ in range(3))
+        self._clean: list[Map] = []
+        self._cells: list[Map] = []
+        self._chains: list[Array] = []  # of the last two quads
+
+    def __call__(self, frame: NDArray[np.generic], shift: Shift, blobs: Blobs | None = None) -> list[Faint]:
+        """The points that end in the next frame: none but with each fourth frame.
+
+        Args:
+            frame: ``[H, W]``.
+            shift: where the scene lies in it.
+            blobs: of the frame, which say nothing here: a detector has found them.
+        """
+        shape = (frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2)
+        if shape != self._shape or not shift.known:
+            self._start_anew(shape)
+        if shift.blind or min(shape) < 2 * STACK_PX:
+            return []
+        clean = self._whitened(frame, shift)
+        if blobs is not None:
+            self._blank(clean, blobs)
+        self._clean = [*self._clean[1 - STACK_FRAMES :], clean]
+        parts = (self._clean[-1][i::2, j::2] for i in (0, 1) for j in (0, 1))
+        a, b, c, d = parts
+        self._cells.append(np.maximum(np.maximum(a, b), np.maximum(c, d)))
+        if len(self._cells) < QUAD_FRAMES:
+            return []
+        cells = np.pad(np.stack(self._cells), ((0, 0), (3, 3), (3, 3)), mode="wrap")
+        self._cells = []
+        table = _quads(cells, QUAD_SUM, MOST_QUADS)
+        table[:, 4] -= _NOISE_SUM
+        own = table[:, 4].copy()
+        for gap, before in enumerate(reversed(self._chains), start=1):
+            _chain(table, own, before, gap, _MISSED_SCORE * (gap - 1), shape[0] // 2, shape[1] // 2)
+        self._chains = [*self._chains[-1:], table]
+        return self._found(table)
+
+    def _whitened(self, frame: NDArray[np.generic], shift: Shift) -> Map:
+        """What is no memory of the scene, standard deviations of each pixel."""
+        height, width = self._shape
+        light, clean = np.zeros(self._shape, dtype=np.float32), np.empty(self._shape, dtype=np.float32)
+        _point_light(np.ascontiguousarray(frame[:height, :width], dtype=np.float32), light)
+        at = math.floor(shift.y), math.floor(shift.x)
+        for axis in (0, 1):  # what comes into view is not what was there
+            step, size = at[axis] - self._at[axis], self._shape[axis]
+            new = np.arange(size)[:step] if step > 0 else np.arange(size)[step:] if step < 0 else np.arange(0)
+            there = (new - at[axis]) % size
+            self._count[(there, slice(None)) if axis == 0 else (slice(None), there)] = 0
+        part = shift.y - at[0], shift.x - at[1]
+        memory = self._mean, self._variance, self._count
+        _whiten(light, *memory, clean, at[0] % height, at[1] % width, *part)
+        self._at = at
+        return clean
+
+    def _blank(self, clean: Map, blobs: Blobs) -> None:
+        height, width = self._shape
+        for x, y, area in zip(blobs.x, blobs.y, blobs.area):
+            steps = np.arange(2 * (_AROUND_PX + round(math.sqrt(area))) + 1) - _AROUND_PX - round(math.sqrt(area))
+            clean[np.ix_((round(y) - self._at[0] + steps) % height, (round(x) - self._at[1] + steps) % width)] = 0
+
+    def _found(self, table: Array) -> list[Faint]:
+        """The best chains, apart from each other."""
+        height, width = self._shape
+        good = np.flatnonzero((table[:, 4] >= FOUND_SCORE) & (table[:, 5] >= LEAST_QUADS))
+        found: list[Faint] = []
+        origins: list[tuple[float, float, float]] = []
+        for k in good[np.argsort(-table[good, 4])].tolist():
+            row, column, _, _, score, _, first_row, first_column, age = table[k].tolist()
+            origin = first_row, first_column, age / QUAD_FRAMES
+            if any(max(abs(a - b) for a, b in zip(origin, other)) <= _SAME_ORIGIN for other in origins):
+                continue  # a branch of one that is told already
+            half = height // 2, width // 2
+            way = [(a - b + n / 2) % n - n / 2 for a, b, n in zip((row, column), (first_row, first_column), half)]
+            vy, vx = (2 * w / age for w in way)
+            y, x, stack = self._stacked(2 * row + 0.5, 2 * column + 0.5, vy, vx)
+            y, x = (y + self._at[0]) % height - self._at[0], (x + self._at[1]) % width - self._at[1]
+            apart = all(np.hypot(x - one.x, y - one.y) > _APART_PX for one in found)
+            moves = np.hypot(vx, vy) > _SLOWEST_PX and 2 * np.hypot(*way) >= _LEAST_WAY_PX
+            if apart and moves:
+                origins.append(origin)
+                found.append(Faint(x, y, vx, vy, score, int(age) + QUAD_FRAMES, stack))
+        return found
+
+    def _stacked(self, y: float, x: float, vy: float, vx: float) -> tuple[float, float, Map]:
+        """The place of the light in the last frame, and these frames aligned on the way there."""
+        reach, steps = STACK_PX // 2, np.arange(STACK_PX) - STACK_PX // 2
+        stack = np.zeros((STACK_PX, STACK_PX), dtype=np.float32)
+        for back, clean in enumerate(reversed(self._clean)):
+            rows, columns = (round(v) + steps for v in (y - back * vy, x - back * vx))
+            stack += clean.take(rows % self._shape[0], axis=0).take(columns % self._shape[1], axis=1)
+        stack /= np.sqrt(np.float32(len(self._clean)))
+        near = stack[reach - 2 : reach + 3, reach - 2 : reach + 3]
+        i, j = np.unravel_index(int(near.argmax()), near.shape)
+        light = np.maximum(stack[reach + i - 3 : reach + i, reach + j - 3 : reach + j], 0)
+        total, off = float(light.sum()) + 1e-9, np.arange(3) - 1
+        dy, dx = float((light.sum(axis=1) * off).sum()) / total, float((light.sum(axis=0) * off).sum()) / total
+        return round(y) + int(i) - 2 + dy, round(x) + int(j) - 2 + dx, stack
+
+
+@entry("f4[2] f4[2]")
+def _point_light(frame: Map, light: Map) -> None:
+    """Light of a point of sigma 0.5 px at each pixel, less the mean around; 0 within two pixels of the edge."""
+    height, width = frame.shape
+    point, around = np.zeros((height, width), dtype=np.float32), np.zeros((height, width), dtype=np.float32)
+    side, middle = np.float32(0.157), np.float32(0.683)
+    for r in range(height):
+        for c in range(2, width - 2):
+            near = frame[r, c - 1] + frame[r, c + 1]
+            point[r, c] = middle * frame[r, c] + side * near
+            around[r, c] = frame[r, c - 2] + near + frame[r, c] + frame[r, c + 2]
+    share = np.float32(0.04 * 0.994)
+    for r in range(2, height - 2):
+        for c in range(2, width - 2):
+            total = around[r - 2, c] + around[r - 1, c] + around[r, c] + around[r + 1, c] + around[r + 2, c]
+            light[r, c] = middle * point[r, c] + side * (point[r - 1, c] + point[r + 1, c]) - share * total
+
+
+@entry("f4[2] f4[2] f4[2] f4[2] f4[2] i8 i8 f8 f8")
+def _whiten(
+    light: Map, mean: Map, variance: Map, count: Map, clean: Map, down: int, right: int, below: float, beside: float
+) -> None:
+    """Fill in what is clean of the memory, in the scene; the memory learns.
+
+    The scene starts at a row and a column of the frame, and a part of a pixel ``below`` and ``beside``.
+    """
+    height, width = light.shape
+    one, most, warm = np.float32(1), np.float32(MEMORY_FRAMES), np.float32(WARM_FRAMES)
+    fair, limit, highest, least = np.float32(1 / 0.97), np.float32(9), np.float32(_HIGHEST), np.float32(1e-12)
+    b, s = np.float32(below), np.float32(beside)
+    row = np.zeros(width, dtype=np.float32)
+    for r in range(height):
+        t, edge = r - down if r >= down else r - down + height, r < _EDGE_PX or r >= height - _EDGE_PX
+        following = min(r + 1, height - 1)
+        for c in range(width - 1):
+            here = light[r, c] + b * (light[following, c] - light[r, c])
+            after = light[r, c + 1] + b * (light[following, c + 1] - light[r, c + 1])
+            row[c] = here + s * (after - here)
+        for half in range(2):
+            first, last, off = (0, right, width - right) if half == 0 else (right, width, -right)
+            for c in range(first, last):
+                n, v = count[t, c + off], variance[t, c + off]
+                rest = row[c] - mean[t, c + off] if n > 0 else np.float32(0)
+                square = rest * rest
+                told = rest / np.sqrt(v + least) if n >= warm else np.float32(0)
+                clean[t, c + off] = min(max(told, -highest), highest)
+                rate = one / (min(n, most - one) + one)
+                mean[t, c + off] = row[c] if n == 0 else mean[t, c + off] + rate * rest
+                fresh = fair * min(square, limit * v) if n >= warm else square
+                variance[t, c + off] = v + rate * (fresh - v) if n > 0 else np.float32(0)
+                count[t, c + off] = min(n + one, most)
+        for c in range(width):
+            if edge or c < _EDGE_PX or c >= width - _EDGE_PX:
+                off = c - right if c >= right else c - right + width
+                clean[t, off] = 0
+                count[t, off] = 0
+
+
+@entry("f4[3] f8 i8")
+def _quads(cells: Map, least: float, most: int) -> Array:
+    """Sums of four frames ``[4, h + 6, w + 6]`` above a level.
+
+    Returns:
+        Row, column in the last frame, way in rows and columns, sum, 1, row and column again, and 0: ``float64 [N, 9]``.
+    """
+    height, width = cells.shape[1] - 6, cells.shape[2] - 6
+    table, number = np.empty((most, 9)), 0
+    total = np.empty(width, dtype=np.float32)
+    for dy in range(-3, 4):
+        y1, y2 = round(dy / 3), round(2 * dy / 3)
+        for dx in range(-3, 4):
+            x1, x2 = round(dx / 3), round(2 * dx / 3)
+            for r in range(height):
+                a, b = cells[0, r + 3], cells[1, r + 3 + y1]
+                c, d = cells[2, r + 3 + y2], cells[3, r + 3 + dy]
+                hits, level = 0, np.float32(least)
+                for k in range(width):
+                    total[k] = a[k + 3] + b[k + 3 + x1] + c[k + 3 + x2] + d[k + 3 + dx]
+                    hits += total[k] > level
+                if hits > 0:
+                    for k in range(width):
+                        if total[k] > level and number < most:
+                            row, column = (r + dy) % height, (k + dx) % width
+                            table[number, 0], table[number, 1] = row, column
+                            table[number, 2], table[number, 3] = dy, dx
+                            table[number, 4], table[number, 5] = total[k], 1.0
+                            table[number, 6], table[number, 7], table[number, 8] = row, column, 0.0
+                            number += 1
+    return table[:number].copy()
+
+
+@entry("f8[2] f8[1] f8[2] i8 f8 i8 i8")
+def _chain(now: Array, own: Array, before: Array, gap: int, cost: float, height: int, width: int) -> None:
+    """Let quads go on from the best of some that ended ``gap`` quads before, in place."""
+    head, following = np.full((height, width), -1, dtype=np.int64), np.empty(len(before), dtype=np.int64)
+    for k in range(len(before)):
+        row, column = int(before[k, 0]), int(before[k, 1])
+        following[k] = head[row, column]
+        head[row, column] = k
+    for i in range(len(now)):
+        back = 4.0 * gap / 3.0
+        row, column = int(now[i, 0] - round(now[i, 2] * back)), int(now[i, 1] - round(now[i, 3] * back))
+        best, leader = cost, -1
+        for a in range(row - 1, row + 2):
+            for b in range(column - 1, column + 2):
+                k = head[a % height, b % width]
+                while k >= 0:
+                    same = abs(before[k, 2] - now[i, 2]) <= 1 and abs(before[k, 3] - now[i, 3]) <= 1
+                    if same and before[k, 4] > best:
+                        best, leader = before[k, 4], k
+                    k = following[k]
+        if leader >= 0 and own[i] + best - cost > now[i, 4]:
+            now[i, 4] = own[i] + best - cost
+            now[i, 5] = before[leader, 5] + 1
+            now[i, 6], now[i, 7] = before[leader, 6], before[leader, 7]
+            now[i, 8] = before[leader, 8] + 4 * gap
