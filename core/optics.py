@@ -140,6 +140,7 @@ class Psf:
 
 
 PSF_FORMAT = 1
+_MOST_SAMPLES = 201  # per side
 _MOST_RATIO = 100.0  # of the axes of an elliptical PSF
 
 
@@ -159,6 +160,8 @@ class PsfEstimate:
         sigma_x, sigma_y: standard deviations along x and y, pixels; 0 in old files: both are ``sigma``.
         angle: of the longer axis from x towards y, degrees.
         ratio: of the longer axis to the shorter one; 1 for a round PSF.
+        samples: of the PSF itself, a pixel's share of the radiance at offsets a quarter of a pixel apart, rows of y,
+            with offset 0 in the middle, ``[m][m]``, m odd; empty: the Gaussian explains the spots as well.
     """
 
     sigma: float
@@ -173,6 +176,7 @@ class PsfEstimate:
     sigma_y: float = 0.0
     angle: float = 0.0
     ratio: float = 1.0
+    samples: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         Psf(self.sigma)  # checks it
@@ -184,6 +188,13 @@ class PsfEstimate:
             raise InputError(
                 f"PSF: expected a ratio of axes of 1 to {_MOST_RATIO:g} and an angle, got {self.ratio} and {self.angle}"
             )
+        side = len(self.samples)
+        if side and (side > _MOST_SAMPLES or not side % 2 or any(len(row) != side for row in self.samples)):
+            raise InputError(
+                f"PSF: samples: expected a square, odd, of at most {_MOST_SAMPLES} a side, got {side} rows"
+            )
+        if not np.isfinite(np.array(self.samples, dtype=np.float64)).all():
+            raise InputError("PSF: samples: expected finite numbers")
         if self.used < 0:
             raise InputError(f"PSF: expected a number of spots used, got {self.used}")
         if self.format != PSF_FORMAT:

@@ -34,17 +34,19 @@ class TargetFlag(IntFlag):
     EXTENDED = 32
     UNREFINED = 64
     DARK = 128
+    UNRESOLVED = 256
 
 
 FLAG_TEXT = {
     TargetFlag.SATURATED: "a pixel of the spot is at full scale: the radiance is inferred from the others",
     TargetFlag.EDGE: "the patch reaches over the edge of the frame; the missing pixels are not fitted",
     TargetFlag.NOT_CONVERGED: "the refinement stopped before its step was small",
-    TargetFlag.COUNT_AMBIGUOUS: "another number of targets explains the patch almost as well",
+    TargetFlag.COUNT_AMBIGUOUS: "the number of targets in the spot is wrong more often than once in four",
     TargetFlag.EXTENDED: "the spot is not made of point targets of this PSF",
     TargetFlag.ON_GRID: "the position is a cell centre of the network's grid, not refined",
     TargetFlag.UNREFINED: "the frame was late, so that the position is the network's, not refined",
     TargetFlag.DARK: "the target is darker than its surroundings: its radiance is what is missing there",
+    TargetFlag.UNRESOLVED: "another target of the spot is nearer than both places are certain",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from glint.training.networks.lsnet import MULTIPLE, LSNet
 from glint.training.networks.registry import task_of
 from glint.training.tasks.augmentation import NORMALISER
 from glint.training.tasks.unmixing import (
+    DOMAINS,
     RADIANCE_PRIOR,
     RADIANCE_UNIT,
     SIGMA_SD,
@@ -109,7 +111,9 @@ def _frame(size: FrameSize, seed: int) -> NDArray[np.float32]:
 
 def _unmixer(info: CheckpointInfo, model: nn.Module, threshold: float | None) -> ExportSpec:
     domain, config = str(info.data["domain"]), info.config
-    task = UnmixingTask(info.network, _config(model), domain)
+    least, largest = info.data.get("scene", {}).get("sigma") or DOMAINS[domain][0].sigma
+    one_camera = (least, largest) != DOMAINS[domain][0].sigma
+    task = UnmixingTask(info.network, _config(model), domain, (least, largest))
     rng = np.random.default_rng(0)
     trials = [task.batch(number, rng, torch.device("cpu"))["patch"].numpy() for number in _TRIED_BATCHES]
     dynamic = {0: torch.export.Dim("batch", min=1, max=65536)}
@@ -118,7 +122,8 @@ def _unmixer(info: CheckpointInfo, model: nn.Module, threshold: float | None) ->
     spec = UnmixerSpec(
         patch=task.scene.size, crop=int(config["size"]), cells=int(config["cells"]), sigma=float(config["sigma"]),
         threshold=level if absolute else 0.0, relative=0.0 if absolute else level, radiance_unit=RADIANCE_UNIT,
-        radiance_prior=RADIANCE_PRIOR[domain], sigma_sd=SIGMA_SD[domain],
+        radiance_prior=RADIANCE_PRIOR[domain],
+        sigma_sd=round((largest - least) / math.sqrt(12), 6) if one_camera else SIGMA_SD[domain],
     )  # fmt: skip
     # Traced with 7 patches: a batch of 1 could be taken for a constant.
     return ExportSpec(*_tensors(model, "patch", trials[1], dynamic), dynamic, trials, 1, task.normaliser, unmixer=spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,12 @@ from glint.errors import InputError, OutputError
 from glint.training.networks.registry import NETWORKS, entry, load_model, preset
 
 if TYPE_CHECKING:
+    from glint.optics import PsfEstimate
     from glint.training.loop import Recipe, Task
     from glint.training.tasks.data_sets import DataSet
+
+_TRAINED_PX = (0.3, 0.8)  # sigma that a network's window of 7 pixels suits
+_LEAST_SPREAD = 0.02  # of sigma, relative: what no measurement of a PSF is better than
 
 
 def train(
@@ -26,6 +31,7 @@ def train(
     validate_on: int | None = None,
     hard: Path | None = None,
     domain: str = "sensor",
+    psf: PsfEstimate | str | Path | float | None = None,
     minutes: float = 0.0,
     resume: bool = False,
     init: Path | None = None,
@@ -47,6 +53,8 @@ def train(
         validate_on: most frames of each set and folder that a validation looks at; None: all.
         hard: places of false alarms to train on again, a file of ``python -m glint.training.mine`` (LSNet, U-Net).
         domain: ``csist`` or ``sensor`` (DSCSNet and its comparators).
+        psf: of one camera, whose width the patches get: what ``glint psf`` measured, its file, or sigma in pixels;
+            None: the domain's.
         minutes: time budget instead of steps.
         resume: continue from ``out/last.safetensors``.
         init: checkpoint whose averaged weights a new run starts from; recorded with its hash. Of another
@@ -82,7 +90,7 @@ def train(
         raise InputError("--device cuda: PyTorch sees no GPU here", hint="leave it away to train on the CPU")
     if threads:
         torch.set_num_threads(threads)
-    task, default = _task(network, data, domain, backgrounds, validate_on, hard)
+    task, default = _task(network, data, domain, backgrounds, validate_on, hard, psf)
     if resume:
         info, _ = load_checkpoint(last)
         default = from_dict(Recipe, info.recipe, where=str(last))
@@ -112,7 +120,7 @@ def train(
 
 def _task(
     network: str, data: Path | Sequence[DataSet | Path] | None, domain: str, backgrounds: Sequence[Path],
-    validate_on: int | None, hard: Path | None,
+    validate_on: int | None, hard: Path | None, psf: PsfEstimate | str | Path | float | None,
 ) -> tuple[Task, Recipe]:  # fmt: skip
     """What there is to learn, and how by default."""
     from glint.training.loop import Recipe
@@ -122,6 +130,8 @@ def _task(
         from glint.training.tasks.detection import DetectionTask
         from glint.training.tasks.hard import HardPlaces
 
+        if psf is not None:
+            raise InputError(f"training {network} takes no --psf: only networks that unmix are trained for a PSF")
         if not data:
             raise InputError(f"training {network} needs labelled images", hint="--data FOLDER with images/ and masks/")
         recipe = replace(recipe, batch=8, weight_decay=2e-2, warmup=100, validate_every=250, ema=0.998)
@@ -133,7 +143,37 @@ def _task(
     from glint.training.tasks.unmixing import UnmixingTask
 
     task = GridTask if learns == "grid" else UnmixingTask
-    return task(network, preset(network), domain), recipe
+    if psf is None:
+        return task(network, preset(network), domain), recipe
+    estimate = _estimate(psf)
+    return task(network, replace(preset(network), sigma=estimate.sigma), domain, _widths(estimate)), recipe
+
+
+def _estimate(psf: PsfEstimate | str | Path | float) -> PsfEstimate:
+    from glint.optics import PsfEstimate, load_psf
+
+    if isinstance(psf, PsfEstimate):
+        return psf
+    try:
+        return PsfEstimate(float(str(psf)), 0.0)
+    except ValueError:
+        return load_psf(Path(str(psf)))
+
+
+def _widths(psf: PsfEstimate) -> tuple[float, float]:
+    """Least and largest sigma of the patches: as uncertain as it was measured, 2 % at least.
+
+    Raises:
+        InputError: if the network's window does not suit such a PSF.
+    """
+    low, high = _TRAINED_PX
+    if not low <= psf.sigma <= high:
+        raise InputError(
+            f"--psf: expected a sigma of {low:g} to {high:g} px to train for, got {psf.sigma:g}",
+            hint="wider spots need no network of their own: glint run --psf averages them to the network's width",
+        )
+    half = max(_LEAST_SPREAD * psf.sigma, math.sqrt(3) * math.hypot(psf.sigma_error, psf.scatter))
+    return round(psf.sigma - half, 6), round(psf.sigma + half, 6)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +196,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--hard", type=Path, metavar="FILE", help="false alarms to train on again (lsnet), of glint.training.mine"
+    )
+    parser.add_argument(
+        "--psf",
+        metavar="FILE|SIGMA",
+        help="train for one camera: file of glint psf, or its sigma in pixels (dscsnet)",
     )
     parser.add_argument("--domain", choices=("csist", "sensor"), default="sensor", help="patches (dscsnet)")
     budget = parser.add_mutually_exclusive_group()
@@ -190,7 +235,7 @@ def main(arguments: argparse.Namespace) -> int:
     metrics = train(
         arguments.network, arguments.out, data=[DataSet.parse(text) for text in arguments.data or []],
         backgrounds=arguments.backgrounds, validate_on=arguments.validate_on, hard=arguments.hard,
-        domain=arguments.domain,
+        domain=arguments.domain, psf=arguments.psf,
         minutes=arguments.minutes, resume=arguments.resume, init=arguments.init, device=arguments.device,
         threads=arguments.threads, compiled=arguments.compile, **recipe,
     )  # fmt: skip

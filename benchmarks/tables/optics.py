@@ -144,30 +144,35 @@ def clusters(pipeline: Pipeline, sigma: float, frames: int, number: int, noise: 
             right += int(near.sum()) == len(truth)
             place = np.column_stack([targets.x, targets.y, targets.radiance / 64, targets.score])[near]
             rows += [[patch, *row] for row in place.tolist()]
-            scattered = _scattered(truth, sigma, noise, rng)
-            bound_rows += [[patch, *row] for row in scattered.tolist()]
+            bound_rows += [[patch, *row] for row in scattered(truth, sigma, noise, rng).tolist()]
             truths.append(truth)
             patch += 1
     return {
         "clusters": patch,
         "count_right": round(100 * right / patch, 2),
-        "cso_map": _score(rows, truths, 2 * sigma),
-        "cso_map_bound": _score(bound_rows, truths, 2 * sigma),
+        "cso_map": cso_map(rows, truths, 2 * sigma),
+        "cso_map_bound": cso_map(bound_rows, truths, 2 * sigma),
     }
 
 
-def _scattered(truth: Array, sigma: float, noise: float, rng: np.random.Generator) -> Array:
-    """The truth with errors as small as any unbiased estimate can have: x, y, radiance, score ``[K, 4]``."""
+def scattered(
+    truth: Array, sigma: float, noise: float, rng: np.random.Generator, radiance_sd: float = math.inf
+) -> Array:
+    """The truth with errors as small as any unbiased estimate can have: x, y, radiance, score ``[K, 4]``.
+
+    ``radiance_sd``: standard deviation to which the radiance of a target is told, DN.
+    """
     x, y, radiance = truth.T
     middle = np.round([x.mean(), y.mean()]) - _TILE // 2
     fisher = Psf(sigma).fisher(x - middle[0], y - middle[1], radiance, (_TILE, _TILE), noise)
+    fisher[np.arange(2, len(fisher), 3), np.arange(2, len(fisher), 3)] += radiance_sd**-2.0
     covariance = np.linalg.inv(fisher)
-    error = rng.multivariate_normal(np.zeros(len(covariance)), covariance).reshape(-1, 3)
+    error = rng.multivariate_normal(np.zeros(len(covariance)), covariance, check_valid="ignore").reshape(-1, 3)
     variance = np.diag(covariance).reshape(-1, 3)
     return np.column_stack([truth + error, np.exp(-(variance[:, 0] + variance[:, 1]) / 0.01)])
 
 
-def _score(rows: list[list[float]], truths: list[Array], unit: float) -> float:
+def cso_map(rows: list[list[float]], truths: list[Array], unit: float) -> float:
     """CSO-mAP of rows (patch, x, y, radiance, score), positions in units of ``unit`` px."""
     columns = np.array(rows).reshape(-1, 5).T
     padded = np.full((len(truths), 5, 3), np.nan)

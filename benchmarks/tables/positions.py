@@ -60,7 +60,7 @@ def lone_points(
     area = (light > least[:, None, None]).sum(axis=(1, 2))
     noise, zero = np.full(number, _NOISE), np.zeros(number, dtype=np.int64)
     clear, limit = np.ones(data.shape, dtype=bool), np.full(data.shape, np.inf)
-    return Windows(data, clear, limit, noise, zero, zero, noise, area), place, bound, e, shear
+    return Windows(data, clear, limit, noise, zero, zero, noise, area, clear), place, bound, e, shear
 
 
 def positions_table(*, number: int = 350, start: int = 1) -> list[dict[str, Any]]:

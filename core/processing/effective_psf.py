@@ -7,7 +7,7 @@ it, and the spots are fitted with the grid (Anderson & King 2000, PASP 112, 1360
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,10 @@ class IsolatedSpots:
     y: Array
     radiance: Array
 
+    def take(self, rows: slice) -> IsolatedSpots:
+        """Some of the spots."""
+        return IsolatedSpots(*(getattr(self, f.name)[rows] for f in fields(self)))
+
 
 def effective_psf(spots: IsolatedSpots, start: Array) -> Array:
     """Sample the PSF.
@@ -68,6 +72,21 @@ def effective_psf(spots: IsolatedSpots, start: Array) -> Array:
         x, y, radiance, level = _fitted(grid, spots, x, y, radiance, level)
         x, y = x - np.mean(x - spots.x), y - np.mean(y - spots.y)  # the grid keeps its middle
     return grid
+
+
+def unexplained(spots: IsolatedSpots, grid: Array) -> float:
+    """What a sampled PSF leaves of spots, each at its best place, radiance and level: squares over the noise, summed.
+
+    Args:
+        spots: N of them.
+        grid: as ``effective_psf`` gives it.
+    """
+    x, y, radiance, level = spots.x, spots.y, spots.radiance, np.zeros(len(spots.x))
+    for _ in range(_ROUNDS):
+        x, y, radiance, level = _fitted(grid, spots, x, y, radiance, level)
+    dx, dy = _offsets(spots, x, y)
+    rest = spots.light - level[:, None, None] - radiance[:, None, None] * _at(grid, dx, dy)
+    return float(((rest * spots.valid / spots.noise[:, None, None]) ** 2).sum())
 
 
 def _at(grid: Array, dx: Array, dy: Array) -> Array:

@@ -17,6 +17,7 @@ from glint.optics import PsfEstimate
 from glint.processing.crop import crop_windows
 from glint.progress import Progress
 from glint.runtime.commands.psf_report import write_report
+from glint.runtime.commands.psf_samples import light_of, with_samples
 from glint.runtime.engines.choose import choose_engine
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.spots import cut_spots, local_noise
@@ -76,7 +77,8 @@ def psf(
     )  # fmt: skip
     if estimate.sigma < _FINE_SIGMA_PX and estimate.ratio == 1:
         estimate, reason = _finer(estimate, reason, spots, seen.target, least)
-    estimate = replace(estimate, source=str(source), glint=__version__)
+    spots_used = light_of(seen.windows, seen.shapes, np.flatnonzero(reason < 0))
+    estimate = with_samples(replace(estimate, source=str(source), glint=__version__), spots_used)
     if report is not None:
         write_report(report, estimate, reason, seen.windows, seen.shapes)
     return estimate
@@ -194,6 +196,8 @@ def psf_text(estimate: PsfEstimate) -> str:
         )
     if estimate.scatter > 0:
         lines.append(f"scatter   {estimate.scatter:.4f} px from spot to spot beyond their noise")
+    if estimate.samples:
+        lines.append("samples   the PSF is no Gaussian: run and unmix fit it as sampled")
     left_out = {name: number for name, number in estimate.rejected.items() if number}
     lines += [f"left out  {number} spots: {name}" for name, number in left_out.items()]
     if 2 * estimate.rejected.get("wider", 0) > estimate.used:

@@ -12,15 +12,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from glint.images import write_image
 from glint.optics import PsfEstimate
-from glint.processing.effective_psf import STEP_PX, IsolatedSpots, effective_psf
+from glint.processing.effective_psf import STEP_PX, effective_psf
+from glint.runtime.commands.psf_samples import light_of
+from glint.runtime.unmixing.optics_choice import gaussian_samples
 from glint.runtime.unmixing.psf_fit import REASONS
 from glint.runtime.unmixing.shapes import Shapes
-from glint.runtime.unmixing.spot_fit import SHAPE, shine
 from glint.runtime.unmixing.windows import Windows
 
-_PHASES = round(1 / STEP_PX)
-_REACH_WIDTHS, _LEAST_REACH_PX, _MOST_REACH_PX = 3.0, 2, 8
-_MOST_SPOTS = 400  # that the PSF is sampled from
 _PANEL_PX, _TILE_PX, _GAP_PX, _LINE_PX, _WIDTH_PX = 280, 66, 8, 20, 900
 _TILE_REACH_PX = 5  # of a spot's window about its middle
 _ROWS = {"used": 3}  # of tiles; one for each reason
@@ -28,39 +26,6 @@ _PAPER, _TEXT = (250, 250, 250), (20, 20, 20)
 _DIFFERENCE_SHARE = 0.1  # of the peak: full colour
 
 Array = NDArray[np.float64]
-
-
-def gaussian_samples(estimate: PsfEstimate) -> Array:
-    """The measured Gaussian, integrated over pixels, at offsets ``STEP_PX`` apart: ``[m, m]``, the middle is 0."""
-    wide = estimate.sigma * math.sqrt(max(estimate.ratio, 1.0))
-    reach = min(max(math.ceil(_REACH_WIDTHS * wide), _LEAST_REACH_PX), _MOST_REACH_PX)
-    size, samples = 2 * reach + 3, np.zeros((2 * (reach + 1) * _PHASES + 1,) * 2)
-    middle = len(samples) // 2
-    e, shear = estimate.shape()
-    for a in range(_PHASES):
-        for b in range(_PHASES):
-            place = [reach + 1 - a * STEP_PX, reach + 1 - b * STEP_PX, 1.0, 0.0, 0.0, 0.0]
-            image = np.empty(size * size)
-            shine(
-                np.array([*place, math.log(estimate.sigma), e, shear]), np.empty((9 - SHAPE, size * size)), image, size
-            )
-            part = samples[b::_PHASES, a::_PHASES]
-            part[:] = image.reshape(size, size)[: part.shape[0], : part.shape[1]]
-    half = reach * _PHASES
-    return samples[middle - half : middle + half + 1, middle - half : middle + half + 1]
-
-
-def sampled_psf(
-    estimate: PsfEstimate, windows: Windows, shapes: Shapes, rows: NDArray[np.int64]
-) -> tuple[Array, Array]:
-    """The Gaussian, and the PSF as sampled by the spots ``rows``: ``[m, m]`` each (see ``gaussian_samples``)."""
-    rows = rows[:_MOST_SPOTS]
-    steps = np.arange(windows.data.shape[1]) - windows.data.shape[1] // 2
-    x, y, radiance, level, slope_x, slope_y = shapes.theta[rows, :6].T
-    plane = level[:, None, None] + slope_x[:, None, None] * steps + slope_y[:, None, None] * steps[:, None]
-    spots = IsolatedSpots(windows.data[rows] - plane, windows.clear[rows], windows.noise[rows], x, y, radiance)
-    start = gaussian_samples(estimate)
-    return start, effective_psf(spots, start)
 
 
 def write_report(
@@ -74,7 +39,8 @@ def write_report(
         reason: why each of N spots is left out, as its place in ``REASONS``; -1: it is used.
         windows, shapes: of the spots.
     """
-    gaussian, sampled = sampled_psf(estimate, windows, shapes, np.flatnonzero(reason < 0))
+    gaussian = gaussian_samples(estimate)
+    sampled = effective_psf(light_of(windows, shapes, np.flatnonzero(reason < 0)), gaussian)
     parts = [_psf_panels(estimate, gaussian, sampled)]
     for name, index in (("used", -1), *((name, i) for i, name in enumerate(REASONS))):
         rows = np.flatnonzero(reason == index)

@@ -25,7 +25,7 @@ _MISSED_RING_PX = 5  # screen pixels
 _LINE_PX = 17  # screen pixels of a line of text
 _SHORT = {
     "SATURATED": "sat", "EDGE": "edge", "NOT_CONVERGED": "fit?", "COUNT_AMBIGUOUS": "n?", "ON_GRID": "grid",
-    "UNREFINED": "late", "EXTENDED": "ext", "DARK": "dark",
+    "UNREFINED": "late", "EXTENDED": "ext", "DARK": "dark", "UNRESOLVED": "near",
 }  # fmt: skip
 _GAP_PX = 8
 _LONGEST_SIDE_PX = 1600  # screen pixels of the frame's longer side

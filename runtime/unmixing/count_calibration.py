@@ -1,4 +1,4 @@
-"""How probable a number of targets is, as often as it is right.
+"""How probable a number of targets is, as often as it is right, and flags where it, or a place, is not sure.
 
 Several points imitate several others where they overlap. A fit of one number knows only the numbers that it was weighed
 against, and is too sure. How often it is right depends on how far the targets are apart over their errors, on those
@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.types import Targets
+from glint.types import TargetFlag, Targets
 
 # Weights of: 1, log odds before, log of the least gap over its error, log of the position error over sigma, log of the
 # largest relative error of a radiance, log of the least radiance over the largest, and of 2, 4 and 5 targets.
@@ -27,6 +27,9 @@ RADIANCE_TOLD = (2.58, 0.0, 0.0, -1.18, 0.0, 0.0, 0.0, 0.0, 0.0)
 _GAP_RANGE, _SPREAD_RANGE, _ERROR_RANGE, _RATIO_RANGE = (1.0, 50.0), (0.002, 0.5), (0.005, 1.0), (0.05, 1.0)
 _RESOLVED_WIDTHS = 2.5  # of the PSF; targets farther apart imitate no others
 _ODDS_FLOOR = 1e-4  # least distance of a probability from 0 and 1
+AMBIGUOUS = 0.75  # probability of a number below which it is flagged
+_NEAR = 1.0  # error of a distance over the distance from which on two targets are in one place
+_COUNT_AMBIGUOUS, _UNRESOLVED = int(TargetFlag.COUNT_AMBIGUOUS), int(TargetFlag.UNRESOLVED)
 
 
 def calibrated(targets: Targets, sigma: float, weights: tuple[float, ...]) -> Targets:
@@ -53,6 +56,32 @@ def calibrated(targets: Targets, sigma: float, weights: tuple[float, ...]) -> Ta
     probability = targets.count_probability.copy()
     probability[rows[used]] = np.repeat(np.where(np.isfinite(before), after, np.nan), number[several])
     return replace(targets, count_probability=probability)
+
+
+def flagged(targets: Targets) -> Targets:
+    """Targets with ``COUNT_AMBIGUOUS`` where their number is not sure, and ``UNRESOLVED`` where they are in one place.
+
+    Two targets are in one place if they are nearer to each other than the error of their distance. Then the light tells
+    that they are two, and each of their places is as uncertain as it is stated.
+
+    Args:
+        targets: of blobs, in any order, with their calibrated probabilities.
+    """
+    flags = targets.flags & ~(_COUNT_AMBIGUOUS | _UNRESOLVED)
+    flags |= np.where(targets.count_probability < AMBIGUOUS, _COUNT_AMBIGUOUS, 0)
+    order = np.argsort(targets.blob, kind="stable")
+    variance = 0.5 * (targets.sigma_x**2 + targets.sigma_y**2)
+    for step in range(1, len(order)):  # pairs so many rows apart; blobs are short
+        a, b = order[:-step], order[step:]
+        same = targets.blob[a] == targets.blob[b]
+        if not same.any():
+            break
+        a, b = a[same], b[same]
+        square = (targets.x[a] - targets.x[b]) ** 2 + (targets.y[a] - targets.y[b]) ** 2
+        near = _NEAR**2 * square < variance[a] + variance[b]
+        flags[a[near]] |= _UNRESOLVED
+        flags[b[near]] |= _UNRESOLVED
+    return replace(targets, flags=flags)
 
 
 def _least_gap(

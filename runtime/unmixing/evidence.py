@@ -9,7 +9,8 @@ the volume that the data leave of their priors. All priors are here:
   that knows what is in his frames), once in a thousand where the PSF was learned: a PSF is believed until points of it
   do not explain what is seen;
 - what the network says of the number counts where it knows the optics, but never for more than a factor of a hundred;
-- positions lie about the spot's centre, as far as the spot is wider than the PSF and 0.6 of the PSF's width;
+- positions lie about the spot's centre, as far as the spot is wider than the PSF and 0.6 of the PSF's width; each of
+  several lies in the spot's mask or right beside it: light farther off is of a cloud;
 - radiances are as told, or share the spot's light alike to 60 %;
 - widths of wider spots are log-normal about 1.3 px by a factor of 2; ratios of axes by 1.5.
 """
@@ -22,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from glint.compiled import compiled
-from glint.runtime.unmixing.fit import SLOTS, Array, Patch
+from glint.runtime.unmixing.fit import SLOTS, Array, BoolArray, Patch
 from glint.runtime.unmixing.plane import PLANE
 from glint.runtime.unmixing.spot_fit import (
     ANY_WIDTH_PX,
@@ -45,6 +46,7 @@ DECISIVE = 40.0  # log evidence that takes a spot apart whose optics are unknown
 RESOLVED, FAINTER = 3.5, 0.2  # widths apart, and radiance over the brightest, of points of optics that are unknown
 MISFIT = 2.0  # reduced chi square from which on several points do not explain a spot
 _PLAIN = np.log(np.where(np.arange(SLOTS + 1) < 2, ONE_TARGET, (1 - ONE_TARGET) / (SLOTS - 1)))
+_BESIDE_PX, _BESIDE_WIDTHS = 0.75, 0.9  # from a spot's mask to a target of it, at most: the larger of both
 _AWAY = 1.0  # px beyond its width that a spot may be off the middle of its window
 _STEPS = 12  # of a fit
 _HOPELESS = 12.0  # log evidence behind the best at which fewer points, or more, are no longer tried
@@ -62,6 +64,7 @@ class Optics(NamedTuple):
         decisive: log evidence against a wider spot that several points need.
         separation: two targets nearer than this are one, px, unless their radiance is known and tells them from one.
         max_targets: of a spot.
+        correction: what the PSF is beyond its Gaussian, as ``spot_fit.correct`` takes it; ``[0, 0]`` for nothing.
     """
 
     u: float
@@ -74,6 +77,25 @@ class Optics(NamedTuple):
     decisive: float
     separation: float
     max_targets: int
+    correction: Array
+
+
+class Case(NamedTuple):
+    """A spot that is judged.
+
+    Attributes:
+        patch: a window about it.
+        spot: its fit with a free shape, ``measured_spot``.
+        home: pixels of its mask, ``bool [w, w]``; all where it has none.
+        optics: what is known.
+        told: log of the prior probability of each number of targets, ``[SLOTS + 1]``.
+    """
+
+    patch: Patch
+    spot: SpotFit
+    home: BoolArray
+    optics: Optics
+    told: Array
 
 
 class Verdict(NamedTuple):
@@ -83,14 +105,12 @@ class Verdict(NamedTuple):
         fit: the points, or the wider spot.
         wide: whether it is one wider spot.
         probability: of the number of targets (a wider spot is one).
-        ambiguous: another number is almost as likely.
         unexplained: squared residuals over their expectation, of the pixels that count.
     """
 
     fit: SpotFit
     wide: bool
     probability: float
-    ambiguous: bool
     unexplained: float
 
 
@@ -133,7 +153,7 @@ def measured_spot(patch: Patch, shape_free: int, start: Array, widest: float) ->
     prior = Prior(start.copy(), np.zeros(len(start)))
     prior.mean[:2] = (patch.image.shape[0] - 1) / 2
     prior.information[:2] = (widest + _AWAY) ** -2.0
-    return fit_points(patch, start, prior, shape_free, 30, widest)
+    return fit_points(patch, start, prior, shape_free, 30, widest, np.empty((0, 0)))
 
 
 @compiled
@@ -182,13 +202,13 @@ def count_prior(said: Array | None = None) -> Array:
 
 
 @compiled
-def _fit_count(patch: Patch, spot: SpotFit, start: Array, optics: Optics, told: Array) -> tuple[SpotFit, float]:
-    """Points from a start, and their log evidence with the prior of their number ``told``."""
-    number = points_of(start)
-    prior = points_prior(spot, number, optics)
+def _fit_count(case: Case, start: Array) -> tuple[SpotFit, float]:
+    """Points from a start, and their log evidence with the prior of their number."""
+    number, optics = points_of(start), case.optics
+    prior = points_prior(case.spot, number, optics)
     shape_free = 0 if np.isinf(optics.u_information) else 1
-    fit = fit_points(patch, start, prior, shape_free, _STEPS, ANY_WIDTH_PX)
-    log = log_evidence(fit, prior) + told[number]
+    fit = fit_points(case.patch, start, prior, shape_free, _STEPS, ANY_WIDTH_PX, optics.correction)
+    log = log_evidence(fit, prior) + case.told[number]
     unknown = optics.decisive > 0
     least = RESOLVED * math.exp(fit.theta[-3]) if unknown else optics.separation
     faint = FAINTER * fit.theta[2 * number : 3 * number].max() if unknown else 0.0
@@ -199,7 +219,24 @@ def _fit_count(patch: Patch, spot: SpotFit, start: Array, optics: Optics, told: 
                 log = -np.inf
         if fit.theta[2 * number + i] < faint:
             log = -np.inf
+    beside = max(_BESIDE_PX, _BESIDE_WIDTHS * math.exp(fit.theta[-3]))
+    for i in range(number if number > 1 else 0):
+        if not _at_home(case.home, fit.theta[i], fit.theta[number + i], beside):
+            log = -np.inf
     return fit, log
+
+
+@compiled
+def _at_home(home: BoolArray, x: float, y: float, reach: float) -> bool:
+    """Whether any pixel of a mask has an edge within so many px of a place."""
+    size, far = len(home), math.ceil(reach) + 1
+    for row in range(max(int(y) - far, 0), min(int(y) + far + 2, size)):
+        for column in range(max(int(x) - far, 0), min(int(x) + far + 2, size)):
+            if home[row, column]:
+                off = math.hypot(max(abs(column - x) - 0.5, 0.0), max(abs(row - y) - 0.5, 0.0))
+                if off <= reach:
+                    return True
+    return False
 
 
 @compiled
@@ -278,11 +315,9 @@ def _grown(patch: Patch, spot: SpotFit, theta: Array, way: int) -> Array:
 
 
 @compiled
-def _try(
-    patch: Patch, spot: SpotFit, start: Array, optics: Optics, told: Array, logs: Array, best: SpotFit, best_log: float
-) -> tuple[SpotFit, float, SpotFit]:
+def _try(case: Case, start: Array, logs: Array, best: SpotFit, best_log: float) -> tuple[SpotFit, float, SpotFit]:
     """Fit a start; the best fit so far and its log evidence, and this fit. ``logs`` by number is updated."""
-    fit, log = _fit_count(patch, spot, start, optics, told)
+    fit, log = _fit_count(case, start)
     number = points_of(fit.theta)
     logs[number] = max(logs[number], log)
     if log > best_log:
@@ -291,60 +326,57 @@ def _try(
 
 
 @compiled
-def judge(patch: Patch, spot: SpotFit, x: Array, y: Array, radiance: Array, optics: Optics, told: Array) -> Verdict:
+def judge(case: Case, x: Array, y: Array, radiance: Array) -> Verdict:
     """Weigh all hypotheses for one spot.
 
     Args:
-        patch: a window about it.
-        spot: its fit with a free shape, ``measured_spot``.
+        case: the spot.
         x, y, radiance: points to begin with, in pixels of the window and DN; none for a single one at the centre.
-        optics: what is known.
-        told: log of the prior probability of each number of targets, ``[SLOTS + 1]``.
     """
+    spot, optics = case.spot, case.optics
     logs = np.full(SLOTS + 1, -np.inf)
     one = points_start(spot, spot.theta[:1], spot.theta[1:2], spot.theta[2:3], optics)
-    best, best_log = _fit_count(patch, spot, one, optics, told)
-    logs[1] = best_log
+    best, best_log = _fit_count(case, one)
     last = best
     likely_single = best.misfit - spot.misfit < _SINGLE and not optics.radiance_information > 0
     number = min(len(x), optics.max_targets)
     if likely_single:  # the light says one: the network's word for more is no evidence
-        best_log, told = best_log + _PLAIN[1] - told[1], _PLAIN
-        logs[1] = best_log
+        best_log += _PLAIN[1] - case.told[1]
+        case = Case(case.patch, spot, case.home, optics, _PLAIN.copy())
+    logs[1] = best_log
     if number > 1 and not likely_single:
         start = points_start(spot, x[:number], y[:number], radiance[:number], optics)
-        best, best_log, last = _try(patch, spot, start, optics, told, logs, best, best_log)
+        best, best_log, last = _try(case, start, logs, best, best_log)
         fewer = last
         for k in range(number - 1, 1, -1):
-            best, best_log, fewer = _try(patch, spot, _merged(fewer.theta), optics, told, logs, best, best_log)
+            best, best_log, fewer = _try(case, _merged(fewer.theta), logs, best, best_log)
             if logs[k] < best_log - _HOPELESS:
                 break
     for k in range(1 if likely_single else max(number, 1), 2 if likely_single else optics.max_targets):
         grown = last
         for way in range(2):
             before = logs[k + 1]
-            best, best_log, fit = _try(
-                patch, spot, _grown(patch, spot, last.theta, way), optics, told, logs, best, best_log
-            )
+            best, best_log, fit = _try(case, _grown(case.patch, spot, last.theta, way), logs, best, best_log)
             if way == 0 or logs[k + 1] > before:
                 grown = fit
         last = grown
         if not logs[k + 1] > best_log - 3.0:
             break
-    return _weighed(patch, spot, best, best_log, logs, optics)
+    return _weighed(case, best, best_log, logs)
 
 
 @compiled
-def _weighed(patch: Patch, spot: SpotFit, best: SpotFit, best_log: float, logs: Array, optics: Optics) -> Verdict:
+def _weighed(case: Case, best: SpotFit, best_log: float, logs: Array) -> Verdict:
     """The points that were found against one wider spot."""
-    start = spot.theta.copy()
+    patch, spot, optics = case.patch, case.spot, case.optics
+    start, gaussian = spot.theta.copy(), np.empty((0, 0))
     start[-2] = start[-1] = 0.0
     prior = wide_prior(spot, 1)
-    wide = fit_points(patch, start, prior, 1, _STEPS, ANY_WIDTH_PX)
+    wide = fit_points(patch, start, prior, 1, _STEPS, ANY_WIDTH_PX, gaussian)
     wide_log = log_evidence(wide, prior)
     if len(spot.information) == len(spot.theta):
         prior = wide_prior(spot, SHAPE)
-        ellipse = fit_points(patch, spot.theta, prior, SHAPE, _STEPS, ANY_WIDTH_PX)
+        ellipse = fit_points(patch, spot.theta, prior, SHAPE, _STEPS, ANY_WIDTH_PX, gaussian)
         log = log_evidence(ellipse, prior)
         if log > wide_log:
             wide, wide_log = ellipse, log
@@ -368,4 +400,4 @@ def _weighed(patch: Patch, spot: SpotFit, best: SpotFit, best_log: float, logs: 
         one += weight
     probability = one / total
     freedom = max(fit.counted - len(fit.information), 1)
-    return Verdict(fit, is_wide, probability, probability < 0.88, fit.misfit / freedom)
+    return Verdict(fit, is_wide, probability, fit.misfit / freedom)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,8 @@ class OpticsState:
         e, shear: its shape (see ``spot_fit``); 0 for a round one.
         spots: that it was learned from.
         source: where it comes from, in words.
+        samples: what the PSF is beyond that Gaussian, a pixel's share of the radiance at offsets 1 / 4 px apart, the
+            middle is offset 0, ``[m, m]``, m odd; None: nothing.
     """
 
     kind: str
@@ -62,12 +64,26 @@ class OpticsState:
     shear: float = 0.0
     spots: int = 0
     source: str = ""
+    samples: NDArray[np.float64] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in (KNOWN, LEARNED, UNKNOWN):
             raise InputError(f"OpticsState.kind: expected {KNOWN}, {LEARNED} or {UNKNOWN}, got {self.kind!r}")
         if not (self.sigma > 0 and math.isfinite(self.sigma) and self.sigma_error >= 0):
             raise InputError(f"OpticsState: expected sigma > 0 and sigma_error >= 0, got {self.sigma}")
+
+    @property
+    def is_round(self) -> bool:
+        """Whether it is a round Gaussian, and nothing else."""
+        return self.e == 0 and self.shear == 0 and self.samples is None
+
+    def splines(self) -> NDArray[np.float64]:
+        """``samples`` as ``spot_fit.correct`` takes them; ``[0, 0]`` for nothing."""
+        if self.samples is None:
+            return np.empty((0, 0))
+        from scipy.ndimage import spline_filter
+
+        return np.ascontiguousarray(spline_filter(np.pad(self.samples, 2), order=3), dtype=np.float64)
 
     @property
     def covariance(self) -> NDArray[np.float64]:
@@ -81,11 +97,13 @@ class OpticsState:
         if self.kind == UNKNOWN:
             return f"unknown ({self.spots} isolated spots that agree): spots are taken apart on decisive evidence only"
         error = f" +- {self.sigma_error:.3f}" if self.sigma_error else ""
-        return f"{self.kind}, sigma {self.sigma:.3f}{error} px ({self.source})"
+        error += " px, as sampled" if self.samples is not None else " px"
+        return f"{self.kind}, sigma {self.sigma:.3f}{error} ({self.source})"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        """JSON-ready; without the samples, which are in the file that they came from."""
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "samples"}
+        return {k: round(v, 6) if isinstance(v, float) else v for k, v in known.items()}
 
 
 class Learner:

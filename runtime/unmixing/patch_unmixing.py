@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from glint.optics import Psf
 from glint.processing.candidates import Candidates
-from glint.runtime.unmixing.count_calibration import RADIANCE_TOLD, REFINED, calibrated
+from glint.runtime.unmixing.count_calibration import RADIANCE_TOLD, REFINED, calibrated, flagged
 from glint.runtime.unmixing.optics_state import KNOWN, Learner, OpticsState
 from glint.runtime.unmixing.refine import RefineConfig, refine_doubting
 from glint.runtime.unmixing.shapes import measure_shapes
@@ -30,7 +30,7 @@ def windows_of_patches(
     limit = np.broadcast_to(np.asarray(np.inf if full_scale is None else full_scale, dtype=np.float64), data.shape)
     nothing = np.zeros(number, dtype=np.int64)
     clear = np.ones(data.shape, dtype=bool)
-    return Windows(data, clear, limit.copy(), white, nothing, nothing, white, nothing)
+    return Windows(data, clear, limit.copy(), white, nothing, nothing, white, nothing, clear)
 
 
 def unmix_known(
@@ -56,7 +56,7 @@ def unmix_known(
         poor[targets.blob[(targets.flags & (TargetFlag.EXTENDED | TargetFlag.NOT_CONVERGED)) != 0]] = True
     rows = np.flatnonzero(poor)
     if not len(rows):
-        return targets
+        return flagged(targets)
     limit = None if full_scale is None else np.broadcast_to(np.asarray(full_scale), patches.shape)[rows]
     windows = windows_of_patches(patches[rows], limit, config.noise_floor)
     begin = targets.select(poor[targets.blob])
@@ -67,7 +67,7 @@ def unmix_known(
     extended = np.unique(judged.blob[(judged.flags & TargetFlag.EXTENDED) != 0])
     kept = targets.select(~np.isin(targets.blob, extended))
     joined = Targets.concatenate([kept, judged.select(np.isin(judged.blob, extended))])
-    return joined.select(np.argsort(joined.blob, kind="stable"))
+    return flagged(joined.select(np.argsort(joined.blob, kind="stable")))
 
 
 def unmix_through(

@@ -232,9 +232,10 @@ def _fit(spots: PsfWindows, noise: FloatArray, start: FloatArray, shape_free: in
     number, n, _ = spots.data.shape
     never, nothing = np.full((n, n), np.inf), Prior(np.zeros(_PARAMETERS), np.zeros(_PARAMETERS))
     theta, misfit, error = start.copy(), np.zeros(number), np.zeros(number)
+    gaussian = np.empty((0, 0))
     for i in range(number):
         patch = Patch(spots.data[i], float(noise[i]), never, spots.valid[i])
-        fit = fit_points(patch, start[i], nothing, shape_free, _STEPS, _SIGMA_RANGE_PX[1])
+        fit = fit_points(patch, start[i], nothing, shape_free, _STEPS, _SIGMA_RANGE_PX[1], gaussian)
         theta[i], misfit[i] = fit.theta, fit.misfit
         error[i] = math.sqrt(diagonal_of_inverse(fit.information)[-1])
     return _Fits(theta, misfit, error)

@@ -112,7 +112,7 @@ def _measure_all(
             spot = measured_spot(patch, 1, start, widest)
         round_misfit = spot.misfit
         nothing = Prior(spot.theta, np.zeros(_PARAMETERS))
-        glance = fit_points(patch, spot.theta, nothing, SHAPE, 5, ANY_WIDTH_PX)
+        glance = fit_points(patch, spot.theta, nothing, SHAPE, 5, ANY_WIDTH_PX, np.empty((0, 0)))
         deviation = diagonal_of_inverse(glance.information)
         for i in range(2):
             stretch[b, i], stretch_error[b, i] = glance.theta[i - 2], math.sqrt(deviation[i - 2])

@@ -33,6 +33,7 @@ _STILL_SD = 1e-3  # step of a position over its standard deviation at which a fi
 _DAMPING = 1e-3
 _APART_WIDTHS = 0.5  # widths of the PSF from which on two points are in two places
 _LEAST_INFORMATION = 1e-12
+PER_PX = 4  # offsets per pixel at which a PSF is sampled
 
 
 class Prior(NamedTuple):
@@ -67,21 +68,23 @@ def points_of(theta: Array) -> int:
 
 
 @compiled
-def fit_points(patch: Patch, start: Array, prior: Prior, shape_free: int, iterations: int, widest: float) -> SpotFit:
+def fit_points(
+    patch: Patch, start: Array, prior: Prior, shape_free: int, iterations: int, widest: float, correction: Array
+) -> SpotFit:
     """Levenberg-Marquardt from a start ``[3 K + 6]``, to widths of ``widest`` px at most.
 
-    Pixels that are saturated in data and model do not count.
+    Pixels that are saturated in data and model do not count. ``correction`` is that of the PSF (see ``correct``).
     """
     theta, size = start.copy(), patch.image.shape[0]
     free = len(theta) - SHAPE + shape_free
     jacobian, residual = np.empty((free, size * size)), np.empty(size * size)
     information, gradient = np.empty((free, free)), np.empty(free)
     tried_information, tried_gradient, scaled = np.empty((free, free)), np.empty(free), np.empty((free, free))
-    misfit, strain, counted = _linearise(patch, theta, prior, jacobian, residual, information, gradient)
+    misfit, strain, counted = _linearise(patch, theta, prior, correction, jacobian, residual, information, gradient)
     damping = _DAMPING
     for _ in range(iterations):
         trial, still = _step(theta, information, gradient, damping, size, scaled, widest)
-        tried = _linearise(patch, trial, prior, jacobian, residual, tried_information, tried_gradient)
+        tried = _linearise(patch, trial, prior, correction, jacobian, residual, tried_information, tried_gradient)
         if tried[0] + tried[1] <= misfit + strain:
             damping = max(0.1 * damping, 1e-7)
             misfit, strain, counted = tried
@@ -97,11 +100,13 @@ def fit_points(patch: Patch, start: Array, prior: Prior, shape_free: int, iterat
 
 @compiled
 def _linearise(
-    patch: Patch, theta: Array, prior: Prior, jacobian: Array, residual: Array, information: Array, gradient: Array
-) -> tuple[float, float, int]:
+    patch: Patch, theta: Array, prior: Prior, correction: Array, jacobian: Array, residual: Array,
+    information: Array, gradient: Array,
+) -> tuple[float, float, int]:  # fmt: skip
     """Misfit, strain and pixels that count; fills the normal matrix and the downhill gradient."""
     free = len(gradient)
     shine(theta, jacobian, residual, patch.image.shape[0])
+    correct(theta, correction, jacobian, residual, patch.image.shape[0])
     counted = subtract_model(patch, jacobian, residual)
     misfit = normal_equations(jacobian, residual, patch.noise, information, gradient)
     strain = 0.0
@@ -184,6 +189,59 @@ def _point(theta: Array, k: int, jacobian: Array, model: Array, size: int, shape
                         jacobian[shape + 2, i] += s * share * off * dx[column]
         for column in range(size):
             model[row * size + column] += s * jacobian[2 * number + k, row * size + column]
+
+
+@compiled
+def correct(theta: Array, correction: Array, jacobian: Array, model: Array, size: int) -> None:
+    """Add to ``shine`` what the PSF is beyond its Gaussian.
+
+    Args:
+        theta: parameters of K points.
+        correction: coefficients of cubic B-splines ``[m, m]``, m odd, of a pixel's share of the radiance at offsets
+            1 / ``PER_PX`` px apart, the middle is offset 0; ``[0, 0]`` for none.
+        jacobian, model: as ``shine`` fills them in, of a window of ``size`` pixels.
+    """
+    number, m = points_of(theta), len(correction)
+    wx, dx, wy, dy = np.empty(4), np.empty(4), np.empty(4), np.empty(4)
+    for k in range(number if m else 0):
+        first_x = _taps(theta[k], m, wx, dx)
+        first_y = _taps(theta[number + k], m, wy, dy)
+        s = theta[2 * number + k]
+        for row in range(size):
+            top = first_y + row * PER_PX
+            if top < 0 or top + 4 > m:
+                continue
+            for column in range(size):
+                left = first_x + column * PER_PX
+                if left < 0 or left + 4 > m:
+                    continue
+                value, slope_x, slope_y = 0.0, 0.0, 0.0
+                for i in range(4):
+                    along, bend = 0.0, 0.0
+                    for j in range(4):
+                        along += wx[j] * correction[top + i, left + j]
+                        bend += dx[j] * correction[top + i, left + j]
+                    value += wy[i] * along
+                    slope_x += wy[i] * bend
+                    slope_y += dy[i] * along
+                at = row * size + column
+                model[at] += s * value
+                jacobian[2 * number + k, at] += value
+                jacobian[k, at] -= s * PER_PX * slope_x
+                jacobian[number + k, at] -= s * PER_PX * slope_y
+
+
+@compiled
+def _taps(place: float, m: int, weight: Array, slope: Array) -> int:
+    """Fill in weights of the four splines about pixel 0 and their slopes; the place of the first one."""
+    at = m // 2 - place * PER_PX
+    first = math.floor(at)
+    t = at - first
+    weight[0], weight[3] = (1 - t) ** 3 / 6, t**3 / 6
+    weight[1], weight[2] = (4 - 6 * t * t + 3 * t**3) / 6, (1 + 3 * t + 3 * t * t - 3 * t**3) / 6
+    slope[0], slope[3] = -((1 - t) ** 2) / 2, t * t / 2
+    slope[1], slope[2] = (3 * t * t - 4 * t) / 2, (1 + 2 * t - 3 * t * t) / 2
+    return int(first) - 1
 
 
 @compiled

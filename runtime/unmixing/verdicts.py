@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.compiled import compiled, entry
-from glint.runtime.unmixing.count_calibration import JUDGED, RADIANCE_TOLD, calibrated
+from glint.runtime.unmixing.count_calibration import JUDGED, RADIANCE_TOLD, calibrated, flagged
 from glint.runtime.unmixing.evidence import (
     DECISIVE,
     WIDE_GIVEN,
@@ -21,6 +21,7 @@ from glint.runtime.unmixing.evidence import (
     WIDE_TOLD,
     WIDTH_FACTOR,
     WIDTH_PX,
+    Case,
     Optics,
     count_prior,
     judge,
@@ -45,8 +46,7 @@ _SHARP = 0.15  # relative error of a width below which a spot is measured by its
 _COLUMNS = 8  # x, y, radiance, their standard deviations, score, probability of the count
 _ODD = 1.3  # reduced chi square of one spot from which on more may be in it
 
-_EXTENDED, _COUNT_AMBIGUOUS = int(TargetFlag.EXTENDED), int(TargetFlag.COUNT_AMBIGUOUS)
-_SATURATED = int(TargetFlag.SATURATED)
+_EXTENDED, _SATURATED = int(TargetFlag.EXTENDED), int(TargetFlag.SATURATED)
 
 
 def beliefs(state: OpticsState, config: RefineConfig, card_sigma: float) -> Optics:
@@ -66,6 +66,7 @@ def beliefs(state: OpticsState, config: RefineConfig, card_sigma: float) -> Opti
         u=u, u_information=information, e=float(state.e), shear=float(state.shear), radiance=float(mean),
         radiance_information=float(sd**-2.0), wide=math.log(wide / (1 - wide)), decisive=decisive,
         separation=scale * config.separation * (2 / 3 if config.radiance else 1.0), max_targets=config.max_targets,
+        correction=state.splines(),
     )  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def judge_spots(
         config: priors of the refinement.
         card_sigma: of the PSF that ``config.separation`` is meant for, px.
         said: negative log probability of each number of targets by the network, ``[B, SLOTS + 1]``, if it is asked.
-        keep: whether the points are in the camera's own pixels, as precise as what is fitted here.
+        keep: whether the points are in the camera's own pixels, as precise as what is fitted here if the PSF is round.
 
     Returns:
         Targets in pixels of the window, in order of spots and x. Where the points are as many as the spot has targets,
@@ -92,6 +93,7 @@ def judge_spots(
     if not number:
         return Targets()
     share = MODEL_ERROR if state.kind == UNKNOWN else _EXACT
+    keep = keep and state.is_round
     peak = shapes.theta[:, 2] / (2 * math.pi * shapes.sigma**2 + 1)
     coarse = np.hypot(windows.noise, share * np.maximum(peak, 0))
     starts, begins = np.zeros((number, 3, SLOTS)), np.zeros(number, dtype=np.int64)
@@ -106,7 +108,8 @@ def judge_spots(
     told = np.broadcast_to(count_prior(said), (number, SLOTS + 1)).copy()  # one that may be written to: one signature
     _judge_all(
         windows.data, windows.clear, windows.full_scale, windows.white, coarse, shapes.theta, shapes.half,
-        shapes.elliptical, starts, begins, beliefs(state, config, card_sigma), told, psf, values, count, flags,
+        shapes.elliptical, windows.home, starts, begins, beliefs(state, config, card_sigma), told, psf, values, count,
+        flags,
     )  # fmt: skip
     if state.kind == UNKNOWN:
         _measure_again(values, np.flatnonzero((count == 1) & (shapes.error[:, -3] < _SHARP)), windows, shapes)
@@ -115,12 +118,10 @@ def judge_spots(
     x, y, radiance, sigma_x, sigma_y, sigma_radiance, score, probability = values[blob, slot].T
     fresh = Targets(x, y, radiance, sigma_x, sigma_y, sigma_radiance, blob, score, flags[blob], probability)
     same = points.select(kept[points.blob])
-    same = replace(
-        same, flags=same.flags & ~_COUNT_AMBIGUOUS | flags[same.blob], count_probability=values[same.blob, 0, 7]
-    )
+    same = replace(same, flags=same.flags | flags[same.blob], count_probability=values[same.blob, 0, 7])
     joined = Targets.concatenate([fresh, same])
     joined = calibrated(joined, state.sigma, JUDGED if config.radiance is None else RADIANCE_TOLD)
-    return joined.select(np.lexsort((joined.x, joined.blob)))
+    return flagged(joined.select(np.lexsort((joined.x, joined.blob))))
 
 
 def _measure_again(values: Array, rows: NDArray[np.int64], windows: Windows, shapes: Shapes) -> None:
@@ -147,13 +148,13 @@ def may_hold_several(shapes: Shapes, state: OpticsState, config: RefineConfig) -
 
 
 @entry(
-    "f8[3] b1[3] f8[3] f8[1] f8[1] f8[2] i8[1] b1[1] f8[3] i8[1] "
-    "Optics(f8 f8 f8 f8 f8 f8 f8 f8 f8 i8) f8[2] f8[1] f8[3] i8[1] i8[1]"
+    "f8[3] b1[3] f8[3] f8[1] f8[1] f8[2] i8[1] b1[1] b1[3] f8[3] i8[1] "
+    "Optics(f8 f8 f8 f8 f8 f8 f8 f8 f8 i8 f8[2]) f8[2] f8[1] f8[3] i8[1] i8[1]"
 )
 def _judge_all(
     data: Array, clear: BoolArray, full_scale: Array, white: Array, coarse: Array, theta: Array,
-    half: NDArray[np.int64], elliptical: BoolArray, starts: Array, begins: NDArray[np.int64], optics: Optics,
-    told: Array, psf: Array, values: Array, count: NDArray[np.int64], flags: NDArray[np.int64],
+    half: NDArray[np.int64], elliptical: BoolArray, home: BoolArray, starts: Array, begins: NDArray[np.int64],
+    optics: Optics, told: Array, psf: Array, values: Array, count: NDArray[np.int64], flags: NDArray[np.int64],
 ) -> None:  # fmt: skip
     most = data.shape[1] // 2
     for b in range(len(data)):
@@ -170,7 +171,8 @@ def _judge_all(
         x -= offset
         y -= offset
         spot = measured_spot(patch, SHAPE if elliptical[b] else 1, start, 1.001 * math.exp(start[-3]))
-        verdict = judge(patch, spot, x, y, starts[b, 2, :begin].copy(), optics, told[b])
+        own = home[b, offset : most + reach + 1, offset : most + reach + 1].copy()
+        verdict = judge(Case(patch, spot, own, optics, told[b]), x, y, starts[b, 2, :begin].copy())
         fit = verdict.fit
         number = points_of(fit.theta)
         variance = diagonal_of_inverse(fit.information)
@@ -191,8 +193,6 @@ def _judge_all(
             values[b, :, 7] = np.nan
         elif verdict.wide:  # as good as the PSF, but wider: it may be several
             values[b, :, 7] = np.nan
-        elif verdict.ambiguous:
-            flags[b] |= _COUNT_AMBIGUOUS
         if _saturates(patch):
             flags[b] |= _SATURATED
 

@@ -38,6 +38,7 @@ class Windows:
         left, top: column and row of the first pixel, ``[B]``.
         white: standard deviation of the sensor's own noise, DN, ``[B]``; no more than ``noise``.
         area: pixels of each spot's mask, ``[B]``; 0 where there is none.
+        home: pixels of that mask, ``bool [B, w, w]``; all where there is none.
     """
 
     data: NDArray[np.float64]
@@ -48,6 +49,7 @@ class Windows:
     top: NDArray[np.int64]
     white: NDArray[np.float64]
     area: NDArray[np.int64]
+    home: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.data)
@@ -76,8 +78,11 @@ def cut_windows(
     (height, width), steps = frame.shape, np.arange(size)
     rows, columns = top[:, None] + steps, left[:, None] + steps
     clear = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    home = np.ones(data.shape, dtype=bool)
     if blobs.label_map is not None and len(blobs):
-        _clear_others(crop_windows(blobs.label_map, left, top, size), clear)
+        label = crop_windows(blobs.label_map, left, top, size)
+        home = label == np.arange(1, len(blobs) + 1)[:, None, None]
+        _clear_others(label, clear)
     if ceiling is None:
         limit = np.full(data.shape, np.inf)
     elif isinstance(ceiling, np.ndarray):
@@ -85,7 +90,7 @@ def cut_windows(
     else:
         limit = np.full(data.shape, float(ceiling))
     area = blobs.area if blobs.label_map is not None else np.zeros(len(blobs), dtype=np.int64)
-    return Windows(data, clear, limit, noise, left, top, white, area)
+    return Windows(data, clear, limit, noise, left, top, white, area, home)
 
 
 @entry("i4[3] b1[3]")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from glint.optics import Psf, PsfEstimate
 from glint.processing.effective_psf import STEP_PX
-from glint.runtime.commands.psf_report import gaussian_samples
+from glint.runtime.unmixing.optics_choice import gaussian_samples
 from glint.simulation.patches import PatchConfig, Patches, simulate_patches
 
 Glint = Callable[..., Any]

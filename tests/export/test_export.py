@@ -1,6 +1,7 @@
 """Export of both networks: parity, card, what the runtime makes of it."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,6 +45,15 @@ def unmixing(tmp_path_factory):
     Trainer(UnmixingTask("dscsnet-s", config, "sensor"), RECIPE, folder).fit()
     (card,) = export(folder / "last.safetensors", folder / "zoo", name="small")
     return folder, card
+
+
+def test_the_card_of_one_cameras_network_tells_its_width(tmp_path):
+    config = DSCSNetConfig(size=7, channels=4, hidden=8, stages=2, memory=2, sigma=0.6)
+    task = UnmixingTask("dscsnet-s", config, "sensor", (0.57, 0.63))
+    Trainer(task, replace(RECIPE, steps=1, validate_every=1), tmp_path / "run").fit()
+    info, model = load_model(tmp_path / "run" / "last.safetensors")
+    spec = make_plan(info, model).unmixer
+    assert (spec.sigma, spec.sigma_sd) == (0.6, pytest.approx(0.06 / 12**0.5, abs=1e-6))
 
 
 @pytest.fixture(scope="module")

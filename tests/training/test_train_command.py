@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from glint.cli import main
+from glint.optics import PsfEstimate, save_psf
 from glint.training.networks.dscsnet import PRESETS, DSCSNetConfig
 from glint.training.networks.registry import load_model
 
@@ -77,3 +78,20 @@ def test_wrong_arguments_are_explained_and_leave_nothing(tmp_path, capsys, words
 def test_lsnet_needs_data(tmp_path, capsys):
     assert main(["train", "lsnet-s", "--out", str(tmp_path / "a")]) == 2
     assert "--data" in capsys.readouterr().err
+
+
+def test_a_network_is_trained_for_one_camera(tmp_path, capsys):
+    measured = tmp_path / "psf.json"
+    save_psf(PsfEstimate(0.62, 0.004, scatter=0.01, used=30), measured)
+    assert train("--psf", str(measured), "--out", str(tmp_path / "a"), "--steps", "2") == 0
+    info = load_model(tmp_path / "a" / "last.safetensors")[0]
+    half = max(0.02 * 0.62, 3**0.5 * (0.004**2 + 0.01**2) ** 0.5)
+    assert info.config["sigma"] == 0.62
+    assert info.data["scene"]["sigma"] == pytest.approx([0.62 - half, 0.62 + half], abs=1e-6)
+    assert train("--psf", "0.62", "--out", str(tmp_path / "b"), "--steps", "2") == 0
+    assert load_model(tmp_path / "b" / "last.safetensors")[0].data["scene"]["sigma"] == [0.6076, 0.6324]
+    assert train("--psf", "1.4", "--out", str(tmp_path / "c"), "--steps", "2") == 2
+    assert "glint run --psf" in capsys.readouterr().err
+    assert train("--psf", str(tmp_path / "none.json"), "--out", str(tmp_path / "c"), "--steps", "2") == 2
+    assert train("--psf", "0.6", "--out", str(tmp_path / "c"), "--steps", "2", network="lsnet-s") == 2
+    assert not (tmp_path / "c").exists()

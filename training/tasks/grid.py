@@ -30,10 +30,11 @@ class GridTask(UnmixingTask):
         network: name of the preset.
         config: of the network; has ``size`` and ``cells``.
         domain: ``csist`` or ``sensor``.
+        sigma: as of ``UnmixingTask``.
     """
 
-    def __init__(self, network: str, config: Any, domain: str) -> None:
-        super().__init__(network, config, domain)
+    def __init__(self, network: str, config: Any, domain: str, sigma: tuple[float, float] | None = None) -> None:
+        super().__init__(network, config, domain, sigma)
         if domain == "csist":
             self.validation = simulate_patches(
                 CONDITIONS["8sat"], VALIDATION_PATCHES, np.random.default_rng(VALIDATION_SEED)

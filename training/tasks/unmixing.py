@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -49,13 +49,23 @@ def decode_threshold(domain: str, grids: np.ndarray[Any, Any]) -> np.ndarray[Any
 
 
 class UnmixingTask:
-    """DSCSNet on one domain: ``csist`` (the benchmark's protocol) or ``sensor`` (a real camera)."""
+    """DSCSNet on one domain: ``csist`` (the benchmark's protocol) or ``sensor`` (a real camera).
+
+    Args:
+        network: name of the preset.
+        config: of the network.
+        domain: what its patches are like.
+        sigma: least and largest width of the PSF that patches are drawn with, px; None: the domain's.
+    """
 
     best_metric = "cso_map"
 
-    def __init__(self, network: str, config: DSCSNetConfig, domain: str) -> None:
+    def __init__(
+        self, network: str, config: DSCSNetConfig, domain: str, sigma: tuple[float, float] | None = None
+    ) -> None:
         self.network, self.config, self.domain = network, config, domain
-        self.scene, self.normaliser = DOMAINS[domain]
+        scene, self.normaliser = DOMAINS[domain]
+        self.scene = scene if sigma is None else replace(scene, sigma=sigma)
         self.data = {"domain": domain, "scene": to_dict(self.scene), "normaliser": to_dict(self.normaliser)}
         self.validation = simulate_patches(self.scene, VALIDATION_PATCHES, np.random.default_rng(VALIDATION_SEED))
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from glint.runtime.unmixing.count_calibration import JUDGED, RADIANCE_TOLD, REFINED, calibrated
-from glint.types import Targets
+from glint.runtime.unmixing.count_calibration import JUDGED, RADIANCE_TOLD, REFINED, calibrated, flagged
+from glint.types import TargetFlag, Targets
 
 
 def made_targets(seed: int = 0) -> Targets:
@@ -82,3 +82,29 @@ def test_targets_that_are_far_apart_keep_their_probability() -> None:
     targets = made_targets()
     apart = replace(targets, x=targets.x + 10.0 * np.arange(len(targets)))
     assert np.array_equal(calibrated(apart, 1.0, JUDGED).count_probability, targets.count_probability, equal_nan=True)
+
+
+def test_a_number_is_flagged_where_its_probability_is_low() -> None:
+    found = flagged(made_targets())
+    low = found.count_probability < 0.75
+    assert 0 < low.sum() < len(found)
+    assert np.array_equal(found.flags & TargetFlag.COUNT_AMBIGUOUS != 0, low)
+    again = flagged(replace(found, count_probability=np.ones(len(found))))
+    assert not (again.flags & TargetFlag.COUNT_AMBIGUOUS).any()
+
+
+def test_targets_in_one_place_are_unresolved() -> None:
+    rng = np.random.default_rng(3)
+    targets = made_targets(3).select(rng.permutation(31))
+    found = flagged(targets)
+    for i in range(len(targets)):
+        nearer = False
+        for j in np.flatnonzero(targets.blob == targets.blob[i]):
+            square = (targets.x[i] - targets.x[j]) ** 2 + (targets.y[i] - targets.y[j]) ** 2
+            variance = [0.5 * (targets.sigma_x[k] ** 2 + targets.sigma_y[k] ** 2) for k in (i, j)]
+            nearer |= bool(j != i and square < sum(variance))
+        assert bool(found.flags[i] & TargetFlag.UNRESOLVED) == nearer
+    near = replace(targets, x=np.full(31, 3.0), y=np.full(31, 3.0))
+    alone = np.bincount(targets.blob)[targets.blob] == 1
+    assert np.array_equal(flagged(near).flags & TargetFlag.UNRESOLVED == 0, alone)
+    assert len(flagged(Targets())) == 0

@@ -32,7 +32,7 @@ def windows_of(images: np.ndarray, noise: float, rng: np.random.Generator) -> Wi
     nothing = np.zeros(number, dtype=np.int64)
     sd = np.full(number, noise)
     clear = np.ones(data.shape, dtype=bool)
-    return Windows(data, clear, np.full(data.shape, np.inf), sd, nothing, nothing, sd, nothing)
+    return Windows(data, clear, np.full(data.shape, np.inf), sd, nothing, nothing, sd, nothing, clear)
 
 
 def singles(render: Render, sigma: float, number: int, radiance: float, rng: np.random.Generator) -> np.ndarray:

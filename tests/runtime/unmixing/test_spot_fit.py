@@ -15,6 +15,7 @@ from glint.runtime.unmixing.fit import Patch
 from glint.runtime.unmixing.spot_fit import ANY_WIDTH_PX, Prior, fit_points, log_evidence, shine
 
 N = 13
+GAUSSIAN = np.empty((0, 0))  # no correction
 
 
 def rendered(x: float, y: float, s: float, u: float, e: float, shear: float, over: int = 48) -> np.ndarray:
@@ -75,7 +76,7 @@ def test_a_noisy_ellipse_is_fitted_as_scipy_fits_it(seed: int) -> None:
 
     expected = least_squares(rest, truth, x_scale="jac")
     start = np.array([6.0, 6.0, 600.0, 0, 0, 0, 0.0, 0, 0])
-    fit = fit_points(patch_of(image, 3.0), start, no_prior(), 3, 50, ANY_WIDTH_PX)
+    fit = fit_points(patch_of(image, 3.0), start, no_prior(), 3, 50, ANY_WIDTH_PX, GAUSSIAN)
     deviation = np.sqrt(np.diag(np.linalg.inv(expected.jac.T @ expected.jac)))
     assert np.abs((fit.theta - expected.x) / deviation).max() < 0.04  # of the reference's heights
     assert fit.misfit == pytest.approx(2 * expected.cost, rel=1e-3)
@@ -88,7 +89,7 @@ def test_a_held_shape_stays_and_pixels_that_do_not_count_have_no_say() -> None:
     valid[:, 9:] = False
     spoiled = np.where(valid, image, 1e4)
     start = np.array([6.3, 5.8, 400.0, 0, 0, 0, math.log(0.7), 0, 0])
-    fit = fit_points(patch_of(spoiled, 1.0)._replace(valid=valid), start, no_prior(), 0, 40, ANY_WIDTH_PX)
+    fit = fit_points(patch_of(spoiled, 1.0)._replace(valid=valid), start, no_prior(), 0, 40, ANY_WIDTH_PX, GAUSSIAN)
     assert fit.theta[-3:] == pytest.approx(start[-3:])
     assert fit.theta[:3] == pytest.approx([6.0, 6.0, 500.0], rel=1e-3)
     assert fit.counted == valid.sum()
@@ -101,7 +102,7 @@ def test_the_evidence_of_a_linear_model_is_exact() -> None:
     mean = np.array([6.0, 6.0, 40.0, 0, 0, 0, math.log(0.7), 0, 0])
     variance = np.array([1e-10, 1e-10, 100.0, 4.0, 0.01, 0.01, 1.0, 1.0, 1.0])
     prior = Prior(mean, 1 / variance)
-    fit = fit_points(patch_of(image, 1.0), mean.copy(), prior, 0, 30, ANY_WIDTH_PX)
+    fit = fit_points(patch_of(image, 1.0), mean.copy(), prior, 0, 30, ANY_WIDTH_PX, GAUSSIAN)
     ramp = np.arange(N) - (N - 1) / 2
     ones = np.ones((N, N))
     columns = [rendered(6.0, 6.0, 1.0, math.log(0.7), 0, 0), ones, ones * ramp, ones * ramp[:, None]]

@@ -1,6 +1,7 @@
 """What DSCSNet is trained on and for: batches against the optical model, the head's loss against its closed form."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -278,3 +279,15 @@ def test_the_threshold_is_absolute_for_the_protocol_and_relative_for_a_camera():
     grids[0, 0, 0], grids[1, 1, 1] = 10.0, 1000.0
     assert decode_threshold("csist", grids).tolist() == [50, 50]
     assert decode_threshold("sensor", grids) == pytest.approx([2, 200])
+
+
+def test_the_patches_of_one_camera_have_its_width(task):
+    low, high = 0.57, 0.63
+    own = UnmixingTask("dscsnet-s", replace(TINY, sigma=0.6), task.domain, (low, high))
+    assert own.data["scene"]["sigma"] == [low, high] != task.data["scene"]["sigma"]
+    assert {k: v for k, v in own.data["scene"].items() if k != "sigma"} == {
+        k: v for k, v in task.data["scene"].items() if k != "sigma"
+    }
+    drawn = draw_patches(own.scene, 200, torch.Generator().manual_seed(1)).sigma.numpy()
+    assert low <= drawn.min() < 0.58 and 0.62 < drawn.max() <= high
+    assert (own.validation.sigma >= low).all()
