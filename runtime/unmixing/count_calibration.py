@@ -23,7 +23,9 @@ REFINED = (-0.29, 0.06, -0.48, -1.09, -0.18, 0.96, 0.77, -0.34, 1.55)
 JUDGED = (-0.15, 0.04, -0.73, -0.69, -0.02, 0.79, 0.82, 0.08, 1.60)
 """Points that ``evidence`` weighed, of targets of any radiance."""
 RADIANCE_TOLD = (2.58, 0.0, 0.0, -1.18, 0.0, 0.0, 0.0, 0.0, 0.0)
-"""Either, where the radiance of a target is known: the light tells the number."""
+"""Points that ``refine`` found, where the radiance of a target is known: the light tells the number."""
+JUDGED_TOLD = (0.20, 0.80, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+"""Points that ``evidence`` weighed, where the radiance is known: it is nearly right by itself."""
 _GAP_RANGE, _SPREAD_RANGE, _ERROR_RANGE, _RATIO_RANGE = (1.0, 50.0), (0.002, 0.5), (0.005, 1.0), (0.05, 1.0)
 _RESOLVED_WIDTHS = 2.5  # of the PSF; targets farther apart imitate no others
 _ODDS_FLOOR = 1e-4  # least distance of a probability from 0 and 1
@@ -38,7 +40,7 @@ def calibrated(targets: Targets, sigma: float, weights: tuple[float, ...]) -> Ta
     Args:
         targets: of blobs, in any order; those whose probability is unknown keep it so.
         sigma: width of the PSF, px.
-        weights: one of the three above.
+        weights: one of the four above.
     """
     _, place, number = np.unique(targets.blob, return_inverse=True, return_counts=True)
     several = np.flatnonzero((number > 1) & (number <= 5))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.compiled import compiled, entry
-from glint.runtime.unmixing.count_calibration import JUDGED, RADIANCE_TOLD, calibrated, flagged
+from glint.runtime.unmixing.count_calibration import JUDGED, JUDGED_TOLD, calibrated, flagged
 from glint.runtime.unmixing.evidence import (
     DECISIVE,
     WIDE_GIVEN,
@@ -120,7 +120,7 @@ def judge_spots(
     same = points.select(kept[points.blob])
     same = replace(same, flags=same.flags | flags[same.blob], count_probability=values[same.blob, 0, 7])
     joined = Targets.concatenate([fresh, same])
-    joined = calibrated(joined, state.sigma, JUDGED if config.radiance is None else RADIANCE_TOLD)
+    joined = calibrated(joined, state.sigma, JUDGED if config.radiance is None else JUDGED_TOLD)
     return flagged(joined.select(np.lexsort((joined.x, joined.blob))))
 
 

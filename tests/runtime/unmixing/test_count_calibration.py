@@ -8,7 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from glint.runtime.unmixing.count_calibration import JUDGED, RADIANCE_TOLD, REFINED, calibrated, flagged
+from glint.runtime.unmixing.count_calibration import (
+    JUDGED,
+    JUDGED_TOLD,
+    RADIANCE_TOLD,
+    REFINED,
+    calibrated,
+    flagged,
+)
 from glint.types import TargetFlag, Targets
 
 
@@ -49,7 +56,7 @@ def expected(targets: Targets, blob: int, sigma: float, weights: tuple[float, ..
     return 1 / (1 + math.exp(-float(np.dot(values, weights))))
 
 
-@pytest.mark.parametrize("weights", [REFINED, JUDGED, RADIANCE_TOLD])
+@pytest.mark.parametrize("weights", [REFINED, JUDGED, RADIANCE_TOLD, JUDGED_TOLD])
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_each_blob_has_the_probability_of_the_regression(weights: tuple[float, ...], shuffled: bool) -> None:
     targets = made_targets()
