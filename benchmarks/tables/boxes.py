@@ -46,9 +46,9 @@ def spread_patches(side: float, number: int, rng: np.random.Generator) -> Patche
     radiance = np.where(np.arange(5) < count[:, None], rng.uniform(*_RADIANCE, (number, 5)), 0.0)
     x, y = position[..., 0], position[..., 1]
     image = Psf(0.5).render(x, y, radiance, (PATCH_SIZE, PATCH_SIZE))
-    image = np.round(image + _NOISE_DN * rng.standard_normal(image.shape)).astype(np.float32)
+    counted = np.round(image + _NOISE_DN * rng.standard_normal(image.shape)).astype(np.float32)
     one = np.ones(number)
-    return Patches(image, x, y, radiance, count, 0.5 * one, _NOISE_DN * one, 0 * one, np.inf * one)
+    return Patches(counted, x, y, radiance, count, 0.5 * one, _NOISE_DN * one, 0 * one, np.inf * one)
 
 
 def _refined(unmixer: Unmixer, patches: Patches) -> Targets:
