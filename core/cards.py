@@ -257,7 +257,7 @@ def _card_path(model: str | Path, precision: str) -> Path:
         names = [n.removesuffix(ending) for n in zoo_names() if n.endswith(ending)]
         raise ModelError(
             f"no released model {str(model)!r} in {precision}",
-            hint=f"{did_you_mean(str(model), names)}released: {', '.join(names) or 'none'}; or give the path of a "
-            "model card",
+            hint=f"{did_you_mean(str(model), names)}installed: {', '.join(names) or 'none'}; in the sources of glint "
+            "GLINT_MODELS=all pip install . brings all; or give the path of a model card",
         )
     return card

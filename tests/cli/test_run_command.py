@@ -299,7 +299,7 @@ def test_a_precision_that_a_model_does_not_have_is_refused(
         shutil.copy(path, zoo)
     monkeypatch.setattr(cards, "zoo_folder", lambda: zoo)
     glint("run", scene, "--precision", "int8", "--out", tmp_path / "out" / "r.jsonl").refused(
-        2, "'dscsnet-s-sensor' in int8", "hint: released: lsnet-s;"
+        2, "'dscsnet-s-sensor' in int8", "hint: installed: lsnet-s;"
     )
     assert not (tmp_path / "out").exists()
 

@@ -108,7 +108,7 @@ def test_the_names_that_the_hint_offers_can_be_asked_for(zoo):
     save(zoo, card())
     with pytest.raises(ModelError) as caught:
         load_card("lsnet")
-    offered = caught.value.hint.removeprefix("released: ").split(";")[0].split(", ")
+    offered = caught.value.hint.removeprefix("installed: ").split(";")[0].split(", ")
     assert [load_card(name)[0] for name in offered] == [card()]
 
 
