@@ -9,7 +9,9 @@ from functools import cache
 
 DISTRIBUTION = "glint-ir"
 """What pip calls glint."""
-_MODULES = {"pillow": "PIL", "paho-mqtt": "paho", "cuda-bindings": "cuda.bindings"}  # where the names differ
+_MODULES = {  # where the names differ
+    "pillow": "PIL", "paho-mqtt": "paho", "cuda-bindings": "cuda.bindings", "mcap-ros2-support": "mcap_ros2",
+}  # fmt: skip
 _NOT_FOR_USERS = ("dev", "docs")
 
 

@@ -39,6 +39,7 @@ _PURPOSES = {
     "pycuda": "GPU memory for the TensorRT engine", "cuda-bindings": "CUDA graphs of the TensorRT engine",
     "av": "PyAV: video files and rtsp:// as sources, --video", "paho-mqtt": "results to a broker, --mqtt",
     "pyarrow": "tables as Parquet, --parquet; glint archive", "ray": "glint archive",
+    "mcap-ros2-support": "targets for ROS 2, --mcap",
     "polygraphy": "layers of a TensorRT engine one by one (docs/parity.md)",
     "shtab": "completion by the Tab key, glint --print-completion",
 }  # fmt: skip

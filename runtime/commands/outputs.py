@@ -102,6 +102,7 @@ def _refuse_shared(options: RunOptions) -> None:
     paths = {
         "--csv": outputs.csv, "--video": outputs.video, "--overlay": outputs.overlay, "--record": recording.record,
         "--tracks": outputs.tracks, "--parquet": outputs.parquet, "--coco": outputs.coco, "--masks": outputs.masks,
+        "--mcap": outputs.mcap,
     }  # fmt: skip
     piped = [name for name, path in {**paths, "--out": outputs.out}.items() if str(path) == "-"]
     if len(piped) > 1:

@@ -89,6 +89,7 @@ class Outputs(Group):
         "a table with one row per target; - for standard output", "output", "sinks.csv_table", **_FILE
     )
     parquet: Path | None = _option("the same table for data frames", "output", "sinks.parquet_table", **_FILE)
+    mcap: Path | None = _option("targets as ROS 2 messages, Detection2DArray", "output", "sinks.mcap_file", **_FILE)
     coco: Path | None = _option("spots as COCO annotations", "output", "sinks.coco", **_FILE)
     masks: Path | None = _option("a mask of the spots of each frame, PNG", "output", "sinks.masks", **_FOLDER)
     overlay: Path | None = _option("a picture of each frame with its targets", "output", "sinks.overlay", **_FOLDER)

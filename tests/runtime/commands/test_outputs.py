@@ -94,6 +94,7 @@ def test_nothing_is_written_beside_a_device(tmp_path: Path) -> None:
         ({"csv": "r.csv"}, "CsvSink"),
         ({"csv": "-"}, "CsvSink"),
         ({"parquet": "r.parquet"}, "ParquetSink"),
+        ({"mcap": "r.mcap"}, "McapSink"),
         ({"coco": "r.json"}, "CocoFile"),
         ({"masks": "masks"}, "Masks"),
         ({"tracks": "t.jsonl"}, "TrackLines"),
@@ -114,7 +115,9 @@ def test_every_option_opens_its_output(tmp_path: Path, options: dict[str, Any], 
         pytest.importorskip("paho.mqtt.client")
     if kind == "ParquetSink":
         pytest.importorskip("pyarrow")
-    files = ("csv", "parquet", "coco", "masks", "tracks", "video", "record")
+    if kind == "McapSink":
+        pytest.importorskip("mcap_ros2")
+    files = ("csv", "parquet", "mcap", "coco", "masks", "tracks", "video", "record")
     paths = {name: tmp_path / value for name, value in options.items() if name in files and value != "-"}
     (sink,) = opened(**{**options, **paths})
     try:
