@@ -21,12 +21,14 @@ pytest.importorskip("pyarrow", reason="archives need pyarrow")
 
 import pyarrow.parquet as pq
 
+from glint.errors import InputError
 from glint.images import write_image
 from glint.runtime.archive.job import Job
 from glint.runtime.archive.settings import ArchiveSettings
 from glint.runtime.archive.storage import Storage
 from glint.runtime.archive.tracking import TrackMaker
 from glint.runtime.archive.worker import Worker
+from glint.runtime.commands.archive import archive
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.pipeline.settings import Settings
 from glint.runtime.sinks.recorder import Recorder
@@ -409,6 +411,14 @@ def test_a_recording_that_changes_before_its_tracks_is_told(tmp_path: Path, pipe
     manifest = archived(root, out, settings, Changes(pipelines))
     assert (manifest["made"], manifest["tracks"], manifest["failures"]) == (1, 0, 1)
     assert '"what": "tracks"' in (out / "failed.jsonl").read_text()
+
+
+def test_tensorrt_without_gpus_is_refused_before_ray_starts(tmp_path: Path) -> None:
+    images(tmp_path / "root" / "a", 2)
+    with pytest.raises(InputError, match="TensorRT needs GPUs") as told:
+        archive(str(tmp_path / "root"), str(tmp_path / "out"), engine="tensorrt")
+    assert "--gpus-per-worker" in str(told.value.hint)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_examples_of_the_page_run(tmp_path: Path, pipelines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
