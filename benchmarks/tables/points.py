@@ -36,8 +36,8 @@ from glint.runtime.pipeline.detector import Detector
 RATES = (0.2, 1.0, 2.5, 10.0)  # false alarms per frame
 PER_LEVEL = 3  # points of each SCR on a frame
 RATIO_LEVELS = tuple(np.geomspace(8, 60, 40).tolist())
-# Probabilities, evenly spaced in their logits: networks are sure of most of what they find.
-PROBABILITY_LEVELS = tuple((1 / (1 + np.exp(-np.linspace(-6, 7, 40)))).tolist())
+# Probabilities; in logits closest around 0, where most networks leave what they doubt, and out to -6 and 6.7.
+PROBABILITY_LEVELS = tuple((1 / (1 + np.exp(-np.sinh(np.linspace(-2.5, 2.6, 80))))).tolist())
 
 Map = NDArray[np.floating]
 

@@ -21,6 +21,10 @@ def test_the_small_unmixers_stay_within_26_mb_and_75_kernels(name):
     assert ROWS[name].bytes <= 26e6 and ROWS[name].kernels <= 75
 
 
+def test_the_small_detector_stays_within_480_mb():
+    assert ROWS["lsnet-s.fp16"].bytes <= 480e6
+
+
 def test_the_time_of_bytes_is_that_of_the_memory():
     row = Traffic("lsnet-s", "fp16", 7.0, 300, 510_000_000, 0.5)
     assert row.milliseconds("Orin Nano Super") == pytest.approx(5.0)
