@@ -186,7 +186,7 @@ def test_detectors_are_compared_on_labelled_images(glint: Glint, tmp_path: Path)
 
 def test_a_detector_that_lost_a_target_fails(glint: Glint, tmp_path: Path) -> None:
     convolutions = [n.name for n in onnx.load(load_card("lsnet-s")[1]).graph.node if n.op_type == "Conv"]
-    changed = variant(tmp_path, "lsnet-s", scaled(convolutions.index("sparse.2.mask/Conv"), 0.0))
+    changed = variant(tmp_path, "lsnet-s", scaled(convolutions.index("sparse.2.mask/Conv"), -1.0))
     root = sirst_folder(tmp_path / "sirst")
     out = tmp_path / "report.html"
     done = glint(
