@@ -51,8 +51,8 @@ def faint_scene(
     room = np.array(wide.shape) - SHAPE_PX
     angle = rng.uniform(0, 2 * np.pi)
     drift = pan * np.array([np.sin(angle), np.cos(angle)])  # rows, columns
-    speed, angle = rng.uniform(0.2, 2.0, POINTS), rng.uniform(0, 2 * np.pi, POINTS)
-    velocity = speed[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    speed, course = rng.uniform(0.2, 2.0, POINTS), rng.uniform(0, 2 * np.pi, POINTS)
+    velocity = speed[:, None] * np.stack([np.cos(course), np.sin(course)], axis=1)
     start = rng.uniform(_EDGE_PX, (width - _EDGE_PX, height - _EDGE_PX), (POINTS, 2))
     radiance: FloatArray = np.zeros(POINTS)
     corner = before = np.clip(room / 2 - drift * frames / 2, 0, room)

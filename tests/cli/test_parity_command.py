@@ -52,6 +52,12 @@ def scaled(number: int, factor: float) -> Callable[[onnx.ModelProto], None]:
     return change
 
 
+def blinded(model: onnx.ModelProto) -> None:
+    """Takes 100 from the logit of every pixel."""
+    bias = next(t for t in model.graph.initializer if t.name == "sparse.2.mask.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) - np.float32(100), bias.name))
+
+
 def conv_name(model: str, number: int) -> str:
     graph = onnx.load(load_card(model)[1]).graph
     return [n.name for n in graph.node if n.op_type == "Conv"][number]
@@ -185,8 +191,7 @@ def test_detectors_are_compared_on_labelled_images(glint: Glint, tmp_path: Path)
 
 
 def test_a_detector_that_lost_a_target_fails(glint: Glint, tmp_path: Path) -> None:
-    convolutions = [n.name for n in onnx.load(load_card("lsnet-s")[1]).graph.node if n.op_type == "Conv"]
-    changed = variant(tmp_path, "lsnet-s", scaled(convolutions.index("sparse.2.mask/Conv"), -1.0))
+    changed = variant(tmp_path, "lsnet-s", blinded)
     root = sirst_folder(tmp_path / "sirst")
     out = tmp_path / "report.html"
     done = glint(
