@@ -17,18 +17,32 @@ def needs_onnx():
     return pytest.mark.skipif(importlib.util.find_spec("onnxscript") is None, reason="reading ONNX files needs onnx")
 
 
+GRID, PATCH = 21, 7  # cells and pixels of a side of DSCSNet-s
+TWO_SIDED = {"solve": 4 * GRID**3, "back-project": PATCH * PATCH * GRID + GRID * PATCH * GRID}
+# Exported, each two-sided product is one matrix; a column more adds a constant. Two solves read the grid. The third,
+# with its back-projection, reads the patch, as the other back-projection does. Three dynamic convolutions add a bias
+# of 96 numbers so.
+FOLDED_MACS = (
+    2 * (GRID**2 + 1) * GRID**2
+    + 2 * (PATCH**2 + 1) * GRID**2
+    - 3 * TWO_SIDED["solve"]
+    - 2 * TWO_SIDED["back-project"]
+    + 3 * 96
+)
+
+
 @pytest.mark.parametrize(
-    ("case", "share"),
+    ("case", "share", "added"),
     [
-        (BenchCase("dscsnet-s-csist", "unmix", batch=1), 1.0),
-        (BenchCase("lsnet-s", "detect", size=FrameSize(512, 512)), 1.112),
+        (BenchCase("dscsnet-s-csist", "unmix", batch=1), 1.0, FOLDED_MACS),
+        (BenchCase("lsnet-s", "detect", size=FrameSize(512, 512)), 1.112, 0),
     ],
 )
-def test_work_agrees_with_what_the_card_counted_by_pytorch(case, share):
+def test_work_agrees_with_what_the_card_counted_by_pytorch(case, share, added):
     card, _ = load_card(case.subject)
     found = work(case)
     # Narrow convolutions are exported as wider ones, which is more work ("glint.training.networks.lsnet.narrow_conv").
-    assert found.macs == pytest.approx(share * card.macs, rel=0.03)  # DSCSNet-s does 2.7 % more
+    assert found.macs == pytest.approx(share * card.macs + added, rel=0.005)
     assert found.weight_numbers == card.parameters
     assert found.activation_numbers > found.macs / 5000
 
