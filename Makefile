@@ -42,6 +42,7 @@ hashes: ## write deploy/requirements-*.txt from the constraints; needs uv
 	$(HASHES) -c constraints-jetpack7.txt --python-version 3.12 $(JETSON) -o deploy/requirements-jetpack7.txt >/dev/null
 
 gpu-check: ## what this machine's GPU can do, as gpu-check.html and .json; uses the active environment
+	@$(PYTHON) -c 'import glint' 2>/dev/null || { echo "glint is not in the active environment of $(PYTHON): activate the one that has it, or make gpu-check PYTHON=path/to/python"; exit 1; }
 	$(PYTHON) -m glint.benchmarks.gpu_check --out gpu-check --overwrite
 
 clean: ## remove what the build made

@@ -18,9 +18,10 @@ from glint.benchmarks.gpu_check.anywhere import ANYWHERE
 from glint.benchmarks.gpu_check.on_gpu import ON_GPU
 from glint.benchmarks.gpu_check.steps import FAIL, PASS, Result, answer, run_all, verdict
 from glint.benchmarks.reporting import html
-from glint.cli import positive_float, talk
+from glint.cli import positive_float
 from glint.errors import EXIT_CHECK_FAILED, EXIT_ENVIRONMENT, EXIT_OK, GlintError
 from glint.files import refuse_existing, write_bytes, write_json
+from glint.progress import speaking, talk
 from glint.runtime.engines.choose import choose_engine
 
 STEPS = (*ANYWHERE, *ON_GPU)
@@ -49,7 +50,6 @@ def gpu_check(out: Path, *, minutes: float = 25.0, overwrite: bool = False) -> d
     }  # fmt: skip
     write_json(files[0], report)
     write_bytes(files[1], _page(report, results).encode())
-    talk(f"{report['verdict']}: {files[0]}, {files[1]}")
     return report
 
 
@@ -65,8 +65,7 @@ def _no_gpu() -> str:
 def _page(report: dict[str, Any], results: list[Result]) -> str:
     rows = [(r.name, r.state, r.what, r.reason or "", r.seconds) for r in results]
     failed = [f"{r.name}: {r.reason}" for r in results if r.state == FAIL]
-    done = sum(r.state == PASS for r in results)
-    text = f"{report['verdict']}: {done} of {len(results)} steps passed"
+    text = _told(report["verdict"], [r.state for r in results])
     parts = [
         html.verdict(report["verdict"] == "passed", text, failed),
         html.section("Steps", html.table(("step", "result", "what", "reason", "s"), rows)),
@@ -77,6 +76,10 @@ def _page(report: dict[str, Any], results: list[Result]) -> str:
         if r.figures
     ]
     return html.page("glint gpu-check", parts, subtitle=f"glint {report['glint']}, {report['started']}")
+
+
+def _told(verdict: str, states: list[str]) -> str:
+    return f"{verdict}: {states.count(PASS)} of {len(states)} steps passed"
 
 
 def main(words: list[str] | None = None) -> int:
@@ -91,10 +94,14 @@ def main(words: list[str] | None = None) -> int:
         answer(next(step for step in STEPS if step.name == arguments.step))
         return EXIT_OK
     try:
-        report = gpu_check(arguments.out, minutes=arguments.minutes, overwrite=arguments.overwrite)
+        with speaking():
+            report = gpu_check(arguments.out, minutes=arguments.minutes, overwrite=arguments.overwrite)
     except GlintError as error:
-        talk(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    print(
+        f"{_told(report['verdict'], [s['state'] for s in report['steps']])}; {arguments.out}.html, {arguments.out}.json"
+    )
     return _EXIT[report["verdict"]]
 
 

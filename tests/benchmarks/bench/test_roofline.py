@@ -19,9 +19,9 @@ def needs_onnx():
 
 GRID, PATCH = 21, 7  # cells and pixels of a side of DSCSNet-s
 TWO_SIDED = {"solve": 4 * GRID**3, "back-project": PATCH * PATCH * GRID + GRID * PATCH * GRID}
-# Exported, each two-sided product is one matrix; a column more adds a constant. Two solves read the grid. The third,
-# with its back-projection, reads the patch, as the other back-projection does. Three dynamic convolutions add a bias
-# of 96 numbers so.
+# Exported, each two-sided product is one matrix with a row more ("glint.training.networks.dscsnet.product"). Two solves
+# read the grid. The third, with its back-projection, reads the patch; so does the other back-projection. The three
+# generators of kernels, with 96 outputs each, read a row more, too ("EvenLinear").
 FOLDED_MACS = (
     2 * (GRID**2 + 1) * GRID**2
     + 2 * (PATCH**2 + 1) * GRID**2

@@ -59,11 +59,14 @@ def test_what_needs_a_gpu_or_time_is_skipped():
 
 
 @pytest.mark.parametrize("missing", ["", "no NVIDIA GPU"])
-def test_the_report_is_written_and_the_exit_code_says_what_it_is(tmp_path, monkeypatch, missing):
+def test_the_report_is_written_and_the_exit_code_says_what_it_is(tmp_path, monkeypatch, capsys, missing):
     monkeypatch.setattr(command, "_no_gpu", lambda: missing)
     steps = (next(s for s in ANYWHERE if s.name == "facts"), Step("facts", "again", dict, gpu=True))
     monkeypatch.setattr(command, "STEPS", steps)
     assert command.main(["--out", str(tmp_path / "r")]) == (3 if missing else 0)
+    told = capsys.readouterr()
+    assert told.out.startswith("incomplete: 1 of 2" if missing else "passed: 2 of 2") and "r.html" in told.out
+    assert "facts" in told.err  # each step, when it is over
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["verdict"] == ("incomplete" if missing else "passed")
     assert [s["state"] for s in report["steps"]] == [PASS, SKIPPED if missing else PASS]
@@ -71,6 +74,7 @@ def test_the_report_is_written_and_the_exit_code_says_what_it_is(tmp_path, monke
     page = (tmp_path / "r.html").read_text()
     assert "facts" in page and (missing or "passed") in page
     assert command.main(["--out", str(tmp_path / "r")]) == 2  # never overwritten unasked
+    assert "error: " in capsys.readouterr().err
 
 
 @pytest.fixture
