@@ -44,7 +44,8 @@ def unmix_known(
     """Targets of patches through the optics that the network knows.
 
     The points that ``refine`` finds stand wherever they explain the patch. Where they do not, all hypotheses are
-    weighed (``evidence``): what no set of points explains is one target at its centre, ``EXTENDED``.
+    weighed (``evidence``): what no set of points explains is one target at its centre, ``EXTENDED``. So they are where
+    the network sees nothing in a patch with saturated pixels: these are lit.
 
     Args:
         patches, candidates, psf, full_scale, config: as of ``refine``.
@@ -54,7 +55,9 @@ def unmix_known(
     if config.radiance is not None:  # their number is known from the light: poor fits are of poor optics
         poor = np.zeros_like(poor)
         poor[targets.blob[(targets.flags & (TargetFlag.EXTENDED | TargetFlag.NOT_CONVERGED)) != 0]] = True
-    rows = np.flatnonzero(poor)
+    unseen = (patches >= (np.inf if full_scale is None else full_scale)).any(axis=(1, 2))
+    unseen[targets.blob] = False
+    rows = np.flatnonzero(poor | unseen)
     if not len(rows):
         return flagged(targets)
     limit = None if full_scale is None else np.broadcast_to(np.asarray(full_scale), patches.shape)[rows]
@@ -64,9 +67,9 @@ def unmix_known(
     state = OpticsState(KNOWN, psf.sigma, config.sigma_sd)
     judged = judge_spots(windows, measure_shapes(windows), begin, state, config, psf.sigma)
     judged = replace(judged, blob=rows[judged.blob])
-    extended = np.unique(judged.blob[(judged.flags & TargetFlag.EXTENDED) != 0])
-    kept = targets.select(~np.isin(targets.blob, extended))
-    joined = Targets.concatenate([kept, judged.select(np.isin(judged.blob, extended))])
+    taken = unseen.copy()
+    taken[judged.blob[(judged.flags & TargetFlag.EXTENDED) != 0]] = True
+    joined = Targets.concatenate([targets.select(~taken[targets.blob]), judged.select(taken[judged.blob])])
     return flagged(joined.select(np.argsort(joined.blob, kind="stable")))
 
 
