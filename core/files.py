@@ -12,13 +12,15 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from glint.errors import EngineError, GlintError, InputError, OutputError, SourceError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -160,6 +162,79 @@ def read_json(path: Path, *, what: str, kind: type = object) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class NpyHeader:
+    """What an ``.npy`` file says of its array, held against the bytes that are there.
+
+    Attributes:
+        shape: of the array.
+        dtype: of its numbers, with their byte order.
+        fortran: whether the first index runs fastest.
+        start: where the numbers begin, bytes.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+    start: int
+
+
+_NPY_HINT = "write it with numpy.save(path, array), numbers only"
+
+
+def npy_header(stream: IO[bytes], size: int, name: str) -> NpyHeader:
+    """The header of one array of numbers or booleans, which fills the rest of a file.
+
+    Args:
+        stream: at the beginning of the file.
+        size: of the file, bytes.
+        name: of the file in messages.
+
+    Raises:
+        InputError: if it is torn, damaged, followed by something else, or holds anything but numbers.
+    """
+    import numpy as np
+
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = read[version](stream)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy parses the header as Python: a damaged one ends in any of a dozen errors
+        # NumPy's own message may advise to allow pickles, which run code: it is not passed on.
+        raise InputError(f"{name} is not an .npy array of numbers", hint=_NPY_HINT) from error
+    if dtype.kind not in "buif" or not all(0 <= n < MOST_ARRAY_BYTES for n in shape):
+        raise InputError(f"{name} is not an .npy array of numbers, but {dtype} of shape {shape}", hint=_NPY_HINT)
+    start = stream.tell()
+    needed = math.prod(shape) * dtype.itemsize
+    if needed != size - start:
+        raise InputError(
+            f"{name}: {size - start} bytes for {dtype} of shape {shape}, which are {needed}",
+            hint="it is torn, damaged, or holds several arrays: save one",
+        )
+    return NpyHeader(shape, dtype, fortran, start)
+
+
+def read_npy(stream: IO[bytes], size: int, name: str) -> NDArray[Any]:
+    """One array of numbers or booleans, in the byte order of this machine (see :func:`npy_header`).
+
+    Raises:
+        InputError: as ``npy_header``; also if it is larger than any that is read whole.
+    """
+    import numpy as np
+
+    header = npy_header(stream, size, name)
+    if size > MOST_ARRAY_BYTES:
+        raise InputError(f"{name}: {size} bytes; expected at most {MOST_ARRAY_BYTES}", hint="cut it into several")
+    content = stream.read(size - header.start)
+    if len(content) != size - header.start:
+        raise InputError(f"{name} became shorter while it was read", hint="make it again")
+    flat = np.frombuffer(content, header.dtype) if content else np.empty(0, header.dtype)
+    array = flat.reshape(header.shape[::-1]).T if header.fortran else flat.reshape(header.shape)
+    return array.astype(array.dtype.newbyteorder("="))
+
+
 def load_npy(path: Path, *, what: str = "array") -> NDArray[Any]:
     """One array of numbers or booleans out of an ``.npy`` file.
 
@@ -173,38 +248,17 @@ def load_npy(path: Path, *, what: str = "array") -> NDArray[Any]:
         SourceError: if it is missing or cannot be read.
         InputError: if it is an archive (``.npz``), torn, damaged, or holds anything but numbers.
     """
-    import numpy as np
-
-    hint = "write it with numpy.save(path, array), numbers only"
+    name = f"{what} {path}"
     try:
         with path.open("rb") as stream:
             if stream.read(2) == b"PK":
-                raise InputError(f"{what} {path}: expected one array (.npy), got an archive (.npz)", hint=hint)
+                raise InputError(f"{name}: expected one array (.npy), got an archive (.npz)", hint=_NPY_HINT)
             stream.seek(0)
-            version = np.lib.format.read_magic(stream)
-            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            shape, fortran, dtype = read[version](stream)
-            there = os.fstat(stream.fileno()).st_size - stream.tell()
-            if dtype.kind not in "buif" or not all(n < MOST_ARRAY_BYTES for n in shape):
-                raise InputError(
-                    f"{what} {path} is not an .npy array of numbers, but {dtype} of shape {shape}", hint=hint
-                )
-            count = math.prod(shape)
-            if count * dtype.itemsize != there or there > MOST_ARRAY_BYTES:
-                raise InputError(
-                    f"{what} {path}: {there} bytes for {dtype} of shape {shape}, which are {count * dtype.itemsize}",
-                    hint="it is torn or damaged: make it again",
-                )
-            flat = np.frombuffer(stream.read(there), dtype) if there else np.empty(0, dtype)
-            array = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
-    except InputError:
-        raise
-    except OSError as error:
-        raise SourceError(f"{what} {path}: {error.strerror or error}") from error
-    except Exception as error:  # NumPy parses the header as Python: a damaged one ends in any of a dozen errors
-        # NumPy's own message may advise to allow pickles, which run code: it is not passed on.
-        raise InputError(f"{what} {path} is not an .npy array of numbers", hint=hint) from error
-    return array.astype(array.dtype.newbyteorder("="))
+            return read_npy(stream, os.fstat(stream.fileno()).st_size, name)
+    except (OSError, ValueError) as error:
+        if isinstance(error, GlintError):
+            raise
+        raise SourceError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def append_whole(file: FileIO, data: bytes, size: int) -> int:

@@ -56,16 +56,32 @@ def read_pages(path: Path) -> Iterator[NDArray[Any]]:
     Raises:
         SourceError: as ``read_image``, when the picture's turn comes.
     """
+    for page in try_pages(path):
+        if isinstance(page, SourceError):
+            raise page
+        yield page
+
+
+def try_pages(path: Path) -> Iterator[NDArray[Any] | SourceError]:
+    """``read_pages``, but in place of a picture that cannot be read stands why, and the others follow."""
     try:
         with opened(path) as file:
-            yield from _pictures(file, path)
-    except UnknownFormatError as error:
-        raise SourceError(f"{path} is not an image that can be read", hint=f"known: {', '.join(SUFFIXES)}") from error
+            for picture in _pictures(file, path):
+                yield _refusal(picture, path) if isinstance(picture, Exception) else picture
     except (FormatError, OSError, ValueError) as error:
-        if isinstance(error, SourceError):
-            raise
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise SourceError(f"{path}: {reason}", hint="make the file again, or leave it out") from error
+        yield _refusal(error, path)
+
+
+def _refusal(error: Exception, path: Path) -> SourceError:
+    """What a user is told of a picture."""
+    if isinstance(error, SourceError):
+        return error
+    if isinstance(error, UnknownFormatError):
+        return SourceError(f"{path} is not an image that can be read", hint=f"known: {', '.join(SUFFIXES)}")
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    refused = SourceError(f"{path}: {reason}", hint="make the file again, or leave it out")
+    refused.__cause__ = error
+    return refused
 
 
 def count_pages(path: Path) -> int:
@@ -77,12 +93,11 @@ def count_pages(path: Path) -> int:
         return 1
 
 
-def _pictures(file: StoredFile, path: Path) -> Iterator[NDArray[Any]]:
+def _pictures(file: StoredFile, path: Path) -> Iterator[NDArray[Any] | Exception]:
     start = file.at(0, min(8, file.size))
     if start[:4] in tiff.MAGIC:
         for page in tiff.read_pages(file):
-            data = _decoded(page.content, "TIFF", path)
-            yield data if page.white_at is None else _inverted(data, page.white_at)
+            yield page if isinstance(page, FormatError) else _page(page, path)
         return
     if start[:2] in pgm.MAGIC:
         yield from pgm.read_pgm(file)
@@ -97,6 +112,14 @@ def _pictures(file: StoredFile, path: Path) -> Iterator[NDArray[Any]]:
             yield data
             return
     raise UnknownFormatError("it begins like none of the formats that are read")
+
+
+def _page(page: tiff.Page, path: Path) -> NDArray[Any] | Exception:
+    try:
+        data = _decoded(page.content, "TIFF", path)
+        return data if page.white_at is None else _inverted(data, page.white_at)
+    except (FormatError, OSError, ValueError) as error:
+        return error
 
 
 def _check_amount(content: bytes, data: NDArray[Any], path: Path) -> None:
@@ -159,6 +182,13 @@ def _refuse_deep_colour(image: Image.Image, path: Path) -> None:
 
 def _to_grey(image: Image.Image, path: Path) -> NDArray[Any]:
     if image.mode not in _GREY_MODES:
+        if "A" in image.mode or "transparency" in image.info:
+            opacity = np.asarray(image.convert("RGBA"))[..., 3]
+            if (opacity != opacity[0, 0]).any():
+                raise SourceError(
+                    f"{path} is transparent in places: what is seen there, nobody can tell",
+                    hint="save it without an alpha channel",
+                )
         channels = np.asarray(image.convert("RGB"))
         if (channels != channels[..., :1]).any():
             raise SourceError(

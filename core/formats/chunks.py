@@ -10,6 +10,8 @@ from glint.formats.stored import FormatError, UnknownFormatError, check_size
 PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 _MOST_DEFLATE_RATIO = 1032  # of deflate
 _CHANNELS_BY_COLOUR = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's kinds of colour
+# Of the passes of interlaced pictures: first column and row, and the steps across and down.
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _MARKERS_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # markers of JPEG without a length
 _SEQUENTIAL_MARKERS = {0xC0, 0xC1}  # of these, those in which every block has two bits at least
 _MOST_PIXELS_PER_BYTE = 256
@@ -38,7 +40,9 @@ def check_png(data: bytes) -> None:
             raise FormatError(f"it is damaged: the checksum of its chunk {kind.decode('latin-1')!r} is wrong")
         content = data[position + 8 : end - 4]
         if kind == b"IHDR":
-            header = header or content
+            if header:
+                raise FormatError("it has two headers")
+            header = content
         elif kind == b"IDAT":
             packed += content
         elif kind == b"acTL" and content[:4] != b"\0\0\0\1":
@@ -51,19 +55,28 @@ def check_png(data: bytes) -> None:
         raise FormatError("it does not begin with its header")
     if data[position : position + len(PNG)] == PNG:
         raise FormatError("it holds several PNG files one behind the other")
-    width, height, bits, colour = struct.unpack_from(">IIBB", header)
+    width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     check_size(width, height)
-    rows = height * (width * bits * _CHANNELS_BY_COLOUR.get(colour, 1) // 8)
-    if rows > _MOST_DEFLATE_RATIO * len(packed):
+    needed = _png_bytes(width, height, bits * _CHANNELS_BY_COLOUR.get(colour, 1), interlaced=bool(interlaced))
+    if needed - height > _MOST_DEFLATE_RATIO * len(packed):
         raise FormatError(f"{len(packed)} bytes cannot hold {width}x{height} pixels")
     try:
         stream = zlib.decompressobj()
-        stream.decompress(bytes(packed), 2 * (rows + height) + 1024)
+        number = len(stream.decompress(bytes(packed), needed + 1))
         complete = stream.eof
     except zlib.error as error:
         raise FormatError(f"it is damaged: {error}") from error
-    if not complete:
+    if number < needed or (number == needed and not complete):
         raise FormatError("it is torn: its pixels end too early")
+    if number > needed:
+        raise FormatError(f"it is damaged: it holds more than {width}x{height} pixels")
+
+
+def _png_bytes(width: int, height: int, bits: int, *, interlaced: bool) -> int:
+    """Bytes of all rows, each with one byte before it, in one pass or in Adam7's seven."""
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sizes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes]
+    return sum(rows * (1 + (columns * bits + 7) // 8) for columns, rows in sizes if columns > 0 and rows > 0)
 
 
 def check_jpeg(data: bytes) -> None:

@@ -33,17 +33,20 @@ def read_pgm(file: StoredFile) -> Iterator[NDArray[Any]]:
         dtype: np.dtype[Any] = np.dtype(np.uint8 if maximum < 256 else ">u2")
         if head[:2] == b"P5":
             count = width * height * dtype.itemsize
-            data = np.frombuffer(file.at(offset + start + 1, count), dtype)
-            offset += start + 1 + count
+            # One byte parts the header from the pixels; Windows makes two of it, and then nothing follows.
+            gap = 2 if head[start : start + 2] == b"\r\n" and file.size == offset + start + 2 + count else 1
+            data = np.frombuffer(file.at(offset + start + gap, count), dtype)
+            offset += start + gap + count
         else:
             data, offset = _in_words(file.at(offset + start, file.size - offset - start), width * height), file.size
         if int(data.max()) > maximum:
             raise FormatError(f"it is damaged: a value of {data.max()} above its maximum of {maximum}")
-        yield data.reshape(height, width).astype(dtype.newbyteorder("="))
-        if not file.at(offset, min(64, file.size - offset)).strip():
-            return
-        if file.at(offset, 2) not in MAGIC:  # what stands behind a picture is another one, or nothing
+        last = not file.at(offset, min(64, file.size - offset)).strip()
+        if not last and file.at(offset, min(2, file.size - offset)) not in MAGIC:
             raise FormatError("it is damaged: there is something else behind its pixels")
+        yield data.reshape(height, width).astype(dtype.newbyteorder("="))
+        if last:
+            return
 
 
 def _header(head: bytes) -> tuple[tuple[int, int, int], int]:

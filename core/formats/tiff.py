@@ -23,10 +23,11 @@ _TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _STRIPS = 256, 257, 258, 259, 262, 270, 273
 _SAMPLES, _ROWS, _STRIP_BYTES, _SUBFILE, _TILES, _TILE_BYTES, _JPEG_TABLES = 277, 278, 279, 254, 324, 325, 347
 _PLANAR, _TILE_WIDTH, _TILE_HEIGHT = 284, 322, 323
+_DEPTH, _EXTRA, _SAMPLE_FORMAT, _SIGNED = 32997, 338, 339, 2
 # What decides how the bytes of a page become pixels; nothing else is handed on.
 _KEPT_TAGS = (
-    _WIDTH, _HEIGHT, _BITS, _COMPRESSION, 266, _SAMPLES, _ROWS, _PLANAR, 292, 317, 320, _TILE_WIDTH, _TILE_HEIGHT, 338,
-    339, _JPEG_TABLES, 530, 532,
+    _WIDTH, _HEIGHT, _BITS, _COMPRESSION, 266, _SAMPLES, _ROWS, _PLANAR, 292, 317, 320, _TILE_WIDTH, _TILE_HEIGHT,
+    _EXTRA, _SAMPLE_FORMAT, _JPEG_TABLES, 530, 532,
 )  # fmt: skip
 _PLAIN, _DEFLATE = 1, (8, 32946)
 _MOST_COMPRESSION_RATIO = 5000  # that any of its compressions reaches
@@ -59,11 +60,11 @@ class _Layout:
 Tags = dict[int, tuple[int, list[int] | bytes]]  # by number: type and values
 
 
-def read_pages(file: StoredFile) -> Iterator[Page]:
-    """The pages in their order.
+def read_pages(file: StoredFile) -> Iterator[Page | FormatError]:
+    """The pages in their order; in place of one that is torn, damaged or no picture of its own, what is wrong with it.
 
     Raises:
-        FormatError: if one is torn, damaged, or no picture of its own (a mask, a smaller copy).
+        FormatError: if the file is damaged so that its pages cannot be told.
     """
     layout = _Layout(file.at(0, 4))
     directories = list(_directories(file, layout))
@@ -71,10 +72,9 @@ def read_pages(file: StoredFile) -> Iterator[Page]:
         try:
             if _one(tags, _SUBFILE, 0) & 5:
                 raise FormatError("it is a smaller copy or a mask of another one")
-            page = _page(file, layout, tags)
+            yield _page(file, layout, tags)
         except FormatError as error:
-            raise FormatError(f"page {number} of {len(directories)}: {error}") from None
-        yield page
+            yield FormatError(f"page {number} of {len(directories)}: {error}")
 
 
 def count_pages(file: StoredFile) -> int:
@@ -108,12 +108,13 @@ def _directory(file: StoredFile, layout: _Layout, offset: int) -> tuple[Tags, in
     tags = {}
     for place in range(0, count * entry, entry):
         tag, kind, number = layout.unpack(f"HH{link}", table[place : place + entry - struct.calcsize(link)])
-        if kind in _TYPES and tag in {*_KEPT_TAGS, _PHOTOMETRIC, _DESCRIPTION, _SUBFILE, *_DATA_TAGS}:
+        if kind in _TYPES and tag in {*_KEPT_TAGS, *_READ_TAGS, *_DATA_TAGS}:
             tags[tag] = (kind, _values(file, layout, kind, number, table[place + entry - struct.calcsize(link) :]))
     (following,) = layout.unpack(link, table[count * entry :])
     return tags, following
 
 
+_READ_TAGS = (_PHOTOMETRIC, _DESCRIPTION, _SUBFILE, _DEPTH)
 _DATA_TAGS = (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES)
 
 
@@ -189,9 +190,15 @@ def _page(file: StoredFile, layout: _Layout, tags: Tags) -> Page:
             _check_deflate(piece, size)
     photometric = _one(tags, _PHOTOMETRIC, 1)
     white_is_zero = photometric == 0
-    bits = _one(tags, _BITS, 1)
-    if white_is_zero and (bits > 16 or 3 in _all(tags, 339)):
-        raise FormatError(f"white is zero in {bits} bits: what black is cannot be told")
+    bits, formats = _one(tags, _BITS, 1), _all(tags, _SAMPLE_FORMAT)
+    if _one(tags, _DEPTH, 1) > 1:
+        raise FormatError(f"it holds {_one(tags, _DEPTH, 1)} layers in one page; expected one")
+    if bits < 16 and _SIGNED in formats:
+        raise FormatError(f"its values are signed, of {bits} bits; expected values from 0")
+    if 0 in _all(tags, _EXTRA):
+        raise FormatError("it holds another picture beside its own (a sample without a meaning)")
+    if white_is_zero and (bits > 16 or formats not in ([], [1])):
+        raise FormatError(f"white is zero in {bits} bits that are no whole numbers from 0: black cannot be told")
     kept = {tag: tags[tag] for tag in _KEPT_TAGS if tag in tags}
     kept[_PHOTOMETRIC] = (3, [1 if white_is_zero else photometric])
     content = _written(layout.order, kept, data, (_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES))

@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 from glint.errors import InputError, SourceError
-from glint.images import count_pages, read_pages
+from glint.images import count_pages, try_pages
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.uri import one_of, parameters, positive
 from glint.types import Frame
@@ -80,19 +79,15 @@ class ImageSource(Source):
         self.start_over()
         times = self.times.begun_at(self.files[0])
         for path in self.files:
-            pages = read_pages(path)
-            for page in count():
-                try:
-                    data = next(pages, None)
-                except SourceError as error:
-                    if len(self.files) == 1 and not delivered:
-                        raise
-                    self.skip(path.name, str(error).removeprefix(f"{path}: "))
-                    index += 1
-                    break
-                if data is None:
-                    break
+            for page, data in enumerate(try_pages(path)):
                 name = path.stem if not page else f"{path.stem}.{page:06d}"
+                if isinstance(data, SourceError):
+                    if len(self.files) == 1 and not delivered:
+                        raise data
+                    reason = str(data).removeprefix(f"{path}: ").removeprefix(f"{path} ")
+                    self.skip(path.name if not page else f"{path.name}, page {page + 1}", reason)
+                    index += 1
+                    continue
                 t_ns, utc_ns = times.of(index, path)
                 yield Frame(index, t_ns, data, name=name, full_scale=full_scale_of(data), utc_ns=utc_ns)
                 index, delivered = index + 1, delivered + 1

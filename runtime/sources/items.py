@@ -17,7 +17,7 @@ from glint.runtime.sources.base import Source
 from glint.types import Frame
 
 Item = NDArray[Any] | Frame | str | Path
-_COLOURS = (3, 4)  # length of a last axis that looks like channels
+_MOST_CHANNELS = 4  # a last axis of so many is one of channels, not of columns
 
 
 class ItemSource(Source):
@@ -57,7 +57,7 @@ def frame_of(item: Item, index: int = 0) -> Frame:
         data, name = read_image(Path(item)), Path(item).stem
     else:
         data, name = as_pixels(f"frame {index}", item), ""
-        if data.ndim == 3 and data.shape[-1] in _COLOURS:
+        if data.ndim == 3 and data.shape[-1] <= _MOST_CHANNELS:
             raise InputError(f"frame {index}: expected [H, W], got channels: {data.shape}", hint="take one of them")
     return Frame(index, time.monotonic_ns(), data, name=name, full_scale=255.0 if data.dtype == np.uint8 else None)
 
@@ -74,7 +74,7 @@ def items_of(source: Any) -> ItemSource:
         shape = "x".join(map(str, source.shape))
         if source.ndim == 2:
             return ItemSource([source], f"an array of {shape}")
-        if source.ndim != 3 or source.shape[-1] in _COLOURS:
+        if source.ndim != 3 or source.shape[-1] <= _MOST_CHANNELS:
             got = f"{source.dtype} {list(source.shape)}"
             hint = "frames have one channel of infrared" if source.ndim > 2 else None
             raise InputError(f"source: expected an array [N, H, W] or [H, W], got {got}", hint=hint)

@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from glint.errors import SourceError
-from glint.images import count_pages, read_image, read_pages
+from glint.images import count_pages, read_image, read_pages, try_pages
 
 STACK = np.random.default_rng(2).integers(0, 16384, (4, 12, 17)).astype(np.uint16)
 
@@ -229,3 +229,87 @@ def test_colour_jpegs_of_grey_scenes_are_still_read(tmp_path):
     for sampling in (0, 1, 2):
         Image.fromarray(image).convert("RGB").save(tmp_path / "a.jpg", subsampling=sampling, quality=90)
         assert read_image(tmp_path / "a.jpg").shape == image.shape
+
+
+def png_of(rows, *, head, extra=b"", interlaced=0):
+    width, height, bits, colour = head
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlaced))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def rows_of(data):
+    return b"".join(b"\0" + row.astype(">u2").tobytes() for row in data)
+
+
+def test_a_png_has_the_rows_that_its_header_says(tmp_path):
+    data, head = STACK[0], (STACK.shape[2], STACK.shape[1], 16, 0)
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of(rows_of(data), head=head))
+    assert (read_image(path) == data).all()
+    path.write_bytes(png_of(rows_of(data[:-7]), head=head))
+    with pytest.raises(SourceError, match="its pixels end too early"):
+        read_image(path)
+    path.write_bytes(png_of(rows_of(np.vstack([data, data])), head=head))
+    with pytest.raises(SourceError, match="it holds more than"):
+        read_image(path)
+    second = png_of(b"", head=(*head[:1], head[1] // 2, *head[2:]))[8:33]
+    path.write_bytes(png_of(rows_of(data), head=head, extra=second))
+    with pytest.raises(SourceError, match="two headers"):
+        read_image(path)
+
+
+def test_interlaced_png_is_read_as_stored(tmp_path):
+    data = STACK[0]
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    rows = b"".join(rows_of(data[y::down, x::across]) for y, x, down, across in passes)
+    (tmp_path / "a.png").write_bytes(png_of(rows, head=(data.shape[1], data.shape[0], 16, 0), interlaced=1))
+    assert (read_image(tmp_path / "a.png") == data).all()
+
+
+def test_transparency_that_differs_is_refused(tmp_path):
+    grey = (STACK[0] >> 8).astype(np.uint8)
+    for alpha in (np.full_like(grey, 255), np.where(grey > np.median(grey), 255, 0).astype(np.uint8)):
+        Image.fromarray(np.stack([grey, grey, grey, alpha], axis=-1)).save(tmp_path / "a.png")
+        if alpha.min() == 255:
+            assert (read_image(tmp_path / "a.png") == grey).all()
+    with pytest.raises(SourceError, match="transparent in places"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_bad_page_does_not_hide_those_behind_it(tmp_path):
+    pages = [Image.fromarray(page.astype(np.float32)) for page in STACK]
+    bad = STACK[1].astype(np.float32)
+    bad[3, 4] = np.nan
+    pages[1] = Image.fromarray(bad)
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    first, refused, *rest = try_pages(tmp_path / "a.tif")
+    assert (first == STACK[0]).all()
+    assert "NaN" in str(refused)
+    assert len(rest) == len(STACK) - 2 > 0
+    assert all((page == data).all() for page, data in zip(rest, STACK[2:]))
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "why"),
+    [(32997, 3, "3 layers in one page"), (339, 2, "its values are signed"), (338, 0, "another picture beside its own")],
+    ids=["layers", "signed", "second-sample"],
+)
+def test_pages_that_hold_something_else_are_refused(tmp_path, tag, value, why):
+    grey = Image.fromarray((STACK[0] >> 8).astype(np.uint8))
+    grey.save(tmp_path / "a.tif", tiffinfo={tag: value})
+    with pytest.raises(SourceError, match=why):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_pgm_of_windows_is_not_shifted(tmp_path):
+    grey = (STACK[0] >> 8).astype(np.uint8)
+    size = f"{grey.shape[1]} {grey.shape[0]}".encode()
+    (tmp_path / "a.pgm").write_bytes(b"P5\r\n" + size + b"\r\n255\r\n" + grey.tobytes())
+    assert (read_image(tmp_path / "a.pgm") == grey).all()
+    (tmp_path / "a.pgm").write_bytes(b"P5\n" + size + b"\n255\n# a late word\n" + grey.tobytes())
+    with pytest.raises(SourceError, match="something else behind its pixels"):
+        next(read_pages(tmp_path / "a.pgm"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from glint.clock import utc_of, utc_text
-from glint.errors import InputError, SourceError
+from glint.errors import InputError, SourceError, SourceLostError
 from glint.runtime.sources.open import open_frames, open_source
 
 STACK = np.arange(3 * 40 * 50, dtype=np.uint16).reshape(3, 40, 50)
@@ -53,7 +54,9 @@ def test_an_archive_of_one_array_needs_no_name_and_one_of_two_does(tmp_path):
         open_source(f"{tmp_path}/two.npz?array=x")
 
 
-@pytest.mark.parametrize("array", [np.zeros((2, 3, 4, 5)), np.zeros((40, 50, 3)), np.zeros(5), np.zeros((0, 4, 4))])
+@pytest.mark.parametrize(
+    "array", [np.zeros((2, 3, 4, 5)), np.zeros((40, 50, 3)), np.zeros(5), np.zeros((0, 40, 40)), np.zeros((40, 50, 1))]
+)
 def test_other_shapes_are_refused(tmp_path, array):
     np.save(tmp_path / "s.npy", array)
     with pytest.raises(InputError, match="expected frames"):
@@ -63,11 +66,70 @@ def test_other_shapes_are_refused(tmp_path, array):
 def test_a_torn_file_and_objects_are_refused(tmp_path):
     np.save(tmp_path / "s.npy", STACK)
     (tmp_path / "torn.npy").write_bytes((tmp_path / "s.npy").read_bytes()[:-9])
+    (tmp_path / "more.npy").write_bytes((tmp_path / "s.npy").read_bytes() * 2)  # as numpy.save does, called twice
     np.save(tmp_path / "o.npy", np.array([{}, None]), allow_pickle=True)
     (tmp_path / "no.npz").write_bytes(b"PK nothing")
-    for name in ("torn.npy", "o.npy", "no.npz"):
-        with pytest.raises(SourceError, match="torn, damaged, or not an array"):
-            open_source(str(tmp_path / name))
+    for name, why in (
+        ("torn", "bytes for uint16"),
+        ("more", "bytes for uint16"),
+        ("o", "not an .npy array of numbers"),
+    ):
+        with pytest.raises(InputError, match=why):
+            open_source(str(tmp_path / f"{name}.npy"))
+    with pytest.raises(SourceError, match="torn, damaged, or not an array"):
+        open_source(str(tmp_path / "no.npz"))
+
+
+def test_archives_hold_arrays_and_whatever_else(tmp_path):
+    np.save(tmp_path / "s.npy", STACK)
+    content = (tmp_path / "s.npy").read_bytes()
+
+    def archive(*members):
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as made:
+            for name, data in members:
+                made.writestr(name, data)
+        return open_source(f"{tmp_path}/a.npz")
+
+    assert archive(("readme.txt", "x"), ("a.npy", content)).total == 3
+    for members, why in (
+        ([("a.txt", "x")], "holds the arrays none"),
+        ([("a.npy", b"\0" * 1000)], "not an .npy array"),
+        ([("a.npy", content[:-9])], "bytes for uint16"),
+    ):
+        with pytest.raises(InputError, match=why):
+            archive(*members)
+    with pytest.warns(UserWarning, match="Duplicate"), pytest.raises(InputError, match="holds 2 arrays 'a'"):
+        archive(("a.npy", content), ("a.npy", content))
+
+
+def test_a_bad_frame_of_an_array_is_skipped_and_the_first_one_refused(tmp_path):
+    stack = STACK.astype(np.float32)
+    stack[1, 3, 4] = np.nan
+    np.save(tmp_path / "s.npy", stack)
+    source = open_source(f"{tmp_path}/s.npy")
+    assert [frame.index for frame in source.frames()] == [0, 2]
+    assert source.skips == {"the frame holds NaN or infinite values": 1}
+    np.save(tmp_path / "s.npy", stack[1:])
+    with pytest.raises(SourceError, match="frame 0: the frame holds NaN"):
+        list(open_source(f"{tmp_path}/s.npy"))
+
+
+def test_an_array_that_becomes_shorter_is_lost(tmp_path):
+    np.save(tmp_path / "s.npy", STACK)
+    frames = open_source(f"{tmp_path}/s.npy").frames()
+    next(frames)
+    os.truncate(tmp_path / "s.npy", 128 + STACK[0].nbytes + 10)
+    with pytest.raises(SourceLostError, match="became shorter"):
+        list(frames)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["u1", ">u2", "<i8", "f2", ">f4", "f8"])
+def test_numbers_of_all_kinds_come_as_they_are(tmp_path, dtype, order):
+    stack = np.asarray((STACK % 200).astype(dtype), order=order)
+    np.save(tmp_path / "s.npy", stack)
+    frames = list(open_source(f"{tmp_path}/s.npy").frames())
+    assert all((f.data == s).all() for f, s in zip(frames, stack, strict=True))
 
 
 def test_a_pattern_that_the_shell_took_apart_is_in_natural_order(folder):
