@@ -19,17 +19,14 @@ from glint.runtime.commands.provenance import Provenance
 from glint.runtime.commands.run_options import Group, RunOptions, with_options
 from glint.runtime.device.watch import DeviceWatch
 from glint.runtime.engines.choose import choose_engine, choose_precision
-from glint.runtime.pipeline.follow import CANDIDATES_ABOVE
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sinks.json_lines import LINES_VERSION, RunFiles
 from glint.runtime.sinks.summary import Summary
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.open import open_frames
-from glint.runtime.stream.results import follower
+from glint.runtime.stream.following import Following
 from glint.runtime.stream.stream import Stream
-from glint.runtime.tracking.tracker import TrackConfig
-from glint.runtime.tracking.zones import read_zones
 from glint.runtime.unmixing.optics_state import UNKNOWN, OpticsState
 from glint.runtime.view.status import StreamStatus
 
@@ -66,21 +63,15 @@ def run(
     provenance = Provenance()
     models, sensor, delivery = asked.models, asked.sensor, asked.delivery
     frames = open_frames(source, polarity=asked.values.polarity, scale=asked.values.scale, wait_s=delivery.wait_source)
-    config = TrackConfig(false_tracks_per_hour=delivery.false_tracks_per_hour)
     frames.refuse_collisions(asked.outputs.overlay)
     name, why = choose_engine(models.engine)
-    watch, summary, follow = DeviceWatch(), Summary(), None
-    several = delivery.unmix_frames != 1
-    track = (
-        delivery.track or delivery.faint or asked.outputs.tracks is not None or delivery.zones is not None or several
-    )
-    zones = () if delivery.zones is None else read_zones(delivery.zones)
+    watch, summary = DeviceWatch(), Summary()
+    following = Following.of(delivery, track=asked.outputs.tracks is not None)
     streams: list[Stream] = []
     sinks = open_outputs(asked, frames.uri, lambda: _status(frames, name, streams), watch.state)
     try:
-        pipeline = Pipeline.of(asked.settings(), CANDIDATES_ABOVE if track else None)
-        if track:
-            follow = follower(frames, pipeline, config, delivery.static, zones, delivery.unmix_frames, delivery.faint)
+        pipeline = Pipeline.of(asked.settings(), following.candidates_above)
+        follow = following.follower(frames, pipeline)
         opened = (pipeline.detector, pipeline.unmixer)
         loaded = [f"{m.card.name} ({m.card.precision})" for m in opened]
         chosen, reason = choose_precision(models.precision, name)
@@ -135,8 +126,7 @@ def run(
             **_account(stream),
             **summary.as_dict(),
             **({"tracks": follow.confirmed, "static": follow.static} if follow is not None else {}),
-            **({"unmix_frames": delivery.unmix_frames} if several else {}),
-            **({"faint": True} if delivery.faint else {}),
+            **following.as_dict(),
             "device": watch.report(),
         }
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,17 +12,13 @@ from numpy.typing import NDArray
 
 from glint.choices import FALSE_TRACKS_PER_HOUR, Drop, Static
 from glint.errors import InputError
-from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.pipeline.settings import Settings, takes_fields_of
-from glint.runtime.sources.adjusted import AdjustedSource
 from glint.runtime.sources.base import Source
-from glint.runtime.sources.items import Item, ItemSource
+from glint.runtime.sources.items import Item
 from glint.runtime.sources.open import open_any
+from glint.runtime.stream.following import Following
 from glint.runtime.stream.stream import Stream
-from glint.runtime.tracking.evidence import Evidence
-from glint.runtime.tracking.tracker import TrackConfig
-from glint.runtime.tracking.zones import Zone, read_zones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,25 +74,18 @@ def stream(
     pipeline, models = settings.pipeline, settings.of_pipeline()
     if pipeline is not None and models != Settings():
         raise InputError("stream: an open pipeline has its settings already", hint="give them to Pipeline.open")
-    frames, zones, several = open_any(source), settings.zones, settings.unmix_frames != 1
-    config = TrackConfig(false_tracks_per_hour=settings.false_tracks_per_hour)
-    track, polygons = (
-        settings.track or settings.faint or zones is not None or several,
-        () if zones is None else read_zones(Path(zones)),
-    )
-
-    more = settings.unmix_frames, settings.faint
+    frames, following = open_any(source), Following.of(settings)
 
     def start(opened: Pipeline) -> Stream:
         if frames.size is not None:
             opened.prepare(frames.size)
         return Stream(
             frames, opened, (), drop=settings.drop, deadline_ms=settings.deadline_ms, warm=settings.warm_up,
-            track=follower(frames, opened, config, settings.static, polygons, *more) if track else None,
+            track=following.follower(frames, opened),
         )  # fmt: skip
 
-    above = CANDIDATES_ABOVE if track else None
-    results = _results(nullcontext(pipeline) if pipeline is not None else Pipeline.of(models, above), start)
+    mine = nullcontext(pipeline) if pipeline is not None else Pipeline.of(models, following.candidates_above)
+    results = _results(mine, start)
     next(results)  # opens the models: what is wrong is said at once
     return results
 
@@ -108,25 +97,3 @@ def _results(
     with opened as pipeline, closing(start(pipeline).results()) as results:
         yield None
         yield from results
-
-
-def follower(
-    source: Source, pipeline: Pipeline, config: TrackConfig, static: Static, zones: Sequence[Zone] = (),
-    unmix_frames: int = 1, faint: bool = False,
-) -> Follower:  # fmt: skip
-    """What gives a pipeline's results their tracks, by the times of the source's frames.
-
-    Raises:
-        GlintError: one of its subclasses, if ``static`` is no such choice, ``unmix_frames`` is not 1 to 30 or
-            more than 1 without refinement, or the evidence cannot be read.
-    """
-    if unmix_frames != 1 and not pipeline.refine:
-        hint = "leave out --no-refine, or --unmix-frames"
-        raise InputError("unmix_frames: clusters are taken apart together by the refinement, which is off", hint=hint)
-    source = source.inner if isinstance(source, AdjustedSource) else source
-    timed = not isinstance(source, ItemSource)  # the time at which an array came says nothing
-    evidence = Evidence.of(pipeline.detector.card.name)
-    return Follower(
-        config, evidence, static=static, timed=timed, live=source.live, zones=zones, unmix_frames=unmix_frames,
-        unmixing=pipeline.config, faint=faint,
-    )  # fmt: skip

@@ -2,14 +2,18 @@
 
 1. *Whitening*: a frame is compared with the light of a point, less the mean of 5 x 5 pixels. Each pixel of the scene
    remembers the mean of that and its variance for ``MEMORY_FRAMES``: what is left, over its standard deviation, is
-   noise wherever the camera turns, and what stays where it is goes out.
+   noise wherever the camera turns, and what stays where it is goes out. Where the noise leans to one side, as that of a
+   sky does that is cut off at black, it is bent straight.
 2. *Cells*: the brightest pixel of each 2 x 2 of the scene.
 3. *Quads*: cells of four frames are added up along 49 ways of up to a cell per frame and axis; sums above ``QUAD_SUM``
    are kept, with their ways.
 4. *Chains*: a quad goes on where a quad of the frames before leads, at the same velocity to a third of a cell per
    frame; its score grows by that of the best chain that leads there. A chain may miss one quad.
-5. A chain is *found* when its score, what its cells have above the mean of noise, reaches ``FOUND_SCORE``. Its place
-   comes from the stack of the last frames, aligned on its way.
+5. *Decoys*: the same search for what flies faster than anything does, by 26 px per frame to the side. What it finds is
+   noise, of this scene and whatever its law.
+6. A chain is *found* when its score, what its cells have above the mean of noise, reaches ``FOUND_SCORE``, and
+   ``_DECOY_MARGIN`` times the best decoy's of the last seconds. Its place comes from the stack of the last frames,
+   aligned on its way.
 """
 
 from __future__ import annotations
@@ -31,17 +35,24 @@ WARM_FRAMES = 12  # after which the memory is good for something
 QUAD_FRAMES = 4
 QUAD_SUM = 9.5  # standard deviations of pixels; noise has 4.1 +- 1.4
 MOST_QUADS = 6000
-FOUND_SCORE = 29.0
+FOUND_SCORE = 33.0
 LEAST_QUADS = 4
 STACK_FRAMES, STACK_PX = 8, 15
 _NOISE_SUM = 4.1  # mean of a quad of noise
 _MISSED_SCORE = 4.0  # that a missing quad costs
+_DECOY_STEP = 7, 11  # cells per frame to the side
+_DECOY_MARGIN, _DECOY_DECAY = 1.5, 0.98  # per quad
 _APART_PX = 8.0  # between two that are found
 _SAME_ORIGIN = 3  # cells, and quads, by which the beginnings of chains of one point differ
 _SLOWEST_PX, _LEAST_WAY_PX = 0.15, 4.0  # per frame, and in all; what is slower stays
 _AROUND_PX = 4  # beyond the side of a blob that say nothing
 _EDGE_PX = 4  # of a frame that say nothing
 _HIGHEST = 6.0  # standard deviations that count of one pixel
+_SKEW_PX, _SKEW_MEMORY_QUADS = 32, 8  # side of a block that has one skewness, and how long it is remembered
+_SKEW_HIGHEST = 3.0  # standard deviations that count of one pixel, so that a point does not
+_SKEWS = 0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.5  # of gamma laws, and the third moments that this leaves of them
+_MOMENTS = 0.0, 0.085, 0.171, 0.251, 0.37, 0.476, 0.604, 0.727, 0.935
+_LEAST_SKEW = 0.05  # the noise of less is as good as straight
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +86,11 @@ class FaintSearch:
         # Maps lie in the scene, and go round: row y of the scene is row y modulo the height.
         self._shape, self._at = shape, (0, 0)
         self._mean, self._variance, self._count = (np.zeros(shape, dtype=np.float32) for _ in range(3))
+        self._moment = np.zeros((-(-shape[0] // _SKEW_PX), -(-shape[1] // _SKEW_PX)))
         self._clean: list[Map] = []
         self._cells: list[Map] = []
-        self._chains: list[Array] = []  # of the last two quads
+        self._chains, self._decoys = _Chains(shape), _Chains(shape)
+        self._frames, self._decoy_score = 0, 0.0
 
     def __call__(self, frame: NDArray[np.generic], shift: Shift, blobs: Blobs | None = None) -> list[Faint]:
         """The points that end in the next frame: none but with each fourth frame.
@@ -93,6 +106,9 @@ class FaintSearch:
         if shift.blind or min(shape) < 2 * STACK_PX:
             return []
         clean = self._whitened(frame, shift)
+        if not self._cells:
+            self._learn_skew(clean)
+        straighten(clean, np.interp(self._moment, _MOMENTS, _SKEWS))
         if blobs is not None:
             self._blank(clean, blobs)
         self._clean = [*self._clean[1 - STACK_FRAMES :], clean]
@@ -101,15 +117,15 @@ class FaintSearch:
         self._cells.append(np.maximum(np.maximum(a, b), np.maximum(c, d)))
         if len(self._cells) < QUAD_FRAMES:
             return []
-        cells = np.pad(np.stack(self._cells), ((0, 0), (3, 3), (3, 3)), mode="wrap")
-        self._cells = []
-        table = _quads(cells, QUAD_SUM, MOST_QUADS)
-        table[:, 4] -= _NOISE_SUM
-        own = table[:, 4].copy()
-        for gap, before in enumerate(reversed(self._chains), start=1):
-            _chain(table, own, before, gap, _MISSED_SCORE * (gap - 1), shape[0] // 2, shape[1] // 2)
-        self._chains = [*self._chains[-1:], table]
-        return self._found(table)
+        cells, self._cells = np.stack(self._cells), []
+        aside = [
+            np.roll(one, [(self._frames + k) * step for step in _DECOY_STEP], (0, 1)) for k, one in enumerate(cells)
+        ]
+        self._frames += QUAD_FRAMES
+        decoys = self._decoys.go_on(np.stack(aside))
+        best = decoys[decoys[:, 5] >= LEAST_QUADS, 4].max(initial=0.0)
+        self._decoy_score = max(best, _DECOY_DECAY * self._decoy_score)
+        return self._found(self._chains.go_on(cells), max(FOUND_SCORE, _DECOY_MARGIN * self._decoy_score))
 
     def _whitened(self, frame: NDArray[np.generic], shift: Shift) -> Map:
         """What is no memory of the scene, standard deviations of each pixel."""
@@ -128,16 +144,25 @@ class FaintSearch:
         self._at = at
         return clean
 
+    def _learn_skew(self, clean: Map) -> None:
+        """Third moments of blocks of the scene: one frame of each quad tells enough."""
+        near = np.clip(clean, -_SKEW_HIGHEST, _SKEW_HIGHEST)
+        cubes = near * near * near
+        starts = [np.arange(0, size, _SKEW_PX) for size in self._shape]
+        total = np.add.reduceat(np.add.reduceat(cubes, starts[0], axis=0), starts[1], axis=1)
+        pixels = np.outer(*(np.diff(np.append(s, n)) for s, n in zip(starts, self._shape)))
+        self._moment += (total / pixels - self._moment) / _SKEW_MEMORY_QUADS
+
     def _blank(self, clean: Map, blobs: Blobs) -> None:
         height, width = self._shape
         for x, y, area in zip(blobs.x, blobs.y, blobs.area):
             steps = np.arange(2 * (_AROUND_PX + round(math.sqrt(area))) + 1) - _AROUND_PX - round(math.sqrt(area))
             clean[np.ix_((round(y) - self._at[0] + steps) % height, (round(x) - self._at[1] + steps) % width)] = 0
 
-    def _found(self, table: Array) -> list[Faint]:
-        """The best chains, apart from each other."""
+    def _found(self, table: Array, least: float) -> list[Faint]:
+        """The best chains of a least score, apart from each other."""
         height, width = self._shape
-        good = np.flatnonzero((table[:, 4] >= FOUND_SCORE) & (table[:, 5] >= LEAST_QUADS))
+        good = np.flatnonzero((table[:, 4] >= least) & (table[:, 5] >= LEAST_QUADS))
         found: list[Faint] = []
         origins: list[tuple[float, float, float]] = []
         for k in good[np.argsort(-table[good, 4])].tolist():
@@ -171,6 +196,36 @@ class FaintSearch:
         total, off = float(light.sum()) + 1e-9, np.arange(3) - 1
         dy, dx = float((light.sum(axis=1) * off).sum()) / total, float((light.sum(axis=0) * off).sum()) / total
         return round(y) + int(i) - 2 + dy, round(x) + int(j) - 2 + dx, stack
+
+
+class _Chains:
+    """Chains of quads of one series of cells."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._half, self._last = (shape[0] // 2, shape[1] // 2), list[Array]()
+
+    def go_on(self, cells: Map) -> Array:
+        """The table of ``_quads`` of four frames ``[4, h, w]``, with the best chains that lead to them."""
+        table = _quads(np.pad(cells, ((0, 0), (3, 3), (3, 3)), mode="wrap"), QUAD_SUM, MOST_QUADS)
+        table[:, 4] -= _NOISE_SUM
+        own = table[:, 4].copy()
+        for gap, before in enumerate(reversed(self._last), start=1):
+            _chain(table, own, before, gap, _MISSED_SCORE * (gap - 1), *self._half)
+        self._last = [*self._last[-1:], table]
+        return table
+
+
+def straighten(clean: Map, skew: Array) -> None:
+    """Bend noise that leans to the bright side to a normal one, in place (the cube root of Wilson and Hilferty).
+
+    Args:
+        clean: ``[H, W]``, standard deviations.
+        skew: third standardised moment of each block of ``_SKEW_PX`` pixels.
+    """
+    for row, column in np.argwhere(skew > _LEAST_SKEW).tolist():
+        block = clean[row * _SKEW_PX : (row + 1) * _SKEW_PX, column * _SKEW_PX : (column + 1) * _SKEW_PX]
+        s = np.float32(skew[row, column])
+        block[:] = (np.cbrt(np.maximum(1 + block * s / 2, 0)) - 1) * 6 / s + s / 6
 
 
 @entry("f4[2] f4[2]")

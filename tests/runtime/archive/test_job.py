@@ -33,9 +33,8 @@ from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.pipeline.settings import Settings
 from glint.runtime.sinks.recorder import Recorder
 from glint.runtime.sources.open import open_any, open_frames
-from glint.runtime.stream.results import follower
+from glint.runtime.stream.following import Following
 from glint.runtime.stream.stream import Stream
-from glint.runtime.tracking.tracker import TrackConfig
 from glint.types import Frame
 
 KNOWN, LEARNS = Settings(psf=0.5, threads=1), Settings(threads=1)
@@ -138,8 +137,7 @@ def of_run(source: Any, settings: Settings, pipelines: Any, *, track: bool = Tru
     pipeline = pipelines(ArchiveSettings(settings, track=track))
     pipeline.start_over()
     frames = open_frames(source) if isinstance(source, str) else open_any(source)
-    follow = follower(frames, pipeline, TrackConfig(), "report") if track else None
-    return list(Stream(frames, pipeline, (), track=follow).results())
+    return list(Stream(frames, pipeline, (), track=Following(track=track).follower(frames, pipeline)).results())
 
 
 def archived(root: Path, out: Path, settings: ArchiveSettings, executor: Once) -> dict[str, Any]:

@@ -12,9 +12,8 @@ import pytest
 from glint.errors import InputError
 from glint.runtime.pipeline.follow import Follower
 from glint.runtime.pipeline.pipeline import Pipeline
-from glint.runtime.stream.results import follower
+from glint.runtime.stream.following import Following
 from glint.runtime.stream.stream import Stream
-from glint.runtime.tracking.tracker import TrackConfig
 from glint.runtime.unmixing.refine import RefineConfig
 from glint.types import Blobs, Targets
 from tests.helpers.stream_parts import FakePipeline, FakeSource, frame, result_of
@@ -27,15 +26,29 @@ def fake(**parts: Any) -> Pipeline:
 
 def test_frames_together_need_the_refinement() -> None:
     source = FakeSource([])
-    assert follower(source, fake(refine=False), TrackConfig(), "report").clusters is None
-    several = follower(source, fake(), TrackConfig(), "report", unmix_frames=10).clusters
+    alone = Following(track=True).follower(source, fake(refine=False))
+    assert alone is not None
+    assert alone.clusters is None
+    several = Following(unmix_frames=10).follower(source, fake())
     assert several is not None
-    assert several.frames == 10
+    assert several.clusters is not None
+    assert several.clusters.frames == 10
     with pytest.raises(InputError, match="unmix_frames") as raised:
-        follower(source, fake(refine=False), TrackConfig(), "report", unmix_frames=10)
+        Following(unmix_frames=10).follower(source, fake(refine=False))
     assert "--no-refine" in str(raised.value.hint)
     with pytest.raises(InputError, match="2 to 30"):
-        follower(source, fake(), TrackConfig(), "report", unmix_frames=31)
+        Following(unmix_frames=31).follower(source, fake())
+
+
+@pytest.mark.parametrize("asked", [{"track": True}, {"faint": True}, {"unmix_frames": 2}, {"zones": "zones.json"}])
+def test_whatever_needs_tracks_asks_for_them_and_for_candidates(asked: dict[str, Any]) -> None:
+    assert Following(**asked).on
+    assert Following(**asked).candidates_above is not None
+
+
+def test_nobody_asks() -> None:
+    assert Following(static="hide", false_tracks_per_hour=1).follower(FakeSource([]), fake()) is None
+    assert Following().candidates_above is None
 
 
 def test_each_frame_by_itself_keeps_its_targets() -> None:
