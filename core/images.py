@@ -190,6 +190,10 @@ def _to_grey(image: Image.Image, path: Path) -> NDArray[Any]:
                     hint="save it without an alpha channel",
                 )
         channels = np.asarray(image.convert("RGB"))
+        if image.mode == "P" and (channels == channels[0, 0]).all() and np.ptp(np.asarray(image)):
+            raise SourceError(
+                f"{path}: its palette shows different values as one colour", hint="save it in greys, without a palette"
+            )
         if (channels != channels[..., :1]).any():
             raise SourceError(
                 f"{path} is a colour image (mode {image.mode}); expected one channel of infrared",

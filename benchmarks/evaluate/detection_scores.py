@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glint.choices import PROTOCOLS
-from glint.data.datasets import LabelledImage, files_by_stem
-from glint.errors import InputError, SourceError
-from glint.files import known, load_npy
-from glint.images import read_image
+from glint.data.datasets import LabelledImage
+from glint.errors import InputError
+from glint.files import known
 from glint.metrics.decomposition import ImageEnergy, image_energy, score_decomposition
 from glint.metrics.detection import ImageCounts, bootstrap_detection, count_image, score_detection
 from glint.processing.inpaint import reach_of
@@ -170,76 +168,3 @@ def resized(values: Map, shape: tuple[int, ...]) -> Map:
         return values
     image = Image.fromarray(np.asarray(values, dtype=np.float32))
     return np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
-
-
-class StoredPredictions:
-    """Masks or probability maps in a folder, one for each image: PNG, TIFF, ... or ``.npy``, same stem.
-
-    Files are scaled by what all of them hold, not by their type: integers up to 1 are masks, up to 255 parts of 255,
-    up to 65535 parts of 65535 (``uint16`` always, unless the greatest is 255); floating numbers are probabilities in
-    [0, 1], or 0 and 255 alone.
-
-    Raises:
-        SourceError: if the folder is missing or holds no prediction.
-    """
-
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        arrays = {p.stem: p for p in folder.glob("*.npy")} if folder.is_dir() else {}
-        self.files = arrays or files_by_stem(folder)
-        missing = [name for name in names if name not in self.files]
-        if missing:
-            raise SourceError(
-                f"{folder}: no prediction for {len(missing)} of {len(names)} images, the first is {missing[0]!r}",
-                hint="one file for each image of the split, called like the image",
-            )
-        # Only all files together tell masks of 0 and 1 from maps that happen to be dark.
-        self.scale = self._scale(names)
-
-    def _scale(self, names: Sequence[str]) -> float:
-        kinds, top, values = set(), 0.0, {0.0}
-        for name in names:
-            data = self._read(name)
-            kinds.add(data.dtype)
-            least, most = float(data.min()), float(data.max())
-            top = max(top, most)
-            if least < 0 and data.dtype.kind != "f":
-                raise InputError(f"{self.files[name]}: expected values of at least 0, got {least:g}")
-            if most > 1 and len(values) < 3:
-                values |= set(np.unique(data).tolist()[:3])
-        if len(kinds) > 1:
-            raise InputError(f"predictions of different types: {', '.join(sorted(str(k) for k in kinds))}")
-        if top <= 1:
-            return 1.0
-        kind = kinds.pop()
-        if kind.kind == "f":
-            return 255.0 if values == {0.0, 255.0} else 1.0
-        if kind == np.uint16 and top != 255:  # a map of 16 bits may happen to be dark
-            return 65535.0
-        full = next((full for full in (255.0, 65535.0) if top <= full), None)
-        if full is None:
-            raise InputError(f"predictions up to {top:g}; expected 0 to 1, to 255 or to 65535")
-        return full
-
-    def _read(self, name: str) -> NDArray[Any]:
-        path = self.files[name]
-        if path.suffix != ".npy":
-            return read_image(path)
-        data = np.squeeze(load_npy(path, what="prediction"))
-        if data.ndim != 2 or not data.size:
-            raise InputError(f"{path}: expected a map [H, W] of numbers, got {data.dtype} of shape {data.shape}")
-        return data
-
-    def __call__(self, sample: LabelledImage) -> Prediction:
-        """The stored prediction as a probability.
-
-        Raises:
-            InputError: if values lie outside [0, 1] after scaling.
-        """
-        values = self._read(sample.name).astype(np.float32) / self.scale
-        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise InputError(
-                f"{self.files[sample.name]}: expected probabilities from 0 to 1, got {values.min():.3g} to "
-                f"{values.max():.3g}",
-                hint="apply the sigmoid before you store logits",
-            )
-        return Prediction(values)

@@ -14,11 +14,11 @@ from glint.benchmarks.evaluate.detection_report import write_report
 from glint.benchmarks.evaluate.detection_scores import (
     Evaluation,
     Predict,
-    StoredPredictions,
     detector_prediction,
     evaluate_detection,
 )
 from glint.benchmarks.evaluate.planted import generated_backgrounds
+from glint.benchmarks.evaluate.stored_predictions import StoredPredictions
 from glint.benchmarks.reporting.text import columns, figure
 from glint.data.datasets import background_images, image_files, labelled_images, list_name, read_split
 from glint.data.leaks import split_duplicates, training_list
@@ -88,6 +88,7 @@ def evaluate_predictions(
     _refuse_output(out, overwrite)
     stored = StoredPredictions(pred, read_split(_root(data), data.split))
     evaluation = _evaluate(stored, data, 0.5)
+    stored.tell()
     return _finished({"model": pred.name, "precision": "-", "engine": "stored", **evaluation.result}, evaluation, out)
 
 

@@ -5,7 +5,8 @@
 with or without the file's suffix: ``train.txt`` in the folder itself, in a folder of it (``50_50/``,
 ``idx_427/``), or with the data set's name behind it (``img_idx/train_NUDT-SIRST.txt``).
 ``backgrounds/`` holds frames without targets, if there are any. SIRST-v2's ``mixed/`` and ``annotations/masks/`` are
-known, too, and COCO annotations (:mod:`glint.data.coco`) instead of masks. A folder without any list is split by itself
+known, too, and COCO annotations (:mod:`glint.data.coco`) instead of masks. A split may be a folder of its own
+(``trainval/images/``, ``test/images/``, as SIRST-Aug is). A folder without any list is split by itself
 (:func:`automatic_split`).
 """
 
@@ -33,6 +34,8 @@ _SEQUENCES_PER_VALIDATION_ONE = 5  # of so many sequences one validates
 MASK_ENDING = "_pixels0"  # what SIRST's own masks have behind the image's name
 _MOST_TARGET_SHARE = 0.5  # share of an image; targets are small
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_MOST_NAMED_VALUES = 8  # of a mask
+_GREATEST_ID = 64  # of classes and objects that are numbered
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +109,21 @@ def split_file(root: Path, split: str) -> Path:
 
 
 def list_name(root: Path, split: str) -> str:
-    """The list of a split, relative to its folder, or ``automatic``.
+    """The list of a split, relative to its folder; the split's own folder, ``NAME/``; or ``automatic``.
 
     Raises:
         GlintError: as :func:`split_file`.
     """
+    if own_folder(root, split) is not None:
+        return f"{split}/"
     return AUTOMATIC if _is_automatic(root, split) else split_file(root, split).relative_to(root).as_posix()
+
+
+def own_folder(root: Path, split: str) -> Path | None:
+    """The folder of a split that has one, ``ROOT/SPLIT/images``; a list goes before it."""
+    own = root / split
+    listed = [path for path in (*root.glob("*.txt"), *root.glob("*/*.txt")) if path.stem.split("_")[0] == split]
+    return own if not listed and any((own / name).is_dir() for name in IMAGE_FOLDERS) else None
 
 
 def _is_automatic(root: Path, split: str) -> bool:
@@ -151,12 +163,17 @@ def read_split(root: Path, split: str) -> list[str]:
         SourceError: if the list is missing.
         InputError: if it is empty or names an image twice, or if there are several lists.
     """
+    own = own_folder(root, split)
+    if own is not None:
+        return list(files_by_stem(_folder(own, IMAGE_FOLDERS)))
     if _is_automatic(root, split):
         return automatic_split(files_by_stem(_folder(root, IMAGE_FOLDERS)), split)
     path = split_file(root, split)
     try:
         content = path.read_bytes()
-        text = content.decode(_BYTE_ORDER_MARKS.get(content[:2], "utf-8-sig"))
+        text = content.decode(_encoding(content))
+        if "\0" in text:
+            raise UnicodeDecodeError("utf-16", content, 0, 1, "zeros among the letters")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8 or UTF-16"
         raise SourceError(f"{path}: {reason}", hint="expected one name per line, in UTF-8") from error
@@ -164,6 +181,17 @@ def read_split(root: Path, split: str) -> list[str]:
     if not names or len(set(names)) != len(names):
         raise InputError(f"{path}: expected distinct names, one per line, got {len(names)} lines")
     return names
+
+
+def _encoding(content: bytes) -> str:
+    """Of a list; without a mark, zeros at every other place are those of UTF-16."""
+    if content[:2] in _BYTE_ORDER_MARKS:
+        return _BYTE_ORDER_MARKS[content[:2]]
+    if len(content) % 2 == 0 and b"\0" in content:
+        for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+            if not any(content[first::2]):
+                return encoding
+    return "utf-8-sig"
 
 
 def _without_suffix(name: str) -> str:
@@ -198,7 +226,7 @@ def split_images(root: Path, split: str) -> Iterator[tuple[str, NDArray[Any]]]:
     Raises:
         SourceError: if an image is missing or unreadable.
     """
-    files = files_by_stem(_folder(root, IMAGE_FOLDERS))
+    files = files_by_stem(_folder(own_folder(root, split) or root, IMAGE_FOLDERS))
     for name in read_split(root, split):
         if name not in files:
             raise SourceError(f"{root}: split {split} names {name!r}, but its image is missing")
@@ -212,19 +240,25 @@ def labelled_images(root: Path, split: str) -> Iterator[LabelledImage]:
         SourceError: if an image or mask is missing or unreadable.
         InputError: if a mask has another shape than its image, or cannot be a mask.
     """
-    annotations = coco_file(root)
-    if annotations is not None and not any((root / name).is_dir() for name in MASK_FOLDERS):
+    place = own_folder(root, split) or root
+    annotations = coco_file(place)
+    if annotations is not None and not any((place / name).is_dir() for name in MASK_FOLDERS):
         coco = CocoMasks(annotations)
         for name, image in split_images(root, split):
             if name not in coco.names:
                 raise InputError(f"{annotations}: split {split} names {name!r}, but it has no such image")
             yield LabelledImage(name, image, coco.mask(name, image))
         return
-    masks, told = files_by_stem(_folder(root, MASK_FOLDERS)), False
+    masks, told = files_by_stem(_folder(place, MASK_FOLDERS)), False
     for name, image in split_images(root, split):
         path = masks.get(name) or masks.get(name + MASK_ENDING)
+        if name in masks and name + MASK_ENDING in masks:
+            raise InputError(
+                f"{_folder(place, MASK_FOLDERS)} holds two masks of {name!r}: {name} and {name}{MASK_ENDING}",
+                hint="leave one of them there",
+            )
         if path is None:
-            hint = f"expected {name} or {name}{MASK_ENDING} in {_folder(root, MASK_FOLDERS)}"
+            hint = f"expected {name} or {name}{MASK_ENDING} in {_folder(place, MASK_FOLDERS)}"
             raise SourceError(f"{root}: split {split} names {name!r}, but its mask is missing", hint=hint)
         mask, grey = read_mask(path)
         if grey and not told:
@@ -247,7 +281,8 @@ def read_mask(path: Path) -> tuple[NDArray[np.bool_], str]:
 
     Raises:
         SourceError: if it cannot be read.
-        InputError: if targets cover more than half of the image, as they do in a mask that is inverted.
+        InputError: if targets cover more than half of the image, as they do in a mask that is inverted, or if its
+            values are several small whole numbers: those of classes or objects.
     """
     data = read_image(path)
     values = np.unique(data)
@@ -256,10 +291,17 @@ def read_mask(path: Path) -> tuple[NDArray[np.bool_], str]:
     if len(values) <= 2:
         mask = data > (least if len(values) == 2 else 0)
     else:
+        if data.dtype.kind == "u" and most <= _GREATEST_ID:
+            some = ", ".join(f"{v:g}" for v in values[:_MOST_NAMED_VALUES])
+            raise InputError(
+                f"mask {path}: its {len(values)} values {some} ... are small, as of classes or objects",
+                hint="save 0 where nothing is and 255 where a target is",
+            )
         full = 1.0 if data.dtype.kind == "f" else float(np.iinfo(data.dtype).max)
         level = 0.5 * (full if full / 2 <= most <= full else most)
         mask = data > level
-        grey = f"{path.name} holds {len(values)} grey levels from {least:g} to {most:g}"
+        named = ": " + ", ".join(f"{v:g}" for v in values) if len(values) <= _MOST_NAMED_VALUES else ""
+        grey = f"{path.name} holds {len(values)} grey levels from {least:g} to {most:g}{named}"
     share = float(mask.mean())
     if share > _MOST_TARGET_SHARE:
         raise InputError(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glint.data.datasets import AUTOMATIC, list_name, read_split, split_file, split_images
+from glint.data.datasets import AUTOMATIC, list_name, own_folder, read_split, split_file, split_images
 from glint.errors import InputError
 
 CELLS_PER_SIDE = 32
@@ -46,6 +46,9 @@ def training_list(root: Path, split: str) -> str | None:
     """
     if list_name(root, split) == AUTOMATIC:
         return "train" if split == "val" else None
+    if own_folder(root, split) is not None:
+        others = ("trainval", "train") if split == "test" else ("train",)
+        return next((name for name in others if name != split and own_folder(root, name) is not None), None)
     own = split_file(root, split)
     kind, underscore, rest = own.stem.partition("_")
     for training in {"test": ("trainval", "train"), "train": (), "trainval": ()}.get(kind, ("train",)):
@@ -64,6 +67,8 @@ def refuse_shared_names(root: Path, first: str, second: str) -> None:
         InputError: if they do; it names some of them.
         SourceError: if a list is missing.
     """
+    if own_folder(root, first) is not None or own_folder(root, second) is not None:
+        return  # names of different folders mean different images
     there = set(read_split(root, first))
     shared = [name for name in read_split(root, second) if name in there]
     if shared:

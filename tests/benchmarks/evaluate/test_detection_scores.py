@@ -8,16 +8,17 @@ from PIL import Image
 from glint.benchmarks.evaluate.detection_scores import (
     THRESHOLDS,
     Prediction,
-    StoredPredictions,
     detector_prediction,
     evaluate_detection,
     in_protocol,
     resized,
 )
+from glint.benchmarks.evaluate.stored_predictions import StoredPredictions
 from glint.data.datasets import LabelledImage
 from glint.errors import InputError, SourceError
 from glint.images import write_image
 from glint.metrics.detection import count_image, score_detection
+from glint.progress import speaking
 
 
 def sample(name="a", *, shape=(40, 60), at=(10, 20), size=3, dtype=np.uint8):
@@ -177,6 +178,8 @@ FORMS = {
     "float": lambda m: m.astype(np.float32),
     "npy": lambda m: m.astype(np.float64)[None],
     "bool npy": lambda m: m,
+    "12 bit": lambda m: m.astype(np.uint16) * np.uint16(4095),
+    "0/255 float": lambda m: m.astype(np.float32) * np.float32(255),
 }
 
 
@@ -198,7 +201,7 @@ def test_maps_are_scaled_by_their_type(tmp_path, scale):
 
 
 def test_a_dark_map_among_others_is_not_a_mask(tmp_path):
-    maps = {"a": np.eye(4, dtype=np.uint8), "b": np.eye(4, dtype=np.uint8) * np.uint8(200)}
+    maps = {"a": np.eye(4, dtype=np.uint8), "b": np.diag([200, 100, 50, 20]).astype(np.uint8)}
     stored = StoredPredictions(store(tmp_path / "pred", maps), ["a", "b"])
     dark = stored(LabelledImage("a", maps["a"], maps["a"] > 0))
     assert dark.probability.max() == pytest.approx(1 / 255)
@@ -216,6 +219,13 @@ def test_bad_predictions_are_refused(tmp_path):
     with pytest.raises(InputError, match="uint16, uint8"):
         StoredPredictions(mixed, names)
     logits = store(tmp_path / "logits", {s.name: 20.0 * s.mask - 10 for s in SAMPLES})
+    scales = store(tmp_path / "scales", {**masks, "b": FORMS["0/1"](SAMPLES[1].mask)})
+    with pytest.raises(InputError, match="masks of different values"):
+        StoredPredictions(scales, names)
+    both = store(tmp_path / "both", masks)
+    np.save(both / "a.npy", masks["a"])
+    with pytest.raises(SourceError, match="and other files of the same names"):
+        StoredPredictions(both, names)
     with pytest.raises(InputError, match="-10 to 10") as caught:
         StoredPredictions(logits, names)(SAMPLES[0])
     assert "sigmoid" in caught.value.hint
@@ -225,3 +235,30 @@ def test_bad_predictions_are_refused(tmp_path):
     (tmp_path / "cube" / "a.npy").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"a\.npy"):
         StoredPredictions(tmp_path / "cube", ["a"])
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_maps_of_8_bits_in_wider_types_are_scaled_by_what_they_hold(tmp_path, dtype, capsys):
+    maps = {s.name: (254 * blurred(s).probability).astype(dtype) for s in SAMPLES}
+    with speaking():
+        stored = StoredPredictions(store(tmp_path / "pred", maps), list(maps))
+    assert stored.scale == 255
+    assert "taken as parts of 255" in capsys.readouterr().err
+
+
+def test_predictions_that_cannot_be_meant_are_told(tmp_path, capsys):
+    def told(name, form):
+        stored = StoredPredictions(store(tmp_path / name, {s.name: form(s.mask) for s in SAMPLES}), [SAMPLES[0].name])
+        stored(SAMPLES[0])
+        with speaking():
+            stored.tell()
+        return capsys.readouterr().err
+
+    assert "are they inverted?" in told("inverted", lambda m: FORMS["0/255"](~m))
+    assert "no prediction exceeds 0.5, the greatest is 0.2" in told("dark", lambda m: 0.2 * m.astype(np.float64))
+    assert "of another size" in told("small", lambda m: FORMS["0/255"](m)[::2, ::2])
+    assert told("right", FORMS["0/255"]) == ""
+    if SAMPLES[0].mask.shape[0] != SAMPLES[0].mask.shape[1]:
+        with pytest.raises(InputError, match="for an image of shape") as caught:
+            told("turned", lambda m: FORMS["0/255"](m).T)
+        assert "rows and columns are exchanged" in caught.value.hint

@@ -8,11 +8,13 @@ from glint.data.datasets import (
     background_images,
     image_files,
     labelled_images,
+    list_name,
     read_mask,
     read_split,
     split_file,
     split_images,
 )
+from glint.data.leaks import refuse_shared_names, training_list
 from glint.errors import GlintError, InputError, SourceError
 
 
@@ -249,3 +251,62 @@ def test_files_are_in_the_order_of_their_numbers(tmp_path):
     for name in ["10", "2", "1", "a12", "a3"]:
         save(tmp_path / f"{name}.png", np.zeros((2, 2), np.uint8))
     assert [p.stem for p in image_files(tmp_path)] == ["1", "2", "10", "a3", "a12"]
+
+
+@pytest.mark.parametrize("levels", [(0, 1, 2), (0, 1, 3, 4)])
+def test_masks_of_classes_or_objects_are_refused(tmp_path, levels):
+    stored = np.zeros(TRUE.shape, np.uint8)
+    for number, level in enumerate(levels[1:]):
+        stored[2 * number : 2 * number + 2, 3:5] = level
+    Image.fromarray(stored).save(tmp_path / "m.png")
+    with pytest.raises(InputError, match=", ".join(map(str, levels))) as caught:
+        read_mask(tmp_path / "m.png")
+    assert "255 where a target is" in caught.value.hint
+
+
+def test_few_grey_levels_are_named(tmp_path):
+    stored = TRUE * np.uint8(255)
+    stored[0, 0] = 90
+    Image.fromarray(stored).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png")[1].endswith("0 to 255: 0, 90, 255")
+
+
+def test_a_palette_that_hides_the_targets_is_refused(tmp_path):
+    image = Image.fromarray(TRUE.astype(np.uint8)).convert("P")
+    image.putpalette([0, 0, 0, 0, 0, 0])
+    image.save(tmp_path / "m.png")
+    with pytest.raises(SourceError, match="different values as one colour"):
+        read_mask(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_lists_of_utf_16_without_a_mark_are_read(tmp_path, encoding):
+    (tmp_path / "test.txt").write_bytes("Misc_1\r\n\r\nMisc_2.png\r\n".encode(encoding))
+    assert read_split(tmp_path, "test") == ["Misc_1", "Misc_2"]
+    (tmp_path / "test.txt").write_bytes("Misc_1\n".encode("utf-32"))
+    with pytest.raises(SourceError, match="no text in UTF-8 or UTF-16"):
+        read_split(tmp_path, "test")
+
+
+def test_splits_may_be_folders_as_those_of_sirst_aug(tmp_path):
+    for split, values in (("trainval", (1, 2)), ("test", (3,))):
+        for value in values:
+            save(tmp_path / split / "images" / f"{value % 2}.png", np.full((4, 6), value, np.uint8))
+            save(tmp_path / split / "masks" / f"{value % 2}.png", np.eye(4, 6, dtype=np.uint8))
+    (sample,) = labelled_images(tmp_path, "test")
+    assert (sample.name, int(sample.image[0, 0]), int(sample.mask.sum())) == ("1", 3, 4)
+    assert read_split(tmp_path, "trainval") == ["0", "1"]
+    assert list_name(tmp_path, "test") == "test/"
+    assert training_list(tmp_path, "test") == "trainval"
+    refuse_shared_names(tmp_path, "trainval", "test")  # "1" of one folder is not "1" of the other
+    with pytest.raises(SourceError, match="no such split list"):
+        read_split(tmp_path, "val")
+    (tmp_path / "test.txt").write_text("0\n")
+    assert read_split(tmp_path, "test") == ["0"]
+
+
+def test_two_masks_of_an_image_are_refused(root):
+    mask = root / "masks" / "b.png"
+    (mask.parent / f"{mask.stem}_pixels0.png").write_bytes(mask.read_bytes())
+    with pytest.raises(InputError, match="two masks of"):
+        list(labelled_images(root, "train"))
