@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pickle
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from glint.benchmarks.streams.processes import command, name_of, session
 from glint.benchmarks.tool import Tool
 from glint.cli import frame_size, positive_int
 from glint.images import write_image
@@ -94,36 +93,14 @@ def _cpu_s(words: list[str]) -> dict[str, float]:
     Ray's processes are adopted by nobody who waits for them here: they are looked at while they run.
     """
     seen: dict[int, tuple[str, float]] = {}
-    process = subprocess.Popen([sys.executable, "-m", "glint", *words], stderr=subprocess.DEVNULL)
-    while process.poll() is None:
-        seen |= {pid: (_name(pid) or seen.get(pid, ("",))[0], seconds) for pid, seconds in family(process.pid).items()}
-        time.sleep(0.2)
+    with command(*words) as process:
+        while process.poll() is None:
+            now = session(process.pid)
+            seen |= {pid: (name_of(pid) or seen.get(pid, ("",))[0], seconds) for pid, seconds in now.items()}
+            time.sleep(0.2)
     if process.returncode:
         raise SystemExit(f"glint {' '.join(words)} ended with {process.returncode}")
     return {f"{name} {pid}": seconds for pid, (name, seconds) in seen.items()}
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
-    except OSError:  # it has ended meanwhile
-        return ""
-
-
-def family(pid: int) -> dict[int, float]:
-    """CPU seconds of a process and of all below it."""
-    stats = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
-            continue
-        stats[int(path.parent.name)] = int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    mine, before = {pid}, 0
-    while len(mine) > before:
-        before = len(mine)
-        mine |= {p for p, (parent, _) in stats.items() if parent in mine}
-    return {p: stats[p][1] for p in mine if p in stats}
 
 
 def _peak_mib() -> float:

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.benchmarks.streams.archive import family
+from glint.benchmarks.streams.processes import command, name_of, session
 from glint.benchmarks.tool import Tool
 from glint.cli import positive_int
 from glint.images import write_image
@@ -33,7 +32,7 @@ _COMMON = ("--psf", "0.5", "--threads", "1", "--track")
 _SHAPE = (96, 128)
 _CHUNKS = 5  # of a recording
 _KEYS = ("frame", "name", "t_ns", "targets", "blobs")
-_ENVIRONMENT = {**os.environ, "RAY_worker_niceness": "0"}
+_ENVIRONMENT = {"RAY_worker_niceness": "0"}
 
 
 def picture(index: int) -> NDArray[np.uint16]:
@@ -73,7 +72,8 @@ def make_recordings(root: Path, frames: int) -> dict[str, str]:
 
 def lines_of_run(source: str, out: Path) -> list[dict[str, Any]]:
     """What ``glint run --track`` says of each frame."""
-    _glint("run", source, "--out", str(out), *_COMMON).wait()
+    with command("run", source, "--out", str(out), *_COMMON) as process:
+        process.wait()
     lines = map(json.loads, out.read_text().splitlines())
     return [{key: line[key] for key in _KEYS} for line in lines if "frame" in line]
 
@@ -90,8 +90,10 @@ def lines_of_archive(out: Path, name: str) -> list[dict[str, Any]]:
     for part in sorted((out / "frames" / name).iterdir()):
         targets = out / "targets" / name / part.name
         for row in frame_rows(parquet.read_table(part), parquet.read_table(targets)):
-            found = [{**t, "track": tracks.get((row.frame, i))} for i, t in enumerate(row.targets.records())]
-            values = (row.frame, row.name, row.t_ns, found, row.blobs.records())
+            found = row.targets.records(counts=True)
+            found = [{**t, "track": tracks.get((row.frame, i))} for i, t in enumerate(found)]
+            blobs = [{**blob, "box": box} for blob, box in zip(row.blobs.records(), row.boxes.tolist())]
+            values = (row.frame, row.name, row.t_ns, found, blobs)
             lines.append(dict(zip(_KEYS, values)))
     return lines
 
@@ -103,24 +105,21 @@ def make_archive(root: Path, out: Path, chunk: int, workers: int, killed: str) -
         How many parts of frames there were when the command was given again, or 0.
     """
     words = ("archive", str(root), str(out), "--chunk", str(chunk), "--workers", str(workers), *_COMMON)
-    process = _glint(*words)
-    while killed and process.poll() is None and not list(out.glob("frames/**/*.parquet")):
-        time.sleep(0.1)
-    if killed == "worker":
-        names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in family(process.pid)}
-        os.kill(next(pid for pid, name in names.items() if name.startswith(b"ray::MapWorker")), signal.SIGKILL)
-    elif killed:
-        process.send_signal(signal.SIGKILL if killed == "driver" else signal.SIGINT)
-    process.wait()
-    if killed in ("", "worker"):
-        return 0
-    there = len(list(out.glob("frames/**/*.parquet")))
-    _glint(*words).wait()
+    with command(*words, environment=_ENVIRONMENT) as process:
+        while killed and process.poll() is None and not list(out.glob("frames/**/*.parquet")):
+            time.sleep(0.1)
+        if killed == "worker":
+            workers = (pid for pid in session(process.pid) if name_of(pid).startswith("ray::MapWorker"))
+            os.kill(next(workers), signal.SIGKILL)
+        elif killed:
+            process.send_signal(signal.SIGKILL if killed == "driver" else signal.SIGINT)
+        process.wait()
+        if killed in ("", "worker"):
+            return 0
+        there = len(list(out.glob("frames/**/*.parquet")))
+        with command(*words, environment=_ENVIRONMENT) as again:  # beside what is left of a killed one
+            again.wait()
     return there
-
-
-def _glint(*words: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "glint", *words], stderr=subprocess.DEVNULL, env=_ENVIRONMENT)
 
 
 def archive_equality(frames: int) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from glint.errors import GlintError, InputError
+from glint.errors import GlintError, InputError, OutputError, SourceError
 from glint.runtime.archive.chunks import Chunk, cut, digest
 from glint.runtime.archive.recordings import Recording, find_recordings
 from glint.runtime.archive.storage import Storage
@@ -107,12 +108,13 @@ class Indexer:
         """The name of a video and its pieces; none if it must stay whole or is damaged."""
         facts = digest([recording.files[0].facts(), self.frames])
         kept = f"index/{recording.name}-{facts}.json"
+        with suppress(SourceError):  # what is not there is made
+            values: list[dict[str, Any]] = json.loads(self.out.read(kept))
+            return recording.name, [Piece(**value) for value in values]
         try:
-            if self.out.exists([kept])[0]:
-                values: list[dict[str, Any]] = json.loads(self.out.read(kept))
-                return recording.name, [Piece(**value) for value in values]
             pieces = index_video(self.root, recording, self.frames)
-            self.out.put(kept, json.dumps([asdict(piece) for piece in pieces]).encode())
-            return recording.name, pieces
         except GlintError:  # the reader of the whole says what is wrong with it
             return recording.name, []
+        with suppress(OutputError):  # chunks will say so
+            self.out.put(kept, json.dumps([asdict(piece) for piece in pieces]).encode())
+        return recording.name, pieces

@@ -17,6 +17,8 @@ from glint.runtime.sources.adjusted import Scale
 from glint.runtime.unmixing.optics_choice import chosen_optics
 from glint.runtime.unmixing.optics_state import OpticsState
 
+_FORMAT = 2  # of the parts; another number when their columns change
+
 
 @dataclass(frozen=True)
 class ArchiveSettings:
@@ -67,7 +69,7 @@ class ArchiveSettings:
         pipeline |= {k: _plain(pipeline[k]) for k in ("psf", "dead_pixels", "dark", "flat")}
         models = {k: {"name": card.name, "sha256": card.sha256} for k, card in cards.items()}
         return {
-            "glint": __version__, "pipeline": pipeline, "models": models, "polarity": self.polarity,
+            "glint": __version__, "format": _FORMAT, "pipeline": pipeline, "models": models, "polarity": self.polarity,
             "scale": self.scale, "candidates": self.track,
         }  # fmt: skip
 

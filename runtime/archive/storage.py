@@ -19,6 +19,7 @@ from glint.runtime.sources.uri import safe_uri
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # a put is atomic there, and folders do not exist
 _BLOCK_BYTES = 8 << 20  # bytes of one read or write
+_GCS_PATIENCE_S = 60  # for which a request is repeated; the library's own patience is a quarter of an hour
 TEMPORARY = ".tmp"
 
 
@@ -62,13 +63,15 @@ class Storage:
     def __init__(self, url: str | Path) -> None:
         self.url = str(url) if "://" in str(url) else str(Path(url).absolute())  # workers may be elsewhere
         self.shown = safe_uri(self.url)
-        whole = self.url if "://" in self.url else Path(self.url).as_uri()
         try:
-            self._fs, base = pafs.FileSystem.from_uri(whole)
+            self._fs, base = pafs.FileSystem.from_uri(_arrow_url(self.url))
         except (pa.ArrowException, ValueError, OSError) as error:
-            raise InputError(
-                f"{self.shown}: {first_line(error)}", hint="expected a folder, s3://, gs://, hdfs:// or file://"
-            ) from error
+            hint = "expected a folder, s3://, gs://, hdfs:// or file://"
+            if self.url.startswith("hdfs:"):
+                hint = "hdfs:// needs Java and Hadoop's libhdfs: see JAVA_HOME, HADOOP_HOME and CLASSPATH"
+            raise InputError(f"{self.shown}: {_reason(error)}", hint=hint) from error
+        if self._fs.type_name in _OBJECT_STORES and not base.strip("/"):
+            raise InputError(f"{self.shown} names no bucket", hint="expected s3://BUCKET/FOLDER or gs://BUCKET/FOLDER")
         self._base = base.rstrip("/") or "/"
         self.local = isinstance(self._fs, pafs.LocalFileSystem)
 
@@ -89,22 +92,35 @@ class Storage:
             SourceError: if it cannot be listed.
         """
         selector = pafs.FileSelector(self._whole(under), recursive=True, allow_not_found=True)
-        try:
-            found = self._fs.get_file_info(selector)
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{self.shown}: {first_line(error)}", hint="are the rights to list it there?") from error
+        found = self._infos(selector)
         prefix = len(self._base.rstrip("/")) + 1
         files = (i for i in found if i.type == pafs.FileType.File)
         return iter(sorted((Entry(i.path[prefix:], i.size, i.mtime_ns or 0) for i in files), key=lambda e: e.path))
 
     def exists(self, paths: Sequence[str]) -> list[bool]:
-        """Whether each is a file."""
-        infos = self._fs.get_file_info([self._whole(path) for path in paths])
+        """Whether each is a file.
+
+        Raises:
+            SourceError: if that cannot be told.
+        """
+        infos = self._infos([self._whole(path) for path in paths])
         return [info.type == pafs.FileType.File for info in infos]
 
     def is_folder(self) -> bool:
-        """Whether the root is there."""
-        return bool(self._fs.get_file_info(self._base).type == pafs.FileType.Directory)
+        """Whether the root is there.
+
+        Raises:
+            SourceError: if that cannot be told.
+        """
+        return bool(self._infos([self._base])[0].type == pafs.FileType.Directory)
+
+    def _infos(self, what: Any) -> list[Any]:
+        try:
+            infos: list[Any] = self._fs.get_file_info(what)
+        except (pa.ArrowException, OSError) as error:
+            hint = "is it reached from here, and are the rights to list it there?"
+            raise SourceError(f"{self.shown}: {_reason(error)}", hint=hint) from error
+        return infos
 
     def read(self, path: str) -> bytes:
         """A whole file.
@@ -113,7 +129,10 @@ class Storage:
             SourceError: if it cannot be read.
         """
         with self.opened(path) as stream:
-            return stream.read()
+            try:
+                return stream.read()
+            except (pa.ArrowException, OSError) as error:
+                raise SourceError(f"{path}: {_reason(error)}") from error
 
     @contextmanager
     def opened(self, path: str) -> Iterator[BinaryIO]:
@@ -125,7 +144,7 @@ class Storage:
         try:
             raw = self._fs.open_input_file(self._whole(path))
         except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{path}: {first_line(error)}") from error
+            raise SourceError(f"{path}: {_reason(error)}") from error
         with io.BufferedReader(raw, _BLOCK_BYTES if not self.local else 1 << 16) as stream:
             yield stream
 
@@ -146,7 +165,7 @@ class Storage:
                     target.write(block)
             yield copy
         except pa.ArrowException as error:
-            raise SourceError(f"{path}: {first_line(error)}") from error
+            raise SourceError(f"{path}: {_reason(error)}") from error
         finally:
             copy.unlink(missing_ok=True)
 
@@ -186,7 +205,7 @@ class Storage:
                     self._fs.delete_file(whole)
                 self._fs.move(target, whole)
         except (pa.ArrowException, OSError) as error:
-            raise OutputError(f"cannot write {path} to {self.shown}: {first_line(error)}") from error
+            raise OutputError(f"cannot write {path} to {self.shown}: {_reason(error)}") from error
 
     def move(self, path: str, to: str) -> None:
         """Give a file another place below the same root.
@@ -199,11 +218,32 @@ class Storage:
                 self._fs.create_dir(posixpath.dirname(self._whole(to)), recursive=True)
             self._fs.move(self._whole(path), self._whole(to))
         except (pa.ArrowException, OSError) as error:
-            raise OutputError(f"cannot move {path} in {self.shown}: {first_line(error)}") from error
+            raise OutputError(f"cannot move {path} in {self.shown}: {_reason(error)}") from error
 
     def delete(self, path: str) -> None:
-        """Remove a file."""
-        self._fs.delete_file(self._whole(path))
+        """Remove a file.
+
+        Raises:
+            OutputError: if that fails.
+        """
+        try:
+            self._fs.delete_file(self._whole(path))
+        except (pa.ArrowException, OSError) as error:
+            raise OutputError(f"cannot remove {path} from {self.shown}: {_reason(error)}") from error
+
+
+def _arrow_url(url: str) -> str:
+    """The same as pyarrow wants it."""
+    if "://" not in url:
+        return Path(url).as_uri()
+    if url.startswith(("gs://", "gcs://")) and "retry_limit_seconds=" not in url:
+        return f"{url}{'&' if '?' in url else '?'}retry_limit_seconds={_GCS_PATIENCE_S}"
+    return url
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, without what the library tells itself."""
+    return first_line(error).partition(" error_info=")[0]
 
 
 def _to_disk(path: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from glint import __version__
 from glint.runtime.pipeline.pipeline import Result
@@ -33,6 +34,7 @@ _UNITS = {
     "sigma_radiance": "DN", "count_probability": "1", "score": "1", "area": "px", "age_s": "s",
     "log_odds": "natural logarithm of the odds of a target over clutter",
     "blob": "number of the spot in its frame, from 0",
+    "blobs": "spots; x, y, left, top, width and height in px, area in pixels; dark: darker than its surroundings",
     "n": "targets in the spot",
     "flags": "bits: " + "; ".join(f"{flag.value} {flag.name}: {text}" for flag, text in FLAG_TEXT.items()),
     "track": "number in its recording, from 0, in order of confirmation",
@@ -42,7 +44,9 @@ _UNITS = {
 }  # fmt: skip
 _INTEGERS = {"blob": pa.int32(), "flags": pa.int32(), "area": pa.int64()}
 _TARGET = [(f.name, _INTEGERS.get(f.name, pa.float64())) for f in fields(Targets)]
-_SPOT = [(name, _INTEGERS.get(name, pa.float64())) for name in ("x", "y", "area", "score")]
+_SPOT = [*((name, _INTEGERS.get(name, pa.float64())) for name in ("x", "y", "area", "score")), ("dark", pa.bool_())]
+_BOX = ("left", "top", "width", "height")
+_BLOB = [*_SPOT, *((name, pa.int32()) for name in _BOX)]
 
 
 def _schema(columns: Sequence[tuple[str, Any]]) -> Any:
@@ -56,7 +60,7 @@ FRAMES = _schema(
     [
         *_KEY_COLUMNS, ("utc_ns", pa.int64()), ("name", pa.string()), ("repeated", pa.bool_()),
         ("damaged", pa.string()), ("targets", pa.int32()), ("note", pa.string()),
-        ("blobs", pa.list_(pa.struct(_SPOT))), ("candidates", pa.list_(pa.struct(_TARGET))),
+        ("blobs", pa.list_(pa.struct(_BLOB))), ("candidates", pa.list_(pa.struct(_TARGET))),
         ("candidate_blobs", pa.list_(pa.struct(_SPOT))),
     ]
 )  # fmt: skip
@@ -84,6 +88,7 @@ class FrameRow:
         repeated: whether it holds the pixels of the frame before; None if that is not known.
         damaged: why its pixels may be wrong, or None.
         targets, blobs: what was found.
+        boxes: of the blobs, ``int64 [N, 4]`` (see ``Blobs.boxes``).
         candidates, candidate_blobs: what was too uncertain; None if nobody asked.
     """
 
@@ -95,16 +100,18 @@ class FrameRow:
     damaged: str | None
     targets: Targets
     blobs: Blobs
+    boxes: NDArray[np.int64]
     candidates: Targets | None = None
     candidate_blobs: Blobs | None = None
 
     @staticmethod
     def of(result: Result, *, repeated: bool | None) -> FrameRow:
         """What is kept of a result."""
-        frame, seen = result.frame, result.detection
+        frame, seen, boxes = result.frame, result.detection, result.blobs.boxes
+        assert boxes is not None  # noqa: S101  (a detector labels pixels)
         return FrameRow(
             frame.index, frame.t_ns, frame.utc_ns, frame.name, repeated, frame.damaged or None,
-            result.targets, seen.blobs, result.candidates, seen.candidates,
+            result.targets, seen.blobs, boxes, result.candidates, seen.candidates,
         )  # fmt: skip
 
 
@@ -122,9 +129,11 @@ def frames_table(recording: str, rows: Sequence[FrameRow], notes: Sequence[tuple
         "damaged": [r.damaged for r in rows] + nothing,
         "targets": [len(r.targets) for r in rows] + nothing,
         "note": [None] * n + [text for _, _, text in notes],
-        "blobs": _nested([r.blobs for r in rows], _SPOT, m),
-        "candidates": _nested([r.candidates for r in rows], _TARGET, m),
-        "candidate_blobs": _nested([r.candidate_blobs for r in rows], _SPOT, m),
+        "blobs": _nested([{**_spots(r.blobs), **dict(zip(_BOX, r.boxes.T))} for r in rows], _BLOB, m),
+        "candidates": _nested([None if r.candidates is None else vars(r.candidates) for r in rows], _TARGET, m),
+        "candidate_blobs": _nested(
+            [None if r.candidate_blobs is None else _spots(r.candidate_blobs) for r in rows], _SPOT, m
+        ),
     }
     arrays = [c if isinstance(c, pa.Array) else pa.array(c, f.type) for c, f in zip(columns.values(), FRAMES)]
     return pa.Table.from_arrays(arrays, schema=FRAMES)
@@ -192,11 +201,22 @@ def _array(values: Any, kind: Any) -> Any:
     return pa.array(values, kind, from_pandas=True)  # NaN is null
 
 
-def _nested(parts: Sequence[Any], columns: Sequence[tuple[str, Any]], further: int) -> Any:
+def _spots(blobs: Blobs) -> dict[str, Any]:
+    """The columns of blobs, whether they are dark among them."""
+    return {**vars(blobs), "dark": np.zeros(len(blobs), dtype=np.bool_) if blobs.dark is None else blobs.dark}
+
+
+def _blobs_of(columns: dict[str, Any]) -> Blobs:
+    """The same back."""
+    dark = columns["dark"] if columns["dark"].any() else None
+    return Blobs(**{name: columns[name] for name in ("x", "y", "area", "score")}, dark=dark)
+
+
+def _nested(parts: Sequence[dict[str, Any] | None], columns: Sequence[tuple[str, Any]], further: int) -> Any:
     """A list of structures for each record of columns, null for None; then ``further`` nulls."""
-    lengths = [0 if p is None else len(p) for p in parts]
+    lengths = [0 if p is None else len(p["x"]) for p in parts]
     ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values = [_joined([getattr(p, n) for p in parts if p is not None]) for n, _ in columns]
+    values = [_joined([p[n] for p in parts if p is not None]) for n, _ in columns]
     kinds = [pa.field(n, t) for n, t in columns]
     inside = pa.StructArray.from_arrays([_whole(v, f.type) for v, f in zip(values, kinds)], fields=kinds)
     offsets = [*(None if p is None else int(e) for p, e in zip(parts, ends)), *([None] * further), int(ends[-1])]
@@ -204,7 +224,7 @@ def _nested(parts: Sequence[Any], columns: Sequence[tuple[str, Any]], further: i
 
 
 def _whole(values: Any, kind: Any) -> Any:
-    return _array(values.astype(np.int64) if pa.types.is_integer(kind) else values, kind)
+    return _array(values if pa.types.is_floating(kind) else values.astype(kind.to_pandas_dtype()), kind)
 
 
 def frame_rows(frames: Any, targets: Any) -> list[FrameRow]:
@@ -218,11 +238,13 @@ def frame_rows(frames: Any, targets: Any) -> list[FrameRow]:
     rows = []
     for place, (row, start, end) in enumerate(zip(plain, starts, ends)):
         found, unsure, spots = blobs[place], candidates[place], others[place]
+        assert found is not None  # noqa: S101  (only notes have no blobs)
         rows.append(
             FrameRow(
-                **row, targets=whole.select(np.arange(start, end)), blobs=Blobs(**(found or {})),
+                **row, targets=whole.select(np.arange(start, end)), blobs=_blobs_of(found),
+                boxes=np.stack([found[side] for side in _BOX], axis=1).astype(np.int64),
                 candidates=None if unsure is None else Targets(**unsure),
-                candidate_blobs=None if spots is None else Blobs(**spots),
+                candidate_blobs=None if spots is None else _blobs_of(spots),
             )
         )  # fmt: skip
     return rows

@@ -56,9 +56,9 @@ class TrackMaker:
     def __call__(self, work: TrackWork) -> Done:
         """Make the part of a recording's tracks, if it is not there; a failure is told, not raised."""
         part = tracks_part(work.chunks, self.settings.tracks_digest())
-        if self.out.exists([part])[0]:
-            return Done(part)
         try:
+            if self.out.exists([part])[0]:
+                return Done(part)
             with tempfile.TemporaryDirectory(prefix="glint-archive-") as folder:
                 path = Path(folder) / "tracks.parquet"
                 number = self._write(work.chunks, path)

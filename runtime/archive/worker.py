@@ -72,10 +72,10 @@ class Worker:
 
     def __call__(self, chunk: Chunk) -> Done:
         """Make the parts of a chunk, if they are not there; a failure is told, not raised."""
-        if self.out.exists([chunk.frames_part])[0]:
-            return Done(chunk.frames_part)
         for attempt in range(1, ATTEMPTS + 1):
             try:
+                if self.out.exists([chunk.frames_part])[0]:
+                    return Done(chunk.frames_part)
                 done, frames, targets = self.tables(chunk)
                 # The frames last: their part says that the chunk is done.
                 self.out.put(chunk.targets_part, parquet(targets))

@@ -32,6 +32,7 @@ from glint.runtime.commands.archive import archive
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.pipeline.settings import Settings
 from glint.runtime.sinks.recorder import Recorder
+from glint.runtime.sources.adjusted import adjusted
 from glint.runtime.sources.open import open_any, open_frames
 from glint.runtime.stream.following import Following
 from glint.runtime.stream.stream import Stream
@@ -136,7 +137,9 @@ def of_run(source: Any, settings: Settings, pipelines: Any, *, track: bool = Tru
     """The results of ``glint run``."""
     pipeline = pipelines(ArchiveSettings(settings, track=track))
     pipeline.start_over()
-    frames = open_frames(source) if isinstance(source, str) else open_any(source)
+    frames = (
+        open_frames(source) if isinstance(source, str) else open_any(source) if isinstance(source, Path) else source
+    )
     return list(Stream(frames, pipeline, (), track=Following(track=track).follower(frames, pipeline)).results())
 
 
@@ -158,6 +161,13 @@ def assert_same(out: Path, name: str, results: list[Result], *, track: bool = Tr
     assert [r["name"] for r in frames] == [r.frame.name for r in results]
     assert [r["t_ns"] for r in frames] == [r.frame.t_ns for r in results]
     assert all(r["repeated"] in (None, a.repeated) for r, a in zip(frames, results))
+    for row, result in zip(frames, results):
+        boxes, dark = result.blobs.boxes, result.blobs.dark
+        assert boxes is not None
+        assert [[b[side] for side in ("left", "top", "width", "height")] for b in row["blobs"]] == boxes.tolist()
+        assert [b["dark"] for b in row["blobs"]] == (dark.tolist() if dark is not None else [False] * len(boxes))
+        for column in ("x", "y", "area", "score"):
+            assert [b[column] for b in row["blobs"]] == getattr(result.blobs, column).tolist()
     targets = iter(rows(out, "targets", name))
     for result in results:
         for row in range(len(result.targets)):
@@ -230,6 +240,20 @@ def test_a_bucket_is_as_good_as_a_folder(tmp_path: Path, pipelines: Any, bucket:
     sources = {"a": local / "a", f"cam/{session}": replayed, "film.mkv": local / "film.mkv"}
     for name, source in sources.items():
         assert_same(fetched, name, of_run(source, KNOWN, pipelines))
+
+
+def test_dark_spots_say_so(tmp_path: Path, pipelines: Any) -> None:
+    root, out = tmp_path / "root", tmp_path / "out"
+    for index in range(4):
+        data = picture(index).astype(np.int64)
+        data[10:12, 40:42] -= 300
+        write_image(root / "a" / f"{index}.png", data.astype(np.uint16))
+    archived(root, out, ArchiveSettings(KNOWN, polarity="both", frames=4), Once(pipelines))
+    frames = rows(out, "frames", "a")
+    assert any(b["dark"] for f in frames for b in f["blobs"])
+    assert any(not b["dark"] for f in frames for b in f["blobs"])
+    source = adjusted(open_any(root / "a"), "both", None)
+    assert_same(out, "a", of_run(source, KNOWN, pipelines, track=False), track=False)
 
 
 @pytest.mark.parametrize("options", [{"bf": "2", "g": "12"}, {"bf": "3", "g": "8", "x264-params": "open-gop=1"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,16 +36,22 @@ def targets(number: int, seed: int) -> Targets:
     )
 
 
-def blobs(number: int) -> Blobs:
-    return Blobs(np.arange(number) / 3, np.arange(number) / 7, np.arange(number) + 1, np.full(number, 0.5))
+def blobs(number: int, *, dark: bool = False) -> Blobs:
+    columns = np.arange(number) / 3, np.arange(number) / 7, np.arange(number) + 1, np.full(number, 0.5)
+    return Blobs(*columns, dark=np.arange(number) % 2 == 1 if dark else None)
+
+
+def boxes(number: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.arange(4 * number, dtype=np.int64).reshape(number, 4)
 
 
 def rows() -> list[FrameRow]:
     utc_ns = 1_800_000_000_123_456_789
     return [
-        FrameRow(5, 0, None, "a", None, None, targets(3, 0), blobs(3), targets(2, 1), blobs(2)),
-        FrameRow(6, 2**60 + 1, utc_ns, "", False, "damage", targets(0, 0), blobs(0), targets(0, 0), blobs(0)),
-        FrameRow(8, 7, None, "c", True, None, targets(4, 2), blobs(3), None, None),
+        FrameRow(5, 0, None, "a", None, None, targets(3, 0), blobs(3), boxes(3), targets(2, 1), blobs(2)),
+        FrameRow(6, 2**60 + 1, utc_ns, "", False, "damage", targets(0, 0), blobs(0), boxes(0), targets(0, 0), blobs(0)),
+        FrameRow(8, 7, None, "c", True, None, targets(4, 2), blobs(3, dark=True), boxes(3), None, None),
+        FrameRow(9, 8, None, "d", True, None, targets(1, 2), blobs(1), boxes(1), targets(2, 1), blobs(2, dark=True)),
     ]
 
 
@@ -65,18 +72,19 @@ def same(a: object, b: object) -> bool:
 def test_rows_come_back_to_the_last_bit(notes: list[tuple[int | None, str, str]]) -> None:
     before = rows()
     frames, found = (through_parquet(t) for t in (frames_table("cam", before, notes), targets_table("cam", before)))
-    assert frames.num_rows == 3 + len(notes)
+    assert frames.num_rows == 4 + len(notes)
     after = frame_rows(frames, found)
-    assert len(after) == 3
+    assert len(after) == 4
     for a, b in zip(before, after):
         assert (a.frame, a.t_ns, a.utc_ns, a.name) == (b.frame, b.t_ns, b.utc_ns, b.name)
         assert (a.repeated, a.damaged) == (b.repeated, b.damaged)
+        assert np.array_equal(a.boxes, b.boxes)
         for name in ("targets", "blobs", "candidates", "candidate_blobs"):
             assert same(getattr(a, name), getattr(b, name)), name
 
 
 def test_nothing_is_a_table_too() -> None:
-    empty = [FrameRow(0, 0, None, "", None, None, Targets(), blobs(0))]
+    empty = [FrameRow(0, 0, None, "", None, None, Targets(), blobs(0), boxes(0))]
     frames, found = through_parquet(frames_table("cam", empty)), through_parquet(targets_table("cam", empty))
     assert found.num_rows == 0
     assert found.schema.equals(TARGETS)
