@@ -63,7 +63,7 @@ class View:
         makers: the node that makes a tensor.
         types: element type of a tensor (``TensorProto.FLOAT`` ...), where it is known.
         tensors: initializers and constants.
-        ranks: number of axes of a tensor, where it is known.
+        shapes: of a tensor, where its number of axes is known; -1 for an axis of any size.
         unsorted: a node that stands before one that it reads, "" if there is none.
     """
 
@@ -73,7 +73,7 @@ class View:
     makers: dict[str, onnx.NodeProto] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
-    ranks: dict[str, int] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     unsorted: str = ""
     _values: dict[str, NDArray[Any] | None] = field(default_factory=dict)
 
@@ -87,11 +87,12 @@ class View:
             if value.type.HasField("tensor_type"):
                 self.types[value.name] = value.type.tensor_type.elem_type
                 if value.type.tensor_type.HasField("shape"):
-                    self.ranks[value.name] = len(value.type.tensor_type.shape.dim)
+                    dims = value.type.tensor_type.shape.dim
+                    self.shapes[value.name] = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in dims)
         for tensor in graph.initializer:
             self.tensors[tensor.name] = tensor
             self.types[tensor.name] = tensor.data_type
-            self.ranks[tensor.name] = len(tensor.dims)
+            self.shapes[tensor.name] = tuple(tensor.dims)
         self._add_nodes(graph.node)
 
     def _add_nodes(self, nodes: Any) -> None:
@@ -115,6 +116,15 @@ class View:
         if name not in self._values:
             self._values[name] = fold(name, self.makers, self.tensors, self.model.opset_import)
         return self._values[name]
+
+    def is_stored(self, name: str) -> bool:
+        """Whether a tensor is an initializer or a Constant, perhaps cast: the parser looks through no other node."""
+        for _ in self.nodes:
+            node = self.makers.get(name)
+            if name in self.tensors or node is None or node.op_type not in _CASTS or not node.input:
+                break
+            name = node.input[0]
+        return name in self.tensors
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is a weight, perhaps quantised and dequantised, or reshaped or transposed on the way."""
@@ -140,6 +150,7 @@ def _constant(attribute: onnx.AttributeProto) -> onnx.TensorProto:
     return numpy_helper.from_array(values)
 
 
+_CASTS = ("Cast", "CastLike", "Identity")
 _FROM_WEIGHTS = {"QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape", "Cast", "Identity"}
 
 

@@ -12,21 +12,26 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from glint.errors import ModelError, first_line
+from glint.export.lint import operands as rules_operands
 from glint.export.lint import operators as rules_operators
 from glint.export.lint import quantisation as rules_quantisation
 from glint.export.lint.findings import FLOAT, REFUSED, WARNING, Finding, View
 from glint.export.lint.order import first_unsorted, in_order
+from glint.export.lint.weights import weights as external_weights
 
 RULES = (
     rules_operators.operators,
     rules_operators.options,
     rules_operators.training,
-    rules_operators.resizes,
-    rules_operators.ranks,
-    rules_operators.types,
+    rules_operands.constants,
+    rules_operands.resizes,
+    rules_operands.shapes,
+    rules_operands.types,
     rules_operators.files,
+    external_weights,
     rules_operators.serial,
     rules_quantisation.scales,
+    rules_quantisation.sizes,
     rules_quantisation.zero_points,
     rules_quantisation.float_layers,
 )
@@ -80,4 +85,4 @@ def load_whole_onnx(path: Path) -> onnx.ModelProto:
 
 
 def _missing_weights(model: onnx.ModelProto, folder: Path) -> list[Finding]:
-    return [finding for finding in rules_operators.files(View(model, folder)) if finding.code == "external-data"]
+    return list(external_weights(View(model, folder)))

@@ -1,4 +1,4 @@
-"""What TensorRT's ONNX parser takes: operators, their options, types of tensors, opsets.
+"""What TensorRT's ONNX parser takes: operators and their options, opsets.
 
 Sources: the operator tables and the change log of NVIDIA's ONNX parser for 10.x, and what TensorRT-RTX
 does with small graphs (the tests build each of them).
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 
 from glint.export.lint.findings import REFUSED, VERSIONS, WARNING, Finding, View, attribute, input_name
 
@@ -33,7 +32,8 @@ _MISSING = {  # of the operators above, in some versions
     **dict.fromkeys(("BlackmanWindow", "HammingWindow", "HannWindow", "STFT"), ("10.3",)),
     **dict.fromkeys(("Attention", "RMSNormalization", "RotaryEmbedding", "TensorScatter"), ("10.3", "10.13")),
     **dict.fromkeys(("Swish", "CausalConvWithState", "LinearAttention"), ("10.3", "10.13", "10.16", "11.4")),
-    **dict.fromkeys(("DeformConv", "NonZero", "RoiAlign"), ("rtx",)),  # plugins of the full TensorRT
+    # Plugins of the full TensorRT; NonMaxSuppression is parsed, and no kernel implements it.
+    **dict.fromkeys(("DeformConv", "NonMaxSuppression", "NonZero", "RoiAlign"), ("rtx",)),
 }
 _INTEGER = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
 _HINTS = {
@@ -44,16 +44,8 @@ _HINTS = {
 }
 _NEWEST_OPSET = {"10.3": 20, "10.13": 22, "10.16": 24, "11.4": 24, "rtx": 24}
 _OLDEST_OPSET = 9
-_TYPES = {
-    TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.FLOAT8E4M3FN,
-    TensorProto.INT4, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL,
-    TensorProto.UNDEFINED,
-}  # fmt: skip
-_TAKES_UINT8 = {"Cast", "CastLike", "Identity", "QuantizeLinear", "DequantizeLinear"}
 _MOST_TOP_K = 3840
-_MOST_AXES = 8
-_CORNER_MODES = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_half_pixel_for_nn"}
-_RESIZED_AXES = {"linear": 3, "cubic": 2}
+_WIDEST_LRN = 15
 
 
 def operators(view: View) -> Iterator[Finding]:
@@ -95,7 +87,9 @@ def serial(view: View) -> Iterator[Finding]:
 
 
 def options(view: View) -> Iterator[Finding]:
-    """``top-k``, ``dilation``, ``second-output``, ``reduction``, ``lp-norm``: known operators, unknown options."""
+    """``top-k``, ``dilation``, ``second-output``, ``reduction``, ``lp-norm``, ``window``, ``coupled-gates``: known
+    operators, unknown options.
+    """
     for node in view.of_type("TopK"):
         k = view.value(input_name(node, 1))
         if k is not None and k.size and int(k.max()) > _MOST_TOP_K:
@@ -108,7 +102,7 @@ def options(view: View) -> Iterator[Finding]:
             yield Finding(
                 "dilation", REFUSED, VERSIONS, node.name, f"{node.op_type} with dilations", "pool without them"
             )
-    for node in view.of_type("MaxPool", "LayerNormalization"):
+    for node in view.of_type("MaxPool", "LayerNormalization", "Attention"):
         if any(node.output[1:]):
             yield Finding(
                 "second-output", REFUSED, VERSIONS, node.name, f"only the first output of {node.op_type} exists",
@@ -129,6 +123,19 @@ def options(view: View) -> Iterator[Finding]:
                 "lp-norm", REFUSED, VERSIONS, node.name, f"LpPool with p = {p}: there is 1 and 2 only",
                 "compute it from Pow and AveragePool",
             )  # fmt: skip
+    for node in view.of_type("LRN"):
+        size = attribute(node, "size", 1)
+        if not 1 <= size <= _WIDEST_LRN or size % 2 == 0:
+            yield Finding(
+                "window", REFUSED, VERSIONS, node.name, f"LRN over {size} channels: an odd number to {_WIDEST_LRN}",
+                "take the next odd number",
+            )  # fmt: skip
+    for node in view.of_type("LSTM"):
+        if attribute(node, "input_forget", 0):
+            yield Finding(
+                "coupled-gates", REFUSED, VERSIONS, node.name, "LSTM whose input and forget gates are coupled",
+                "export both gates",
+            )  # fmt: skip
 
 
 def training(view: View) -> Iterator[Finding]:
@@ -147,80 +154,8 @@ def training(view: View) -> Iterator[Finding]:
         yield Finding("training-mode", REFUSED, VERSIONS, node.name, what, hint)
 
 
-def resizes(view: View) -> Iterator[Finding]:
-    """``resize``: ways to resize that the parser does not know."""
-    for node in view.of_type("Resize"):
-        mode = attribute(node, "mode", b"nearest").decode(errors="replace")
-        corners = attribute(node, "coordinate_transformation_mode", b"half_pixel").decode(errors="replace")
-        if attribute(node, "antialias", 0) or attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch":
-            what, hint = "Resize with antialias or an aspect ratio policy", "average-pool before a plain Resize"
-        elif corners not in _CORNER_MODES:
-            what, hint = f"Resize with the coordinates {corners}", "export it with half_pixel or align_corners"
-        elif (axes := _resized_axes(view, node)) > _RESIZED_AXES.get(mode, axes):
-            what = f"{mode} Resize over the last {axes} axes, {_RESIZED_AXES[mode]} at most"
-            hint = "resize height and width only"
-        else:
-            continue
-        yield Finding("resize", REFUSED, VERSIONS, node.name, what, hint)
-
-
-def _resized_axes(view: View, node: onnx.NodeProto) -> int:
-    """How many of the last axes a Resize reaches, as far as its scales are known; else 0."""
-    scales = view.value(input_name(node, 2 if len(node.input) > 2 else 1))
-    if scales is None or not scales.size or attribute(node, "axes", None) is not None:
-        return 0
-    changed = [axis for axis, scale in enumerate(scales.ravel()) if scale != 1]
-    return scales.size - changed[0] if changed else 0
-
-
-def ranks(view: View) -> Iterator[Finding]:
-    """``rank``: tensors of more axes than TensorRT has."""
-    hint = "merge axes with Reshape, e.g. the batch with the next one"
-    for tensor, rank in view.ranks.items():
-        if rank > _MOST_AXES:
-            yield Finding("rank", REFUSED, VERSIONS, tensor, f"a tensor of {rank} axes, {_MOST_AXES} at most", hint)
-
-
-def types(view: View) -> Iterator[Finding]:
-    """``tensor-type``, ``uint8``, ``double``, ``int64-binding``: types that TensorRT lacks or treats in its way."""
-    name = TensorProto.DataType.Name
-    for tensor, kind in view.types.items():
-        if kind not in _TYPES:
-            yield Finding(
-                "tensor-type",
-                REFUSED,
-                VERSIONS,
-                tensor,
-                f"there is no type {name(kind).lower()}",
-                "cast outside the model",
-            )
-    for node in view.nodes:
-        if node.op_type not in _TAKES_UINT8 and any(view.types.get(i) == TensorProto.UINT8 for i in node.input):
-            yield Finding(
-                "uint8", REFUSED, VERSIONS, node.name, f"{node.op_type} of uint8: only inputs and outputs may be uint8",
-                "cast to float first",
-            )  # fmt: skip
-    doubles = [tensor for tensor, kind in view.types.items() if kind == TensorProto.DOUBLE]
-    if doubles:
-        yield Finding(
-            "double", WARNING, VERSIONS, doubles[0], f"{len(doubles)} tensors of double become float32",
-            "export in float32, so that every engine computes the same",
-        )  # fmt: skip
-    inputs = {value.name for value in view.model.graph.input} - set(view.tensors)
-    for tensor in sorted(inputs | {value.name for value in view.model.graph.output}):
-        if view.types.get(tensor) == TensorProto.INT64:
-            yield Finding(
-                "int64-binding",
-                WARNING,
-                VERSIONS,
-                tensor,
-                "an input or output of int64",
-                "cast to int32 inside the model",
-            )
-
-
 def files(view: View) -> Iterator[Finding]:
-    """``opset``, ``external-data``, ``unsorted``: what concerns the file as a whole."""
+    """``opset``, ``unsorted``: what concerns the file as a whole."""
     opset = max((o.version for o in view.model.opset_import if o.domain in ("", "ai.onnx")), default=_OLDEST_OPSET)
     versions = tuple(v for v in VERSIONS if not _OLDEST_OPSET <= opset <= _NEWEST_OPSET[v])
     if versions:
@@ -232,25 +167,8 @@ def files(view: View) -> Iterator[Finding]:
             f"opset {opset} is outside of what the parser documents",
             "export with opset 19",
         )
-    missing = sorted({location for tensor in view.tensors.values() if (location := _missing(tensor, view))})
-    for location in missing:
-        yield Finding(
-            "external-data", REFUSED, VERSIONS, location, "the weights are in another file, which is not there",
-            "copy it beside the model, or save the model in one file",
-        )  # fmt: skip
     if view.unsorted:
         yield Finding(
             "unsorted", WARNING, VERSIONS, view.unsorted, "it reads what a later node makes: nodes are not sorted",
             "sort the nodes: engines take them as they are, onnx.checker and many tools do not",
         )  # fmt: skip
-
-
-def _missing(tensor: onnx.TensorProto, view: View) -> str:
-    """The file that a tensor's data should be in and are not."""
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return ""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "?")
-    path = view.folder / location if view.folder else None
-    end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
-    return "" if path is not None and path.is_file() and path.stat().st_size >= end else location

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -37,12 +38,34 @@ def scales(view: View) -> Iterator[Finding]:
             yield Finding("zero-scale", WARNING, VERSIONS, node.name, "an infinite scale", hint)
 
 
+def sizes(view: View) -> Iterator[Finding]:
+    """``scale-size``: as many scales and zero points as there are channels, or one."""
+    for node in view.of_type("QuantizeLinear", "DequantizeLinear"):
+        if attribute(node, "block_size", 0):
+            continue
+        data, scales, zeros = (view.shapes.get(input_name(node, index)) for index in range(3))
+        if scales is None or -1 in scales:
+            continue
+        number, axis = math.prod(scales), int(attribute(node, "axis", 1))
+        channels = data[axis] if data is not None and -len(data) <= axis < len(data) else -1
+        if len(scales) > 1:
+            what = f"scales of {len(scales)} axes"
+        elif number < 1 or (number > 1 and channels not in (-1, number)):
+            what = f"{number} scales for {channels} channels along axis {axis}"
+        elif zeros is not None and -1 not in zeros and math.prod(zeros) != number:
+            what = f"{number} scales and {math.prod(zeros)} zero points"
+        else:
+            continue
+        hint = "give it one scale, or one per channel, and as many zero points"
+        yield Finding("scale-size", REFUSED, VERSIONS, node.name, what, hint)
+
+
 def zero_points(view: View) -> Iterator[Finding]:
     """``zero-point``, ``uint8-activation``, ``int32-bias``: quantisation that is not symmetric int8."""
     for node in view.of_type("QuantizeLinear", "DequantizeLinear"):
         name = input_name(node, 2)
         zero = view.value(name) if name else None
-        known = not name or _is_stored(view, name)
+        known = not name or view.is_stored(name)
         if not known or (zero is not None and zero.astype(float).any()):
             yield Finding(
                 "zero-point", REFUSED, VERSIONS, node.name,
@@ -58,8 +81,10 @@ def zero_points(view: View) -> Iterator[Finding]:
         # Without a zero point the output is uint8, unless output_dtype says otherwise.
         default = attribute(node, "output_dtype", TensorProto.UNDEFINED) or TensorProto.UINT8
         if view.types.get(input_name(node, 2), default) == TensorProto.UINT8:
+            # The parser looks at output_dtype where there is no zero point.
+            said = not input_name(node, 2) and attribute(node, "output_dtype", TensorProto.UNDEFINED)
             yield Finding(
-                "uint8-activation", WARNING, VERSIONS, node.name,
+                "uint8-activation", REFUSED if said else WARNING, VERSIONS, node.name,
                 "uint8 is taken for int8: codes above 127 are cut off", "quantise activations to int8",
             )  # fmt: skip
 
@@ -102,16 +127,6 @@ def dequantise(view: View, name: str) -> onnx.NodeProto | None:
     """The DequantizeLinear from int8 or uint8 that makes a tensor."""
     node = view.maker(name, "DequantizeLinear")
     return node if node is not None and view.types.get(input_name(node, 0), TensorProto.INT8) in _INT8_BITS else None
-
-
-def _is_stored(view: View, name: str) -> bool:
-    """Whether a tensor is an initializer or a Constant, perhaps cast: the parser looks through no other node."""
-    for _ in view.nodes:
-        node = view.makers.get(name)
-        if name in view.tensors or node is None or node.op_type not in ("Cast", "Identity") or not node.input:
-            break
-        name = node.input[0]
-    return name in view.tensors
 
 
 def _per_channel(view: View, node: onnx.NodeProto) -> bool:

@@ -55,7 +55,8 @@ def unmix_known(
     if config.radiance is not None:  # their number is known from the light: poor fits are of poor optics
         poor = np.zeros_like(poor)
         poor[targets.blob[(targets.flags & (TargetFlag.EXTENDED | TargetFlag.NOT_CONVERGED)) != 0]] = True
-    unseen = (patches >= (np.inf if full_scale is None else full_scale)).any(axis=(1, 2))
+    saturated = np.greater_equal(patches, np.inf if full_scale is None else full_scale)
+    unseen: NDArray[np.bool_] = np.any(saturated, axis=(1, 2))
     unseen[targets.blob] = False
     rows = np.flatnonzero(poor | unseen)
     if not len(rows):
