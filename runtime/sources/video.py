@@ -9,6 +9,7 @@ from typing import Any
 
 from glint.cli import talk
 from glint.errors import SourceError, SourceLostError
+from glint.formats.films import UNPROVEN, end_of
 from glint.formats.mp4 import stated_sizes
 from glint.runtime.sources.base import Source, check_like
 from glint.runtime.sources.decoding import (
@@ -86,8 +87,13 @@ class VideoSource(Source):
                 talk(f"warning: {self.uri} says that it holds {stream.frames} frames, and there are {index}")
             if not index:
                 raise SourceError(f"{self.uri}: no frame can be decoded" + self._first_reason())
-            if missing := _missing(container, stream, index + sum(self.skips.values()), clock.end):
+            torn, doubt = end_of(self.path, container.format.name)
+            if missing := _missing(container, stream, index + sum(self.skips.values()), clock.end) or torn:
                 raise SourceLostError(f"{self.uri} is cut off: {missing}", hint="the frames so far are good")
+            if not doubt and "matroska" in container.format.name and not container.duration:
+                doubt = f"it does not state its length: {UNPROVEN}"
+            if doubt:
+                talk(f"warning: {self.uri}: {doubt}")
 
     def _pictures(self, av: Any, container: Any, stream: Any) -> Iterator[tuple[Any, str]]:
         decoder = Decoder(av, container, stream)
