@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -55,8 +56,12 @@ def open_to_others(folder: Path) -> str | None:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
+
+    Args:
+        path: where the file is to be.
+        overwrite: replace what stands there at the end; else it stays, and the new file beside it gets another name.
 
     Raises:
         OutputError: if the file cannot be created or moved there; ``path`` is then as it was.
@@ -64,12 +69,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:_MOST_STEM]}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
         temporary.chmod(0o644)
-        temporary.replace(path)
+        if overwrite:
+            temporary.replace(path)
+        else:
+            _put(temporary, path)
     except OSError as error:
         if isinstance(error, GlintError):
             raise
@@ -77,6 +85,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Move a file to a name that nobody has.
+
+    Raises:
+        OutputError: if somebody has it by now; the file then stands beside it.
+    """
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError as error:
+        names = (path.with_stem(f"{path.stem[:_MOST_STEM]}-{number}") for number in itertools.count(2))
+        other = next(name for name in names if not name.exists())
+        temporary.replace(other)
+        raise OutputError(f"output {path} was written by another run meanwhile; that of this one is {other}") from error
+    except OSError:  # a file system without links
+        temporary.replace(path)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -101,6 +126,8 @@ MOST_JSON_BYTES = 64 << 20  # bytes
 _MOST_LEVELS = 64  # arrays and objects inside each other
 MOST_ARRAY_BYTES = 1 << 32  # bytes
 _MOST_NAME_BYTES = 200  # bytes; file systems take 255
+_MOST_STEM = 40  # letters of a name that a temporary one keeps
+_TRIED_BYTES = 4096  # that a place must take
 
 
 def parse_json(content: bytes) -> Any:
@@ -286,7 +313,7 @@ def claim(path: Path, *, overwrite: bool) -> FileIO:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = os.O_EXCL if not overwrite else 0
+        new = os.O_EXCL if not (overwrite or is_device(path)) else 0
         file = FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | new, 0o644), "w")
     except (OSError, ValueError) as error:
         if isinstance(error, FileExistsError) and path.is_file():
@@ -343,10 +370,113 @@ def sha256(path: Path) -> str:
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Stop before any work if an output exists.
+    """Stop before any work if an output exists, or if a file could not be made there. Leaves nothing behind.
 
     Raises:
-        OutputError: if ``path`` exists and ``overwrite`` is not set.
+        OutputError: if ``path`` exists and ``overwrite`` is not set, is a folder, or its place takes no file: no
+            such folder can be made, it may not be written to, its disk is full, or the name is too long.
     """
-    if path.exists() and not overwrite:
-        raise OutputError(f"output {path} exists", hint="choose another name or pass --overwrite")
+    try:
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            mode = 0
+        if mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            return  # a device takes what it gets
+        if mode and not overwrite:
+            raise OutputError(f"output {path} exists", hint="choose another name or pass --overwrite")
+        if stat.S_ISDIR(mode):
+            raise OutputError(f"cannot write {path}: it is a folder", hint="choose another name")
+        try_folder(path.parent)
+    except (OSError, ValueError) as error:
+        if isinstance(error, GlintError):
+            raise
+        raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def is_device(path: Path) -> bool:
+    """Whether something that is neither file nor folder stands there."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def try_folder(folder: Path) -> None:
+    """Write into a folder, or where it would be made, and leave nothing behind.
+
+    Raises:
+        OutputError: if that fails.
+    """
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place, buffering=0) as file:
+            file.write(bytes(_TRIED_BYTES))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write into {folder}: {reason}") from error
+
+
+def refuse_full(folder: Path, *, overwrite: bool, what: str) -> None:
+    """Stop before any work if files cannot be put into a folder, or if it holds some. Leaves nothing behind.
+
+    Args:
+        folder: where to; need not exist.
+        overwrite: files may be there.
+        what: names it in messages.
+
+    Raises:
+        OutputError: if it is a file, holds files and ``overwrite`` is not set, or takes none.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{what} {folder} is a file; expected a folder", hint="choose another name")
+        if not overwrite and folder.is_dir() and any(folder.iterdir()):
+            raise OutputError(f"{what} {folder} is not empty", hint="choose another or pass --overwrite")
+        try_folder(folder)
+    except (OSError, ValueError) as error:
+        if isinstance(error, GlintError):
+            raise
+        raise OutputError(f"cannot write into {folder}: {getattr(error, 'strerror', None) or error}") from error
+
+
+class FolderClaim:
+    """A folder for one writer at a time; made and locked when it is asked for.
+
+    Args:
+        folder: which.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._descriptor: int | None = None
+
+    def take(self) -> None:
+        """Make and lock the folder, if that is not done yet.
+
+        Raises:
+            OutputError: if another process writes there, or it cannot be made.
+        """
+        if self._descriptor is not None:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise OutputError(f"cannot write into {self._folder}: {error.strerror or error}") from error
+        try:
+            with _told_of_another(self._folder):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let others write there; may be called twice."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)

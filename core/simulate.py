@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from glint.data.csist import write_csist
-from glint.errors import InputError, OutputError
-from glint.files import refuse_existing, write_bytes
+from glint.errors import InputError
+from glint.files import refuse_existing, refuse_full, write_bytes
 from glint.images import write_image
 from glint.progress import Progress
 from glint.simulation.patches import CONDITIONS, SENSOR_TRAINING, Patches, simulate_patches
@@ -65,8 +65,7 @@ def simulate_frames(scene: SceneConfig, out: Path) -> int:
         OutputError: if the folder is not empty or cannot be written.
         SourceError: if the scene's background cannot be read.
     """
-    if out.is_dir() and any(out.iterdir()):
-        raise OutputError(f"output folder {out} is not empty", hint="choose another")
+    refuse_full(out, overwrite=False, what="output folder")
     lines = []
     with Progress("simulate", scene.frames) as line:
         for frame, truth in simulate_scene(scene):

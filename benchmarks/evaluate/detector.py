@@ -22,7 +22,8 @@ from glint.benchmarks.evaluate.stored_predictions import StoredPredictions
 from glint.benchmarks.reporting.text import columns, figure
 from glint.data.datasets import background_images, image_files, labelled_images, list_name, read_split
 from glint.data.leaks import split_duplicates, training_list
-from glint.errors import InputError, OutputError
+from glint.errors import InputError
+from glint.files import refuse_full
 from glint.metrics.detection import FIGURES
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
@@ -146,8 +147,8 @@ def empty_frames(backgrounds: Path | str, seed: int) -> tuple[str, Iterable[tupl
 
 
 def _refuse_output(out: Path | None, overwrite: bool) -> None:
-    if out is not None and not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-        raise OutputError(f"output folder {out} is not empty", hint="choose another or pass --overwrite")
+    if out is not None:
+        refuse_full(out, overwrite=overwrite, what="output folder")
 
 
 def _finished(result: dict[str, Any], evaluation: Evaluation, out: Path | None) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from typing import Any
 
 from glint.cards import DEFAULT_DETECTOR
 from glint.cli import talk
-from glint.errors import OutputError
-from glint.files import FileNames
+from glint.files import FileNames, refuse_full
 from glint.images import write_image
 from glint.progress import Progress
 from glint.runtime.engines.choose import choose_engine
@@ -39,8 +38,7 @@ def detect(
     """
     out = Path(out)
     frames = open_frames(source)
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise OutputError(f"output folder {out} is not empty", hint="choose another or pass --overwrite")
+    refuse_full(out, overwrite=overwrite, what="output folder")
     frames.refuse_collisions(out)
     model = Detector.open(detector, engine=engine, precision=precision, threads=threads)
     talk(f"engine: {choose_engine(engine)[0]}; detector {model.card.name} ({model.card.precision})")

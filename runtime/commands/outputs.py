@@ -1,7 +1,8 @@
 """The outputs of a run, by the options that ask for them.
 
-Files are claimed at once (one that exists is refused) and created with their first result, so that a run that
-fails before has left nothing; servers listen at once. What needs a library of its own is imported when asked for.
+Places are tried at once (a file that exists is refused, so is a folder that takes none), and files are created with
+their first result, so that a run that fails before has left nothing; servers listen at once. What needs a library of
+its own is imported when asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from glint.cli import talk
 from glint.errors import InputError
+from glint.files import is_device
 from glint.progress import Progress
 from glint.runtime.commands.run_options import OPTIONS, RunOptions
 from glint.runtime.device.state import DeviceState
@@ -113,8 +115,8 @@ def _refuse_shared(options: RunOptions) -> None:
         paths |= {"--out": out, "the manifest": beside(out, "manifest.json"), "the truth": beside(out, "truth.jsonl")}
     seen: dict[Path, str] = {}
     for name, path in paths.items():
-        if path is None or (path.exists() and not (path.is_file() or path.is_dir())):
-            continue  # a device takes everything
+        if path is None or is_device(path):
+            continue  # it takes everything
         other = seen.setdefault(path.resolve(), name)
         if other != name and {name, other} != {"--overlay", "--record"}:
             raise InputError(f"{other} and {name} both want {path}", hint="give each output a file of its own")

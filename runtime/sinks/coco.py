@@ -38,7 +38,7 @@ class CocoFile(Sink):
 
     def __init__(self, path: Path, names: dict[str, str], *, overwrite: bool = False) -> None:
         refuse_existing(path, overwrite=overwrite)
-        self.path, self._names = path, names
+        self.path, self._overwrite, self._names = path, overwrite, names
         self._images, self._annotations = _spool(), _spool()
         self._number = self._frames = 0
 
@@ -74,7 +74,10 @@ class CocoFile(Sink):
 
     def _write_document(self) -> None:
         head = {"info": {"description": "found by glint", "version": __version__}, "categories": [_CATEGORY]}
-        with atomic_path(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        with (
+            atomic_path(self.path, overwrite=self._overwrite) as temporary,
+            temporary.open("w", encoding="utf-8") as file,
+        ):
             file.write(json.dumps(head)[:-1])
             for name, part in (("images", self._images), ("annotations", self._annotations)):
                 part.seek(0)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glint.errors import OutputError
-from glint.files import FileNames
+from glint.files import FileNames, FolderClaim, refuse_full
 from glint.images import write_image
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
@@ -19,13 +18,16 @@ class Masks(Sink):
     """
 
     def __init__(self, folder: Path, *, overwrite: bool) -> None:
-        self.folder, self._names = folder, FileNames()
-        if not overwrite and folder.is_dir() and any(folder.iterdir()):
-            raise OutputError(f"folder of masks {folder} is not empty", hint="choose another or pass --overwrite")
+        self.folder, self._names, self._claim = folder, FileNames(), FolderClaim(folder)
+        refuse_full(folder, overwrite=overwrite, what="folder of masks")
 
     def write(self, result: Result) -> None:
+        self._claim.take()
         name = self._names.of(result.frame.name, result.frame.index)
         write_image(self.folder / f"{name}.png", result.detection.mask)
+
+    def close(self) -> None:
+        self._claim.release()
 
 
 def open_sink(opening: Opening) -> Sink:

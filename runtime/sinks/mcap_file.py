@@ -65,7 +65,7 @@ class McapSink(Sink):
             hint = None if library is None else library.fix
             raise MissingDependencyError("--mcap needs mcap-ros2-support, which is not installed", hint=hint) from error
         refuse_existing(path, overwrite=overwrite)
-        self.path, self._library = path, writer
+        self.path, self._overwrite, self._library = path, overwrite, writer
         self._open = ExitStack()
         self._writer: Any = None
         self._schema: Any = None
@@ -76,7 +76,7 @@ class McapSink(Sink):
         time_ns = frame.t_ns if frame.utc_ns is None else frame.utc_ns
         try:
             if self._writer is None:
-                temporary = self._open.enter_context(atomic_path(self.path))
+                temporary = self._open.enter_context(atomic_path(self.path, overwrite=self._overwrite))
                 self._writer = self._library.Writer(self._open.enter_context(temporary.open("wb")))
                 self._schema = self._writer.register_msgdef(MESSAGE, DEFINITION)
             self._writer.write_message(

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.errors import OutputError
-from glint.files import FileNames
+from glint.files import FileNames, FolderClaim, refuse_full
 from glint.images import write_image
 from glint.runtime.pipeline.picture import draw_picture
 from glint.runtime.pipeline.pipeline import Result
@@ -30,13 +29,16 @@ class Overlays(Sink):
 
     def __init__(self, folder: Path, *, overwrite: bool) -> None:
         self.folder = folder
-        self._names = FileNames()
-        if not overwrite and folder.is_dir() and any(folder.iterdir()):
-            raise OutputError(f"overlay folder {folder} is not empty", hint="choose another or pass --overwrite")
+        self._names, self._claim = FileNames(), FolderClaim(folder)
+        refuse_full(folder, overwrite=overwrite, what="overlay folder")
 
     def write(self, result: Result) -> None:
+        self._claim.take()
         name = self._names.of(result.frame.name, result.frame.index)
         write_image(self.folder / f"{name}.png", draw_overlay(result, result.frame.truth))
+
+    def close(self) -> None:
+        self._claim.release()
 
 
 def open_sink(opening: Opening) -> Sink:

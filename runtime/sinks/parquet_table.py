@@ -39,7 +39,8 @@ class ParquetSink(Sink):
             hint = None if library is None else library.fix
             raise MissingDependencyError("--parquet needs pyarrow, which is not installed", hint=hint) from error
         refuse_existing(path, overwrite=overwrite)
-        self.path, self._arrow, self._parquet = path, arrow, parquet
+        self.path, self._overwrite = path, overwrite
+        self._arrow, self._parquet = arrow, parquet
         kinds = dict.fromkeys(_TEXT_COLUMNS, arrow.string()) | dict.fromkeys(_INTEGER_COLUMNS, arrow.int64())
         kinds["flags"] = arrow.list_(arrow.string())
         self._schema = arrow.schema([(name, kinds.get(name, arrow.float64())) for name in TARGET_COLUMNS])
@@ -65,7 +66,7 @@ class ParquetSink(Sink):
     def _write_out(self) -> None:
         try:
             if self._writer is None:
-                temporary = self._open.enter_context(atomic_path(self.path))
+                temporary = self._open.enter_context(atomic_path(self.path, overwrite=self._overwrite))
                 self._writer = self._parquet.ParquetWriter(temporary, self._schema)
             self._writer.write_table(self._arrow.Table.from_pylist(self._rows, self._schema))
             self._rows.clear()

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from glint.errors import InputError, OutputError
+from glint.files import refuse_full
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sources.recording_format import SUFFIX, RecordingFile, encode_frame, encode_gap, recordings
@@ -55,8 +56,7 @@ class Recorder(Sink):
         if max_bytes is not None and max_bytes < 1:
             raise InputError(f"recorder: expected max_bytes of at least 1, got {max_bytes}")
         self.folder = Path(folder)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise OutputError(f"cannot record into {self.folder}: it is a file")
+        refuse_full(self.folder, overwrite=True, what="recording")
         self.events, self.max_bytes, self.source = events, max_bytes, source
         self.recorded = 0
         self._before_ns, self._after_ns = int(1e9 * before_s), int(1e9 * after_s)

@@ -1,14 +1,27 @@
 """Files appear whole or not at all."""
 
+import errno
 import hashlib
 import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 
-from glint.errors import EngineError, InputError, OutputError, SourceError
-from glint.files import atomic_path, cache_folder, known, read_json, refuse_existing, sha256, write_bytes, write_json
+from glint.errors import EXIT_ENVIRONMENT, EngineError, InputError, OutputError, SourceError, exit_code_of
+from glint.files import (
+    FolderClaim,
+    atomic_path,
+    cache_folder,
+    known,
+    read_json,
+    refuse_existing,
+    refuse_full,
+    sha256,
+    write_bytes,
+    write_json,
+)
 
 
 def names(folder):
@@ -144,3 +157,79 @@ def test_a_cache_of_somebody_else_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(EngineError, match="belongs to"):
         cache_folder("engines")
+
+
+# Places of outputs
+
+
+def test_a_place_is_tried_before_any_work_and_left_as_it_was(tmp_path):
+    (tmp_path / "file").write_text("x")
+    refuse_existing(tmp_path / "new" / "deep" / "a.jsonl", overwrite=False)
+    refuse_existing(tmp_path / "file", overwrite=True)
+    refuse_existing(Path("/dev/null"), overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    for path, overwrite, why in (
+        (tmp_path / "file", False, "exists"),
+        (tmp_path / "file" / "a.csv", False, "Not a directory"),
+        (tmp_path / ("x" * 256), False, "name too long"),
+        (tmp_path / "a\0b", False, "null"),
+        (Path("/proc/x.csv"), False, "No such file"),
+        (tmp_path, True, "cannot write"),
+    ):
+        with pytest.raises(OutputError, match=why):
+            refuse_existing(path, overwrite=overwrite)
+
+
+def test_a_folder_is_tried_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("x")
+    refuse_full(tmp_path / "new", overwrite=False, what="folder")
+    refuse_full(tmp_path, overwrite=True, what="folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    for folder, why in ((tmp_path, "not empty"), (tmp_path / "file", "is a file"), (Path("/proc/x"), "cannot write")):
+        with pytest.raises(OutputError, match=why):
+            refuse_full(folder, overwrite=False, what="folder")
+
+
+def test_a_full_disk_is_noticed_before_any_work(tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, **options):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", Full)
+    with pytest.raises(OutputError, match="No space left") as caught:
+        refuse_existing(tmp_path / "a.csv", overwrite=False)
+    assert exit_code_of(caught.value) == EXIT_ENVIRONMENT
+
+
+def test_what_two_runs_put_into_one_name_is_both_kept(tmp_path):
+    path = tmp_path / "t.parquet"
+    with pytest.raises(OutputError, match=r"meanwhile.*t-2\.parquet"), atomic_path(path, overwrite=False) as mine:
+        mine.write_text("mine")
+        with atomic_path(path, overwrite=False) as other:
+            other.write_text("other")
+    assert path.read_text() == "other"
+    assert (tmp_path / "t-2.parquet").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 2
+    with atomic_path(tmp_path / f"{'n' * 248}.csv") as long:
+        long.write_text("x")
+
+
+def test_a_folder_has_one_writer(tmp_path):
+    first, second = FolderClaim(tmp_path / "a"), FolderClaim(tmp_path / "a")
+    first.take()
+    first.take()
+    with pytest.raises(OutputError, match="being written by another run"):
+        second.take()
+    first.release()
+    first.release()
+    second.take()
+    second.release()
