@@ -7,6 +7,7 @@ when it is asked for, so that help is instant and no command pays for another on
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import json
 import math
@@ -30,6 +31,7 @@ from glint.errors import (
     GlintError,
     InputError,
     MissingDependencyError,
+    OutputError,
     UsageError,
     did_you_mean,
     exit_code_of,
@@ -161,23 +163,26 @@ def standalone(
 def _guarded(call: Callable[[], int], *, debug: bool, quiet: bool = False) -> int:
     # SIGTERM, and a terminal that is closed, end a command like Ctrl-C; only the main thread may say so.
     in_main_thread = threading.current_thread() is threading.main_thread()
+    _fill_streams()
     ending = [s for s in (signal.SIGTERM, signal.SIGHUP) if in_main_thread and signal.getsignal(s) != signal.SIG_IGN]
     previous = {number: signal.signal(number, _terminate) for number in ending}
     try:
         with nullcontext() if quiet else speaking():
-            return call()
+            code = call()
+        _flush_output()
+        return code
     except KeyboardInterrupt:
         _say("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (glint ... | head): that is its right.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return EXIT_OK
     except GlintError as error:
         return _report(error, debug=debug)
     except Exception as error:
-        missing = _missing(error)
-        return _report_unexpected(error, debug=debug) if missing is None else _report(missing, debug=debug)
+        told = _missing(error) or _of_output(error)
+        return _report_unexpected(error, debug=debug) if told is None else _report(told, debug=debug)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -185,6 +190,51 @@ def _guarded(call: Callable[[], int], *, debug: bool, quiet: bool = False) -> in
 
 def _terminate(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
+
+
+def _fill_streams() -> None:
+    """Where a standard stream is closed, nothing takes its place: the next file that is opened would get its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            if number == 2:
+                sys.stderr = os.fdopen(number, "w", closefd=False)  # libraries write to it unasked
+
+
+def _flush_output() -> None:
+    """What was printed has arrived.
+
+    Raises:
+        OutputError: if not.
+        BrokenPipeError: if its reader has gone.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise OutputError(f"cannot write standard output: {error.strerror}") from error
+
+
+def _drop_output() -> None:
+    """What is still to be printed goes nowhere: the end of the process would complain of it once more."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _of_output(error: Exception) -> OutputError | None:
+    """What is told of a full disk that nobody has foreseen: it is no mistake of glint."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    _drop_output()
+    told = OutputError(f"cannot write {error.filename or 'standard output'}: {error.strerror}")
+    told.__cause__ = error
+    return told
 
 
 def _missing(error: Exception) -> MissingDependencyError | None:
@@ -222,7 +272,13 @@ def _say(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """One JSON document on standard output.
+
+    Raises:
+        OutputError: if there is no standard output.
+    """
+    if sys.stdout is None:
+        raise OutputError("there is no standard output: it was closed")
     print(json.dumps(value, indent=2, allow_nan=False))
 
 

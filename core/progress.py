@@ -61,8 +61,7 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         if self._drawn:
-            self.stream.write("\r\x1b[K")
-            self.stream.flush()
+            self._write("\r\x1b[K")
 
     def update(self, done: int, note: str = "") -> None:
         """Say that ``done`` steps are over; ``note`` is a few more words."""
@@ -73,11 +72,15 @@ class Progress:
         text = self._line(now - self._start, note)[:160]
         if self._terminal:
             self._next, self._drawn = now + 0.1, True
-            self.stream.write("\r\x1b[K" + text)
+            self._write("\r\x1b[K" + text)
         else:
             self._next = now + _LINE_PERIOD_S
-            self.stream.write(text + "\n")
-        self.stream.flush()
+            self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # whoever looked may be gone, and the work goes on
+            self.stream.write(text)
+            self.stream.flush()
 
     def _line(self, elapsed: float, note: str) -> str:
         count = f"{self.done}/{self.total}" if self.total else f"{self.done}"
@@ -117,6 +120,7 @@ def told_if_slow(text: str, *, stream: TextIO | None = None, delay: float = 2.0)
 def _tell(text: str, stream: TextIO, delay: float, over: threading.Event) -> None:
     start, wait, said = time.monotonic(), delay, text
     while not over.wait(wait):
-        print(said, file=stream, flush=True)
+        with suppress(OSError, ValueError):
+            print(said, file=stream, flush=True)
         wait = _LINE_PERIOD_S
         said = f"{text}: {_duration(time.monotonic() - start + wait)}"

@@ -87,6 +87,8 @@ class Lines:
         self._size = 0
         if self.path is not None:
             refuse_existing(self.path, overwrite=overwrite)
+        elif sys.stdout is None:
+            raise OutputError("there is no standard output: it was closed", hint="give the output a file")
 
     def __enter__(self: _Lines) -> _Lines:
         return self

@@ -82,6 +82,8 @@ class McapSink(Sink):
             self._writer.write_message(
                 TOPIC, self._schema, message(result, time_ns), log_time=time_ns, sequence=frame.index
             )
+        except OutputError:
+            raise
         except OSError as error:
             raise self._failed(error) from error
 
@@ -93,12 +95,12 @@ class McapSink(Sink):
         try:
             with self._open:
                 finished.finish()
+        except OutputError:
+            raise
         except OSError as error:
             raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> OutputError:
-        if isinstance(error, OutputError):
-            return error
         return OutputError(f"cannot write {self.path}: {error.strerror or first_line(error)}")
 
 

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from glint import __version__, cli
-from glint.errors import EXIT_UNEXPECTED, EngineError, InputError, OutputError
+from glint.errors import EXIT_ENVIRONMENT, EXIT_UNEXPECTED, EngineError, InputError, OutputError
 
 HEAVY = {"numpy", "scipy", "torch", "onnxruntime", "onnx", "PIL", "tensorrt", "pycuda", "av"}
 
@@ -302,3 +303,33 @@ def test_completion_knows_commands_and_options(shell, capsys):
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert all(word in text for word in (*cli.COMMANDS, "--false-tracks-per-hour", "--workspace", "lsnet-s"))
+
+
+# Standard streams that are closed or full
+
+
+@pytest.mark.parametrize("closed", [(2,), (1, 2), (0, 1, 2)])
+def test_no_file_takes_the_number_of_a_closed_stream(tmp_path, closed):
+    out = tmp_path / "told"
+    code = (
+        f"import os, sys\nfor n in {closed}: os.close(n)\n"
+        "import glint.cli\nglint.cli.COMMANDS = {'x': ('x', 'x')}\nglint.cli._fill_streams()\n"
+        f"file = open({str(out)!r}, 'w')\nfile.write(str(file.fileno()))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert int(out.read_text()) > 2
+
+
+def test_a_closed_standard_output_is_an_error_of_what_writes_there(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OutputError, match="no standard output"):
+        cli.print_json({})
+
+
+def test_a_full_standard_output_is_told_once():
+    code = "from glint.cli import _guarded\nimport sys\nsys.exit(_guarded(lambda: print('x' * 10) or 0, debug=False))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == EXIT_ENVIRONMENT
+    assert done.stderr.splitlines()[0] == "error: cannot write standard output: No space left on device"
+    assert len(done.stderr.splitlines()) == 2

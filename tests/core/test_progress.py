@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -120,3 +121,15 @@ def test_a_function_that_is_told_if_slow_is_told_at_every_call():
 
     assert slow(3) == 6 and slow(4) == 8
     assert stream.getvalue().splitlines() == ["validate", "validate"]
+
+
+def test_a_terminal_that_is_gone_ends_nothing():
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    with Progress("run", 3, stream=Gone(), delay=0) as line:
+        line._next = 0
+        line.update(1)
+    with told_if_slow("slow", stream=Gone(), delay=0.01):
+        time.sleep(0.05)
