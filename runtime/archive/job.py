@@ -27,6 +27,7 @@ from glint.runtime.archive.worker import Done, Worker
 
 _SETS = ("frames", "targets", "tracks")
 _PART = re.compile(r"(?:\d{6}-)?[0-9a-f]{16}\.parquet")
+_ABANDONED_NS = 3600 * 10**9  # after which nobody writes to a temporary file any more
 _EVERY_S = 30.0  # a line of progress where there is no terminal
 
 
@@ -83,6 +84,7 @@ class Job:
         try:
             self._there = self._listed()
             plan = make_plan(self.root, self.out, self.settings.frames, self.executor)
+            self._tell(self._manifest(plan, started, 0.0))  # where that fails, nothing is worked for
             self._make_parts(plan)
             if self.settings.track:
                 self._make_tracks(plan)
@@ -90,10 +92,13 @@ class Job:
         except KeyboardInterrupt:
             self.tally.interrupted = True
         manifest = self._manifest(plan, started, time.monotonic() - clock)
+        self._tell(manifest)
+        return manifest
+
+    def _tell(self, manifest: dict[str, Any]) -> None:
         lines = "".join(json.dumps(failure) + "\n" for failure in self.tally.failures)
         self.out.put("failed.jsonl", lines.encode())
         self.out.put("manifest.json", (json.dumps(manifest, indent=2, default=str) + "\n").encode())
-        return manifest
 
     def verify(self, number: int) -> list[Check]:
         """Make ``number`` of the finished parts again, chosen at random, and compare them; nothing is written.
@@ -119,7 +124,7 @@ class Job:
         there = set()
         for entry in (e for name in _SETS for e in self.out.entries(name)):
             if entry.name.startswith(".") and entry.name.endswith(TEMPORARY):
-                if tidy:
+                if tidy and time.time_ns() - entry.mtime_ns > _ABANDONED_NS:  # else another start may be at it
                     self.out.delete(entry.path)
             else:
                 there.add(entry.path)

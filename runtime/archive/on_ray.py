@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 LOCAL, AUTO = "local", "auto"
 _ITEMS_PER_EXECUTION = 10_000  # things that one execution of Ray Data is given: what its driver keeps of each adds up
+_PATIENCE_S = 10.0  # for a cluster's first answer
 _MOST_DEATHS = 3  # of workers over one thing, before it is given up
 
 
@@ -40,7 +43,7 @@ class RayExecutor:
         """See ``plan.Executor``; a thing over which workers die again and again is left out.
 
         Raises:
-            EngineError: if the workers cannot be started.
+            EngineError: if the workers cannot be started, or what they work with cannot be made.
         """
         for first in range(0, len(items), _ITEMS_PER_EXECUTION):
             yield from self._map(make, items[first : first + _ITEMS_PER_EXECUTION])
@@ -60,6 +63,8 @@ class RayExecutor:
             )  # fmt: skip
         try:
             for row in rows.iter_rows():
+                if row["broken"]:
+                    raise EngineError(f"a worker cannot begin, on {row['broken']}")
                 yield pickle.loads(row["result"])  # noqa: S301  (made by our own workers)
         except ray.exceptions.RayError as error:
             raise EngineError(f"workers cannot go on: {first_line(error)}", hint="see the logs of Ray") from error
@@ -77,11 +82,17 @@ class _Actor:
 
         if not ray.get_runtime_context().get_assigned_resources().get("GPU"):
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray shows all GPUs to whoever was given none
-        self.work: Callable[[Any], Any] = pickle.loads(make)()  # noqa: S301  (sent by our own driver)
+        self.broken = ""
+        try:
+            self.work: Callable[[Any], Any] = pickle.loads(make)()  # noqa: S301  (sent by our own driver)
+        except Exception as error:  # Ray would try it again without an end
+            self.broken = f"{socket.gethostname()}: {type(error).__name__}: {first_line(error)}"
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self.broken:
+            return {"result": b"", "broken": self.broken}
         item = pickle.loads(row["item"])  # noqa: S301  (sent by our own driver)
-        return {"result": pickle.dumps(self.work(item))}
+        return {"result": pickle.dumps(self.work(item)), "broken": ""}
 
 
 @contextmanager
@@ -112,6 +123,7 @@ def started(
         MissingDependencyError: if Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _reach(address)
     if address == LOCAL:  # else it takes the machine's outer address, whatever it is told
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         if constants := sys.modules.get("ray._private.ray_constants"):  # it is read when Ray is imported
@@ -153,6 +165,22 @@ def started(
             yield RayExecutor(number, threads, gpus_per_worker, on_gpus)
         finally:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Try the address of a cluster: Ray would go on trying for a long time.
+
+    Raises:
+        InputError: if nobody listens there.
+    """
+    match = re.fullmatch(r"(?:ray://)?\[?([^/\]]+?)\]?:(\d+)", address)
+    if match is None:
+        return
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=_PATIENCE_S).close()
+    except (OSError, OverflowError) as error:
+        hint = "start one with ray start --head, or use --address local"
+        raise InputError(f"Ray at {address}: {first_line(error)}", hint=hint) from error
 
 
 def _room(there: dict[str, float], threads: int, gpus_per_worker: float) -> tuple[int, int]:

@@ -62,6 +62,18 @@ class ArchiveSettings:
         """The same for workers of so many threads."""
         return replace(self, pipeline=replace(self.pipeline, threads=threads))
 
+    def check(self) -> None:
+        """Look at the models and files that are named, before anything is started.
+
+        Raises:
+            GlintError: one of its subclasses, for one that is not there or not what it should be.
+        """
+        self.as_dict()
+        spec = load_card(self.pipeline.unmixer)[0].unmixer
+        if spec is not None:
+            chosen_optics(self.pipeline.psf, spec)
+        self.pipeline.conditioner()
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready: what decides the numbers, with hashes of the files."""
         pipeline = {k: v for k, v in asdict(self.pipeline).items() if k != "threads"}

@@ -114,6 +114,14 @@ class Storage:
         """
         return bool(self._infos([self._base])[0].type == pafs.FileType.Directory)
 
+    def may_be_folder(self) -> bool:
+        """Whether the root is there as a folder or not at all.
+
+        Raises:
+            SourceError: if that cannot be told.
+        """
+        return bool(self._infos([self._base])[0].type != pafs.FileType.File)
+
     def _infos(self, what: Any) -> list[Any]:
         try:
             infos: list[Any] = self._fs.get_file_info(what)

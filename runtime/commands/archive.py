@@ -54,9 +54,11 @@ def archive(
     source, target = Storage(root), Storage(out)
     if not source.is_folder():
         raise InputError(f"{source.shown}: no such folder")
+    if not target.may_be_folder():
+        raise InputError(f"{target.shown} is a file", hint="OUT is the folder of the data sets")
     if dry_run:
         return _plan_of(make_plan(source, target, chunk, None), settings)
-    settings.as_dict()  # bad models and files are said before Ray is started
+    settings.check()  # bad models and files are said before Ray is started
     on_gpus_only = settings.pipeline.engine == "tensorrt"
     if on_gpus_only and not gpus_per_worker:
         raise InputError("archive: TensorRT needs GPUs, and the workers are given none", hint="--gpus-per-worker 0.5")

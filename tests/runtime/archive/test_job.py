@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,7 @@ pytest.importorskip("pyarrow", reason="archives need pyarrow")
 
 import pyarrow.parquet as pq
 
-from glint.errors import InputError
+from glint.errors import GlintError, InputError, OutputError
 from glint.images import write_image
 from glint.runtime.archive.job import Job
 from glint.runtime.archive.settings import ArchiveSettings
@@ -350,11 +352,16 @@ def test_a_job_that_was_stopped_goes_on_where_it_ended(tmp_path: Path, pipelines
     manifest = archived(root, out, settings, Once(pipelines, stop))
     assert (manifest["interrupted"], manifest["done"], manifest["complete"]) == (True, 2, False)
     assert not (out / "tracks").exists()
-    (out / "frames" / "a" / ".000002-0.parquet.99.tmp").write_bytes(b"of a killed worker")
+    left, at_work = (out / "frames" / "a" / f".00000{n}-0.parquet.99.tmp" for n in (2, 3))
+    left.write_bytes(b"of a killed worker")
+    os.utime(left, (time.time() - 7200,) * 2)
+    at_work.write_bytes(b"of another start")
     executor = Once(pipelines)
     manifest = archived(root, out, settings, executor)
     assert (manifest["made"], manifest["already"], manifest["complete"]) == (1, 2, True)
-    assert [p.suffix for p in (out / "frames" / "a").iterdir()] == [".parquet"] * 3
+    names = {p.name for p in (out / "frames" / "a").iterdir()}
+    assert len([n for n in names if n.endswith(".parquet")]) == 3
+    assert at_work.name in names and left.name not in names
     assert_same(out, "a", of_run(root / "a", KNOWN, pipelines))
 
 
@@ -441,6 +448,44 @@ def test_tensorrt_without_gpus_is_refused_before_ray_starts(tmp_path: Path) -> N
         archive(str(tmp_path / "root"), str(tmp_path / "out"), engine="tensorrt")
     assert "--gpus-per-worker" in str(told.value.hint)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("option", "value"), [("psf", "7x"), ("dark", "none.png"), ("detector", "nope")])
+def test_what_is_named_is_looked_at_before_ray_starts(option: str, value: str, tmp_path: Path) -> None:
+    images(tmp_path / "root" / "a", 2)
+    with pytest.raises(GlintError, match=value):
+        archive(str(tmp_path / "root"), str(tmp_path / "out"), address="nonsense", **{option: value})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_file_is_no_place_for_data_sets(dry_run: bool, tmp_path: Path) -> None:
+    images(tmp_path / "root" / "a", 2)
+    (tmp_path / "file").write_bytes(b"kept")
+    with pytest.raises(InputError, match="file is a file"):
+        archive(str(tmp_path / "root"), str(tmp_path / "file"), dry_run=dry_run)
+    assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+def test_nothing_is_worked_for_where_nothing_can_be_written(tmp_path: Path, pipelines: Any) -> None:
+    images(tmp_path / "root" / "a", 2)
+    (tmp_path / "file").write_bytes(b"")
+    executor = Once(pipelines)
+    with pytest.raises(OutputError, match="cannot write"):
+        archived(tmp_path / "root", tmp_path / "file" / "out", ArchiveSettings(KNOWN), executor)
+    assert executor.worked == []
+
+
+def test_a_job_at_work_is_not_complete(tmp_path: Path, pipelines: Any) -> None:
+    root, out = tmp_path / "root", tmp_path / "out"
+    images(root / "a", 4)
+
+    def look(_: Any) -> None:
+        told.append(json.loads((out / "manifest.json").read_text()))
+
+    told: list[dict[str, Any]] = []
+    assert archived(root, out, ArchiveSettings(KNOWN, frames=2), Once(pipelines, look))["complete"]
+    assert [(m["complete"], m["chunks"], m["done"]) for m in told] == [(False, 2, 0)] * 2
 
 
 def test_the_examples_of_the_page_run(tmp_path: Path, pipelines: Any, monkeypatch: pytest.MonkeyPatch) -> None:

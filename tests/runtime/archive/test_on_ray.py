@@ -22,6 +22,7 @@ ray = pytest.importorskip("ray", reason="archives on several processes need Ray:
 pytest.importorskip("pyarrow", reason="archives need pyarrow")
 av = pytest.importorskip("av", reason="video needs PyAV")
 
+from glint.errors import EngineError, InputError  # noqa: E402
 from glint.images import write_image  # noqa: E402
 from glint.runtime.archive import on_ray  # noqa: E402
 from glint.runtime.archive.job import Job  # noqa: E402
@@ -109,6 +110,16 @@ class Work:
         return number, 2 * number
 
 
+class NeverBegins:
+    """Cannot be made."""
+
+    def __init__(self) -> None:
+        raise ValueError("there is no model")
+
+    def __call__(self, number: int) -> int:
+        return number
+
+
 def test_work_survives_its_workers_and_ray_keeps_to_itself(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +129,8 @@ def test_work_survives_its_workers_and_ray_keeps_to_itself(
         assert listening() <= {"127.0.0.1", "::1"}
         found = sorted(executor.map(functools.partial(Work, tmp_path), range(8)))
         assert listening() <= {"127.0.0.1", "::1"}  # the workers too
+        with pytest.raises(EngineError, match=r"a worker cannot begin, on .*: there is no model"):
+            list(executor.map(NeverBegins, range(2)))
     assert [(n, d) for n, d in found if n != 5] == [(n, 2 * n) for n in range(8) if n != 5]
     assert 5 not in dict(found)
     assert capfd.readouterr().out == ""
@@ -191,6 +204,12 @@ def workers_of(pid: int) -> list[int]:
         mine |= {p for p, parent in _parents().items() if parent in mine}
     names = {p: Path(f"/proc/{p}/cmdline").read_bytes() for p in mine if Path(f"/proc/{p}").exists()}
     return [p for p, name in names.items() if name.startswith(b"ray::MapWorker")]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999999"])
+def test_a_cluster_that_is_not_there_is_said_so_at_once(address: str) -> None:
+    with pytest.raises(InputError, match=f"Ray at {address}: "), started(address):
+        pass
 
 
 class Shown:
