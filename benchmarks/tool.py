@@ -60,8 +60,10 @@ class Tool:
         out = arguments.out if self.file else None
         if out is not None:
             refuse_existing(out, overwrite=arguments.overwrite)
-        known = inspect.signature(self.make).parameters
-        report = self.make(**{name: value for name, value in vars(arguments).items() if name in known})
+        own = argparse.ArgumentParser(add_help=False)
+        self.options(own)
+        names = {action.dest for action in own._actions} | set(inspect.signature(self.make).parameters)
+        report = self.make(**{name: value for name, value in vars(arguments).items() if name in names})
         if out is not None:
             write_json(out, report)
         if self.text is None or arguments.json:

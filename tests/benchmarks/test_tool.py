@@ -42,6 +42,11 @@ def test_every_option_is_an_argument_of_the_function(name):
     assert not {"out", "overwrite", "json"} & options or not made.file
 
 
+def test_a_function_of_any_keywords_gets_all_options(capsys):
+    assert Tool("Tells a number.", lambda **told: told, options)(["--number", "4"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"number": 4}
+
+
 def test_whatever_is_a_command_of_its_own_is_such_a_tool():
     assert len(MODULES) >= 12
     assert [name for name, text in SOURCES.items() if "standalone(" in text] == ["tool"]
