@@ -17,7 +17,10 @@ through the stream as in ``glint run --track``. Scores, in frame coordinates:
   one frame with a number to the next, per 1000 matched targets.
 - **Confirmed tracks**, from the tenth frame on, whether seen in the frame or not, those that ``--static hide`` leaves:
   **Pd**, true targets with one within 0.5 px, one to one; **groups** with one within 1.5 px of their middle; **false**,
-  tracks farther than 3 px from every true target, per frame.
+  tracks farther than 3 px from every true target, per frame; **CSO-mAP** of the targets that belong to such tracks,
+  where the truth are the groups that have one within 1.5 px of their middle.
+
+``--unmix-frames N`` takes clusters that are followed apart in their last frames together, as that of ``glint run``.
 """
 
 from __future__ import annotations
@@ -89,6 +92,7 @@ class SceneScore(Sink):
     pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
     last: dict[int, int] = field(default_factory=dict)
     kept: list[tuple[Targets, Targets]] = field(default_factory=list)
+    kept_tracked: list[tuple[Targets, Targets]] = field(default_factory=list)
 
     def write(self, result: Result) -> None:
         truth, found = result.frame.truth, result.targets
@@ -108,7 +112,8 @@ class SceneScore(Sink):
         self.surplus += int((alone & near).sum())
         self._count_groups(truth, found)
         if result.tracks is not None and result.frame.index >= SETTLED_FRAME:
-            self._count_tracks(truth, result.tracks)
+            followed = found.select(np.isin(result.track, result.tracks.number[~result.tracks.static]))
+            self.kept_tracked.append((self._count_tracks(truth, result.tracks), followed))
         self.tracked += int((result.track >= 0).sum())
         for row, track in zip(rows.tolist(), result.track[columns].tolist()):
             if track >= 0:
@@ -123,18 +128,23 @@ class SceneScore(Sink):
             self.groups += 1
             self.groups_found += bool((gap < GROUP_PX).any())
 
-    def _count_tracks(self, truth: Targets, tracks: Tracks) -> None:
+    def _count_tracks(self, truth: Targets, tracks: Tracks) -> Targets:
+        """The true targets of groups that have a track."""
         shown = tracks.select(~tracks.static)
         distance = np.hypot(truth.x[:, None] - shown.x, truth.y[:, None] - shown.y)
         self.settled_frames += 1
         self.settled += len(truth)
         self.tracks_matched += len(match_points(distance, UNMIXING_MATCH_PX)[0])
         self.tracks_false += int((distance.min(axis=0, initial=np.inf) >= NEAR_PX).sum())
-        for group in np.unique(truth.blob):
+        followed: list[int] = []
+        for group in np.unique(truth.blob).tolist():
             members = truth.select(truth.blob == group)
             gap = np.hypot(shown.x - members.x.mean(), shown.y - members.y.mean())
             self.settled_groups += 1
-            self.tracks_groups += bool((gap < GROUP_PX).any())
+            if (gap < GROUP_PX).any():
+                self.tracks_groups += 1
+                followed.append(group)
+        return truth.select(np.isin(truth.blob, followed))
 
     def kept_as_one(self) -> int:
         """Frames in which a true target had the track that is its own by the best assignment for the scene."""
@@ -174,6 +184,7 @@ def score(parts: Iterable[SceneScore]) -> dict[str, Any]:
             "pd": _percent(total("tracks_matched"), total("settled")),
             "pd_groups": _percent(total("tracks_groups"), total("settled_groups")),
             "false_per_frame": round(total("tracks_false") / max(total("settled_frames"), 1), 3),
+            "cso_map": round(_unmixing([pair for part in scenes_ for pair in part.kept_tracked]).cso_map, 2),
         },
     }
 
@@ -204,6 +215,7 @@ def stream_accuracy(
     seed: int = 1,
     detector: str = DEFAULT_DETECTOR,
     unmixer: str = DEFAULT_UNMIXER,
+    unmix_frames: int = 1,
     threads: int | None = None,
 ) -> dict[str, Any]:
     """Score the stream.
@@ -214,6 +226,7 @@ def stream_accuracy(
         config: what moves.
         seed: of everything simulated.
         detector, unmixer: names in the zoo or paths of cards.
+        unmix_frames: last frames in which followed clusters are taken apart together.
         threads: CPU threads of the networks.
 
     Returns:
@@ -229,7 +242,7 @@ def stream_accuracy(
     parts: dict[str, SceneScore] = {}
     with Progress("stream_accuracy", number) as line:
         for scene in scenes(config, number, seed, backgrounds):
-            parts[scene.name] = _score_scene(scene, pipeline, evidence)
+            parts[scene.name] = _score_scene(scene, pipeline, evidence, unmix_frames)
             line.update(len(parts), scene.name)
     return {
         "backgrounds": "generated" if backgrounds is None else backgrounds.name,
@@ -237,14 +250,17 @@ def stream_accuracy(
         "seed": seed,
         "detector": first.card.name,
         "unmixer": second.card.name,
+        "unmix_frames": unmix_frames,
         "all": score(parts.values()),
         "scenes": {name: score([part]) for name, part in parts.items()},
     }
 
 
-def _score_scene(scene: MovingScene, pipeline: Pipeline, evidence: Evidence) -> SceneScore:
+def _score_scene(scene: MovingScene, pipeline: Pipeline, evidence: Evidence, unmix_frames: int) -> SceneScore:
     counts = SceneScore()
-    Stream(scene, pipeline, [counts], track=Follower(evidence=evidence)).run()
+    pipeline.start_over()  # a scene has its own optics
+    follow = Follower(evidence=evidence, unmix_frames=unmix_frames, unmixing=pipeline.config)
+    Stream(scene, pipeline, [counts], track=follow).run()
     return counts
 
 
@@ -255,6 +271,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=positive_int, default=60, help="per background (default: %(default)s)")
     parser.add_argument("--noise", type=positive_float, default=1.0, help="DN of an 8-bit image (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=1, help="of everything simulated (default: %(default)s)")
+    parser.add_argument("--unmix-frames", type=positive_int, default=1, help="of clusters (default: %(default)s)")
     add_pipeline_arguments(parser)
     add_threads_argument(parser)
 

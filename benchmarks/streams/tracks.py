@@ -59,6 +59,7 @@ THING_PROBABILITY = 0.02  # probability of a spot above which it is a false thin
 _CELL_PX = 4  # px of a place
 _STAYS_SHARE = 0.2  # of the frames
 _AGAIN_PX = 2.0  # px
+_FAINT_SHARE = 0.2  # of targets elsewhere that are not as bright as those of the videos: any score is as likely of them
 
 Box = tuple[float, float, float, float] | None
 
@@ -175,8 +176,9 @@ class Calibration:
             rates[int(np.searchsorted(SCORES, value, side="right")) - 1] += 1
 
     def evidence(self, origin: str) -> Evidence:
-        """The table; half a detection is added to each class, so that no rate is 0."""
+        """The table; half a detection is added to each class, so that no rate is 0, and a share of faint targets."""
         target = (self._target + 0.5) / (self._boxed + 10)
+        target = (1 - _FAINT_SHARE) * target + _FAINT_SHARE * target.mean()
         target *= min(1.0, 0.95 / target.sum())
         clutter, again = (self._clutter + 0.5) / max(self._pixels, 1), (self._again + 0.5) / (self._things + 10)
         return Evidence(np.array(SCORES), target, clutter, again, origin)
@@ -261,6 +263,7 @@ def tracks(
 
 def _score_video(source: VideoSource, boxes: list[Box], pipeline: Pipeline, follow: Follower) -> VideoScore:
     counts, before = VideoScore(), None
+    pipeline.start_over()  # a video has its own optics
     for index, frame in enumerate(source):
         if before is None or not np.array_equal(before.frame.data, frame.data):
             before = follow(pipeline(frame))

@@ -25,6 +25,9 @@ FloatArray = NDArray[np.float64]
 SCORES = (0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 0.97, 0.99)
 """Lower ends of the classes of scores; the first is that of the candidates."""
 
+MOVING = 0.2
+"""Share of the false things that are there again which have moved as a target does."""
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -88,9 +91,15 @@ class Evidence:
         """
         return np.log(births * self.target[kind] / (self.clutter[kind] * local))
 
-    def seen(self, kind: NDArray[np.int64], local: FloatArray, density: FloatArray) -> FloatArray:
-        """Log-likelihood ratio of a detection of a track, whose place has this density (1/px^2)."""
-        clutter = self.clutter[kind] * local + self.again[kind] * density
+    def seen(
+        self, kind: NDArray[np.int64], local: FloatArray, density: FloatArray, moves: NDArray[np.bool_]
+    ) -> FloatArray:
+        """Log-likelihood ratio of a detection of a track, whose place has this density (1/px^2).
+
+        What moves through the scene is seldom a false thing that is there again.
+        """
+        again = self.again[kind] * np.where(moves, MOVING, 1.0)
+        clutter = self.clutter[kind] * local + again * density
         return np.log(np.maximum(self.target[kind] * density / clutter, 1e-9))
 
     @property

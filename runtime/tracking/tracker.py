@@ -336,7 +336,8 @@ class Tracker:
     def _gain(self, rows: IntArray, kind: IntArray, clutter: FloatArray, sigma: FloatArray) -> FloatArray:
         """Log-likelihood ratios of the detections of some tracks."""
         variance = self._state[2, rows] + sigma**2
-        return self.evidence.seen(kind, clutter, 1 / (2 * math.pi * np.sqrt(variance.prod(axis=1))))
+        density = 1 / (2 * math.pi * np.sqrt(variance.prod(axis=1)))
+        return self.evidence.seen(kind, clutter, density, ~self._rest.static[rows])
 
     def _weigh(self, gain: FloatArray, seen: IntArray) -> None:
         """Add what this frame says to the scores."""

@@ -13,6 +13,7 @@ from glint.images import write_image
 from glint.optics import Psf
 from glint.runtime.pipeline.detector import Detection
 from glint.runtime.pipeline.pipeline import Result, SpotPatches
+from glint.runtime.tracking.tracks import Tracks
 from glint.types import Blobs, Targets
 
 SMALL = MovingConfig(width=96, height=80, frames=6, clusters=2, singles=2, noise=0.0, bits=16, radiance=(80.0, 120.0))
@@ -142,6 +143,23 @@ def test_exchanged_numbers_are_two_switches():
     told = scored(tell)
     assert told["idf1"] == pytest.approx(95, abs=0.1)
     assert told["switches_per_1000"] == pytest.approx(1000 / 20)
+
+
+def test_targets_of_confirmed_tracks_are_scored_from_the_tenth_frame_on():
+    """One group has tracks and its targets are right; the others, and what is not tracked, do not count."""
+    part = SceneScore()
+    for frame in MovingScene("flat", flat(), replace(SMALL, frames=12), seed=5):
+        truth, ours = frame.truth, frame.truth.blob == 0
+        many, static = int(ours.sum()), np.zeros(int(ours.sum()), dtype=bool)
+        one = truth.select(ours)
+        tracks = Tracks(
+            np.arange(many), one.x, one.y, one.x, one.y, np.zeros((many, 2, 3)), one.x, one.x, static, ~static, one.x
+        )
+        result = answer(frame, truth, np.where(ours, np.cumsum(ours) - 1, -1))
+        part.write(replace(result, tracks=tracks))
+    told = score([part])["confirmed"]
+    assert told["cso_map"] == pytest.approx(100)
+    assert 0 < told["pd_groups"] < 100
 
 
 def test_the_whole_stream_is_scored(tmp_path: Path):

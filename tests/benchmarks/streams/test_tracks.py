@@ -56,7 +56,9 @@ def test_calibration_gives_back_the_rates_that_made_the_spots() -> None:
     table.add(frames)
     evidence = table.evidence("made")
     kind = SCORES.index(0.5)
-    assert evidence.target[SCORES.index(0.9)] == pytest.approx(0.6, abs=0.03)
+    assert evidence.target[SCORES.index(0.9)] == pytest.approx(0.8 * 0.6 + 0.2 * 0.6 / len(SCORES), abs=0.03)
+    assert evidence.target.sum() == pytest.approx(0.6, abs=0.03)
+    assert evidence.target.min() > 0.01
     assert evidence.clutter[kind] * 256 * 320 == pytest.approx(0.5, abs=0.05)
     assert evidence.clutter[-1] * 256 * 320 < 0.001
     assert evidence.again[kind] < 0.01
