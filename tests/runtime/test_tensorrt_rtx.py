@@ -6,6 +6,7 @@ model in fp32 only, its fp16 and int8 variants are made here with ONNX Runtime's
 
 import copy
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -142,6 +143,19 @@ def test_released_models_run_in_the_precision_that_they_name(name):
     precision = name.rpartition(".")[2]
     assert audit["asked"][precision] > 0
     assert audit["obtained"] == audit["asked"]
+
+
+def test_the_command_says_where_int8_is_not_worth_it(capsys):
+    """Bytes are those of the usual batch: of a single patch the weights, half as large, would hide the rest."""
+    words = ["--flavour", "tensorrt_rtx", "--compute-capability", GPU, "--batch", "1,64,256"]
+    assert main(["build", "dscsnet-s-csist", *words]) == 0
+    fp16 = capsys.readouterr().err
+    assert main(["build", "dscsnet-s-csist", "--precision", "int8", *words]) == 0
+    told = capsys.readouterr().err
+    (moved,) = re.findall(r"traffic: ([\d.]+) MB", fp16)
+    assert 20 < float(moved) < 30 and "worth" not in fp16
+    (more,) = re.findall(rf"int8 is not worth it here: it moves ([\d.]+) MB, fp16 {moved} MB", told)
+    assert float(more) > float(moved)
 
 
 @pytest.mark.parametrize("name", FP32)

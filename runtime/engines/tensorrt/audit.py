@@ -47,8 +47,7 @@ class EngineLayer:
         reads: precisions of its inputs and constants.
         nodes: the ONNX nodes that went into it.
         writes: precisions of its outputs.
-        bytes: that it reads and writes, constants included; an axis of any size counts once, and so does a tensor
-            that it reads several times.
+        bytes: that it reads and writes, constants included; a tensor that it reads several times counts once.
     """
 
     name: str
@@ -89,8 +88,8 @@ class Audit:
         left_to_gpu: layers that DLA, which was asked for, does not take.
         traffic: of all layers: ``kernels`` that work, ``reformats`` between layouts, ``casts`` (kernels that convert
             and do not multiply), ``int8_products``, of which ``int8_writes_float`` write float, and ``bytes`` that are
-            read and written (for one row where the batch is free), ``product_bytes`` of them by convolutions and matrix
-            products.
+            read and written (where the batch is free, of the usual one of the first profile), ``product_bytes`` of them
+            by convolutions and matrix products.
         heaviest: ``kernel: 13.8 MB``, the largest first.
     """
 
@@ -143,8 +142,12 @@ def int8_verdict(result: Audit, fp16: Audit | None) -> str:
     return ""
 
 
-def layers_of_inspector(text: str) -> list[EngineLayer]:
+def layers_of_inspector(text: str, rows: int = 1) -> list[EngineLayer]:
     """Layers in the JSON of ``EngineInspector.get_engine_information``, of 10.x and 11.x.
+
+    Args:
+        text: the JSON.
+        rows: what an axis of any size counts for.
 
     Raises:
         EngineError: if it is no such JSON, or the plan was built without details.
@@ -164,15 +167,19 @@ def layers_of_inspector(text: str) -> list[EngineLayer]:
             reads=tuple(p for text in _operand_types(entry) for p in _precisions(text)),
             nodes=tuple(_NODE.findall(str(entry.get("Metadata", "")))),
             writes=tuple(p for text in _types(entry.get("Outputs")) for p in _precisions(text)),
-            bytes=_each_once([t for key in ("Inputs", "Constants") for t in _sizes(entry.get(key))])
-            + _each_once(_sizes(entry.get("Outputs"))),
+            bytes=_each_once([t for key in ("Inputs", "Constants") for t in _sizes(entry.get(key), rows)])
+            + _each_once(_sizes(entry.get("Outputs"), rows)),
         )
         for entry in entries
     ]
 
 
-def layers_of_log(lines: Iterable[str]) -> list[EngineLayer]:
+def layers_of_log(lines: Iterable[str], rows: int = 1) -> list[EngineLayer]:
     """Layers in the messages of a verbose, detailed build (one layer per line).
+
+    Args:
+        lines: the messages.
+        rows: what an axis of any size counts for.
 
     Raises:
         EngineError: if the log lists none.
@@ -186,7 +193,7 @@ def layers_of_log(lines: Iterable[str]) -> list[EngineLayer]:
             outputs = line[match.end() :].partition("], TacticName")[0]
             writes = tuple(p for text in re.findall(r"Datatype: (\w+)", outputs) for p in _precisions(text))
             moved = sum(
-                _each_once((name, _bytes(_numbers(dims), text)) for name, dims, text in _LOG_TENSOR.findall(side))
+                _each_once((name, _bytes(_numbers(dims), text, rows)) for name, dims, text in _LOG_TENSOR.findall(side))
                 for side in (match["operands"], outputs)
             )
             nodes = tuple(_NODE.findall(line))
@@ -318,13 +325,13 @@ def _types(tensors: Any) -> list[str]:
     return [" ".join(str(t.get(key, "")) for key in keys) for t in tensors or () if isinstance(t, dict)]
 
 
-def _sizes(tensors: Any) -> list[tuple[str, int]]:
+def _sizes(tensors: Any, rows: int) -> list[tuple[str, int]]:
     """Names and bytes of tensors of the inspector."""
     found = []
     for tensor in tensors or ():
         dims = tensor.get("Dimensions") if isinstance(tensor, dict) else None
         if isinstance(dims, list) and all(isinstance(n, int) for n in dims):
-            found.append((str(tensor.get("Name", "")), _bytes(dims, _types([tensor])[0])))
+            found.append((str(tensor.get("Name", "")), _bytes(dims, _types([tensor])[0], rows)))
     return found
 
 
@@ -344,9 +351,9 @@ def _numbers(text: str) -> list[int]:
     return [int(n) for n in text.split(",") if n.strip()]
 
 
-def _bytes(dims: list[int], text: str) -> int:
+def _bytes(dims: list[int], text: str, rows: int) -> int:
     precision = _precisions(text)
-    return math.prod(max(n, 1) for n in dims) * (_BITS[precision[0]] if precision else 32) // 8
+    return math.prod(rows if n < 0 else max(n, 1) for n in dims) * (_BITS[precision[0]] if precision else 32) // 8
 
 
 def _precisions(text: str) -> list[str]:

@@ -125,7 +125,11 @@ def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Buil
             f"TensorRT ran out of GPU memory while it built {order.onnx.name}: {log.errors()}",
             hint="close other programs that use the GPU, build for a smaller --batch or --size, or change --workspace",
         )
-    layers = layers_of_log(log.lines) if trt.ahead_of_time else layers_of_inspector(_inspect(trt, plan, order.dla))
+    rows = _usual_batch(order.profiles[0], inputs)
+    if trt.ahead_of_time:
+        layers = layers_of_log(log.lines, rows)
+    else:
+        layers = layers_of_inspector(_inspect(trt, plan, order.dla), rows)
     result = replace(audit(layers, asked), left_to_gpu=left or ())
     return Built(plan, inputs, outputs, result, _save_timings(trt, config))
 
@@ -161,6 +165,12 @@ def _check_profile(onnx: Path, profile: Profile, inputs: tuple[TensorSpec, ...])
         for shape in (ranges[spec.name].min, ranges[spec.name].max):
             if len(shape) != len(spec.shape) or any(s not in (-1, n) for s, n in zip(spec.shape, shape)):
                 raise ModelError(f"{onnx.name}: input {spec.name!r} is {spec.shape}, its profile wants {shape}")
+
+
+def _usual_batch(profile: Profile, inputs: tuple[TensorSpec, ...]) -> int:
+    """Rows of a call, where the batch is the one axis of any size; else 1."""
+    free = {spec.name for spec in inputs if spec.shape[:1] == (-1,) and -1 not in spec.shape[1:]}
+    return max((r.opt[0] for r in profile if r.name in free), default=1)
 
 
 def _parse_error(onnx: Path, reasons: str) -> ModelError:

@@ -52,6 +52,7 @@ def test_the_traffic_of_the_builders_log():
     assert found.traffic["int8_products"] == 2
     copy = layers_of_log([LOG])[3]  # [-1, 7] to [-1, 8], both int8
     assert (copy.writes, copy.bytes) == (("int8",), 15)
+    assert layers_of_log([LOG], rows=64)[3].bytes == 64 * 15
     last = layers_of_log([LOG])[4]
     assert last.bytes == 4 * (22 + 22 + 21) or last.bytes > 0
     assert found.traffic["bytes"] == sum(layer.bytes for layer in layers_of_log([LOG]))
@@ -74,6 +75,9 @@ def test_the_traffic_of_an_inspector():
         "bytes": 2048 * 3 + 16 + 60, "product_bytes": 2048 * 3,
     }  # fmt: skip
     assert found.heaviest[0] == "conv: 0.0 MB"
+    free = {"Name": "relu", "LayerType": "kgen", "Inputs": [tensor("FP16", -1, 8)], "Outputs": [tensor("FP16", 1, 8)]}
+    (layer,) = layers_of_inspector(json.dumps({"Layers": [free]}), rows=64)
+    assert layer.bytes == 2 * 64 * 8 + 2 * 8
 
 
 def test_a_tensor_that_a_kernel_names_twice_comes_from_memory_once():
