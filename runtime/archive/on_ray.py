@@ -6,8 +6,10 @@ import logging
 import os
 import pickle
 import re
+import signal
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -140,7 +142,8 @@ def started(
                 "include_dashboard": False, "_node_ip_address": "127.0.0.1",
             }  # fmt: skip
         try:
-            ray.init(**options)
+            with _termination_kept():
+                ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             hint = "start one with ray start --head, or use --address local"
             raise InputError(f"Ray at {address}: {first_line(error)}", hint=hint) from error
@@ -165,6 +168,17 @@ def started(
             yield RayExecutor(number, threads, gpus_per_worker, on_gpus)
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _termination_kept() -> Iterator[None]:
+    """SIGTERM stays a request to end in order: Ray makes it an abort."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _reach(address: str) -> None:
