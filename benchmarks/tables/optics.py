@@ -2,8 +2,9 @@
 
 Singles: isolated points on a flat background through the whole pipeline; how many come out as several, how far their
 positions are off over the Cramer-Rao bound, and how many lie within their stated error. Clusters: 2 to 5 targets within
-two widths of the PSF, at least one apart, whose masks are those of their true light; the optics are known. The
-Cramer-Rao column has the score of the truth scattered by the bound, with every count right.
+two widths of the PSF, at least one apart, whose masks are those of their true light; the optics are known, or learned
+from a stream of such clusters with no, 20 % or 50 % single targets. The Cramer-Rao column has the score of the truth
+scattered by the bound, with every count right.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glint.benchmarks.reporting.text import markdown_table
+from glint.benchmarks.tables.table_file import refuse_unknown
 from glint.benchmarks.tool import Tool
-from glint.cli import positive_int, seed
+from glint.cli import positive_int, seed, words
 from glint.metrics.unmixing import score_unmixing
 from glint.optics import Psf
 from glint.runtime.pipeline.detector import Detection, Detector, find_blobs
@@ -29,10 +31,13 @@ from glint.runtime.unmixing.spot_fit import shine
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import Frame, TargetFlag
 
+PARTS = ("singles", "clusters")
 SIGMAS = (0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
 RATIOS = (1.0, 1.5)
 SNRS = (10, 30, 200)
 CLUSTER_SIGMAS = (0.5, 0.7, 1.0, 1.5, 2.0)
+SINGLES = (0.0, 0.2, 0.5)  # shares of single targets among the spots that optics are learned from
+_LEARNED_FRAMES = 6
 _SIDE, _STEP, _TILE = 320, 80, 41  # px
 _NOISE_DN = 4.0  # of 14 bits
 _LEVEL_DN = 400.0
@@ -105,15 +110,20 @@ def singles(pipeline: Pipeline, frames: list[tuple[Frame, Array, tuple[float, fl
     }
 
 
-def cluster_frame(sigma: float, rng: np.random.Generator, noise: float) -> tuple[Frame, Detection, list[Array]]:
-    """A frame with 16 clusters, a detection that has their true light as masks, and the truth of each ``[K, 3]``."""
+def cluster_frame(
+    sigma: float, rng: np.random.Generator, noise: float, singles: float = 0.0
+) -> tuple[Frame, Detection, list[Array]]:
+    """A frame with 16 clusters, a detection that has their true light as masks, and the truth of each ``[K, 3]``.
+
+    ``singles``: share of the clusters that are one target.
+    """
     light, clusters = np.zeros((_SIDE, _SIDE)), []
     for x, y in np.argwhere(np.ones((4, 4))) * _STEP + _STEP / 2 + rng.uniform(-8, 8, (16, 2)):
-        count = int(rng.integers(2, 6))
+        count = 1 if singles and rng.random() < singles else int(rng.integers(2, 6))
         while True:
             offset = rng.uniform(-sigma, sigma, (count, 2))
             gap = np.hypot(*(offset[:, None] - offset).transpose(2, 0, 1))[np.triu_indices(count, 1)]
-            if gap.min() >= sigma:
+            if gap.min(initial=np.inf) >= sigma:
                 break
         radiance = rng.uniform(*_RADIANCE_DN, count)
         light += Psf(sigma).render(x + offset[:, 0], y + offset[:, 1], radiance, light.shape)
@@ -127,8 +137,18 @@ def cluster_frame(sigma: float, rng: np.random.Generator, noise: float) -> tuple
     return Frame(0, 0, data, full_scale=65535.0), Detection(blobs, probability, above), clusters
 
 
-def clusters(pipeline: Pipeline, sigma: float, frames: int, number: int, noise: float = 1.0) -> dict[str, Any]:
-    """Scores of clusters through known optics, distances over 2 sigma, so that those of the protocol are 1."""
+def clusters(
+    pipeline: Pipeline, sigma: float, frames: int, number: int, noise: float = 1.0, singles: float = 0.0
+) -> dict[str, Any]:
+    """Scores of clusters, distances over 2 sigma, so that those of the protocol are 1.
+
+    Optics that are not known are learned from other frames before, in which a share of ``singles`` is one target.
+    """
+    if pipeline.learner is not None:
+        before = np.random.default_rng([number, round(100 * sigma), round(100 * singles)])
+        for _ in range(_LEARNED_FRAMES):
+            frame, detection, _ = cluster_frame(sigma, before, noise, singles)
+            pipeline.look(frame, detection, frame.full_scale)
     rng = np.random.default_rng([number, round(100 * sigma)])
     rows: list[list[float]] = []
     bound_rows: list[list[float]] = []
@@ -136,7 +156,7 @@ def clusters(pipeline: Pipeline, sigma: float, frames: int, number: int, noise: 
     right = patch = 0
     for _ in range(frames):
         frame, detection, places = cluster_frame(sigma, rng, noise)
-        scene = pipeline.look(frame, detection, frame.full_scale)
+        scene = pipeline.look(frame, detection, frame.full_scale, learn=False)
         unmixed = pipeline.unmixer(scene.view.patches, full_scale=scene.view.full_scale)
         targets = to_frame(pipeline.settle(scene, unmixed), frame, scene)
         for truth in places:
@@ -148,6 +168,8 @@ def clusters(pipeline: Pipeline, sigma: float, frames: int, number: int, noise: 
             truths.append(truth)
             patch += 1
     return {
+        "optics": pipeline.optics.kind,
+        "sigma_found": round(pipeline.optics.sigma, 4),
         "clusters": patch,
         "count_right": round(100 * right / patch, 2),
         "cso_map": cso_map(rows, truths, 2 * sigma),
@@ -187,16 +209,18 @@ def cso_map(rows: list[list[float]], truths: list[Array], unit: float) -> float:
     return round(float(score.cso_map), 2)
 
 
-def optics_table(*, frames: int = 4, seed: int = 1) -> dict[str, Any]:
+def optics_table(*, frames: int = 4, seed: int = 1, parts: Sequence[str] = PARTS) -> dict[str, Any]:
     """Measure everything.
 
     Args:
         frames: of each condition, 16 spots each.
         seed: of the scenes.
+        parts: ``singles``, ``clusters``.
     """
+    refuse_unknown("part", parts, PARTS)
     detector, unmixer = Detector.open(threads=1), Unmixer.open(threads=1)
     table: dict[str, Any] = {"frames": frames, "seed": seed, "singles": [], "clusters": []}
-    for sigma in SIGMAS:
+    for sigma in SIGMAS if "singles" in parts else ():
         for ratio in RATIOS:
             for snr in SNRS:
                 scenes = list(single_frames(sigma, ratio, snr, frames, seed))
@@ -205,9 +229,12 @@ def optics_table(*, frames: int = 4, seed: int = 1) -> dict[str, Any]:
                     row = singles(Pipeline(detector, unmixer, psf=psf), scenes)
                     given = "auto" if psf is None else "given"
                     table["singles"].append({"psf": given, "sigma": sigma, "ratio": ratio, "snr": snr, **row})
-    for sigma in CLUSTER_SIGMAS:
-        pipeline = Pipeline(detector, unmixer, psf=Psf(sigma))
-        table["clusters"].append({"sigma": sigma, **clusters(pipeline, sigma, frames, seed)})
+    for sigma in CLUSTER_SIGMAS if "clusters" in parts else ():
+        for share in (None, *SINGLES):
+            pipeline = Pipeline(detector, unmixer, psf=Psf(sigma) if share is None else None)
+            told = "known" if share is None else f"learned, {100 * share:.0f} % single"
+            row = clusters(pipeline, sigma, frames, seed, singles=share or 0.0)
+            table["clusters"].append({"sigma": sigma, "psf": told, **row})
     return table
 
 
@@ -219,7 +246,7 @@ def markdown(table: dict[str, Any]) -> str:
         rows = [row for row in table["singles"] if row["psf"] == given]
         found, split = sum(r["found"] for r in rows), sum(r["split"] for r in rows)
         text.append(f"\n{given}: {split} of {found} single points split ({100 * split / max(found, 1):.2f} %)")
-    scores = ("sigma", "clusters", "count_right", "cso_map", "cso_map_bound")
+    scores = ("sigma", "psf", "sigma_found", "clusters", "count_right", "cso_map", "cso_map_bound")
     text += ["", *markdown_table(scores, ([str(row[c]) for c in scores] for row in table["clusters"]))]
     return "\n".join(text) + "\n"
 
@@ -228,6 +255,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tool's options."""
     parser.add_argument("--frames", type=positive_int, default=4, help="of each condition (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=1, help="of the scenes (default: %(default)s)")
+    parser.add_argument("--parts", type=words, default=list(PARTS), metavar="A,B", help=f"of {', '.join(PARTS)}")
 
 
 TOOL = Tool("Unmixing through other optics.", optics_table, add_arguments, text=markdown, file=True)

@@ -335,7 +335,7 @@ class Pipeline:
         shapes = measure_shapes(windows)
         with self._learning:
             if learn and self.learner is not None:
-                self.optics = self.learner.update(shapes)
+                self.optics = self.learner.update(windows, shapes)
             optics = self.optics
         view = network_view(frame, blobs, spots, windows, shapes, optics.sigma, own, ceiling)
         return Scene(spots, windows, shapes, view, optics)

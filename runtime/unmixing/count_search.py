@@ -28,8 +28,7 @@ from glint.runtime.unmixing.fit import (
     render,
     targets_of,
 )
-from glint.runtime.unmixing.normal_equations import diagonal_of_inverse
-from glint.runtime.unmixing.plane import PLANE
+from glint.runtime.unmixing.normal_equations import PLANE, diagonal_of_inverse
 
 COUNT_FLOOR = 1e-4  # least probability of a count: the network is never that sure
 _LISTED_PRESENCE = 0.02  # presence from which on the next candidate is the start of one target more

@@ -24,7 +24,7 @@ import numpy as np
 
 from glint.compiled import compiled
 from glint.runtime.unmixing.fit import SLOTS, Array, BoolArray, Patch
-from glint.runtime.unmixing.plane import PLANE
+from glint.runtime.unmixing.normal_equations import PLANE
 from glint.runtime.unmixing.spot_fit import (
     ANY_WIDTH_PX,
     SHAPE,
@@ -366,9 +366,9 @@ def judge(case: Case, x: Array, y: Array, radiance: Array) -> Verdict:
 
 
 @compiled
-def _weighed(case: Case, best: SpotFit, best_log: float, logs: Array) -> Verdict:
-    """The points that were found against one wider spot."""
-    patch, spot, optics = case.patch, case.spot, case.optics
+def wide_spot(case: Case) -> tuple[SpotFit, float]:
+    """One wider spot, round or elliptical, and its log evidence without the prior of such spots."""
+    patch, spot = case.patch, case.spot
     start, gaussian = spot.theta.copy(), np.empty((0, 0))
     start[-2] = start[-1] = 0.0
     prior = wide_prior(spot, 1)
@@ -380,6 +380,40 @@ def _weighed(case: Case, best: SpotFit, best_log: float, logs: Array) -> Verdict
         log = log_evidence(ellipse, prior)
         if log > wide_log:
             wide, wide_log = ellipse, log
+    return wide, wide_log
+
+
+@compiled
+def weigh_counts(case: Case, logs: Array, volumes: Array) -> None:
+    """Fill in the log evidence of each number of points, ``[SLOTS + 1]``; those out of the question stay as they are.
+
+    Unlike ``judge`` it grows the points from one, whatever that explains, and asks no network. ``volumes`` gets what
+    of the evidence is the volume that the data leave of the parameters.
+    """
+    spot, optics = case.spot, case.optics
+    start = points_start(spot, spot.theta[:1], spot.theta[1:2], spot.theta[2:3], optics)
+    last, best_log = _fit_count(case, start)
+    logs[1] = best_log
+    volumes[1] = best_log + 0.5 * (last.misfit + last.strain)
+    for k in range(1, optics.max_targets):
+        grown = last
+        for way in range(2):
+            fit, log = _fit_count(case, _grown(case.patch, spot, last.theta, way))
+            if way == 0 or log > logs[k + 1]:
+                grown = fit
+            if log > logs[k + 1]:
+                logs[k + 1] = log
+                volumes[k + 1] = log + 0.5 * (fit.misfit + fit.strain)
+        last, best_log = grown, max(best_log, logs[k + 1])
+        if k > 1 and logs[k + 1] < best_log - _HOPELESS:
+            break
+
+
+@compiled
+def _weighed(case: Case, best: SpotFit, best_log: float, logs: Array) -> Verdict:
+    """The points that were found against one wider spot."""
+    optics = case.optics
+    wide, wide_log = wide_spot(case)
     wide_log += optics.wide
     is_wide = wide_log > best_log
     if points_of(best.theta) > 1:

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from glint.compiled import compiled
-from glint.runtime.unmixing.normal_equations import damped_step, normal_equations
-from glint.runtime.unmixing.plane import PLANE
+from glint.runtime.unmixing.normal_equations import PLANE, damped_step, normal_equations
 
 SLOTS = 5  # targets of a patch, at most
 _LONGEST_STEP_PX = 0.3  # px; the model is only locally linear

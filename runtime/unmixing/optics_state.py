@@ -1,8 +1,8 @@
 """Optics that are known, learned or unknown: what the refinement may believe of the PSF.
 
 Known: given by the user, or the protocol of a card that was chosen. Learned: enough isolated spots of the stream agree
-on one width; the probability of that is weighed against spots of all widths. Unknown: neither, and then no blob is
-taken apart on faith.
+on one width; the probability of that is weighed against spots of all widths. Or spots that may all be clusters are
+points of one width (``common_width``). Unknown: none of these, and then no blob is taken apart on faith.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glint.errors import InputError
+from glint.runtime.unmixing.common_width import CommonWidth, common_width
 from glint.runtime.unmixing.shapes import Shapes
+from glint.runtime.unmixing.windows import Windows
 
 KNOWN, LEARNED, UNKNOWN = "known", "learned", "unknown"
 _KEPT = 200  # spots, the latest
@@ -37,7 +39,10 @@ _FEWEST, _SINGLES = 2, 0.1  # spots, and share of them, that must be there
 _AS_ONE = 2.0  # reduced chi square of shapes that have nothing in common but the PSF
 _SLIGHT = 0.12  # e and shear that a few clusters which stay may feign
 _BELOW = 0.1  # share of those near the model's width that must be narrower than it
-_LIKE = 0.03  # relative difference below which the PSF is the model's own
+_LIKE, _COMMON_LIKE = 0.03, 0.01  # relative difference below which the PSF is the model's own
+_WEIGHED, _FIRST = 48, 12  # spots whose width is sought in common: at most, and for the first time
+_SAME = 0.03  # relative difference from the width of single spots that alike shapes allow
+_COMMON_UNEVEN = 0.005  # share by which it may differ from spot to spot where all agree on it
 
 Array = NDArray[np.float64]
 
@@ -55,6 +60,7 @@ class OpticsState:
         source: where it comes from, in words.
         samples: what the PSF is beyond that Gaussian, a pixel's share of the radiance at offsets 1 / 4 px apart, the
             middle is offset 0, ``[m, m]``, m odd; None: nothing.
+        uneven: share by which a learned width may differ from spot to spot.
     """
 
     kind: str
@@ -65,6 +71,7 @@ class OpticsState:
     spots: int = 0
     source: str = ""
     samples: NDArray[np.float64] | None = field(default=None, compare=False)
+    uneven: float = _UNEVEN
 
     def __post_init__(self) -> None:
         if self.kind not in (KNOWN, LEARNED, UNKNOWN):
@@ -126,11 +133,15 @@ class Learner:
         self.tell = tell
         self._spots: deque[tuple[float, float, float, float, float, float]] = deque(maxlen=_KEPT)
         self._fresh = 0
+        self._seen: deque[tuple[Windows, Shapes]] = deque(maxlen=_WEIGHED)
+        self._number, self._next = 0, _FIRST
+        self._common: CommonWidth | None = None
 
-    def update(self, shapes: Shapes) -> OpticsState:
+    def update(self, windows: Windows, shapes: Shapes) -> OpticsState:
         """Take the spots of a frame into account, and say what is known now."""
         bright = shapes.theta[:, 2] > _BRIGHT * shapes.error[:, 2]
-        clean = shapes.whole & bright & (shapes.chi_square < _CLEAN) & (shapes.error[:, -3] < _SHARP)
+        usable = shapes.whole & bright & (shapes.error[:, -3] < _SHARP)
+        clean = usable & (shapes.chi_square < _CLEAN)
         if self.radiance is not None:
             off = np.abs(shapes.theta[:, 2] - self.radiance[0])
             clean &= off < 2.5 * np.hypot(self.radiance[1], shapes.error[:, 2])
@@ -139,13 +150,64 @@ class Learner:
             e, shear = shapes.stretch[row].tolist()
             self._spots.append((u, e, shear, error, *shapes.stretch_error[row].tolist()))
             self._fresh += 1
-        if self._fresh and (len(self._spots) < 20 or self._fresh >= len(self._spots) // 8):
+        for row in np.flatnonzero(usable):
+            self._seen.append((windows.rows([row]), shapes.rows([row])))
+        self._number += int(usable.sum())
+        again = self._number >= self._next
+        if again or (self._fresh and (len(self._spots) < 20 or self._fresh >= len(self._spots) // 8)):
             self._fresh = 0
             before = self.state.kind
-            self.state = weigh(np.array(self._spots), self.card)[0]
+            self.state = self._learned(again)
             if self.state.kind != before:
                 self.tell(f"optics: {self.state.text()}")
         return self.state
+
+    def _learned(self, again: bool) -> OpticsState:
+        """What the spots speak for; ``again``: the width that they have in common is sought anew."""
+        spots = np.array(self._spots).reshape(-1, 6)
+        state, member = OpticsState(UNKNOWN, self.card), np.zeros(0, dtype=bool)
+        if len(spots):
+            state, member = weigh(spots, self.card)
+        if again:
+            while self._next <= self._number:
+                self._next *= 2
+            windows = Windows.concatenate([w for w, _ in self._seen])
+            shapes = Shapes.concatenate([s for _, s in self._seen])
+            found = common_width(windows, shapes, state.e, state.shear, self.radiance)
+            self._common = found if found is not None and found.believed else None
+        if self._common is None:
+            return state
+        return with_common(state, self._common, self.card, alike(spots[member]))
+
+
+def with_common(state: OpticsState, common: CommonWidth, card: float, are_alike: bool) -> OpticsState:
+    """The state with the width that spots have in common as points.
+
+    Args:
+        state: what single spots speak for.
+        common: what all spots do.
+        card: width of the PSF that is expected, px.
+        are_alike: whether single spots have one shape: then no narrower PSF takes them apart.
+    """
+    sigma, error = math.exp(common.u), math.exp(common.u) * common.error
+    spots = round(common.explained)
+    if state.kind == LEARNED and are_alike:
+        if abs(common.u - math.log(state.sigma)) > _SAME:
+            return state
+        known = max(state.sigma_error, 0.25 * error)
+        share = error**2 / (error**2 + known**2)
+        sigma, error = share * state.sigma + (1 - share) * sigma, math.sqrt(share) * known
+    if not (state.e or state.shear) and abs(sigma - card) < max(_COMMON_LIKE * card, 2 * error):
+        sigma = card
+    return replace(
+        state, kind=LEARNED, sigma=sigma, sigma_error=error, spots=max(spots, state.spots), source="from all spots",
+        uneven=_COMMON_UNEVEN,
+    )  # fmt: skip
+
+
+def alike(spots: Array) -> bool:
+    """Whether spots ``[N, 6]`` (see ``weigh``) have one shape, as points have, and clusters have not."""
+    return len(spots) >= _FEWEST and all(_excess(spots[:, i], spots[:, 3 + i]) <= _AS_ONE for i in (1, 2))
 
 
 def weigh(spots: Array, card: float | None) -> tuple[OpticsState, NDArray[np.bool_]]:
@@ -208,13 +270,19 @@ def _fits(u: Array, error: Array, card: float) -> bool:
 
 def _shared(values: Array, errors: Array) -> float:
     """What the elongations of spots have in common; 0 where that is nothing."""
-    weight = np.hypot(errors, 0.02) ** -2
-    mean = float((weight * values).sum() / weight.sum())
-    excess = float((weight * (values - mean) ** 2).sum()) / max(len(values) - 1, 1)
+    weight = np.hypot(errors, _UNEVEN) ** -2
+    mean, excess = float((weight * values).sum() / weight.sum()), _excess(values, errors)
     if excess > _AS_ONE:  # clusters, each with a shape of its own
         return 0.0
     error = math.sqrt(max(excess, 1.0) / weight.sum())
     return mean if abs(mean) > max(4 * error, 0.03) else 0.0
+
+
+def _excess(values: Array, errors: Array) -> float:
+    """Reduced chi square of values as one."""
+    weight = np.hypot(errors, _UNEVEN) ** -2
+    mean = (weight * values).sum() / weight.sum()
+    return float((weight * (values - mean) ** 2).sum()) / max(len(values) - 1, 1)
 
 
 def _density(value: Array, mean: Array | float, sd: Array) -> Array:

@@ -95,6 +95,6 @@ def unmix_through(
     """
     windows = windows_of_patches(patches, full_scale, config.noise_floor)
     shapes = measure_shapes(windows)
-    state = Learner(own, config.radiance).update(shapes) if state is None else state
+    state = Learner(own, config.radiance).update(windows, shapes) if state is None else state
     points = refine_doubting(patches, candidates, Psf(state.sigma), full_scale=full_scale, config=config)[0]
     return judge_spots(windows, shapes, points, state, config, own), state

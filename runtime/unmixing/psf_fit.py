@@ -19,8 +19,7 @@ from scipy.special import erf
 from glint.errors import InputError
 from glint.optics import PsfEstimate
 from glint.runtime.unmixing.fit import Patch
-from glint.runtime.unmixing.normal_equations import diagonal_of_inverse
-from glint.runtime.unmixing.plane import PLANE, plane_through
+from glint.runtime.unmixing.normal_equations import PLANE, diagonal_of_inverse, plane_through
 from glint.runtime.unmixing.spot_fit import SHAPE, Prior, fit_points, shine
 
 REASONS = ("edge", "saturated", "crowded", "faint", "not a point", "wider")

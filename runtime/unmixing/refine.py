@@ -44,8 +44,7 @@ from glint.runtime.unmixing.fit import (
     pixel_profile,
     targets_of,
 )
-from glint.runtime.unmixing.normal_equations import diagonal_of_inverse
-from glint.runtime.unmixing.plane import PLANE, plane_through
+from glint.runtime.unmixing.normal_equations import PLANE, diagonal_of_inverse, plane_through
 from glint.types import TargetFlag, Targets
 
 _WINDOW_PX = 7  # px; what a cluster within about a pixel lights

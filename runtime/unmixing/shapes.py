@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from glint.compiled import compiled, entry
 from glint.runtime.unmixing.evidence import measured_spot, spot_start
 from glint.runtime.unmixing.fit import Array, BoolArray, Patch
-from glint.runtime.unmixing.normal_equations import diagonal_of_inverse
-from glint.runtime.unmixing.plane import PLANE
+from glint.runtime.unmixing.normal_equations import PLANE, diagonal_of_inverse
 from glint.runtime.unmixing.spot_fit import ANY_WIDTH_PX, SHAPE, Prior, fit_points
 from glint.runtime.unmixing.windows import Windows
 
@@ -55,6 +54,10 @@ class Shapes:
     def sigma(self) -> NDArray[np.float64]:
         """Geometric mean of the standard deviations of the axes, px, ``[B]``."""
         return np.exp(self.theta[:, -3])
+
+    def rows(self, rows: list[int]) -> Shapes:
+        """Some of the spots."""
+        return Shapes(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     @staticmethod
     def concatenate(parts: list[Shapes]) -> Shapes:

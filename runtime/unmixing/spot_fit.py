@@ -21,8 +21,7 @@ import numpy as np
 
 from glint.compiled import compiled
 from glint.runtime.unmixing.fit import Array, Patch, pixel_profile, subtract_model
-from glint.runtime.unmixing.normal_equations import damped_step, factorise, normal_equations
-from glint.runtime.unmixing.plane import PLANE
+from glint.runtime.unmixing.normal_equations import PLANE, damped_step, factorise, normal_equations
 
 SHAPE = 3  # parameters of the Gaussian
 ANY_WIDTH_PX = 99.0  # for a spot as wide as its window

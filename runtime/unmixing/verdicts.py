@@ -40,7 +40,6 @@ MODEL_ERROR = 0.05  # share of the peak that real spots differ from a Gaussian; 
 _EXACT = 0.002  # share of the peak that known optics differ from it
 _AS_WIDE = 0.15  # relative difference of widths below which a spot is as wide as the PSF
 _ROUND = 0.35  # e and shear of a spot that is as round as the PSF
-_UNEVEN = 0.02  # share by which a learned width may differ from spot to spot
 _OUTSIDE = 2  # px that a window reaches beyond the points that begin
 _SHARP = 0.15  # relative error of a width below which a spot is measured by itself
 _COLUMNS = 8  # x, y, radiance, their standard deviations, score, probability of the count
@@ -56,7 +55,7 @@ def beliefs(state: OpticsState, config: RefineConfig, card_sigma: float) -> Opti
     if state.kind == UNKNOWN:
         u, information, wide, decisive = math.log(WIDTH_PX), math.log(WIDTH_FACTOR) ** -2, 0.5, DECISIVE
     elif state.kind != KNOWN:
-        information, wide = math.hypot(state.sigma_error / state.sigma, _UNEVEN) ** -2, WIDE_LEARNED
+        information, wide = math.hypot(state.sigma_error / state.sigma, state.uneven) ** -2, WIDE_LEARNED
     elif state.sigma_error:
         information = (state.sigma_error / state.sigma) ** -2
     if config.radiance is not None and state.kind != UNKNOWN:

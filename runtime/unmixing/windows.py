@@ -54,6 +54,10 @@ class Windows:
     def __len__(self) -> int:
         return len(self.data)
 
+    def rows(self, rows: list[int]) -> Windows:
+        """Some of the windows."""
+        return Windows(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
     @staticmethod
     def concatenate(parts: list[Windows]) -> Windows:
         """All windows of several frames."""

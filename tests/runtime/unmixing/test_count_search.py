@@ -24,7 +24,7 @@ from glint.runtime.unmixing.count_search import (
     variance_of,
 )
 from glint.runtime.unmixing.fit import Fit, Patch, Start, fit_targets, render, targets_of
-from glint.runtime.unmixing.plane import PLANE
+from glint.runtime.unmixing.normal_equations import PLANE
 
 N = 9
 RULES = SearchRules(

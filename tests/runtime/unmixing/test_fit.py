@@ -23,8 +23,7 @@ from glint.runtime.unmixing.fit import (
     render,
     targets_of,
 )
-from glint.runtime.unmixing.normal_equations import factorise, substitute
-from glint.runtime.unmixing.plane import PLANE
+from glint.runtime.unmixing.normal_equations import PLANE, factorise, substitute
 
 LONG = 60  # iterations; none of these fits needs more
 N = 11

@@ -45,27 +45,31 @@ def spots_of(render: Render, sigma: float, number: int = 12, seed: int = 0) -> W
     return windows_of(singles(render, sigma, number, 400 * (sigma**2 + 0.25), rng), 2.0, rng)
 
 
+def learned(windows: Windows) -> OpticsState:
+    return Learner(0.5).update(windows, measure_shapes(windows))
+
+
 @pytest.mark.parametrize("sigma", [0.6, 1.0, 2.5])
 def test_spots_that_agree_tell_the_optics(render: Render, sigma: float) -> None:
-    state = Learner(0.5).update(measure_shapes(spots_of(render, sigma)))
+    state = learned(spots_of(render, sigma))
     assert state.kind == LEARNED
     assert abs(state.sigma - sigma) < max(3 * state.sigma_error, 0.01)
     assert state.spots >= 9
 
 
 def test_spots_as_wide_as_the_models_psf_are_of_its_optics(render: Render) -> None:
-    state = Learner(0.5).update(measure_shapes(spots_of(render, 0.5, 4)))
+    state = learned(spots_of(render, 0.5, 4))
     assert (state.kind, state.sigma) == (LEARNED, 0.5)
 
 
 def test_spots_of_all_widths_tell_nothing(render: Render) -> None:
     rng = np.random.default_rng(3)
     images = np.concatenate([singles(render, s, 1, 900 * s**2, rng) for s in np.geomspace(0.6, 3.2, 16)])
-    assert Learner(0.5).update(measure_shapes(windows_of(images, 2.0, rng))).kind == UNKNOWN
+    assert learned(windows_of(images, 2.0, rng)).kind == UNKNOWN
 
 
 def test_a_few_spots_of_other_optics_are_not_enough(render: Render) -> None:
-    assert Learner(0.5).update(measure_shapes(spots_of(render, 1.1, 2))).kind == UNKNOWN
+    assert learned(spots_of(render, 1.1, 2)).kind == UNKNOWN
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -73,7 +77,7 @@ def test_a_few_spots_of_other_optics_are_not_enough(render: Render) -> None:
 def test_a_single_point_stays_one(render: Render, sigma: float, known: bool) -> None:
     windows = spots_of(render, sigma, 40, seed=7)
     shapes = measure_shapes(windows)
-    state = OpticsState(KNOWN, sigma) if known else Learner(0.5).update(shapes)
+    state = OpticsState(KNOWN, sigma) if known else learned(windows)
     found = judge_spots(windows, shapes, Targets(), state, RefineConfig(), 0.5)
     assert (np.bincount(found.blob, minlength=40) == 1).sum() >= 39
     assert (found.flags & TargetFlag.EXTENDED == 0).sum() >= 38
@@ -107,6 +111,38 @@ def test_points_far_apart_are_taken_apart_without_knowing_the_optics(render: Ren
     windows = windows_of(image, 1.0, np.random.default_rng(5))
     found = judge_spots(windows, measure_shapes(windows), Targets(), OpticsState(UNKNOWN, 0.5), RefineConfig(), 0.5)
     assert found.x == pytest.approx([8.0, 12.4], abs=0.05)
+
+
+def clusters(render: Render, sigma: float, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Two to five targets within two widths, at least one apart, in each image."""
+    images = []
+    for count in rng.integers(2, 6, number).tolist():
+        gaps = np.zeros(1)
+        while gaps.min() < sigma:
+            offset = rng.uniform(-sigma, sigma, (count, 2))
+            gaps = np.hypot(*(offset[:, None] - offset).transpose(2, 0, 1))[np.triu_indices(count, 1)]
+        place = 10 + rng.uniform(-0.5, 0.5, 2) + offset
+        images.append(render([(x, y, rng.uniform(220, 250)) for x, y in place], (SIZE, SIZE), sigma))
+    return np.stack(images)
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.0, 1.5])
+def test_clusters_alone_tell_the_optics(render: Render, sigma: float) -> None:
+    rng = np.random.default_rng(round(10 * sigma))
+    state = learned(windows_of(clusters(render, sigma, 16, rng), 1.0, rng))
+    assert state.kind == LEARNED
+    assert state.sigma == pytest.approx(sigma, rel=0.02)
+    assert abs(state.sigma - sigma) < 3 * state.sigma_error
+
+
+def test_spots_of_one_shape_that_no_gaussian_has_are_not_taken_for_clusters(render: Render) -> None:
+    rng = np.random.default_rng(4)
+    place = 10 + rng.uniform(-0.5, 0.5, (24, 2))
+    halo = [render([(x, y, 700)], (SIZE, SIZE), 0.8) + render([(x, y, 300)], (SIZE, SIZE), 1.4) for x, y in place]
+    windows = windows_of(np.stack(halo), 2.0, rng)
+    shapes = measure_shapes(windows)
+    found = judge_spots(windows, shapes, Targets(), learned(windows), RefineConfig(), 0.5)
+    assert (np.bincount(found.blob) == 1).all()
 
 
 def test_what_the_user_says_of_the_psf(tmp_path: Path) -> None:

@@ -1,0 +1,184 @@
+"""The PSF's width from spots that may be clusters: the one through which points explain all of them best.
+
+A cluster tells the width, too: its light is points of the PSF, in whatever number. For every width of a grid, and every
+spot, the evidence of one to five points is weighed (``evidence``), and that of a spot which is no set of points. Their
+shares are those that the spots themselves speak for. No spot need be single.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.compiled import entry
+from glint.runtime.unmixing.evidence import Case, Optics, measured_spot, weigh_counts, wide_spot
+from glint.runtime.unmixing.fit import SLOTS, Array, BoolArray
+from glint.runtime.unmixing.shapes import Shapes, inner
+from glint.runtime.unmixing.spot_fit import SHAPE
+from glint.runtime.unmixing.windows import Windows
+
+_COARSE, _FINE = 0.06, 0.02  # steps of the width's logarithm
+_NARROWER, _WIDER = math.log(1.7), 0.06  # how far the PSF may be below narrow spots, and above the median one
+_NARROW = 0.1  # share of the spots that are narrow
+_SEPARATION = 0.5  # widths of the PSF: points nearer than this are one
+_MODEL_ERROR = 0.002  # share of the peak
+_ROUNDS = 4  # of the centre, and of the shares
+_PSEUDO = 0.5  # spots of each kind beforehand
+_WIDE_MOST = 0.35  # share of spots that are no set of points
+_BETTER, _MISFITS = 8.0, 0.15  # log evidence that a width of its own gains a spot that does not fit; share of those
+_TAKEN_OUT = 0.6  # share of the volumes' growth that is: the width is right to 1 % then (simulated)
+_LEAST_ERROR = 0.004  # of the width's logarithm
+
+
+class CommonWidth(NamedTuple):
+    """What spots have in common.
+
+    Attributes:
+        u, error: log of the PSF's width, px, and its standard deviation.
+        shares: of the spots, one to five points and wider ones, ``[SLOTS + 1]``.
+        explained: spots that are points of this width, about.
+        misfits: share of the spots that another width explains far better.
+    """
+
+    u: float
+    error: float
+    shares: Array
+    explained: float
+    misfits: float
+
+    @property
+    def believed(self) -> bool:
+        """Whether it is the PSF: nearly all spots are points of it."""
+        return bool(self.shares[-1] < _WIDE_MOST and self.misfits < _MISFITS)
+
+
+def common_width(
+    windows: Windows, shapes: Shapes, e: float = 0.0, shear: float = 0.0, radiance: tuple[float, float] | None = None
+) -> CommonWidth | None:
+    """The width that explains spots best; None if it lies at an end of those that are possible.
+
+    Args:
+        windows, shapes: of the spots, bright ones.
+        e, shear: shape of the PSF (see ``spot_fit``).
+        radiance: mean and standard deviation of a target's, DN; None: unknown.
+    """
+    u = shapes.theta[:, -3]
+    low, high = float(np.quantile(u, _NARROW)) - _NARROWER, float(np.median(u)) + _WIDER
+    grid = np.arange(low, high + _COARSE, _COARSE)
+    logs, volumes = _weighed(windows, shapes, grid, e, shear, radiance)
+    at = int(_scores(logs).argmax())
+    if at in (0, len(grid) - 1):
+        return None
+    fine = grid[at] + _FINE * np.array([-2, -1, 1, 2])
+    further, more = _weighed(windows, shapes, fine, e, shear, radiance)
+    order = np.argsort(np.concatenate([grid, fine]))
+    grid = np.concatenate([grid, fine])[order]
+    logs, volumes = (np.concatenate(pair, axis=1)[:, order] for pair in ((logs, further), (volumes, more)))
+    around = np.abs(grid - fine.mean()) < 3 * _COARSE
+    grid, logs, volumes = grid[around], logs[:, around], volumes[:, around]
+    centre, curvature, even = float(grid[_scores(logs).argmax()]), 0.0, logs
+    for _ in range(_ROUNDS):
+        even = logs - _TAKEN_OUT * _growth(grid, volumes) * (grid[:, None] - centre)
+        scores = _scores(even)
+        at = int(scores.argmax())
+        if at in (0, len(grid) - 1):
+            return None
+        centre, curvature = _parabola(grid[at - 1 : at + 2], scores[at - 1 : at + 2])
+    shares, points = _shares(even[:, at])
+    each = np.logaddexp.reduce(even + np.log(shares), axis=2)
+    misfits = float((each.max(axis=1) - each[:, at] > _BETTER).mean())
+    return CommonWidth(centre, math.hypot(curvature**-0.5, _LEAST_ERROR), shares, points, misfits)
+
+
+def _growth(grid: Array, volumes: Array) -> Array:
+    """How the log of the volume that the data leave of each kind's parameters grows with the width's, ``[SLOTS + 1]``.
+
+    Through a wider PSF places and radiances of points are vaguer. Left in, that pulls towards wide ones, as the priors
+    are vaguer than targets are; taken out whole, towards narrow ones, as more points fit the noise.
+    """
+    step = (volumes[:, 1:] - volumes[:, :-1]) / (grid[1:] - grid[:-1])[:, None]
+    known = np.isfinite(step)
+    slope = np.where(known, step, 0.0).sum(axis=(0, 1)) / np.maximum(known.sum(axis=(0, 1)), 1)
+    return np.append(slope, 0.0)
+
+
+def _parabola(x: Array, y: Array) -> tuple[float, float]:
+    """Place of the top of the parabola through three points, and its curvature downwards."""
+    second = 2 * ((y[2] - y[1]) / (x[2] - x[1]) - (y[1] - y[0]) / (x[1] - x[0])) / (x[2] - x[0])
+    slope = (y[1] - y[0]) / (x[1] - x[0]) + 0.5 * second * (x[1] - x[0])
+    return float(x[1] - slope / second), float(max(-second, 1e-6))
+
+
+def _shares(logs: Array) -> tuple[Array, float]:
+    """Shares of the kinds of spots by their log evidences ``[B, SLOTS + 1]``, and spots that are points."""
+    kinds = logs.shape[1]
+    shares = np.full(kinds, 1 / kinds)
+    part = np.zeros(logs.shape)
+    for _ in range(2 * _ROUNDS):
+        part = np.exp(logs - logs.max(axis=1, keepdims=True)) * shares
+        part /= part.sum(axis=1, keepdims=True)
+        shares = (part.sum(axis=0) + _PSEUDO) / (len(logs) + kinds * _PSEUDO)
+    return shares, float(part[:, :-1].sum())
+
+
+def _scores(logs: Array) -> Array:
+    """Log evidence of all spots by width, ``[G]``, from that of each by width and kind, ``[B, G, SLOTS + 1]``."""
+    each = (np.logaddexp.reduce(logs[:, i] + np.log(_shares(logs[:, i])[0]), axis=1) for i in range(logs.shape[1]))
+    return np.array([spots.sum() for spots in each])
+
+
+def _weighed(
+    windows: Windows, shapes: Shapes, grid: Array, e: float, shear: float, radiance: tuple[float, float] | None
+) -> tuple[Array, Array]:
+    """Log evidence of each spot by width and kind, ``[B, G, SLOTS + 1]``, and its part of volume, ``[B, G, SLOTS]``."""
+    peak = shapes.theta[:, 2] / (2 * math.pi * shapes.sigma**2 + 1)
+    noise = np.hypot(windows.noise, _MODEL_ERROR * np.maximum(peak, 0))
+    mean, sd = radiance or (0.0, math.inf)
+    logs = np.full((len(windows), len(grid), SLOTS + 1), -np.inf)
+    volumes = np.full((len(windows), len(grid), SLOTS), np.nan)
+    optics = Optics(
+        u=0.0, u_information=math.inf, e=float(e), shear=float(shear), radiance=float(mean),
+        radiance_information=float(sd**-2.0), wide=0.0, decisive=0.0, separation=_SEPARATION, max_targets=SLOTS,
+        correction=np.empty((0, 0)),
+    )  # fmt: skip
+    _weigh_all(
+        windows.data, windows.clear, windows.full_scale, noise, shapes.theta, shapes.half, shapes.elliptical,
+        windows.home, np.ascontiguousarray(grid), optics, logs, volumes,
+    )  # fmt: skip
+    return logs, volumes
+
+
+@entry(
+    "f8[3] b1[3] f8[3] f8[1] f8[2] i8[1] b1[1] b1[3] f8[1] Optics(f8 f8 f8 f8 f8 f8 f8 f8 f8 i8 f8[2]) f8[3] f8[3]"
+)  # fmt: skip
+def _weigh_all(
+    data: Array, clear: BoolArray, full_scale: Array, noise: Array, theta: Array, half: NDArray[np.int64],
+    elliptical: BoolArray, home: BoolArray, grid: Array, optics: Optics, logs: Array, volumes: Array,
+) -> None:  # fmt: skip
+    most = data.shape[1] // 2
+    told, found, volume = np.zeros(SLOTS + 1), np.empty(SLOTS + 1), np.empty(SLOTS + 1)
+    for b in range(len(data)):
+        offset = most - half[b]
+        patch = inner(data[b], noise[b], full_scale[b], clear[b], half[b])
+        start = theta[b].copy()
+        start[:2] -= offset
+        spot = measured_spot(patch, SHAPE if elliptical[b] else 1, start, 1.001 * math.exp(start[-3]))
+        own = home[b, offset : most + half[b] + 1, offset : most + half[b] + 1].copy()
+        wide = wide_spot(Case(patch, spot, own, optics, told))[1]
+        for g in range(len(grid)):
+            known = Optics(
+                grid[g], optics.u_information, optics.e, optics.shear, optics.radiance, optics.radiance_information,
+                optics.wide, optics.decisive, optics.separation * math.exp(grid[g]), optics.max_targets,
+                optics.correction,
+            )  # fmt: skip
+            found[:] = -np.inf
+            # Targets are spread as the PSF, not as the spot: else the PSF would be wide wherever spots are.
+            spot.theta[-3] = grid[g]
+            volume[:] = np.nan
+            weigh_counts(Case(patch, spot, own, known, told), found, volume)
+            volumes[b, g] = volume[1:]
+            logs[b, g, :SLOTS] = found[1:]
+            logs[b, g, SLOTS] = wide
