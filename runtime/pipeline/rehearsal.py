@@ -12,6 +12,9 @@ from glint.runtime.engines.base import Arrays, EngineProxy
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.follow import Follower
 from glint.runtime.pipeline.pipeline import Pipeline
+from glint.runtime.unmixing.common_width import common_width
+from glint.runtime.unmixing.patch_unmixing import windows_of_patches
+from glint.runtime.unmixing.shapes import measure_shapes
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import FRAME_DTYPES, Frame
 
@@ -31,9 +34,11 @@ def rehearse() -> None:
         data[_SPOT, _SPOT] = 200
         frame = Frame(index, index * 10**8, data)
         follow(pipeline(frame))
-    # What tracks ask of faint candidates, and what only a blob without a target asks.
+    # What tracks ask of faint candidates, what only a blob without a target asks, and what a stream asks in the end.
     side = pipeline.unmixer.spec.patch
     pipeline.unmixer(np.ones((1, side, side), np.float32)).candidates.count()
+    windows = windows_of_patches(np.eye(side)[None], None, 1.0)
+    common_width(windows, measure_shapes(windows))
 
 
 def _detect(outputs: Sequence[TensorSpec], arrays: Arrays) -> Arrays:
