@@ -150,7 +150,7 @@ class Learner:
             e, shear = shapes.stretch[row].tolist()
             self._spots.append((u, e, shear, error, *shapes.stretch_error[row].tolist()))
             self._fresh += 1
-        for row in np.flatnonzero(usable):
+        for row in np.flatnonzero(usable).tolist():
             self._seen.append((windows.rows([row]), shapes.rows([row])))
         self._number += int(usable.sum())
         again = self._number >= self._next
