@@ -38,8 +38,8 @@ class OnnxRuntimeEngine(Engine):
             raise MissingDependencyError(
                 f"ONNX Runtime cannot be imported: {error}", hint="pip install onnxruntime"
             ) from error
-        if threads is not None and not 1 <= threads <= MOST_THREADS:
-            raise InputError(f"threads: expected 1 to {MOST_THREADS}, got {threads}")
+        if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MOST_THREADS):
+            raise InputError(f"threads: expected a whole number from 1 to {MOST_THREADS}, got {threads}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or available_cores()
         options.log_severity_level = 3

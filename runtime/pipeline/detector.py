@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard
-from glint.errors import EngineError, InputError
+from glint.errors import EngineError, InputError, ModelError
 from glint.processing.connected import number_connected, pixels_above
 from glint.processing.crop import crop_windows
 from glint.processing.extent import confine
@@ -25,6 +25,7 @@ from glint.types import Blobs, Frame, FrameSize
 
 Map = NDArray[np.float32]
 MOST_CANDIDATES = 64  # per frame
+_SLACK = 1e-3  # by which a rounded probability may leave 0 to 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +99,7 @@ class Detector:
     def __init__(self, engine: Engine, card: ModelCard, *, tile: FrameSize | None = None) -> None:
         self.engine, self.card, self.tile = engine, card, tile
         self.spec: DetectorSpec = card.detector or DetectorSpec()
+        self._seen: set[tuple[int, ...]] = set()  # shapes of which the outputs were checked
 
     @staticmethod
     def open(
@@ -166,6 +168,9 @@ class Detector:
 
         def infer(tile: NDArray[np.float32]) -> Maps:
             outputs = self.engine.infer(*names, frame=tile[None, None])
+            if tile.shape not in self._seen:
+                self._check_outputs(outputs, names, tile.shape)
+                self._seen.add(tile.shape)
             return tuple(outputs[name][0, 0] for name in names)
 
         maps = infer(value) if value.shape == tuple(size) else in_tiles(value, (size[0], size[1]), infer)
@@ -176,6 +181,28 @@ class Detector:
                     hint="try --precision fp32; if that helps, the reduced model does not suit these frames",
                 )
         return tuple(np.ascontiguousarray(m[:height, :width]) for m in maps)
+
+    def _check_outputs(self, outputs: Mapping[str, NDArray[Any]], names: Sequence[str], shape: tuple[int, ...]) -> None:
+        """Maps of the frame's size, and probabilities: what else a network gives would be taken for an answer.
+
+        Raises:
+            ModelError: if they are something else.
+        """
+        for name in names:
+            values = outputs[name]
+            if values.dtype != np.float32 or values.shape != (1, 1, *shape):
+                raise ModelError(
+                    f"the detector {self.card.name} gives {name} {values.dtype} {list(values.shape)}; expected float32 "
+                    f"{[1, 1, *shape]} for a frame of {shape[1]}x{shape[0]}",
+                    hint="docs/export.md tells what the tensors of a detector are",
+                )
+        values = outputs.get("probability", np.zeros(1))
+        if np.isfinite(values).all() and not (values.min() >= -_SLACK and values.max() <= 1 + _SLACK):
+            raise ModelError(
+                f"the detector {self.card.name} gives probabilities from {values.min():g} to {values.max():g}; "
+                "expected 0 to 1",
+                hint="a sigmoid belongs behind its logits",
+            )
 
     def _size(self, axis: int, length: int) -> int:
         """How many pixels the network is given at once along an axis of so many."""

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from glint.cards import DEFAULT_UNMIXER, ModelCard, UnmixerSpec
 from glint.casting import as_float32
-from glint.errors import InputError
+from glint.errors import InputError, ModelError
 from glint.processing import grid
 from glint.processing.candidates import SLOTS, Candidates, find_candidates
 from glint.processing.crop import recentre
@@ -137,9 +137,7 @@ class Unmixer:
         crops, left, top = recentre(np.stack([values, saturated.astype(np.float32)], axis=1), self.spec.crop)
         normalised = self.card.normaliser.apply(crops[:, 0])
         inputs = np.stack([normalised.value, crops[:, 1]], axis=1)
-        parts = [
-            self.engine.infer(patch=inputs[i : i + _PATCHES_PER_CALL]) for i in range(0, len(inputs), _PATCHES_PER_CALL)
-        ]
+        parts = [self._infer(inputs[i : i + _PATCHES_PER_CALL]) for i in range(0, len(inputs), _PATCHES_PER_CALL)]
         if not parts:
             side = self.spec.crop * self.spec.cells
             parts = [{name: np.zeros((0, channels, side, side), np.float32) for name, channels in _MAPS.items()}]
@@ -149,3 +147,22 @@ class Unmixer:
         in_dn = {"radiance": found.radiance * scale, "sigma_radiance": found.sigma_radiance * scale}
         candidates = replace(found.moved(left, top), **in_dn)
         return Unmixed(maps["grid"][:, 0] * normalised.scale, candidates, left, top, self.spec)
+
+    def _infer(self, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """The maps of some patches.
+
+        Raises:
+            ModelError: if the network gives others than its card says: they would be read for something else.
+        """
+        maps = self.engine.infer(patch=inputs)
+        side = self.spec.crop * self.spec.cells
+        for name, channels in _MAPS.items():
+            values = maps.get(name)
+            expected = (len(inputs), channels, side, side)
+            if values is None or values.dtype != np.float32 or values.shape != expected:
+                got = "nothing" if values is None else f"{values.dtype} {list(values.shape)}"
+                raise ModelError(
+                    f"the unmixer {self.card.name} gives {name}: {got}; expected float32 {list(expected)}",
+                    hint="crop and cells of its card must be those of the network",
+                )
+        return maps

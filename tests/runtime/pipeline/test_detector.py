@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from arithmetic_detector import above
+from arithmetic_detector import detector as arithmetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -272,3 +274,24 @@ def test_answers_that_are_not_finite_are_an_error_and_no_empty_sky(
         monkeypatch.setattr(detector.engine, "infer", blind)
         with pytest.raises(EngineError, match=f"{output} that is NaN or infinite"):
             detector(Frame(0, 0, np.full((64, 64), 7, np.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda p: p[::2, ::2], r"float32 \[1, 1, 16, 24\]; expected float32 \[1, 1, 32, 48\]"),
+        (lambda p: p[:1, :1], r"float32 \[1, 1, 1, 1\]"),
+        (lambda p: 40 * p - 20, "probabilities from -20 to 20; expected 0 to 1"),
+        (lambda p: 255 * p, "probabilities from 0 to 255"),
+    ],
+    ids=["half", "one number", "logits", "parts of 255"],
+)
+def test_maps_that_are_no_answer_are_refused(spoil: Callable[[np.ndarray], np.ndarray], why: str) -> None:
+    def rule(frame: np.ndarray) -> tuple[np.ndarray, ...]:
+        probability, background, target = above(100)(frame)
+        return spoil(probability), background, target
+
+    data = np.zeros((32, 48), np.float32)
+    data[10, 20] = 200
+    with pytest.raises(ModelError, match=why):
+        arithmetic(rule)(Frame(0, 0, data))

@@ -241,3 +241,10 @@ def test_without_candidates_there_are_no_targets() -> None:
 def test_a_detector_cannot_be_opened_as_an_unmixer() -> None:
     with pytest.raises(ModelError, match="made to detect, not to unmix"):
         Unmixer.open("lsnet-s")
+
+
+@pytest.mark.parametrize("side", [5, 9])
+def test_maps_of_another_grid_are_refused(fake_unmixer: Fake, make_maps: Maps, side: int) -> None:
+    unmixer = fake_unmixer(lambda patch: make_maps([], number=len(patch), side=side))
+    with pytest.raises(ModelError, match=rf"gives grid: float32 \[2, 1, {3 * side}, {3 * side}\]; expected .* 21, 21"):
+        unmixer(np.ones((2, 11, 11)))
