@@ -54,10 +54,13 @@ class DetectorSpec:
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
-            raise InputError(f"threshold of a target's probability: expected between 0 and 1, got {self.threshold}")
+            raise InputError(
+                f"threshold of a target's probability: expected between 0 and 1, got {self.threshold}", hint="e.g. 0.5"
+            )
         if not 1 <= self.multiple <= _MOST_SIDE:
             raise InputError(
-                f"DetectorSpec.multiple: expected at least 1 and at most {_MOST_SIDE}, got {self.multiple}"
+                f"DetectorSpec.multiple: expected at least 1 and at most {_MOST_SIDE}, got {self.multiple}",
+                hint="16 suits most networks",
             )
 
 
@@ -105,7 +108,9 @@ class UnmixerSpec:
         }
         for what, holds in wanted.items():
             if not holds:
-                raise InputError(f"UnmixerSpec: expected a {what}, got {self}")
+                raise InputError(
+                    f"UnmixerSpec: expected a {what}, got {self}", hint="glint card NAME.onnx writes a card"
+                )
 
 
 @dataclass(frozen=True)
@@ -158,11 +163,20 @@ class ModelCard:
             ("detect", False, True),
             ("unmix", True, False),
         }:
-            raise InputError(f"model card {self.name}: task {self.task!r} needs its section 'detector' or 'unmixer'")
+            raise InputError(
+                f"model card {self.name}: task {self.task!r} needs its section 'detector' or 'unmixer'",
+                hint="glint card NAME.onnx writes a card",
+            )
         if self.precision not in PRECISIONS:
-            raise InputError(f"model card {self.name}: precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
+            raise InputError(
+                f"model card {self.name}: precision {self.precision!r} is none of {', '.join(PRECISIONS)}",
+                hint="glint card NAME.onnx --precision fp32 writes a card",
+            )
         if self.format != CARD_FORMAT:
-            raise InputError(f"model card {self.name}: format {self.format}, this glint reads {CARD_FORMAT}")
+            raise InputError(
+                f"model card {self.name}: format {self.format}, this glint reads {CARD_FORMAT}",
+                hint="install the models that came with this glint",
+            )
 
 
 def in_island(node: str) -> bool:
@@ -217,9 +231,15 @@ def load_card(model: str | Path, *, precision: str = "fp32", task: str | None = 
         raise ModelError(str(error), hint=error.hint) from error
     onnx = path.parent / card.file
     if Path(card.file).name != card.file:
-        raise ModelError(f"model card {path}: 'file' must name a file beside the card, got {card.file!r}")
+        raise ModelError(
+            f"model card {path}: 'file' must name a file beside the card, got {card.file!r}",
+            hint="put the ONNX file beside its card",
+        )
     if not onnx.is_file():
-        raise ModelError(f"model card {path.name}: its model file {onnx} is missing")
+        raise ModelError(
+            f"model card {path.name}: its model file {onnx} is missing",
+            hint="put it there, or glint card writes a card for another file",
+        )
     actual = sha256(onnx)
     if actual != card.sha256:
         raise ModelError(

@@ -278,7 +278,9 @@ def print_json(value: Any) -> None:
         OutputError: if there is no standard output.
     """
     if sys.stdout is None:
-        raise OutputError("there is no standard output: it was closed")
+        raise OutputError(
+            "there is no standard output: it was closed", hint="give the output a file, or leave standard output open"
+        )
     print(json.dumps(value, indent=2, allow_nan=False))
 
 

@@ -99,7 +99,10 @@ def _put(temporary: Path, path: Path) -> None:
         names = (path.with_stem(f"{path.stem[:_MOST_STEM]}-{number}") for number in itertools.count(2))
         other = next(name for name in names if not name.exists())
         temporary.replace(other)
-        raise OutputError(f"output {path} was written by another run meanwhile; that of this one is {other}") from error
+        raise OutputError(
+            f"output {path} was written by another run meanwhile; that of this one is {other}",
+            hint="give each run an output of its own",
+        ) from error
     except OSError:  # a file system without links
         temporary.replace(path)
 
@@ -179,13 +182,18 @@ def read_json(path: Path, *, what: str, kind: type = object) -> Any:
         with path.open("rb") as stream:
             content = stream.read(MOST_JSON_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise InputError(f"{what} {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(
+            f"{what} {path}: {getattr(error, 'strerror', None) or error}", hint="is the name right?"
+        ) from error
     try:
         value = parse_json(content)
     except ValueError as error:
         raise InputError(f"{what} {path} is not JSON: {error}", hint="make the file again") from error
     if not isinstance(value, kind):
-        raise InputError(f"{what} {path}: expected {kind.__name__}, got {type(value).__name__}")
+        raise InputError(
+            f"{what} {path}: expected {kind.__name__}, got {type(value).__name__}",
+            hint="make the file again with the command that writes it",
+        )
     return value
 
 

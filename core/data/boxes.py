@@ -99,7 +99,7 @@ def _boxed(name: str, image: NDArray[Any], entry: Any, *, where: str) -> BoxedIm
     for key in ("scr", "area"):
         value = entry.get(key)
         if value is not None and not _are([value], (int, float), 1):
-            raise InputError(f"{where}: expected a number as {key}, got {value!r}")
+            raise InputError(f"{where}: expected a number as {key}, got {value!r}", hint="write the file again")
         known[key] = None if value is None else float(value)
     return BoxedImage(name, image, (x, y, w, h), (float(point[0]), float(point[1])), good, **known)
 

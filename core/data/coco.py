@@ -38,7 +38,10 @@ class CocoMasks:
         document = read_json(path, what="annotations", kind=dict)
         images, annotations = document.get("images"), document.get("annotations")
         if not isinstance(images, list) or not isinstance(annotations, list):
-            raise InputError(f"annotations {path}: expected the lists images and annotations of COCO")
+            raise InputError(
+                f"annotations {path}: expected the lists images and annotations of COCO",
+                hint="export in the format COCO (instances)",
+            )
         self.path = path
         self._of: dict[str, list[dict[str, Any]]] = defaultdict(list)
         try:
@@ -47,7 +50,10 @@ class CocoMasks:
             for annotation in annotations:
                 self._of[names[annotation["image_id"]]].append(annotation)
         except (KeyError, TypeError) as error:
-            raise InputError(f"annotations {path}: an image or annotation lacks {error}") from error
+            raise InputError(
+                f"annotations {path}: an image or annotation lacks {error}",
+                hint="export in the format COCO (instances)",
+            ) from error
 
     def mask(self, name: str, image: NDArray[Any]) -> NDArray[np.bool_]:
         """The targets of an image, ``bool [H, W]``.
@@ -66,7 +72,9 @@ class CocoMasks:
             except (KeyError, TypeError, ValueError) as error:
                 if isinstance(error, InputError):
                     raise
-                raise InputError(f"{where} is malformed: {error}") from error
+                raise InputError(
+                    f"{where} is malformed: {error}", hint="export in the format COCO (instances)"
+                ) from error
         return mask
 
     def _one(self, annotation: dict[str, Any], image: NDArray[Any], where: str) -> NDArray[np.bool_]:
@@ -76,7 +84,10 @@ class CocoMasks:
                 raise InputError(f"{where} has compressed RLE", hint="export uncompressed RLE, polygons or masks")
             values = np.repeat(np.arange(len(parts["counts"])) % 2 == 1, parts["counts"])
             if tuple(parts["size"]) != shape or values.size != image.size:
-                raise InputError(f"{where} is for an image of {parts['size']}, the image has {list(shape)} pixels")
+                raise InputError(
+                    f"{where} is for an image of {parts['size']}, the image has {list(shape)} pixels",
+                    hint="export the annotations again for images of this size",
+                )
             return values.reshape(shape, order="F")
         if parts:
             polygons = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in parts]
@@ -85,7 +96,10 @@ class CocoMasks:
         x, y = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
         right, bottom = min(shape[1], int(np.ceil(left + width))), min(shape[0], int(np.ceil(top + height)))
         if right <= x or bottom <= y:
-            raise InputError(f"{where}: its box {annotation['bbox']} is not inside of the image")
+            raise InputError(
+                f"{where}: its box {annotation['bbox']} is not inside of the image",
+                hint="boxes are [left, top, width, height] in pixels of the image",
+            )
         return half_peak_mask(image, (x, y, right - x, bottom - y))
 
 

@@ -72,11 +72,14 @@ def read_csist(folder: Path) -> Patches:
         raise SourceError(f"{folder} holds no image_<id>.png")
     missing = sorted(images.keys() - annotations.keys())
     if missing:
-        raise SourceError(f"{folder}: {len(missing)} images have no annotation, the first is {images[missing[0]].name}")
+        raise SourceError(
+            f"{folder}: {len(missing)} images have no annotation, the first is {images[missing[0]].name}",
+            hint="each image_<id>.png needs its Annotations file",
+        )
     numbers = sorted(images)
     pixels = [read_image(images[n]) for n in numbers]
     if len({p.shape for p in pixels}) != 1 or pixels[0].shape[0] != pixels[0].shape[1]:
-        raise InputError(f"{folder}: expected square images of one size")
+        raise InputError(f"{folder}: expected square images of one size", hint="take out what is no image of the set")
     targets, sigmas = zip(*(_parse(annotations[n]) for n in numbers))
     slots = max(5, max(len(t) for t in targets))
     table = np.zeros((len(numbers), slots, 3))
@@ -108,7 +111,10 @@ def _parse(path: Path) -> tuple[NDArray[Any], float]:
         text = path.read_bytes()
         # Entities can expand without bound: an annotation has no use for a document type.
         if len(text) > _MOST_XML_BYTES or b"\0" in text or b"<!DOCTYPE" in text:
-            raise InputError(f"{path}: not an annotation (too long, in UTF-16, or it declares a document type)")
+            raise InputError(
+                f"{path}: not an annotation (too long, in UTF-16, or it declares a document type)",
+                hint="expected the XML files of CSIST-100K",
+            )
         root = ElementTree.fromstring(text)  # noqa: S314  (checked above)
         rows = [
             [float(_text(o, f"coordinate/{name}")) for name in ("yc", "xc", "brightness")] for o in root.iter("object")
@@ -119,10 +125,15 @@ def _parse(path: Path) -> tuple[NDArray[Any], float]:
     except InputError:
         raise
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise InputError(f"{path} is not a CSIST annotation: {error}") from error
+        raise InputError(
+            f"{path} is not a CSIST annotation: {error}", hint="expected the XML files of CSIST-100K"
+        ) from error
     table = np.array(rows, dtype=np.float64).reshape(-1, 3)
     if not (np.isfinite(table).all() and (table[:, 2] > 0).all() and np.isfinite(sigma) and sigma > 0):
-        raise InputError(f"{path}: expected finite coordinates, and brightness and sigma positive")
+        raise InputError(
+            f"{path}: expected finite coordinates, and brightness and sigma positive",
+            hint="take the image out, or correct its annotation",
+        )
     return table, sigma
 
 

@@ -179,7 +179,10 @@ def read_split(root: Path, split: str) -> list[str]:
         raise SourceError(f"{path}: {reason}", hint="expected one name per line, in UTF-8") from error
     names = [_without_suffix(line.strip()) for line in text.splitlines() if line.strip()]
     if not names or len(set(names)) != len(names):
-        raise InputError(f"{path}: expected distinct names, one per line, got {len(names)} lines")
+        raise InputError(
+            f"{path}: expected distinct names, one per line, got {len(names)} lines",
+            hint="write every name once, on a line of its own",
+        )
     return names
 
 
@@ -216,7 +219,7 @@ def files_by_stem(folder: Path) -> dict[str, Path]:
     stems = {p.stem: p for p in files}
     if len(stems) < len(files):
         twice = next(p for p in files if stems[p.stem] != p)
-        raise InputError(f"{folder} holds two images called {twice.stem!r}")
+        raise InputError(f"{folder} holds two images called {twice.stem!r}", hint="leave one of them there")
     return stems
 
 
@@ -229,7 +232,10 @@ def split_images(root: Path, split: str) -> Iterator[tuple[str, NDArray[Any]]]:
     files = files_by_stem(_folder(own_folder(root, split) or root, IMAGE_FOLDERS))
     for name in read_split(root, split):
         if name not in files:
-            raise SourceError(f"{root}: split {split} names {name!r}, but its image is missing")
+            raise SourceError(
+                f"{root}: split {split} names {name!r}, but its image is missing",
+                hint="take the name out of the list, or put the image into its folder",
+            )
         yield name, read_image(files[name])
 
 
@@ -246,7 +252,10 @@ def labelled_images(root: Path, split: str) -> Iterator[LabelledImage]:
         coco = CocoMasks(annotations)
         for name, image in split_images(root, split):
             if name not in coco.names:
-                raise InputError(f"{annotations}: split {split} names {name!r}, but it has no such image")
+                raise InputError(
+                    f"{annotations}: split {split} names {name!r}, but it has no such image",
+                    hint="export the annotations again, or take the name out of the list",
+                )
             yield LabelledImage(name, image, coco.mask(name, image))
         return
     masks, told = files_by_stem(_folder(place, MASK_FOLDERS)), False

@@ -53,7 +53,7 @@ def archive(
     settings, threads = _settings(chunk, groups, options)
     source, target = Storage(root), Storage(out)
     if not source.is_folder():
-        raise InputError(f"{source.shown}: no such folder")
+        raise InputError(f"{source.shown}: no such folder", hint="is the name right?")
     if not target.may_be_folder():
         raise InputError(f"{target.shown} is a file", hint="OUT is the folder of the data sets")
     if dry_run:
@@ -75,7 +75,7 @@ def archive(
 
 def _settings(chunk: int, groups: tuple[Group, ...], options: Mapping[str, Any]) -> tuple[ArchiveSettings, int]:
     if chunk < 1:
-        raise InputError(f"chunk: expected at least 1 frame, got {chunk}")
+        raise InputError(f"chunk: expected at least 1 frame, got {chunk}", hint="e.g. --chunk 1000")
     for name in {f.name for g in groups for f in fields(g)} | options.keys():
         if name not in ARCHIVE_OPTIONS:
             raise InputError(f"archive: no option {name!r}", hint=did_you_mean(name, ARCHIVE_OPTIONS).strip() or None)

@@ -69,12 +69,15 @@ def card(
     target = path.with_suffix(".json")
     refuse_existing(target, overwrite=overwrite)
     if not path.is_file():
-        raise ModelError(f"{path}: no such file")
+        raise ModelError(f"{path}: no such file", hint="is the name right?")
     digest = sha256(path)
     engine = OnnxRuntimeEngine(path, threads=1, sha256=digest)
     found = task or _task_of(engine)
     if found not in TASKS:
-        raise InputError(f"task: expected {' or '.join(TASKS)}, got {found!r}")
+        raise InputError(
+            f"task: expected {' or '.join(TASKS)}, got {found!r}",
+            hint="detect: frames to probabilities; unmix: patches to targets",
+        )
     _check(path, engine, found)
     detects = found == "detect"
     given = {"threshold": threshold, "multiple": multiple} if detects else {}
@@ -82,7 +85,7 @@ def card(
     for option, value in {"threshold": threshold, "multiple": multiple, "patch": patch, "crop": crop, "cells": cells,
                           "sigma": sigma}.items():  # fmt: skip
         if value is not None and option not in given:
-            raise InputError(f"{option} says nothing about a network that is made to {found}")
+            raise InputError(f"{option} says nothing about a network that is made to {found}", hint="leave it out")
     asked: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
     made = ModelCard(
         name=name or path.stem.partition(".")[0], task=found, precision=precision or "fp32", network="own", config={},
@@ -147,7 +150,9 @@ def _ask(arguments: argparse.Namespace) -> None:
             try:
                 setattr(arguments, name, kind(answer))
             except ValueError as error:
-                raise InputError(f"{name}: {answer!r} is no {kind.__name__}") from error
+                raise InputError(
+                    f"{name}: {answer!r} is no {kind.__name__}", hint="press Enter for the default"
+                ) from error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -33,7 +33,10 @@ def engine_of(arguments: argparse.Namespace) -> str:
     if arguments.require is None:
         return str(arguments.engine)
     if arguments.engine not in ("auto", arguments.require):
-        raise InputError(f"--engine {arguments.engine} and --require {arguments.require} contradict each other")
+        raise InputError(
+            f"--engine {arguments.engine} and --require {arguments.require} contradict each other",
+            hint="leave one of them out",
+        )
     return str(arguments.require)
 
 

@@ -128,11 +128,12 @@ def spots_of_patches(patches: NDArray[Any], full_scale: float | None) -> PsfWind
     shape = patches.shape
     if patches.ndim != 3 or shape[1] != shape[2] or shape[1] < _LEAST_WINDOW_PX or patches.dtype.kind not in "uif":
         raise InputError(
-            f"patches: expected numbers [N, n, n] with n >= {_LEAST_WINDOW_PX}, got {patches.dtype} {shape}"
+            f"patches: expected numbers [N, n, n] with n >= {_LEAST_WINDOW_PX}, got {patches.dtype} {shape}",
+            hint="cut patches of at least 9 pixels with the spot in the middle",
         )
     data = patches.astype(np.float64)
     if not np.isfinite(data).all():
-        raise InputError("patches: expected finite values, got NaN or infinity")
+        raise InputError("patches: expected finite values, got NaN or infinity", hint="leave such patches out")
     if full_scale is None:
         full_scale = 255.0 if patches.dtype == np.uint8 else recognised_clipping(patches)
     limit = np.inf if full_scale is None else full_scale
@@ -180,7 +181,7 @@ def _seen_in_frames(
             columns.append(np.stack([np.full(len(blobs), float(frame.index)), blobs.x, blobs.y, peak]))
             line.update(len(parts), f"{sum(len(p.data) for p in parts)} spots")
     if not parts:
-        raise InputError(f"{source}: it has no frames")
+        raise InputError(f"{source}: it has no frames", hint="name images, a stack or a video")
     index, x, y, peak = np.concatenate(columns, axis=1)
     target = same_targets(index.astype(np.int64), x, y)
     return PsfWindows.concatenate(parts), _Seen(Windows.concatenate(cut), Shapes.concatenate(shapes), peak, target)

@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
     from glint.runtime.unmixing.unmix import read_patches, unmix
 
     if arguments.json and arguments.out != "-":
-        raise InputError("--json prints on standard output: leave --out away")
+        raise InputError("--json prints on standard output: leave --out away", hint="--out FILE writes JSON lines")
     with JsonLines(arguments.out, overwrite=arguments.overwrite) as sink:
         patches = read_patches(arguments.patches)
         started = time.perf_counter()

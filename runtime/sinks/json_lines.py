@@ -31,7 +31,7 @@ class RunFiles(Sink):
         self._truth: JsonLines | None = None
         path = self.lines.path
         if path is not None and not path.name:
-            raise OutputError(f"--out {path} names no file")
+            raise OutputError(f"--out {path} names no file", hint="e.g. --out targets.jsonl")
         # Nothing belongs beside standard output or a device such as /dev/null.
         self._file = None if path is None or (path.exists() and not path.is_file()) else path
         if self._file is not None:

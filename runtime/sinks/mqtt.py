@@ -42,12 +42,19 @@ class MqttSink(Sink):
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise InputError("MQTT URL: the port is no number") from error  # the URL may hold a password
+            raise InputError(
+                "MQTT URL: the port is no number", hint="e.g. mqtt://broker.local:1883/glint"
+            ) from error  # the URL may hold a password
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0 or parts.query or "#" in url:
-            raise InputError("MQTT URL: expected mqtt://HOST:PORT/TOPIC or mqtts://HOST:PORT/TOPIC")
+            raise InputError(
+                "MQTT URL: expected mqtt://HOST:PORT/TOPIC or mqtts://HOST:PORT/TOPIC",
+                hint="e.g. mqtt://broker.local:1883/glint",
+            )
         self.topic = unquote(parts.path).strip("/") or "glint"
         if any(c in self.topic for c in "+#\0"):
-            raise InputError(f"MQTT topic {self.topic!r}: + and # cannot be published to")
+            raise InputError(
+                f"MQTT topic {self.topic!r}: + and # cannot be published to", hint="choose a topic without + and #"
+            )
         try:
             from paho.mqtt.client import Client
             from paho.mqtt.enums import CallbackAPIVersion

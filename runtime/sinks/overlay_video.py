@@ -71,9 +71,15 @@ class OverlayVideo(Sink):
     def __init__(self, path: str | Path, *, fps: float | None = None, overwrite: bool = False) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() not in _CONTAINERS:
-            raise InputError(f"video {self.path}: expected a name that ends in {' or '.join(_CONTAINERS)}")
+            raise InputError(
+                f"video {self.path}: expected a name that ends in {' or '.join(_CONTAINERS)}",
+                hint="e.g. --video night.mp4",
+            )
         if fps is not None and not 0 < fps <= _TICKS_PER_S:
-            raise InputError(f"fps: expected a number above 0 and up to {_TICKS_PER_S}, got {fps}")
+            raise InputError(
+                f"fps: expected a number above 0 and up to {_TICKS_PER_S}, got {fps}",
+                hint="leave it out for the pace of the capture",
+            )
         refuse_existing(self.path, overwrite=overwrite)
         self.encoder, self._format = _encoder(self.path.suffix.lower())
         self._fps, self._overwrite = fps, overwrite
@@ -96,7 +102,10 @@ class OverlayVideo(Sink):
             if self._container is None:
                 self._open(width, height, result.frame.t_ns)
             if (self._stream.width, self._stream.height) != (width, height):
-                raise InputError(f"video {self.path}: the size of the frames changed to {result.frame.shape[::-1]}")
+                raise InputError(
+                    f"video {self.path}: the size of the frames changed to {result.frame.shape[::-1]}",
+                    hint="--overlay FOLDER draws frames of any size",
+                )
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.time_base, frame.pts = Fraction(1, _TICKS_PER_S), self._next_time(result.frame.t_ns)
             for packet in self._stream.encode(frame):

@@ -52,9 +52,14 @@ class Recorder(Sink):
         source: str = "",
     ) -> None:
         if not (0 <= before_s <= 3600 and 0 <= after_s <= 3600):
-            raise InputError(f"recorder: expected 0 to 3600 s before and after an event, got {before_s} and {after_s}")
+            raise InputError(
+                f"recorder: expected 0 to 3600 s before and after an event, got {before_s} and {after_s}",
+                hint="e.g. --record-before 3 --record-after 5",
+            )
         if max_bytes is not None and max_bytes < 1:
-            raise InputError(f"recorder: expected max_bytes of at least 1, got {max_bytes}")
+            raise InputError(
+                f"recorder: expected max_bytes of at least 1, got {max_bytes}", hint="e.g. --record-max-gb 10"
+            )
         self.folder = Path(folder)
         refuse_full(self.folder, overwrite=True, what="recording")
         self.events, self.max_bytes, self.source = events, max_bytes, source

@@ -35,11 +35,13 @@ class UdpSink(Sink):
 
     def __init__(self, host: str, port: int) -> None:
         if not 0 < port <= 65535:
-            raise InputError(f"UDP port {port}: expected 1 to 65535")
+            raise InputError(f"UDP port {port}: expected 1 to 65535", hint="e.g. udp://127.0.0.1:5000")
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         except (socket.gaierror, UnicodeError) as error:
-            raise InputError(f"UDP host {host!r} is not known") from error
+            raise InputError(
+                f"UDP host {host!r} is not known", hint="is the name right? an address works without a name server"
+            ) from error
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         self._socket.setblocking(False)

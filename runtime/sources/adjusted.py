@@ -254,7 +254,10 @@ def adjusted(
         InputError: if one of them is malformed.
     """
     if polarity not in (None, *POLARITIES):
-        raise InputError(f"polarity: expected {', '.join(POLARITIES[:-1])} or {POLARITIES[-1]}, got {polarity!r}")
+        raise InputError(
+            f"polarity: expected {', '.join(POLARITIES[:-1])} or {POLARITIES[-1]}, got {polarity!r}",
+            hint="white: targets are brighter than what surrounds them; black: darker",
+        )
     try:
         wanted = parse_scale(scale) if isinstance(scale, str) else scale
     except ValueError as error:

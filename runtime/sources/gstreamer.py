@@ -86,7 +86,10 @@ class _Pipeline(Connection):
             )  # fmt: skip
         except OSError as error:
             os.close(self._frames)
-            raise SourceError(f"{uri}: cannot start {launcher}: {error.strerror or error}") from error
+            raise SourceError(
+                f"{uri}: cannot start {launcher}: {error.strerror or error}",
+                hint="is GStreamer installed whole? apt install gstreamer1.0-tools",
+            ) from error
         finally:
             os.close(end)
         assert self._process.stdout is not None  # noqa: S101  (asked for above)
@@ -101,7 +104,10 @@ class _Pipeline(Connection):
             return None
         arrived = time.monotonic_ns()
         if not self._has_caps.wait(max(0.1, deadline - time.monotonic())):
-            raise SourceError(f"{self._uri}: GStreamer did not tell the format of its frames")
+            raise SourceError(
+                f"{self._uri}: GStreamer did not tell the format of its frames",
+                hint="end the pipeline in video/x-raw,format=GRAY8 or GRAY16_LE",
+            )
         name, width, height = self._caps[0]
         dtype, full_scale = _DTYPES[name]
         stride = -(-width * dtype.itemsize // 4) * 4  # GStreamer pads rows to 4 bytes

@@ -70,9 +70,15 @@ class ImageSource(Source):
             return
         twice = [stem for stem, n in Counter(p.stem for p in self.files).items() if n > 1]
         if twice:
-            raise InputError(f"{self.uri}: {len(twice)} names occur more than once, e.g. {twice[0]}: one picture each")
+            raise InputError(
+                f"{self.uri}: {len(twice)} names occur more than once, e.g. {twice[0]}: one picture each",
+                hint="give the images of one folder at a time",
+            )
         if any(p.parent.resolve() == folder.resolve() for p in self.files):
-            raise InputError(f"{folder} holds the source: the pictures would replace the images")
+            raise InputError(
+                f"{folder} holds the source: the pictures would replace the images",
+                hint="choose another folder for the pictures",
+            )
 
     def __iter__(self) -> Iterator[Frame]:
         index = delivered = 0

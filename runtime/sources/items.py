@@ -83,5 +83,6 @@ def items_of(source: Any) -> ItemSource:
         count = f"{len(source)} items" if isinstance(source, Sized) else "items"
         return ItemSource(source, f"{count} of a {type(source).__name__}")
     raise InputError(
-        f"source: expected a URI, a path, an array [N, H, W] or a list of arrays or paths, got {type(source).__name__}"
+        f"source: expected a URI, a path, an array [N, H, W] or a list of arrays or paths, got {type(source).__name__}",
+        hint='glint.stream("night/"), glint.stream(array)',
     )

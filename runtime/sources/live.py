@@ -36,7 +36,10 @@ class Reconnect:
 
     def __post_init__(self) -> None:
         if not (0 < self.timeout <= 3600 and 0 < self.first <= self.longest and self.give_up >= 0):
-            raise InputError(f"reconnect: expected 0 < timeout <= 3600, 0 < first <= longest, give_up >= 0, got {self}")
+            raise InputError(
+                f"reconnect: expected 0 < timeout <= 3600, 0 < first <= longest, give_up >= 0, got {self}",
+                hint="timeout and give_up are seconds, e.g. #timeout=5&give_up=300",
+            )
 
 
 RECONNECT_PARAMETERS: dict[str, Converter] = {"timeout": positive, "give_up": not_negative}

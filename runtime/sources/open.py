@@ -91,7 +91,9 @@ def open_frames(
     source.top_aligned = layout.aligned
     if wait_s is not None:
         if not 0 <= wait_s < math.inf:
-            raise InputError(f"wait_source: expected a number of seconds of at least 0, got {wait_s}")
+            raise InputError(
+                f"wait_source: expected a number of seconds of at least 0, got {wait_s}", hint="e.g. --wait-source 60"
+            )
         if not isinstance(source, LiveSource):
             raise InputError(f"{source.uri} is no camera or stream to wait for", hint="leave --wait-source out")
         source.wait_s = wait_s
@@ -112,7 +114,7 @@ def _common(uri: str) -> tuple[str, dict[str, str]]:
         plain = mark + rest
     while match := pattern.search(plain):
         if match[2] in found:
-            raise InputError(f"{safe_uri(uri)}: {match[2]} is given twice")
+            raise InputError(f"{safe_uri(uri)}: {match[2]} is given twice", hint="leave one of them out")
         found[match[2]] = match[3]
         behind = plain[match.end() :]
         plain = plain[: match.start()] + (match[1] + behind[1:] if behind.startswith("&") else behind)
@@ -238,7 +240,10 @@ def _open_path(uri: str, path: str) -> Source:
         files = sorted((Path(p) for p in matches if Path(p).suffix.lower() in SUFFIXES), key=natural_order)
         if files:
             return ImageSource(uri, files, parse_times(uri, query))
-        raise SourceError(f"{uri}: no image matches this pattern")
+        raise SourceError(
+            f"{uri}: no image matches this pattern",
+            hint="quote the pattern, so that the shell leaves it alone; images are PNG, TIFF, BMP, JPEG and PGM",
+        )
     if _CAMERA.fullmatch(file):
         return open_source(f"v4l2://{path}")
     if where.is_char_device():

@@ -49,9 +49,15 @@ class RawLayout:
 
     def __post_init__(self) -> None:
         if self.stride and self.stride < self.row_bytes:
-            raise InputError(f"stride={self.stride}: a row of {self.size[0]} pixels has {self.row_bytes} bytes")
+            raise InputError(
+                f"stride={self.stride}: a row of {self.size[0]} pixels has {self.row_bytes} bytes",
+                hint="stride counts bytes from one row to the next, the pixels of a row included",
+            )
         if self.frame_bytes > _MOST_FRAME_BYTES:
-            raise InputError(f"frames of {self.frame_bytes} bytes; expected at most {_MOST_FRAME_BYTES}")
+            raise InputError(
+                f"frames of {self.frame_bytes} bytes; expected at most {_MOST_FRAME_BYTES}",
+                hint="are size, dtype and stride right?",
+            )
 
     @property
     def row_bytes(self) -> int:
@@ -117,7 +123,10 @@ class RawSource(Source):
             if self.path is not None:
                 os.close(descriptor)
         if not index:
-            raise SourceError(f"{self.uri} holds no frame")
+            raise SourceError(
+                f"{self.uri} holds no frame",
+                hint="does its program write frames to standard output? is the file empty?",
+            )
 
     def _check_full_scale(self, data: NDArray[Any]) -> None:
         stated = self.layout.full_scale
@@ -134,7 +143,9 @@ class RawSource(Source):
         try:
             if self.path is None:
                 if sys.stdin is None:
-                    raise SourceError(f"{self.uri}: there is no standard input")
+                    raise SourceError(
+                        f"{self.uri}: there is no standard input", hint="name a file or a pipe instead of -"
+                    )
                 return sys.stdin.fileno()
             # A named pipe without a writer must not hold us where close() cannot wake us.
             return os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -148,7 +159,9 @@ class RawSource(Source):
         """The next frame, None at the end."""
         layout = self.layout
         if not index and layout.header and self._fill(descriptor, layout.header) is None:
-            raise SourceError(f"{self.uri} is shorter than its header of {layout.header} bytes")
+            raise SourceError(
+                f"{self.uri} is shorter than its header of {layout.header} bytes", hint="is header=BYTES right?"
+            )
         block = self._fill(descriptor, layout.frame_bytes)
         if block is None:
             return None

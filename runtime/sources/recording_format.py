@@ -260,7 +260,10 @@ def _check_version(path: Path, content: bytes) -> bool:
         return False  # damaged; the frames speak for themselves
     version = about.get("version")
     if about.get("format") == _FORMAT and version != _VERSION:
-        raise SourceError(f"{path}: recording of version {version!r}; this glint reads version {_VERSION}")
+        raise SourceError(
+            f"{path}: recording of version {version!r}; this glint reads version {_VERSION}",
+            hint="replay it with the glint that wrote it, or read it with tar and numpy.load",
+        )
     return about.get("sealed") is True
 
 

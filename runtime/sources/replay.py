@@ -61,7 +61,10 @@ class ReplaySource(Source):
                 yield replace(item, t_ns=now)
         if not frames:
             why = f"; the first: {self.skipped[0].reason}" if self.skipped else ""
-            raise SourceError(f"{self.uri} holds no frame that can be read{why}")
+            raise SourceError(
+                f"{self.uri} holds no frame that can be read{why}",
+                hint="is it a recording of glint? tar tf shows what it holds",
+            )
         if missing:
             raise SourceLostError(
                 f"{self.uri} lacks {missing} frames or files at least, e.g.: {lacking}",
@@ -109,7 +112,9 @@ def _files(uri: str, path: str) -> list[Path]:
     if is_folder:
         return _only_run(uri, files)
     if not files:
-        raise SourceError(f"{uri}: no such file or folder")
+        raise SourceError(
+            f"{uri}: no such file or folder", hint="name the folder that --record wrote, or one of its .tar files"
+        )
     return files
 
 

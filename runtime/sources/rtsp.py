@@ -172,7 +172,7 @@ def open_network(uri: str) -> NetworkSource:
     if not mark or "@" in query:  # an unescaped # of a password
         url, query = uri, ""
     if url.endswith("://"):
-        raise InputError(f"{safe_uri(uri)} names no host")
+        raise InputError(f"{safe_uri(uri)} names no host", hint="e.g. rtsp://camera.local/live, udp://127.0.0.1:5000")
     values = parameters(uri, query, _PARAMETERS)
     return NetworkSource(
         url,

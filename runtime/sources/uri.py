@@ -83,11 +83,13 @@ def parameters(uri: str, query: str, known: Mapping[str, Converter]) -> dict[str
         if name not in known:
             raise InputError(f"{shown}: unknown parameter {name!r}", hint=hint)
         if name in values:
-            raise InputError(f"{shown}: {name} is given twice")
+            raise InputError(f"{shown}: {name} is given twice", hint="leave one of them out")
         try:
             values[name] = known[name](text)
         except ValueError as error:
-            raise InputError(f"{shown}: {name}={text!r}: {error}") from error
+            raise InputError(
+                f"{shown}: {name}={text!r}: {error}", hint="docs/sources.md lists the parameters and what they take"
+            ) from error
     if query and not values:
         raise InputError(f"{shown}: {query!r} is no NAME=VALUE", hint=hint)
     return values

@@ -219,13 +219,18 @@ def _negotiate(device: v4l2.Device, uri: str, config: CameraConfig) -> v4l2.Layo
     size = (layout.width, layout.height)
     if config.size not in (None, size):
         raise SourceError(
-            f"{uri}: the camera has no frames of {config.size[0]}x{config.size[1]}; the nearest are {size[0]}x{size[1]}"
+            f"{uri}: the camera has no frames of {config.size[0]}x{config.size[1]}; "
+            f"the nearest are {size[0]}x{size[1]}",
+            hint="leave size out, or take what the camera offers",
         )
     if config.fps is not None:
         rate = v4l2.set_rate(device, config.fps)
         if rate is None or abs(rate - config.fps) > 0.01 * config.fps:
             offer = "its rate cannot be set" if rate is None else f"the nearest is {rate:g}"
-            raise SourceError(f"{uri}: the camera has no {config.fps:g} frames per second; {offer}")
+            raise SourceError(
+                f"{uri}: the camera has no {config.fps:g} frames per second; {offer}",
+                hint="leave fps out, or take what the camera offers",
+            )
     return layout
 
 
@@ -237,7 +242,10 @@ def open_camera(uri: str) -> CameraSource:
     """
     path, _, query = uri.removeprefix("v4l2://").partition("?")
     if not path.startswith("/"):
-        raise InputError(f"{uri}: expected the device file, e.g. v4l2:///dev/video0?fmt=y16")
+        raise InputError(
+            f"{uri}: expected the device file, e.g. v4l2:///dev/video0?fmt=y16",
+            hint="v4l2-ctl --list-devices shows what there is",
+        )
     known = {"fmt": one_of(*FORMATS), "size": FrameSize.parse, "fps": positive, "gray": one_of("luma")}
     values = parameters(uri, query, {**known, "bits": full_scale_of_bits, **RECONNECT_PARAMETERS})
     asked = {name: values[name] for name in ("fmt", "size", "fps") if name in values}

@@ -86,7 +86,10 @@ class VideoSource(Source):
             if 0 < stream.frames < index:
                 talk(f"warning: {self.uri} says that it holds {stream.frames} frames, and there are {index}")
             if not index:
-                raise SourceError(f"{self.uri}: no frame can be decoded" + self._first_reason())
+                raise SourceError(
+                    f"{self.uri}: no frame can be decoded" + self._first_reason(),
+                    hint="does another player show it? glint doctor tells which PyAV decodes",
+                )
             torn, doubt = end_of(self.path, container.format.name)
             if missing := _missing(container, stream, index + sum(self.skips.values()), clock.end) or torn:
                 raise SourceLostError(f"{self.uri} is cut off: {missing}", hint="the frames so far are good")

@@ -46,7 +46,10 @@ class Zone:
     def __post_init__(self) -> None:
         corners = np.asarray(self.polygon, dtype=np.float64)
         if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3 or not np.isfinite(corners).all():
-            raise InputError(f"zone {self.name!r}: expected at least three corners [x, y], got {self.polygon}")
+            raise InputError(
+                f"zone {self.name!r}: expected at least three corners [x, y], got {self.polygon}",
+                hint="a zone is a polygon in pixels: [[0, 0], [100, 0], [100, 50]]",
+            )
 
     def holds(self, x: FloatArray, y: FloatArray) -> NDArray[np.bool_]:
         """Which points lie inside, ``bool [N]`` (even-odd rule)."""

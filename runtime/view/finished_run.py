@@ -113,7 +113,7 @@ def read_lines(path: Path) -> Iterator[Line]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
+        raise InputError(f"{path}: {error.strerror or error}", hint="name the file that --out wrote") from error
     texts = content.split(b"\n")
     for number, text in enumerate(texts, 1):
         if not text.strip():
@@ -123,9 +123,14 @@ def read_lines(path: Path) -> Iterator[Line]:
         except ValueError as error:
             if number == len(texts):
                 return
-            raise InputError(f"{path}, line {number} is not JSON: {error}") from error
+            raise InputError(
+                f"{path}, line {number} is not JSON: {error}", hint="name the file that --out wrote"
+            ) from error
         if not isinstance(line, dict):
-            raise InputError(f"{path}, line {number}: expected an object, got {json.dumps(line)[:40]}")
+            raise InputError(
+                f"{path}, line {number}: expected an object, got {json.dumps(line)[:40]}",
+                hint="name the file that --out wrote",
+            )
         yield line
 
 

@@ -113,12 +113,15 @@ class WebServer:
 
 def _bound(host: str, port: int) -> _Server:
     if not 0 <= port <= 65535:
-        raise InputError(f"port {port}: expected 0 to 65535")
+        raise InputError(f"port {port}: expected 0 to 65535", hint="e.g. --view 127.0.0.1:8080")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return _Server(family, address[:2])
     except socket.gaierror as error:
-        raise InputError(f"host {host!r} is not known: {error.strerror}") from error
+        raise InputError(
+            f"host {host!r} is not known: {error.strerror}",
+            hint="e.g. --view 127.0.0.1:8080, or 0.0.0.0:8080 for all networks",
+        ) from error
     except OSError as error:
         hint = _HINTS.get(error.errno or 0)
         raise OutputError(f"cannot listen on {host}:{port}: {error.strerror or error}", hint=hint) from error
