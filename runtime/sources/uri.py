@@ -15,9 +15,21 @@ Converter = Callable[[str], Any]
 _LOCAL = ("file", "synthetic", "v4l2")  # they name things of this machine: no secrets
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _URL_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"']*)")
-_PROPERTY = re.compile(r"([\w-]+)=(\"(?:\\.|[^\"])*\"|'[^']*'|\S+)")
-_SECRET = re.compile(r"user|pw|pass|proxy-id|secret|token|key|auth|cred|header|cookie|bearer", re.IGNORECASE)
-_HEADER = re.compile(r"((?:proxy-)?authorization|set-cookie|cookie|x-[\w-]*key)(\s*[:=]\s*)[^\"'\r\n]*", re.IGNORECASE)
+_VALUE = r"(\"(?:\\.|[^\"])*\"|'[^']*'|\S+)"
+_PROPERTY = re.compile(r"([\w-]+)( *= *)(?:\(\w+\) *)?" + _VALUE)
+_SECRET = re.compile(
+    r"user|pw|pass|proxy-id|secret|token|key|auth|cred|header|cookie|bearer|signature|(?:^|[-_])(?:pin|psk|sas|sig)$",
+    re.IGNORECASE,
+)
+_STATED = re.compile(
+    r"([\w-]*(?:passw(?:or)?d|passphrase|pwd|token|secret|api[-_]?key)[\"']?\s*:\s*)" + _VALUE, re.IGNORECASE
+)  # as JSON and logs state one
+_INLINE_KEY = re.compile(r"(inline:)\S+")  # of SRTP, in SDP
+_TORN_URL = re.compile(r"^((?:rtsps?|https?|udp|tcp|mqtts?|rtmps?|srt):?/{1,2})[^\s/?#]*@", re.IGNORECASE)
+_HEADER = re.compile(
+    r"((?:proxy-)?authorization|set-cookie|cookie|x-[\w-]*key)(\s*[:=]\s*)(?:\(\w+\)\s*)?(?:\"[^\"]*\"?|[^\"'\r\n]*)",
+    re.IGNORECASE,
+)
 
 
 def safe_uri(uri: str) -> str:
@@ -30,13 +42,14 @@ def safe_uri(uri: str) -> str:
     url = _URL.fullmatch(uri)
     if url is not None:
         return uri if url[1].lower() in _LOCAL else f"{url[1]}://{_mask(url[2])}"
-    return redact(uri) if uri.startswith("gst:") or "://" in uri else uri
+    return redact(uri) if uri.startswith("gst:") or "://" in uri else _TORN_URL.sub(r"\1***@", uri)
 
 
 def redact(text: str) -> str:
     """A text without the secrets of the URLs, ``password=...`` properties and headers of requests in it."""
     text = _HEADER.sub(r"\1\2***", text)
     text = _PROPERTY.sub(_mask_property, text)
+    text = _STATED.sub(r"\1***", _INLINE_KEY.sub(r"\1***", text))
     return _URL_IN_TEXT.sub(lambda m: m[0] if m[1].lower() in _LOCAL else f"{m[1]}://{_mask(m[2])}", text)
 
 
@@ -51,11 +64,11 @@ def _mask(rest: str) -> str:
 
 
 def _mask_property(match: re.Match[str]) -> str:
-    name, value = match[1], match[2]
+    name, sign, value = match[1], match[2], match[3]
     if _SECRET.search(name) or (value[:1] in "\"'" and _SECRET.search(value)):
-        return f"{name}=***"
+        return f"{name}{sign}***"
     url = _URL.fullmatch(value.strip("\"'"))
-    return f"{name}={safe_uri(url[0])}" if url is not None else match[0]
+    return f"{name}{sign}{safe_uri(url[0])}" if url is not None else match[0]
 
 
 def split_path(text: str) -> tuple[str, str]:

@@ -82,12 +82,25 @@ def test_a_text_is_cleaned_of_every_url_and_password() -> None:
         "srtp://c:5004?srtp_in_params=secret",
         "Authorization: Basic secret",
         "gst:x http-proxy=http://me:secret@p:8080 ! y",
+        "gst:rtspsrc user-pw = secret location = rtsp://me:secret@c ! x",
+        "gst:udpsrc ! application/x-srtp, srtp-key=(buffer) secret, roc=(uint)0 ! srtpdec",
+        "gst:x pin=secret psk=secret sas=secret signature=secret ! y",
+        'Authorization=(string)"Basic secret"',
+        "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:secret|2^20",
+        '{"password": "secret", "api_key": "secret"}',
+        "PASSWORD = secret, pwd: secret",
     ],
 )
 def test_secrets_in_any_spelling_are_hidden(uri: str) -> None:
     if "://" in uri or uri.startswith("gst:"):
         assert "secret" not in safe_uri(uri)
     assert "secret" not in redact(uri)
+
+
+@pytest.mark.parametrize("uri", ["rtsp:/me:secret@c/a", "rtsp//me:secret@c/a", "HTTP:/me:secret@c"])
+def test_a_url_that_is_written_wrong_shows_no_secret_either(uri: str) -> None:
+    assert "secret" not in safe_uri(uri)
+    assert safe_uri("data/me@home.png") == "data/me@home.png"
 
 
 KNOWN = {
