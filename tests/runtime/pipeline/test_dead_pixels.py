@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from glint.optics import Psf
 from glint.runtime.pipeline.dead_pixels import WATCHED_FRAMES, DeadPixels, LearningConditioner
@@ -60,3 +61,49 @@ def test_a_scene_that_looks_dead_all_over_is_left_alone():
         watch.look((pattern + rng.normal(0, 2, (64, 64))).astype(np.uint16))
     assert watch.dead is not None
     assert not watch.dead.any()
+
+
+def learned(plant, *, spot=None):
+    """What is learned of 24 frames of a moving scene with ``spot`` (x, y, sigma, DN at its peak) standing still."""
+    rng, watch = np.random.default_rng(3), DeadPixels((48, 64))
+    rows, columns = np.mgrid[:48, :64]
+    for number in range(WATCHED_FRAMES):
+        scene = 7300 + 90 * np.sin((columns + number) / 9) + 70 * np.cos((rows + 0.5 * number) / 7)
+        if spot is not None:
+            x, y, sigma, peak = spot
+            light = Psf(sigma).render(np.array([x]), np.array([y]), np.array([1.0]), (48, 64))
+            scene = scene + peak * light / light.max()
+        frame = np.round(scene + rng.normal(0, 6, (48, 64)))
+        plant(frame, number)
+        watch.look(frame.clip(0, 16383).astype(np.uint16))
+    return watch.dead
+
+
+@pytest.mark.parametrize(
+    ("where", "plant"),
+    [
+        (np.s_[20, 5:25], lambda part, number: part + 1500),
+        (np.s_[20, 5:25], lambda part, number: 0 * part + 16383),
+        (np.s_[5:25, 30], lambda part, number: part + 1500),
+        (np.s_[20, 30:32], lambda part, number: part + 2000),
+        (np.s_[20, 30], lambda part, number: part + 2000 * (number % 2)),
+        (np.s_[20, 30], lambda part, number: part + 2000 * (number % 8 == 0)),
+    ],
+    ids=["a hot row", "a saturated row", "a hot column", "two side by side", "every second frame", "every eighth"],
+)
+def test_rows_pairs_and_blinking_pixels_are_learned(where, plant):
+    def planted(frame, number):
+        frame[where] = plant(frame[where], number)
+
+    wanted = np.zeros((48, 64), dtype=bool)
+    wanted[where] = True
+    dead = learned(planted)
+    assert (dead | ~wanted).all()
+    assert (ndimage.binary_dilation(wanted, np.ones((3, 3))) | ~dead).all()
+
+
+@pytest.mark.parametrize("peak", [80, 400, 4000])
+@pytest.mark.parametrize("sigma", [0.45, 0.6, 1.0])
+@pytest.mark.parametrize("place", [(30.0, 20.0), (30.5, 20.0), (30.0, 20.5), (30.5, 20.5), (30.25, 20.3)])
+def test_a_target_that_hovers_is_not_learned_away(place, sigma, peak):
+    assert not learned(lambda frame, number: None, spot=(*place, sigma, peak)).any()
