@@ -78,6 +78,11 @@ class Layout:
         return data.byteswap()
 
 
+_COMPARED_ROWS = 48  # at the top of a picture
+_LEAST_ROWS = 16  # and columns of a picture whose shape tells something
+_UNLIKE = 2.0  # times as different
+
+
 def looks_swapped(data: NDArray[Any]) -> bool:
     """Whether 16-bit words are many times smoother with their bytes in the other order."""
     if data.dtype != np.uint16 or min(data.shape) < 2:
@@ -91,3 +96,27 @@ def looks_swapped(data: NDArray[Any]) -> bool:
 
 
 _ROUGH, _SMOOTHER = 2000.0, 8.0  # DN between neighbours that no scene has; how much smoother the other order is
+
+
+def row_length_of(data: NDArray[Any]) -> int | None:
+    """How long the rows of a picture look, pixels, if they do not look as long as they are; None if they do.
+
+    With rows of the right length, what lies below a pixel is like what lies beside it.
+
+    Args:
+        data: ``[H, W]``, whose rows stood one behind the other.
+    """
+    height, width = data.shape
+    flat = data[: min(height, _COMPARED_ROWS)].astype(np.float32).ravel()
+    if height < _LEAST_ROWS or width < _LEAST_ROWS:
+        return None
+
+    def difference(lag: int) -> float:
+        return float(np.abs(flat[lag:] - flat[:-lag]).mean())
+
+    below, beside = difference(width), difference(1)
+    if below < _UNLIKE * beside:
+        return None
+    lags = range(width // 2, min(2 * width, len(flat) // 2) + 1)
+    best = min(lags, key=difference)
+    return best if _UNLIKE * difference(best) < below else None

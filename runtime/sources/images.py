@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from glint.errors import InputError, SourceError
+from glint.errors import InputError, SourceError, SourceLostError
 from glint.images import count_pages, try_pages
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.uri import one_of, parameters, positive
@@ -58,6 +58,7 @@ class ImageSource(Source):
 
     Raises:
         SourceError: on iteration, if none of the files can be read.
+        SourceLostError: on iteration, after the last frame, if files vanished in the meantime.
     """
 
     def __init__(self, uri: str, files: list[Path], times: FrameTimes | None = None) -> None:
@@ -81,7 +82,7 @@ class ImageSource(Source):
             )
 
     def __iter__(self) -> Iterator[Frame]:
-        index = delivered = 0
+        index = delivered = gone = 0
         self.start_over()
         times = self.times.begun_at(self.files[0])
         for path in self.files:
@@ -90,6 +91,7 @@ class ImageSource(Source):
                 if isinstance(data, SourceError):
                     if len(self.files) == 1 and not delivered:
                         raise data
+                    gone += isinstance(data.__cause__, FileNotFoundError) and not path.is_symlink()
                     reason = str(data).removeprefix(f"{path}: ").removeprefix(f"{path} ")
                     self.skip(path.name if not page else f"{path.name}, page {page + 1}", reason)
                     index += 1
@@ -102,6 +104,11 @@ class ImageSource(Source):
                 f"{self.uri}: none of its {len(self.files)} files can be read; the first: "
                 f"{self.skipped[0].name}: {self.skipped[0].reason}",
                 hint="glint run takes PNG, TIFF, BMP, JPEG and PGM",
+            )
+        if gone:
+            raise SourceLostError(
+                f"{self.uri}: {gone} of its {len(self.files)} files vanished before they were read",
+                hint="the frames before are good; is the disk still there?",
             )
 
 

@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glint.cli import talk
 from glint.errors import InputError, SourceError, SourceLostError
+from glint.processing.layout import row_length_of
 from glint.runtime.sources.base import Source, check_like
 from glint.runtime.sources.uri import full_scale_of_bits, one_of, parameters, positive, split_path
 from glint.runtime.sources.waiting import Closed, InterruptibleWait
 from glint.types import Frame, FrameSize
 
 _MOST_FRAME_BYTES = 1 << 31  # of a frame
+_FEW_VALUES, _MANY_VALUES = 16, 128  # of the high and the low bytes of values of 16 bits
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class RawSource(Source):
                     continue
                 if not good:
                     self._check_full_scale(data)
+                    self._doubt(data)
                 good = True
                 t_ns = time.monotonic_ns() if self.layout.fps is None else round(1e9 * index / self.layout.fps)
                 yield Frame(index, t_ns, data, full_scale=self.layout.full_scale)
@@ -135,6 +139,19 @@ class RawSource(Source):
                 f"{self.uri}: values up to {data.max()} exceed the stated full scale of {stated:.0f}",
                 hint="give the bits that the values have, align=msb if they stand at the top; is endian right?",
             )
+
+    def _doubt(self, data: NDArray[Any]) -> None:
+        """Say what the first frame tells against the layout that was stated."""
+        length = row_length_of(data)
+        if length is not None:
+            talk(
+                f"warning: {self.uri}: rows look {length} pixels long, and {data.shape[1]} are stated: "
+                "are size, stride, header and dtype right?"
+            )
+        elif data.dtype == np.uint8 and data.shape[1] > 1:
+            few, many = sorted(len(np.unique(data[:, first::2])) for first in (0, 1))
+            if few <= _FEW_VALUES and many >= _MANY_VALUES:
+                talk(f"warning: {self.uri}: every second byte is nearly constant: are these values of 16 bits (dtype)?")
 
     def close(self) -> None:
         self._waker.close()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glint.errors import GlintError, InputError, SourceError
+from glint.errors import GlintError, InputError, SourceError, SourceLostError
 from glint.images import write_image
 from glint.runtime.sources.images import ImageSource
 from glint.runtime.sources.open import open_source
@@ -276,11 +276,26 @@ def test_any_text_that_is_no_source_is_refused_with_an_error_of_glint(text: str)
 def test_an_image_source_reads_nothing_before_it_is_asked(tmp_path: Path) -> None:
     source = ImageSource("two", [tmp_path / "absent.png", picture(tmp_path / "there.png")])
     assert source.skipped == []
-    assert [f.name for f in source] == ["there"]
+    frames = source.frames()
+    assert next(frames).name == "there"
     assert [s.name for s in source.skipped] == ["absent.png"]
+    with pytest.raises(SourceLostError, match="1 of its 2 files vanished"):
+        next(frames)
 
 
 @pytest.mark.parametrize("uri", ["a\0b", "file://a%00b", "a" * 10_000])
 def test_a_name_that_no_file_has_is_a_source_error(uri: str) -> None:
     with pytest.raises(SourceError):
         open_source(uri)
+
+
+def test_a_folder_that_vanishes_is_lost_and_its_frames_before_are_good(tmp_path):
+    for number in range(4):
+        write_image(tmp_path / f"{number}.png", np.full((40, 50), number, np.uint8))
+    source = open_source(str(tmp_path))
+    frames = source.frames()
+    assert next(frames).name == "0"
+    (tmp_path / "2.png").unlink()
+    with pytest.raises(SourceLostError, match="1 of its 4 files vanished"):
+        assert [frame.name for frame in frames] == ["1", "3"]
+    assert sum(source.skips.values()) == 1

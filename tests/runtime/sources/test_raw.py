@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from patience import within
 
 from glint.errors import InputError, SourceError, SourceLostError
+from glint.processing.layout import row_length_of
+from glint.progress import speaking
 from glint.runtime.sources.open import open_source
 
 FRAMES = np.random.default_rng(0).integers(0, 65536, (3, 5, 7)).astype(np.uint16)
@@ -153,3 +155,32 @@ def test_a_file_that_is_missing_or_empty_is_a_source_error(tmp_path: Path) -> No
     for name, words in (("absent", "No such file"), ("empty", "no frame")):
         with pytest.raises(SourceError, match=words):
             list(open_source(f"raw:{tmp_path}/{name}?size=5x5&dtype=uint16"))
+
+
+def smooth(height, width):
+    rows, columns = np.mgrid[:height, :width]
+    noise = np.random.default_rng(5).normal(0, 5, (height, width))
+    return np.round(7000 + 900 * np.sin(columns / 11) + 700 * np.cos(rows / 9) + noise).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "told"),
+    [
+        ("80x64", "uint16", ""),
+        ("64x80", "uint16", "rows look 80 pixels long, and 64 are stated"),
+        ("160x64", "uint8", "every second byte is nearly constant"),
+    ],
+)
+def test_a_layout_that_the_pixels_speak_against_is_warned_of(tmp_path, size, dtype, told, capsys):
+    (tmp_path / "a.raw").write_bytes(smooth(64, 80).tobytes())
+    with speaking():
+        assert len(list(open_source(f"raw:{tmp_path}/a.raw?size={size}&dtype={dtype}"))) == 1
+    said = capsys.readouterr().err
+    assert told in said
+    assert told or "warning" not in said
+
+
+def test_flat_pictures_and_noise_have_no_rows_to_tell():
+    rng = np.random.default_rng(1)
+    for data in (np.full((40, 60), 7, np.uint16), rng.integers(0, 9999, (40, 60)).astype(np.uint16)):
+        assert row_length_of(data) is None
