@@ -109,8 +109,8 @@ def make_archive(root: Path, out: Path, chunk: int, workers: int, killed: str) -
         while killed and process.poll() is None and not list(out.glob("frames/**/*.parquet")):
             time.sleep(0.1)
         if killed == "worker":
-            workers = (pid for pid in session(process.pid) if name_of(pid).startswith("ray::MapWorker"))
-            os.kill(next(workers), signal.SIGKILL)
+            at_work = (pid for pid in session(process.pid) if name_of(pid).startswith("ray::MapWorker"))
+            os.kill(next(at_work), signal.SIGKILL)
         elif killed:
             process.send_signal(signal.SIGKILL if killed == "driver" else signal.SIGINT)
         process.wait()
