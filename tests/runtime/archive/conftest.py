@@ -15,8 +15,9 @@ import pytest
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """The URL of a bucket on this machine."""
-    pytest.importorskip("moto", reason="the test of buckets needs moto[server]")
-    boto3 = pytest.importorskip("boto3", reason="the test of buckets needs moto[server]")
+    for name in ("moto", "flask", "flask_cors"):
+        pytest.importorskip(name, reason=f"the test of buckets needs moto[s3], flask and flask-cors: no {name}")
+    boto3 = pytest.importorskip("boto3", reason="the test of buckets needs boto3, which comes with moto")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
