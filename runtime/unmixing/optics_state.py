@@ -150,11 +150,12 @@ class Learner:
             e, shear = shapes.stretch[row].tolist()
             self._spots.append((u, e, shear, error, *shapes.stretch_error[row].tolist()))
             self._fresh += 1
-        for row in np.flatnonzero(usable).tolist():
-            self._seen.append((windows.rows([row]), shapes.rows([row])))
         self._number += int(usable.sum())
+        if self._number > self._next - _WEIGHED:  # the others would be forgotten until it is time
+            for row in np.flatnonzero(usable).tolist():
+                self._seen.append((windows.rows([row]), shapes.rows([row])))
         again = self._number >= self._next
-        if again or (self._fresh and (len(self._spots) < 20 or self._fresh >= len(self._spots) // 8)):
+        if again or (self._fresh and (len(self._spots) < 20 or self._fresh >= len(self._spots) // 4)):
             self._fresh = 0
             before = self.state.kind
             self.state = self._learned(again)
@@ -175,23 +176,22 @@ class Learner:
             shapes = Shapes.concatenate([s for _, s in self._seen])
             found = common_width(windows, shapes, state.e, state.shear, self.radiance)
             self._common = found if found is not None and found.believed else None
-        if self._common is None:
+        if self._common is None or (state.kind == UNKNOWN and alike(spots)):  # of one shape: no clusters
             return state
-        return with_common(state, self._common, self.card, alike(spots[member]))
+        return with_common(state, self._common, self.card, spots[member])
 
 
-def with_common(state: OpticsState, common: CommonWidth, card: float, are_alike: bool) -> OpticsState:
+def with_common(state: OpticsState, common: CommonWidth, card: float, singles: Array) -> OpticsState:
     """The state with the width that spots have in common as points.
 
     Args:
         state: what single spots speak for.
         common: what all spots do.
         card: width of the PSF that is expected, px.
-        are_alike: whether single spots have one shape: then no narrower PSF takes them apart.
+        singles: spots that pass for single ones, ``[N, 6]`` (see ``weigh``).
     """
     sigma, error = math.exp(common.u), math.exp(common.u) * common.error
-    spots = round(common.explained)
-    if state.kind == LEARNED and are_alike:
+    if state.kind == LEARNED and alike(singles):  # then no narrower PSF takes them apart
         if abs(common.u - math.log(state.sigma)) > _SAME:
             return state
         known = max(state.sigma_error, 0.25 * error)
@@ -199,9 +199,11 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, are_alike:
         sigma, error = share * state.sigma + (1 - share) * sigma, math.sqrt(share) * known
     if not (state.e or state.shear) and abs(sigma - card) < max(_COMMON_LIKE * card, 2 * error):
         sigma = card
+    # A PSF that is longer than it is wide by less than can be seen would be taken for two points.
+    out_of_round = max((np.hypot(singles[:, i], _UNEVEN) ** -2).sum() ** -0.5 for i in (4, 5)) if len(singles) else 0.0
     return replace(
-        state, kind=LEARNED, sigma=sigma, sigma_error=error, spots=max(spots, state.spots), source="from all spots",
-        uneven=_COMMON_UNEVEN,
+        state, kind=LEARNED, sigma=sigma, sigma_error=error, spots=max(round(common.explained), state.spots),
+        source="from all spots", uneven=min(max(_COMMON_UNEVEN, float(out_of_round)), _UNEVEN),
     )  # fmt: skip
 
 

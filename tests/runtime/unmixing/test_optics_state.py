@@ -135,6 +135,17 @@ def test_clusters_alone_tell_the_optics(render: Render, sigma: float) -> None:
     assert abs(state.sigma - sigma) < 3 * state.sigma_error
 
 
+def test_elongated_spots_of_one_shape_are_not_taken_for_pairs(render: Render) -> None:
+    rng = np.random.default_rng(6)
+    pairs = []
+    for x, y in 10 + rng.uniform(-0.5, 0.5, (13, 2)):
+        pairs.append(render([(x - 0.3, y - 0.1, 90), (x + 0.3, y + 0.1, 90)], (SIZE, SIZE), 0.53))
+    windows = windows_of(np.stack(pairs), 5.0, rng)
+    shapes = measure_shapes(windows)
+    found = judge_spots(windows, shapes, Targets(), learned(windows), RefineConfig(), 0.5)
+    assert (np.bincount(found.blob) == 1).sum() >= 12
+
+
 def test_spots_of_one_shape_that_no_gaussian_has_are_not_taken_for_clusters(render: Render) -> None:
     rng = np.random.default_rng(4)
     place = 10 + rng.uniform(-0.5, 0.5, (24, 2))
