@@ -56,7 +56,7 @@ def test_the_container_is_given_what_the_package_is_built_from(kind: str) -> Non
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     folders = set(re.findall(r'^"?glint[\w.]*"? = "(\w+)"$', project, re.MULTILINE))
     assert {"core", "runtime", "zoo"} <= folders
-    assert given == folders | {"pyproject.toml", "README.md", "LICENSE", f"deploy/requirements-{kind}.txt"}
+    assert given == folders | {"pyproject.toml", "setup.py", "README.md", "LICENSE", f"deploy/requirements-{kind}.txt"}
     assert all((ROOT / name).exists() for name in given)
 
 

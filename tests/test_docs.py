@@ -30,6 +30,7 @@ def test_modules_files_and_links_exist(page):
         assert "NAME" in path or (ROOT / path).exists(), path
     for link in set(re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)):
         assert (page.parent / link).exists(), link
+        assert page.parent == ROOT or not link.startswith(".."), f"{link}: the site has the pages of docs/ alone"
 
 
 def found(dotted):

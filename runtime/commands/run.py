@@ -133,7 +133,7 @@ def run(
             _finish(sinks, manifest, error, on_end)
         finally:
             for sink in sinks:
-                sink.linger(wait=error is None and not stream.interrupted)
+                sink.linger(lambda: error is not None or signals.requested)
     return manifest
 
 

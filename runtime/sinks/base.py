@@ -29,11 +29,11 @@ class Sink(ABC):
     def close(self) -> None:  # noqa: B027
         """Finish what is open, so that what was written so far is valid."""
 
-    def linger(self, *, wait: bool) -> None:  # noqa: B027
-        """Stay until Ctrl-C for who still looks, if that was asked for; called after ``close``, at the very end.
+    def linger(self, done: Callable[[], bool]) -> None:  # noqa: B027
+        """Stay for who still looks, if that was asked for; called after ``close``, at the very end.
 
         Args:
-            wait: False: the run was interrupted or failed, nobody waits.
+            done: True from Ctrl-C on, and at once where the run was interrupted or failed: nobody waits.
         """
 
 

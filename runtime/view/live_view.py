@@ -14,7 +14,7 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import resources
 from typing import Any
@@ -103,12 +103,13 @@ class LiveView(Sink):
         self._sampler.join()
         self._server.close()
 
-    def linger(self, *, wait: bool) -> None:
+    def linger(self, done: Callable[[], bool]) -> None:
         """Show the last picture until Ctrl-C, if that was asked for, and then hang up."""
-        if self._hold and wait:
+        if self._hold and not done():
             talk(f"live view: {self.url} stays open; Ctrl-C ends it")
             with suppress(KeyboardInterrupt):
-                threading.Event().wait()
+                while not done():
+                    time.sleep(0.2)
         self._hold = False
         self.close()
 

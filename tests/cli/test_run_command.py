@@ -532,6 +532,32 @@ def test_a_signal_at_any_moment_leaves_valid_files_and_a_summary(tmp_path: Path,
     assert len(rows) == (1 + sum(len(r["targets"]) for r in records) if records else 0)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_ends_a_page_that_is_held(tmp_path: Path, number: int) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "glint",
+        "run",
+        "synthetic://?size=96x80&frames=1",
+        "--out",
+        str(tmp_path / "r.jsonl"),
+    ]
+    process = subprocess.Popen(
+        [*words, "--view", "127.0.0.1:0", "--hold"], stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        assert any("stays open" in line for line in process.stderr)
+        process.send_signal(number)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
 def test_a_killed_run_loses_at_most_the_line_that_it_was_writing(tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     words = [sys.executable, "-m", "glint", "run", "synthetic://?size=96x80&frames=100000", "--out", str(out)]

@@ -190,41 +190,51 @@ class BackProjection(nn.Module):
         factor = self.factor.to(patch.dtype)
         return F.pixel_unshuffle(factor.T @ patch @ factor, self.cells)
 
+    def seen(self, grid: Tensor) -> Tensor:
+        """Phi x, what a camera would see of a grid: ``[N, a, m, m]`` -> ``[N, 1, n, n]``."""
+        factor = self.factor.to(grid.dtype)
+        return factor @ F.pixel_shuffle(grid, self.cells) @ factor.T
+
 
 class Solver(nn.Module):
-    """x = (Phi^T Phi + rho I)^-1 b (Eq. 8), exactly, from the eigenvectors of P^T P.
+    """x = (Phi^T Phi + rho I)^-1 (Phi^T y + rho v) (Eq. 8), exactly, from P = W diag(s) U^T.
 
-    Phi^T Phi = (P^T P) kron (P^T P) = (U kron U)(lambda lambda^T)(U kron U)^T, so the inverse costs
-    four g x g products and rho may be learned. Eq. 8 and 14 read Phi^T y, not Phi x.
+    Eq. 8 and 14 read Phi^T y, not Phi x. The same x is v + A (y - Phi v) with A = (Phi^T Phi + rho I)^-1 Phi^T
+    = (U kron U) diag(t / (t^2 + rho)) (W kron W)^T and t = s kron s: nothing is divided by rho, which may be
+    learned, and everything passes through the n x n pixels, a ninth of the grid's cells.
     """
 
-    basis: Tensor
-    spectrum: Tensor
+    left: Tensor
+    right: Tensor
+    gain: Tensor
 
     def __init__(self, config: DSCSNetConfig) -> None:
         super().__init__()
         factor = torch.from_numpy(Psf(config.sigma).sampling_factor(config.size, config.cells))
-        eigenvalues, eigenvectors = torch.linalg.eigh(factor.T @ factor)
-        spectrum = torch.outer(eigenvalues, eigenvalues).clamp_min(0)
-        self.register_buffer("basis", eigenvectors.float().contiguous(), persistent=False)
-        self.register_buffer("spectrum", spectrum.float(), persistent=False)
+        left, values, right = torch.linalg.svd(factor, full_matrices=False)
+        self.register_buffer("left", left.float().contiguous(), persistent=False)  # W [n, n]
+        self.register_buffer("right", right.T.float().contiguous(), persistent=False)  # U [g, n]
+        self.register_buffer("gain", torch.outer(values, values).float(), persistent=False)  # t [n, n]
         self.cells = config.cells if config.folded else 1
+        self.project = BackProjection(config)
         self.log_rho = nn.Parameter(torch.tensor(-3.0))
 
-    def forward(self, back_projection: Tensor, prior: Tensor) -> Tensor:
-        """(Phi^T Phi + rho I)^-1 (back_projection + rho * prior), all ``[N, a, m, m]``, in float32.
+    def forward(self, patch: Tensor, prior: Tensor, extra: Tensor | None = None) -> Tensor:
+        """(Phi^T Phi + rho I)^-1 (Phi^T patch + extra + rho * prior), in float32.
 
-        Small eigenvalues are divided by about rho: half precision would be amplified 1 / rho times.
+        ``patch [N, 1, n, n]``, the others and the result ``[N, a, m, m]``.
         """
-        with torch.autocast(back_projection.device.type, enabled=False):
-            right = back_projection.float() + self.log_rho.exp() * prior.float()
-            return product(self.solve, right)
+        with torch.autocast(patch.device.type, enabled=False):
+            value = prior.float()
+            if extra is not None:
+                value = value + extra.float() * (-self.log_rho).exp()
+            return value + product(self.answer, patch.float() - product(self.project.seen, value))
 
-    def solve(self, value: Tensor) -> Tensor:
-        """(Phi^T Phi + rho I)^-1 value, ``[N, a, m, m]`` -> the same shape."""
-        basis, spectrum, rho = (t.to(value.dtype) for t in (self.basis, self.spectrum, self.log_rho.exp()))
-        grid = F.pixel_shuffle(value, self.cells)
-        return F.pixel_unshuffle(basis @ ((basis.T @ grid @ basis) / (spectrum + rho)) @ basis.T, self.cells)
+    def answer(self, patch: Tensor) -> Tensor:
+        """(Phi^T Phi + rho I)^-1 Phi^T patch, ``[N, 1, n, n]`` -> ``[N, a, m, m]``."""
+        left, right, gain, rho = (t.to(patch.dtype) for t in (self.left, self.right, self.gain, self.log_rho.exp()))
+        found = (left.T @ patch @ left) * (gain / (gain.square() + rho))
+        return F.pixel_unshuffle(right @ found @ right.T, self.cells)
 
 
 def _small(conv: nn.Conv2d) -> nn.Conv2d:
@@ -283,7 +293,7 @@ class ThresholdGenerator(nn.Module):
 class InformationReorganization(nn.Module):
     """DIR, Eq. 19-22: the last m sparse codes return into the back-projected input.
 
-    The fusion weights of Eq. 21 are learned from 1/m; the output is a residual on Phi^T y.
+    The fusion weights of Eq. 21 are learned from 1/m; the output is what is added to Phi^T y.
     """
 
     def __init__(self, config: DSCSNetConfig) -> None:
@@ -302,7 +312,8 @@ class InformationReorganization(nn.Module):
         enhanced = [torch.tanh(conv(z)) for conv, z in zip(self.sharpen, codes)]
         fused = sum((w * e for w, e in zip(self.weight, enhanced)), torch.zeros_like(back_projection))
         features = self.fuse_codes(fused) + self.fuse_input(F.silu(self.encode(back_projection)))  # [N, C, m, m]
-        return back_projection + self.project(F.silu(features))
+        projected: Tensor = self.project(F.silu(features))
+        return projected
 
 
 class Residual(nn.Module):
@@ -417,13 +428,13 @@ class DSCSNet(nn.Module):
             light = patch[:, :1].float()
             back_projection = product(self.project, light)
             # The origin layer: z = beta = 0 in Eq. 8.
-            x = product(lambda value: first.solve(self.project(value)), light)
+            x = product(first.answer, light)
         z = torch.zeros_like(back_projection)
         beta = torch.zeros_like(back_projection)
         codes = []
         for k, (solver, prox) in enumerate(zip(self.solvers, self.proxes)):
             if k:
-                x = solver(back_projection, z - beta)  # Eq. 8
+                x = solver(light, z - beta)  # Eq. 8
             z = prox(x, z, beta)  # Eq. 10, 12, 13
             beta = beta + self.eta[k] * (x - z)  # Eq. 11
             codes.append(z)
@@ -431,8 +442,8 @@ class DSCSNet(nn.Module):
         delta = beta - z
         if self.dtg is not None:
             delta = soft_threshold(delta, self.dtg(delta))  # Eq. 17, 18
-        fused = back_projection if self.dir is None else self.dir(codes, back_projection)  # Eq. 19-22
-        solved: Tensor = self.solvers[-1](fused, -delta)  # Eq. 14
+        extra = None if self.dir is None else self.dir(codes, back_projection)  # Eq. 19-22
+        solved: Tensor = self.solvers[-1](light, -delta, extra)  # Eq. 14
         grid, maps = solved, [back_projection, solved, *codes]
         if self.config.folded:
             with torch.autocast(patch.device.type, enabled=False):

@@ -331,7 +331,7 @@ def test_a_page_that_is_held_answers_after_the_end_until_nobody_waits() -> None:
     view.close()
     facts, _ = _held(view.url)
     assert (facts["state"], facts["shown"]["frame"]) == ("ended", 3)
-    view.linger(wait=False)
+    view.linger(lambda: True)
     with pytest.raises(OSError):
         _held(view.url)
 

@@ -46,12 +46,14 @@ def test_the_solver_inverts_the_normal_equations_exactly():
     phi = Psf(TINY.sigma).sampling_matrix(TINY.size, TINY.cells)
     rho = solver.log_rho.detach().exp().item()
     rng = np.random.default_rng(0)
-    y, prior = rng.standard_normal(TINY.size**2), rng.standard_normal(TINY.grid**2)
-    expected = np.linalg.solve(phi.T @ phi + rho * np.eye(TINY.grid**2), phi.T @ y + rho * prior)
-    shape = (1, 1, TINY.grid, TINY.grid)
+    y, prior, extra = (rng.standard_normal(side**2) for side in (TINY.size, TINY.grid, TINY.grid))
+    expected = np.linalg.solve(phi.T @ phi + rho * np.eye(TINY.grid**2), phi.T @ y + extra + rho * prior)
     with torch.no_grad():
-        back, z = (torch.from_numpy(v).float().reshape(shape) for v in (phi.T @ y, prior))
-        actual = solver(back, z).numpy().ravel()
+        patch, z, e = (
+            torch.from_numpy(v).float().reshape(1, 1, len(v) // side, side)
+            for v, side in ((y, TINY.size), (prior, TINY.grid), (extra, TINY.grid))
+        )
+        actual = solver(patch, z, e).numpy().ravel()
     assert np.abs(actual - expected).max() < 1e-4 * np.abs(expected).max()
 
 
