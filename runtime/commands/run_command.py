@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from glint.cli import print_json
+from glint.cli import print_json, talk
 from glint.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
 from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.commands.run_options import OPTIONS, add_run_arguments
@@ -30,7 +29,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json and piped:
         raise InputError(f"--json and --{piped} - both want standard output", hint="write the JSON lines to a file")
     given = {**vars(arguments), "engine": engine_of(arguments), "refine": not arguments.no_refine}
-    tell = lambda manifest: print(summary_text(manifest), file=sys.stderr)  # noqa: E731
+    tell = lambda manifest: talk(summary_text(manifest))  # noqa: E731
     manifest = run(arguments.source, on_end=tell, **{name: given[name] for name in OPTIONS})
     if arguments.json:
         print_json(manifest)

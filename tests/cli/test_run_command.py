@@ -532,17 +532,15 @@ def test_a_signal_at_any_moment_leaves_valid_files_and_a_summary(tmp_path: Path,
     assert len(rows) == (1 + sum(len(r["targets"]) for r in records) if records else 0)
 
 
+def test_a_quiet_run_says_nothing(shell: Glint, scene: str, tmp_path: Path) -> None:
+    done = shell("run", scene, "--out", tmp_path / "r.jsonl", "-q")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    assert len(read(tmp_path / "r.jsonl")) == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_ends_a_page_that_is_held(tmp_path: Path, number: int) -> None:
-    words = [
-        sys.executable,
-        "-m",
-        "glint",
-        "run",
-        "synthetic://?size=96x80&frames=1",
-        "--out",
-        str(tmp_path / "r.jsonl"),
-    ]
+    words = [sys.executable, "-m", "glint", "run", "synthetic://?size=96x80&frames=1", "--out", str(tmp_path / "r")]
     process = subprocess.Popen(
         [*words, "--view", "127.0.0.1:0", "--hold"], stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
