@@ -57,6 +57,7 @@ class Machine:
         enqueue: gets (stream handle, what, work) for each run; default: runs it at once.
         driver: whether there is one.
         memory: bytes of workspace above which a build runs out of memory.
+        least: bytes of workspace below which a node has no implementation.
         build_error, load_error: text that building or loading fails with.
         kernels: data type that all kernels use whatever the network asks for, e.g. ``FLOAT``.
         details: whether plans hold details of their layers.
@@ -70,6 +71,7 @@ class Machine:
     enqueue: Callable[[int, str, Callable[[], None]], None] = lambda handle, what, work: work()
     driver: bool = True
     memory: int | None = None
+    least: int = 0
     build_error: str | None = None
     load_error: str | None = None
     kernels: str | None = None
@@ -303,6 +305,8 @@ class _Builder:
         problem = self._problem(network, config)
         if problem is None and machine.memory is not None and (workspace is None or workspace > machine.memory):
             problem = "Could not find any implementation for node /conv/Conv (insufficient memory)."
+        if problem is None and workspace is not None and workspace < machine.least:
+            problem = "Could not find any implementation for node /conv/Conv."
         if problem is not None:
             _say(self._logger, "ERROR", problem)
             return None

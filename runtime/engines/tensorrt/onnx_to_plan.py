@@ -70,8 +70,8 @@ class Built:
 def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Built:
     """Parse, build and audit.
 
-    Where the GPU's memory runs out, it tries again with less workspace and fewer tactics. Where a node has no
-    implementation and nothing was said of memory, it tries once with the workspace that TensorRT takes by itself.
+    Where the GPU's memory runs out, or a node has no implementation, it tries once with the workspace that TensorRT
+    takes by itself; where memory runs out with that, too, with less workspace and then with fewer tactics.
 
     Args:
         trt: TensorRT.
@@ -99,7 +99,7 @@ def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Buil
     asked = asked_of_network(network, weak=order.precision if order.weak else None)
     left: tuple[str, ...] | None = None
 
-    attempts = _attempts(order.workspace, order.optimization_level)
+    attempts, starved = _attempts(order.workspace, order.optimization_level), False
     while attempts:
         workspace, level = attempts.pop(0)
         log.forget_errors()
@@ -113,13 +113,15 @@ def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Buil
         plan = _build(trt, builder, network, config)
         if plan is not None:
             break
-        if not _is_out_of_memory([log.errors(), *log.lines[said:]]):
-            if _NO_IMPLEMENTATION in log.errors().lower() and workspace is not None:
-                talk(f"build: no implementation with {_mib(workspace)} of workspace; once more with TensorRT's default")
-                attempts = [(None, level)]
-                continue
+        told = _mib(workspace)
+        if _is_out_of_memory([log.errors(), *log.lines[said:]]):
+            starved = True
+            talk(f"build: out of GPU memory with {told} of workspace")
+        elif _NO_IMPLEMENTATION in log.errors().lower() and (starved or attempts):
+            talk(f"build: a node has no implementation with {told} of workspace")
+            attempts = attempts if starved else attempts[:1]
+        else:
             raise _build_error(order, log.errors())
-        talk(f"build: out of GPU memory with {_mib(workspace)} of workspace")
     else:
         raise EngineError(
             f"TensorRT ran out of GPU memory while it built {order.onnx.name}: {log.errors()}",
@@ -200,6 +202,7 @@ def _attempts(workspace: int | None, level: int | None) -> list[tuple[int | None
     least = 2 if level is None else min(level, 2)
     return [
         (workspace, level),
+        (None, level),
         (max(workspace // 2, _LEAST_WORKSPACE_BYTES), level),
         (max(workspace // 8, _LEAST_WORKSPACE_BYTES), least),
     ]

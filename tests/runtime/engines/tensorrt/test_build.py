@@ -509,8 +509,10 @@ def test_only_rtx_does_and_only_for_what_it_knows(monkeypatch, orin, tmp_path):
 def test_where_memory_runs_out_it_tries_with_less(orin, tmp_path, capsys):
     orin.memory = 1 << 30
     build(small_models.unmixer(tmp_path))
-    assert [b["workspace"] for b in orin.builds] == [2 << 30, 1 << 30]
-    assert "out of GPU memory with 2048 MiB" in capsys.readouterr().err
+    assert [b["workspace"] for b in orin.builds] == [2 << 30, None, 1 << 30]
+    told = capsys.readouterr().err
+    assert "out of GPU memory with 2048 MiB of workspace" in told
+    assert "out of GPU memory with TensorRT's default of workspace" in told
 
 
 def test_no_implementation_is_told_apart_from_memory(machine, tmp_path, capsys):
@@ -519,7 +521,15 @@ def test_no_implementation_is_told_apart_from_memory(machine, tmp_path, capsys):
         build(small_models.unmixer(tmp_path))
     assert "memory is not the reason" in caught.value.hint
     assert [b["workspace"] for b in machine.builds] == [2 << 30, None]  # once with TensorRT's own
-    assert "TensorRT's default" in capsys.readouterr().err
+    assert "a node has no implementation with 2048 MiB of workspace" in capsys.readouterr().err
+
+
+def test_a_workspace_that_is_too_small_for_a_node_is_a_matter_of_memory(orin, tmp_path):
+    """With little memory TensorRT finds no implementation in what is left; that is not the model's fault."""
+    orin.memory, orin.least = 1 << 30, 2 << 30
+    with pytest.raises(EngineError, match="ran out of GPU memory"):
+        build(small_models.unmixer(tmp_path))
+    assert [b["workspace"] for b in orin.builds] == [2 << 30, None, 1 << 30, 256 << 20]
 
 
 def test_the_optimisation_level_is_handed_over_and_part_of_the_key(machine, tmp_path):
@@ -544,8 +554,8 @@ def test_engines_belong_to_a_power_mode_and_to_multiprocessors(orin, tmp_path, m
 def test_the_last_try_takes_fewer_tactics(machine, tmp_path):
     machine.memory = 300 << 20
     build(small_models.unmixer(tmp_path))
-    assert [b["workspace"] for b in machine.builds] == [2 << 30, 1 << 30, 256 << 20]
-    assert [b["level"] for b in machine.builds] == [None, None, 2]
+    assert [b["workspace"] for b in machine.builds] == [2 << 30, None, 1 << 30, 256 << 20]
+    assert [b["level"] for b in machine.builds] == [None, None, None, 2]
 
 
 @pytest.mark.parametrize(
