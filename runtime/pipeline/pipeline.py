@@ -308,7 +308,7 @@ class Pipeline:
         detected = time.perf_counter()
         scene, candidates = self.look(seen.frame, detection, seen.ceiling), None
         spots, view = scene.spots, scene.view
-        unmixed = self.unmixer(view.patches, full_scale=view.full_scale)
+        unmixed = self.unmixer(view.patches, full_scale=view.full_scale, with_grid=False)
         taken_apart = time.perf_counter()
         late = deadline_ns is not None and time.monotonic_ns() > deadline_ns
         if self.refine and len(spots.patches) and not late:
@@ -361,7 +361,7 @@ class Pipeline:
         assert detection.candidates is not None  # noqa: S101  (asked before)
         uncertain = replace(detection, blobs=detection.candidates)
         scene = self.look(seen.frame, uncertain, seen.ceiling, learn=False)
-        unmixed = self.unmixer(scene.view.patches, full_scale=scene.view.full_scale)
+        unmixed = self.unmixer(scene.view.patches, full_scale=scene.view.full_scale, with_grid=False)
         if self.refine and len(scene.spots.patches) and not late:
             targets = self.settle(scene, unmixed)
         else:

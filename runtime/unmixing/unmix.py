@@ -99,13 +99,15 @@ def unmix_patches(
         rows = slice(start, start + _PATCHES_PER_CHUNK)
         chunk, limit = patches[rows], full_scale[rows] if isinstance(full_scale, np.ndarray) else full_scale
         began = clock()
-        unmixed = unmixer(chunk, full_scale=limit)
+        unmixed = unmixer(chunk, full_scale=limit, with_grid="grid" in parts)
         middle = clock()
         found = {}
         if "refined" in parts:
             found["refined"] = unmix_known(chunk, unmixed.candidates, psf, full_scale=limit, config=config)
         seconds += (middle - began, clock() - middle)
-        found.update(grid=unmixed.on_grid(), network=unmixed.targets())
+        if "grid" in parts:
+            found["grid"] = unmixed.on_grid()
+        found["network"] = unmixed.targets()
         said.append(unmixed.candidates)
         for stage, targets in parts.items():
             targets.append(Targets(**{**vars(found[stage]), "blob": found[stage].blob + start}))

@@ -22,13 +22,15 @@ from glint.types import TargetFlag, Targets
 _PATCHES_PER_CALL = 512  # patches per call of the engine: bounds its memory
 _MAPS = {"grid": 1, "presence": 1, "offset": 2, "radiance": 1, "spread": 3}  # what the network says, and its channels
 
+_CANDIDATE_MAPS = tuple(name for name in _MAPS if name != "grid")
+
 
 @dataclass(frozen=True, eq=False)
 class Unmixed:
     """What the network says of N patches.
 
     Attributes:
-        grids: radiance per cell of each patch's crop, ``float32 [N, g, g]``, DN.
+        grids: radiance per cell of each patch's crop, ``float32 [N, g, g]``, DN; ``[N, 0, 0]`` if it was not asked for.
         candidates: possible targets, pixels of the patch and DN.
         left, top: column and row of the patch at which each crop starts, ``[N]``.
         spec: how the grids are read.
@@ -120,13 +122,16 @@ class Unmixer:
             )
         return values
 
-    def __call__(self, patches: NDArray[Any], *, full_scale: ArrayLike | None = None) -> Unmixed:
+    def __call__(
+        self, patches: NDArray[Any], *, full_scale: ArrayLike | None = None, with_grid: bool = True
+    ) -> Unmixed:
         """Take patches apart.
 
         Args:
             patches: ``[N, n, n]``, DN above the background.
             full_scale: level at which a pixel of the patch is saturated, DN; one number, or an array
                 that broadcasts against the patches; None if unknown.
+            with_grid: whether the radiances of the grid are wanted, too; else no engine hands them over.
 
         Raises:
             InputError: if the patches are malformed.
@@ -137,28 +142,31 @@ class Unmixer:
         crops, left, top = recentre(np.stack([values, saturated.astype(np.float32)], axis=1), self.spec.crop)
         normalised = self.card.normaliser.apply(crops[:, 0])
         inputs = np.stack([normalised.value, crops[:, 1]], axis=1)
-        parts = [self._infer(inputs[i : i + _PATCHES_PER_CALL]) for i in range(0, len(inputs), _PATCHES_PER_CALL)]
+        names = tuple(_MAPS) if with_grid else _CANDIDATE_MAPS
+        starts = range(0, len(inputs), _PATCHES_PER_CALL)
+        parts = [self._infer(inputs[i : i + _PATCHES_PER_CALL], names) for i in starts]
         if not parts:
             side = self.spec.crop * self.spec.cells
             parts = [{name: np.zeros((0, channels, side, side), np.float32) for name, channels in _MAPS.items()}]
-        maps = parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in _MAPS}
+        maps = parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
         found = find_candidates(maps["presence"], maps["offset"], maps["radiance"], maps["spread"], self.spec.cells)
         scale = normalised.scale[:, 0]
         in_dn = {"radiance": found.radiance * scale, "sigma_radiance": found.sigma_radiance * scale}
         candidates = replace(found.moved(left, top), **in_dn)
-        return Unmixed(maps["grid"][:, 0] * normalised.scale, candidates, left, top, self.spec)
+        grids = maps["grid"][:, 0] * normalised.scale if with_grid else np.zeros((len(inputs), 0, 0), np.float32)
+        return Unmixed(grids, candidates, left, top, self.spec)
 
-    def _infer(self, inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """The maps of some patches.
+    def _infer(self, inputs: NDArray[np.float32], names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
+        """The maps of some patches, by name.
 
         Raises:
             ModelError: if the network gives others than its card says: they would be read for something else.
         """
-        maps = self.engine.infer(patch=inputs)
+        maps = self.engine.infer(*(s.name for s in self.engine.outputs if s.name in names), patch=inputs)
         side = self.spec.crop * self.spec.cells
-        for name, channels in _MAPS.items():
+        for name in names:
             values = maps.get(name)
-            expected = (len(inputs), channels, side, side)
+            expected = (len(inputs), _MAPS[name], side, side)
             if values is None or values.dtype != np.float32 or values.shape != expected:
                 got = "nothing" if values is None else f"{values.dtype} {list(values.shape)}"
                 raise ModelError(

@@ -85,18 +85,18 @@ class TensorRTEngine(Engine):
         }
 
     def _make_ready(self, driver: Any, plan: LoadedPlan, rows: int) -> list[int]:
-        """Make a slot for each size that batches of 1 to ``rows`` rows are padded to; returns the sizes."""
+        """Make a slot for each size that batches of 1 to ``rows`` rows are cut and padded to; returns the sizes."""
         if not plan.batched:
             return []
         ready = {}
         for number in range(1, rows + 1):
             shapes = {name: (number, *opt[1:]) for name, (_, opt, _) in plan.profiles[0].items()}
             profile = plan.choose(shapes)
-            _, _, size = plan.chunks(profile, number)[0]
-            ready[profile, size] = {name: (size, *shape[1:]) for name, shape in shapes.items()}
-        for (profile, _), shapes in ready.items():
-            self._slot(driver, plan, 0, profile, shapes)
-        return sorted({size for _, size in ready})
+            for piece, (_, _, size) in enumerate(plan.chunks(profile, number)):
+                ready[piece % 2, profile, size] = {name: (size, *shape[1:]) for name, shape in shapes.items()}
+        for (lane, profile, _), shapes in ready.items():
+            self._slot(driver, plan, lane, profile, shapes)
+        return sorted({size for _, _, size in ready})
 
     def _time(self, driver: Any, plan: LoadedPlan, shapes: Shapes) -> dict[str, float]:
         """Seconds of a run with each kind of buffers."""

@@ -8,7 +8,7 @@ import pytest
 
 from glint.cards import UnmixerSpec
 from glint.errors import InputError, ModelError
-from glint.runtime.engines.base import Arrays
+from glint.runtime.engines.base import Arrays, EngineProxy
 from glint.runtime.unmixing import unmixer as module
 from glint.runtime.unmixing.unmixer import Unmixed, Unmixer
 from glint.types import TargetFlag
@@ -248,3 +248,21 @@ def test_maps_of_another_grid_are_refused(fake_unmixer: Fake, make_maps: Maps, s
     unmixer = fake_unmixer(lambda patch: make_maps([], number=len(patch), side=side))
     with pytest.raises(ModelError, match=rf"gives grid: float32 \[2, 1, {3 * side}, {3 * side}\]; expected .* 21, 21"):
         unmixer(np.ones((2, 11, 11)))
+
+
+class Asked(EngineProxy):
+    names: tuple[str, ...] = ()
+
+    def _infer_some(self, arrays: Arrays, names: tuple[str, ...]) -> Arrays:
+        self.names = names
+        return super()._infer_some(arrays, names)
+
+
+def test_the_grid_is_read_only_where_it_is_wanted(unmixer: Unmixer, render: Render) -> None:
+    engine, patches = Asked(unmixer.engine), render([(5.2, 4.7, 150)], (11, 11))[None]
+    whole = unmixer(patches)
+    some = Unmixer(engine, unmixer.card)(patches, with_grid=False)
+    assert sorted(engine.names) == ["offset", "presence", "radiance", "spread"]
+    assert some.grids.shape == (1, 0, 0) and whole.grids.shape == (1, 21, 21)
+    for name, values in vars(whole.candidates).items():
+        np.testing.assert_array_equal(getattr(some.candidates, name), values)

@@ -150,6 +150,15 @@ def test_every_size_of_a_frame_is_made_ready_at_open(every: Bench) -> None:
     assert not every.cuda.live
 
 
+def test_pieces_of_a_batch_that_is_cut_are_made_ready_too(every: Bench) -> None:
+    path = every.plan(pair(), pair_profile(1, 4, 16))
+    with TensorRTEngine(path, ready=32) as engine:
+        slots = dict(engine._slots)
+        for number in range(1, 33):
+            check_pair(engine, rows(number, number))
+        assert engine._slots == slots
+
+
 def test_the_detector_runs_at_the_sizes_of_its_plan_and_refuses_others(every: Bench) -> None:
     plan = build("lsnet-s", BuildOptions(precision="fp32", sizes=(FrameSize(48, 32), FrameSize(32, 64))))
     with TensorRTEngine(plan.path) as engine, OnnxRuntimeEngine(load_card("lsnet-s")[1], threads=1) as reference:
