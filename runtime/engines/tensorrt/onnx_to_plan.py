@@ -97,22 +97,35 @@ def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Buil
     if order.weak:
         keep_islands(trt, network)
     asked = asked_of_network(network, weak=order.precision if order.weak else None)
-    left: tuple[str, ...] | None = None
+    left: tuple[str, ...] = ()
+    if order.dla is not None:
+        left = left_to_gpu(network, _config(trt, builder, order, order.workspace), order.onnx.name)
+    plan, config = _build_in_memory(trt, order, log, builder, network, timings)
+    rows = _usual_batch(order.profiles[0], inputs)
+    if trt.ahead_of_time:
+        layers = layers_of_log(log.lines, rows)
+    else:
+        layers = layers_of_inspector(_inspect(trt, plan, order.dla), rows)
+    result = replace(audit(layers, asked), left_to_gpu=left)
+    return Built(plan, inputs, outputs, result, _save_timings(trt, config))
 
+
+def _build_in_memory(
+    trt: TensorRT, order: Order, log: Messages, builder: Any, network: Any, timings: bytes
+) -> tuple[Any, Any]:
+    """The plan and the configuration that it was built with, in as much memory as there is."""
     attempts, starved = _attempts(order.workspace, order.optimization_level), False
     while attempts:
         workspace, level = attempts.pop(0)
         log.forget_errors()
         said = len(log.lines)
         config = _config(trt, builder, order, workspace)
-        if order.dla is not None and left is None:
-            left = left_to_gpu(network, config, order.onnx.name)
         if level is not None:
             config.builder_optimization_level = level
         _load_timings(trt, config, timings)
         plan = _build(trt, builder, network, config)
         if plan is not None:
-            break
+            return plan, config
         told = _mib(workspace)
         if _is_out_of_memory([log.errors(), *log.lines[said:]]):
             starved = True
@@ -122,18 +135,10 @@ def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Buil
             attempts = attempts if starved else attempts[:1]
         else:
             raise _build_error(order, log.errors())
-    else:
-        raise EngineError(
-            f"TensorRT ran out of GPU memory while it built {order.onnx.name}: {log.errors()}",
-            hint="close other programs that use the GPU, build for a smaller --batch or --size, or change --workspace",
-        )
-    rows = _usual_batch(order.profiles[0], inputs)
-    if trt.ahead_of_time:
-        layers = layers_of_log(log.lines, rows)
-    else:
-        layers = layers_of_inspector(_inspect(trt, plan, order.dla), rows)
-    result = replace(audit(layers, asked), left_to_gpu=left or ())
-    return Built(plan, inputs, outputs, result, _save_timings(trt, config))
+    raise EngineError(
+        f"TensorRT ran out of GPU memory while it built {order.onnx.name}: {log.errors()}",
+        hint="close other programs that use the GPU, build for a smaller --batch or --size, or change --workspace",
+    )
 
 
 def compute_capabilities(trt: TensorRT) -> list[str]:
