@@ -71,11 +71,16 @@ def _page(report: dict[str, Any], results: list[Result]) -> str:
         html.section("Steps", html.table(("step", "result", "what", "reason", "s"), rows)),
     ]
     parts += [
-        html.section(r.name, html.table(("figure", "value"), [(key, str(value)) for key, value in r.figures.items()]))
+        html.section(r.name, html.table(("figure", "value"), [(key, _text(value)) for key, value in r.figures.items()]))
         for r in results
         if r.figures
     ]
     return html.page("glint gpu-check", parts, subtitle=f"glint {report['glint']}, {report['started']}")
+
+
+def _text(value: Any) -> str:
+    """A figure for people: what stands in dictionaries in one line."""
+    return "; ".join(f"{key}: {_text(item)}" for key, item in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _told(verdict: str, states: list[str]) -> str:

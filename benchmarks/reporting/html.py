@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 COLOURS = 6
+_LONG_CHARACTERS = 60  # of a cell, from which on its text is broken into lines
 _STYLE = """
 :root { color-scheme: light dark; --back: #fff; --text: #1c2024; --faint: #687076; --line: #d7dbdf; --panel: #f6f7f9;
   --good: #18794e; --bad: #c62a2f; --c0: #1668b8; --c1: #c2570c; --c2: #1c7d4d; --c3: #8e3bb0; --c4: #9a6700;
@@ -35,6 +36,7 @@ p { margin: .5rem 0 } .faint { color: var(--faint) }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .7rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap }
 th { color: var(--faint); font-weight: 600 } td.number, th.number { text-align: right }
+td.long { white-space: normal; min-width: 22rem }
 td.yes { color: var(--good) } td.no { color: var(--bad); font-weight: 600 }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1rem }
 figure { margin: .5rem 0; max-width: 40rem } .broad { max-width: none }
@@ -180,7 +182,9 @@ def _cell(value: Any, right: bool) -> str:
     if isinstance(value, bool):
         return '<td class="yes">yes</td>' if value else '<td class="no">no</td>'
     text = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else number_text(value)
-    return f'<td class="number">{escape(text)}</td>' if right else f"<td>{escape(text)}</td>"
+    if right:
+        return f'<td class="number">{escape(text)}</td>'
+    return f'<td class="long">{escape(text)}</td>' if len(text) > _LONG_CHARACTERS else f"<td>{escape(text)}</td>"
 
 
 def caption_text(text: str) -> str:
