@@ -44,6 +44,8 @@ _LEAST_DEVIATION = 0.02  # standard deviations of the frame, least deviation of 
 _NEAR_PX = 5  # pixels to all sides that continue the background under a target
 _NEAR_SIGMA_PX = 3.0  # pixels, standard deviation of their weights
 _OWN_BACKGROUND_WEIGHT = 0.01  # of the network's own background; pixels nearby weigh 1 where no target is near
+_VALUE_SCALE = 1 / 16  # of what is scanned: its norm takes that away again, and float16 ends at 65504
+_NORM_FLOOR = 1e-6  # mean square of what a norm leaves as it is
 _LOGIT_SCALE = 1 / 8  # of the logits: spots have logits of up to 100, and float32 ends at 17
 
 
@@ -331,17 +333,23 @@ class Contrast(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the channels of ``[N, C, H, W]``, in float32."""
+    """Root-mean-square norm over the channels of ``[N, C, H, W]``, in float32.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: of the input.
+        scale: by which the input was multiplied; the norm is what it would be without.
+    """
+
+    def __init__(self, channels: int, scale: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+        self.floor = _NORM_FLOOR * scale**2
 
     def forward(self, value: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> same shape, float32."""
         with torch.autocast(value.device.type, enabled=False):
             wide = value.float()
-            return self.weight * wide * torch.rsqrt((wide * wide).mean(1, keepdim=True) + 1e-6)
+            return self.weight * wide * torch.rsqrt((wide * wide).mean(1, keepdim=True) + self.floor)
 
 
 def scan_lines(x: Tensor, dt: Tensor, decay: Tensor, maps: Tensor) -> Tensor:
@@ -384,13 +392,14 @@ class SelectiveScan2d(nn.Module):
         self.log_decay = nn.Parameter(torch.linspace(-2.0, 1.0, 2 * self.heads))
         self.dt_bias = nn.Parameter(torch.full((2 * self.heads,), -2.0))
         self.skip = nn.Parameter(torch.ones(self.inner, 1, 1))
-        self.out_norm = RMSNorm(self.inner)
+        self.out_norm = RMSNorm(self.inner, _VALUE_SCALE)
         self.out = nn.Conv2d(self.inner, channels, 1)
 
     def forward(self, value: Tensor) -> Tensor:
         """``[N, C, h, w]`` -> same shape."""
         gate, *mixed, dt = self.expand(self.norm(value))
         row_values, column_values, row_maps, column_maps = (F.silu(part) for part in self.local(mixed))
+        row_values, column_values = _VALUE_SCALE * row_values, _VALUE_SCALE * column_values
         step = softplus(dt + self.dt_bias[:, None, None])  # [N, 2 heads, h, w]
         row_step, column_step = torch.split(step, self.heads, dim=1)
         row_decay, column_decay = slices(self.log_decay.float().exp(), [self.heads, self.heads])
