@@ -44,7 +44,7 @@ _LEAST_DEVIATION = 0.02  # standard deviations of the frame, least deviation of 
 _NEAR_PX = 5  # pixels to all sides that continue the background under a target
 _NEAR_SIGMA_PX = 3.0  # pixels, standard deviation of their weights
 _OWN_BACKGROUND_WEIGHT = 0.01  # of the network's own background; pixels nearby weigh 1 where no target is near
-_VALUE_SCALE = 1 / 16  # of what is scanned: its norm takes that away again, and float16 ends at 65504
+SCAN_SCALE = 1 / 16  # of what a scan gives: its norm takes that away again, and float16 ends at 65504
 _NORM_FLOOR = 1e-6  # mean square of what a norm leaves as it is
 _LOGIT_SCALE = 1 / 8  # of the logits: spots have logits of up to 100, and float32 ends at 17
 
@@ -364,7 +364,7 @@ def scan_lines(x: Tensor, dt: Tensor, decay: Tensor, maps: Tensor) -> Tensor:
         maps: ``[N, R, L, 2 state]`` input and output maps B and C, shared by the heads.
 
     Returns:
-        ``[N, R, heads, dim, L]``.
+        ``[N, R, heads, dim, L]``, times ``SCAN_SCALE``.
     """
     length, state = x.shape[-1], maps.shape[-1] // 2
     with torch.autocast(x.device.type, enabled=False):
@@ -373,7 +373,7 @@ def scan_lines(x: Tensor, dt: Tensor, decay: Tensor, maps: Tensor) -> Tensor:
         ones = torch.ones(length, length, dtype=step.dtype, device=step.device).triu()
         s = (step * decay[:, None]) @ ones  # [N, R, heads, L]
         weight = torch.exp(-(s[..., :, None] - s[..., None, :]).abs())  # [N, R, heads, L, L], symmetric
-        weight = weight * step[..., None]  # of M_ij at [j, i]
+        weight = weight * (SCAN_SCALE * step)[..., None]  # of M_ij at [j, i]
     mixing = maps[..., :state] @ maps[..., state:].transpose(2, 3)  # [N, R, L, L]: C_i . B_j at [j, i]
     return x @ (mixing[:, :, None] * weight).to(x.dtype)
 
@@ -392,21 +392,20 @@ class SelectiveScan2d(nn.Module):
         self.log_decay = nn.Parameter(torch.linspace(-2.0, 1.0, 2 * self.heads))
         self.dt_bias = nn.Parameter(torch.full((2 * self.heads,), -2.0))
         self.skip = nn.Parameter(torch.ones(self.inner, 1, 1))
-        self.out_norm = RMSNorm(self.inner, _VALUE_SCALE)
+        self.out_norm = RMSNorm(self.inner, SCAN_SCALE)
         self.out = nn.Conv2d(self.inner, channels, 1)
 
     def forward(self, value: Tensor) -> Tensor:
         """``[N, C, h, w]`` -> same shape."""
         gate, *mixed, dt = self.expand(self.norm(value))
         row_values, column_values, row_maps, column_maps = (F.silu(part) for part in self.local(mixed))
-        row_values, column_values = _VALUE_SCALE * row_values, _VALUE_SCALE * column_values
         step = softplus(dt + self.dt_bias[:, None, None])  # [N, 2 heads, h, w]
         row_step, column_step = torch.split(step, self.heads, dim=1)
         row_decay, column_decay = slices(self.log_decay.float().exp(), [self.heads, self.heads])
         rows = self._scan(row_values, row_step, row_decay, row_maps)
         turned, turned_step, turned_maps = (t.transpose(2, 3) for t in (column_values, column_step, column_maps))
         columns = self._scan(turned, turned_step, column_decay, turned_maps).transpose(2, 3)
-        row_skip, column_skip = slices(self.skip, [self.inner // 2, self.inner // 2])
+        row_skip, column_skip = slices(SCAN_SCALE * self.skip, [self.inner // 2, self.inner // 2])
         y = torch.cat([rows + row_skip * row_values, columns + column_skip * column_values], dim=1)
         result: Tensor = value + self.out(self.out_norm(y * F.silu(gate)))
         return result

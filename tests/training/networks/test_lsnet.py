@@ -13,10 +13,12 @@ from glint.processing.inpaint import MARGIN
 from glint.training.networks import lsnet
 from glint.training.networks.lsnet import (
     PRESETS,
+    SCAN_SCALE,
     BehindTargets,
     Contrast,
     LSNet,
     LSNetConfig,
+    RMSNorm,
     SelectiveScan2d,
     SingularValueThreshold,
     enlarge,
@@ -76,13 +78,20 @@ def test_the_matmul_scan_equals_the_sequential_one_in_float64():
         one = sequential_scan(
             x[0, :, :, line].transpose(2, 0, 1), dt[0, :, line].T, decay, b[0, :, line].T, c[0, :, line].T
         )
-        assert np.abs(actual[0, :, :, line].transpose(2, 0, 1) - one).max() < 1e-12
+        assert np.abs(actual[0, :, :, line].transpose(2, 0, 1) - SCAN_SCALE * one).max() < 1e-12
 
 
 def test_the_scan_stays_finite_for_long_lines_and_large_steps():
     maps = torch.ones(1, 1, 160, 4)
     y = scan_lines(torch.ones(1, 1, 1, 2, 160), torch.full((1, 1, 1, 160), 50.0), torch.tensor([20.0]), maps)
     assert torch.isfinite(y).all()
+
+
+def test_the_norm_after_a_scan_takes_its_scale_away():
+    """A block answers as if scans came as they are, however small its norm's input."""
+    value = 1e-3 * torch.randn(2, 6, 5, 7, generator=torch.Generator().manual_seed(1))
+    plain, scaled = RMSNorm(6), RMSNorm(6, SCAN_SCALE)
+    assert torch.equal(scaled(SCAN_SCALE * value), plain(value))
 
 
 def test_rows_and_columns_are_scanned_alike():
