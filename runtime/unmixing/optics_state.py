@@ -152,8 +152,8 @@ class Learner:
             self._fresh += 1
         self._number += int(usable.sum())
         if self._number > self._next - _WEIGHED:  # the others would be forgotten until it is time
-            for row in np.flatnonzero(usable).tolist():
-                self._seen.append((windows.rows([row]), shapes.rows([row])))
+            for one in np.flatnonzero(usable).tolist():
+                self._seen.append((windows.rows([one]), shapes.rows([one])))
         again = self._number >= self._next
         if again or (self._fresh and (len(self._spots) < 20 or self._fresh >= len(self._spots) // 4)):
             self._fresh = 0
