@@ -44,8 +44,8 @@ _LEAST_DEVIATION = 0.02  # standard deviations of the frame, least deviation of 
 _NEAR_PX = 5  # pixels to all sides that continue the background under a target
 _NEAR_SIGMA_PX = 3.0  # pixels, standard deviation of their weights
 _OWN_BACKGROUND_WEIGHT = 0.01  # of the network's own background; pixels nearby weigh 1 where no target is near
-SCAN_SCALE = 1 / 16  # of what a scan gives: its norm takes that away again, and float16 ends at 65504
-_NORM_FLOOR = 1e-6  # mean square of what a norm leaves as it is
+SCAN_SCALE = 1 / 8  # of what a scan gives: its norm takes that away again, and float16 ends at 65504
+_NORM_FLOOR = 1e-6  # mean square of what a norm leaves as it is; an export leaves out what is below 1e-8
 _LOGIT_SCALE = 1 / 8  # of the logits: spots have logits of up to 100, and float32 ends at 17
 
 

@@ -18,15 +18,17 @@ def needs_onnx():
 
 
 GRID, PATCH = 21, 7  # cells and pixels of a side of DSCSNet-s
-TWO_SIDED = {"solve": 4 * GRID**3, "back-project": PATCH * PATCH * GRID + GRID * PATCH * GRID}
+CELLS, PIXELS = GRID**2, PATCH**2
+TWO_SIDED = PATCH * GRID * (GRID + PATCH)  # from the cells to the pixels or back
 # Exported, each two-sided product is one matrix with a row more ("glint.training.networks.dscsnet.product"). Two solves
-# read the grid. The third, with its back-projection, reads the patch; so does the other back-projection. The three
-# generators of kernels, with 96 outputs each, read a row more, too ("EvenLinear").
+# pass from the cells to the pixels, and three back, by way of the eigenvectors of the pixels; so does the
+# back-projection, without these. The three generators of kernels, with 96 outputs each, read a row more, too
+# ("EvenLinear").
 FOLDED_MACS = (
-    2 * (GRID**2 + 1) * GRID**2
-    + 2 * (PATCH**2 + 1) * GRID**2
-    - 3 * TWO_SIDED["solve"]
-    - 2 * TWO_SIDED["back-project"]
+    2 * ((CELLS + 1) * PIXELS - TWO_SIDED)
+    + 3 * ((PIXELS + 1) * CELLS - TWO_SIDED - 2 * PATCH**3)
+    + (PIXELS + 1) * CELLS
+    - TWO_SIDED
     + 3 * 96
 )
 
