@@ -65,7 +65,7 @@ def test_rows_hold_the_stages_of_the_gpu_and_the_engine_s_facts(gpu):
     assert [row["engine"]["cuda_graph"] for row in (pinned, plain, mapped)] == [True, False, True]
     assert [row["engine"]["buffers"] for row in (pinned, plain, mapped)] == ["pinned", "pinned", "mapped"]
     assert ["graph" in row["times_ms"] for row in (pinned, plain, mapped)] == [True, False, True]
-    # One piece of work on the fake stream takes a millisecond: one input, four outputs that are read, no copies if mapped.
+    # One piece of work on the fake stream takes a millisecond: one input, four outputs that are read; none if mapped.
     stages = {name: pinned["times_ms"][name]["median"] for name in ("h2d", "gpu", "d2h")}
     assert stages == {"h2d": 1.0, "gpu": 1.0, "d2h": 4.0}
     assert mapped["times_ms"]["h2d"]["median"] == mapped["times_ms"]["d2h"]["median"] == 0.0
