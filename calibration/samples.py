@@ -21,8 +21,8 @@ from glint.cards import ModelCard
 from glint.cli import talk
 from glint.config import from_dict
 from glint.data.csist import read_csist
-from glint.data.datasets import image_files, read_split
-from glint.errors import InputError, SourceError
+from glint.data.datasets import image_files, images_of, own_folder, split_files
+from glint.errors import InputError
 from glint.files import load_npy, read_json
 from glint.images import read_image
 from glint.progress import Progress
@@ -301,15 +301,8 @@ def _real_patches(card: ModelCard, data: Path) -> _Pool:
 
 
 def _real_frames(data: Path, split: str) -> _Pool:
-    if (data / "images").is_dir():
-        by_stem = {path.stem: path for path in image_files(data / "images")}
-        stems = read_split(data, split)
-        missing = [stem for stem in stems if stem not in by_stem]
-        if missing:
-            raise SourceError(f"{data}: split {split} names {missing[0]!r}, but there is no such image")
-        files = [by_stem[stem] for stem in stems]
-    else:
-        files = image_files(data)
+    labelled = images_of(data) is not None or own_folder(data, split) is not None
+    files = split_files(data, split) if labelled else image_files(data)
     images = [read_image(path) for path in files]
     names = [f"{data.name}/{path.name}" for path in files]
     check_images(images, names)

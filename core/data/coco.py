@@ -14,7 +14,8 @@ from glint.files import read_json
 from glint.processing.peak_mask import half_peak_mask
 
 FILES = (
-    "annotations.json", "_annotations.coco.json", "instances.json", "annotations/instances_default.json",
+    "annotations.json", "labels.json", "_annotations.coco.json", "instances.json",
+    "annotations/instances_default.json",
 )  # fmt: skip
 """Where the annotations of a folder of images may be."""
 
@@ -58,11 +59,11 @@ class CocoMasks:
     def mask(self, name: str, image: NDArray[Any]) -> NDArray[np.bool_]:
         """The targets of an image, ``bool [H, W]``.
 
-        A segmentation (polygons, uncompressed RLE) is taken as it is; of a box alone, what has half of its peak's
-        contrast (see :func:`half_peak_mask`).
+        A segmentation (polygons, RLE) is taken as it is; of a box alone, what has half of its peak's contrast (see
+        :func:`half_peak_mask`).
 
         Raises:
-            InputError: if an annotation is malformed, or its RLE is compressed or of another size.
+            InputError: if an annotation is malformed, or its RLE is of another size.
         """
         mask = np.zeros(image.shape, dtype=bool)
         for annotation in self._of.get(name, ()):
@@ -80,15 +81,14 @@ class CocoMasks:
     def _one(self, annotation: dict[str, Any], image: NDArray[Any], where: str) -> NDArray[np.bool_]:
         shape, parts = image.shape, annotation.get("segmentation")
         if isinstance(parts, dict):
-            if not isinstance(parts["counts"], list):
-                raise InputError(f"{where} has compressed RLE", hint="export uncompressed RLE, polygons or masks")
-            values = np.repeat(np.arange(len(parts["counts"])) % 2 == 1, parts["counts"])
-            if tuple(parts["size"]) != shape or values.size != image.size:
+            counts = parts["counts"]
+            counts = run_lengths_of(counts) if isinstance(counts, str) else counts
+            if tuple(parts["size"]) != shape or sum(counts) != image.size:
                 raise InputError(
                     f"{where} is for an image of {parts['size']}, the image has {list(shape)} pixels",
                     hint="export the annotations again for images of this size",
                 )
-            return values.reshape(shape, order="F")
+            return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(shape, order="F")
         if parts:
             polygons = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in parts]
             return np.logical_or.reduce([filled(polygon, (shape[0], shape[1])) for polygon in polygons])
@@ -101,6 +101,30 @@ class CocoMasks:
                 hint="boxes are [left, top, width, height] in pixels of the image",
             )
         return half_peak_mask(image, (x, y, right - x, bottom - y))
+
+
+def run_lengths_of(text: str) -> list[int]:
+    """The lengths of runs out of COCO's compressed RLE.
+
+    A character holds five bits of a number, the lowest first, and a sixth one while more follow; from the fourth number
+    on it is the difference to the one two places before.
+
+    Raises:
+        ValueError: if it ends inside a number.
+    """
+    lengths: list[int] = []
+    number = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        number |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            number -= (bits & 16) << (shift - 4)  # the sign
+            lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
+            number = shift = 0
+    if shift:
+        raise ValueError("its RLE ends inside a number")
+    return lengths
 
 
 def filled(polygon: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -4,10 +4,11 @@
 ``IRSTD1k_Img/`` and ``IRSTD1k_Label/``; greyscale of 8 or 16 bits. Split lists have one name per line,
 with or without the file's suffix: ``train.txt`` in the folder itself, in a folder of it (``50_50/``,
 ``idx_427/``), or with the data set's name behind it (``img_idx/train_NUDT-SIRST.txt``).
-``backgrounds/`` holds frames without targets, if there are any. SIRST-v2's ``mixed/`` and ``annotations/masks/`` are
-known, too, and COCO annotations (:mod:`glint.data.coco`) instead of masks. A split may be a folder of its own
-(``trainval/images/``, ``test/images/``, as SIRST-Aug is). A folder without any list is split by itself
-(:func:`automatic_split`).
+``backgrounds/`` holds frames without targets, if there are any. SIRST-v2's ``mixed/``, ``annotations/masks/`` and
+``splits/val_full.txt`` are known, too, and COCO annotations (:mod:`glint.data.coco`) instead of masks, with the images
+in ``images/``, ``data/`` (FiftyOne), ``images/default/`` (CVAT) or beside them (Roboflow). A split may be a folder of
+its own (``trainval/images/``, ``test/images/``, as SIRST-Aug is; ``valid/`` stands for ``val``). A folder without any
+list is split by itself (:func:`automatic_split`).
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from glint.data.coco import CocoMasks, coco_file
 from glint.errors import InputError, SourceError
 from glint.images import SUFFIXES, read_image
 
-IMAGE_FOLDERS = ("images", "IRSTD1k_Img", "mixed")
+IMAGE_FOLDERS = ("images/default", "images", "IRSTD1k_Img", "mixed", "data")
 MASK_FOLDERS = ("masks", "IRSTD1k_Label", "annotations/masks")
 AUTOMATIC = "automatic"
+_OTHER_NAMES = {"val": "valid"}  # of folders of splits
+_WHOLE = "full"  # of several lists of a split, the one that has all of it (SIRST-v2)
 _SEQUENCES_PER_VALIDATION_ONE = 5  # of so many sequences one validates
 MASK_ENDING = "_pixels0"  # what SIRST's own masks have behind the image's name
 _MOST_TARGET_SHARE = 0.5  # share of an image; targets are small
@@ -95,6 +98,7 @@ def split_file(root: Path, split: str) -> Path:
     lists = sorted([*root.glob("*.txt"), *root.glob("*/*.txt")])
     for found in (
         [path for path in lists if path.stem == split],
+        [path for path in lists if path.stem == f"{split}_{_WHOLE}"],
         [path for path in lists if path.stem.startswith(f"{split}_")],
     ):
         if len(found) == 1:
@@ -114,22 +118,23 @@ def list_name(root: Path, split: str) -> str:
     Raises:
         GlintError: as :func:`split_file`.
     """
-    if own_folder(root, split) is not None:
-        return f"{split}/"
+    own = own_folder(root, split)
+    if own is not None:
+        return f"{own.name}/"
     return AUTOMATIC if _is_automatic(root, split) else split_file(root, split).relative_to(root).as_posix()
 
 
 def own_folder(root: Path, split: str) -> Path | None:
     """The folder of a split that has one, ``ROOT/SPLIT/images``; a list goes before it."""
-    own = root / split
     listed = [path for path in (*root.glob("*.txt"), *root.glob("*/*.txt")) if path.stem.split("_")[0] == split]
-    return own if not listed and any((own / name).is_dir() for name in IMAGE_FOLDERS) else None
+    places = (root / name for name in (split, _OTHER_NAMES.get(split, split)))
+    return None if listed else next((place for place in places if images_of(place) is not None), None)
 
 
 def _is_automatic(root: Path, split: str) -> bool:
     """Whether nobody has split the folder, and ``train`` or ``val`` is asked for."""
     lists = (*root.glob("*.txt"), *root.glob("*/*.txt"))
-    return split in ("train", "val") and any((root / name).is_dir() for name in IMAGE_FOLDERS) and not lists
+    return split in ("train", "val") and images_of(root) is not None and not lists
 
 
 def automatic_split(names: Iterable[str], split: str) -> list[str]:
@@ -165,9 +170,9 @@ def read_split(root: Path, split: str) -> list[str]:
     """
     own = own_folder(root, split)
     if own is not None:
-        return list(files_by_stem(_folder(own, IMAGE_FOLDERS)))
+        return list(files_by_stem(_image_folder(own)))
     if _is_automatic(root, split):
-        return automatic_split(files_by_stem(_folder(root, IMAGE_FOLDERS)), split)
+        return automatic_split(files_by_stem(_image_folder(root)), split)
     path = split_file(root, split)
     try:
         content = path.read_bytes()
@@ -201,6 +206,17 @@ def _without_suffix(name: str) -> str:
     return name.rsplit(".", 1)[0] if name.lower().endswith(SUFFIXES) else name
 
 
+def images_of(root: Path) -> Path | None:
+    """The folder of a set's images, which may lie beside its COCO annotations; None if there is none."""
+    folders = (root / name for name in IMAGE_FOLDERS)
+    return next((one for one in folders if one.is_dir()), root if coco_file(root) is not None else None)
+
+
+def _image_folder(root: Path) -> Path:
+    found = images_of(root)
+    return _folder(root, IMAGE_FOLDERS) if found is None else found
+
+
 def _folder(root: Path, names: tuple[str, ...]) -> Path:
     for name in names:
         if (root / name).is_dir():
@@ -223,20 +239,31 @@ def files_by_stem(folder: Path) -> dict[str, Path]:
     return stems
 
 
+def split_files(root: Path, split: str) -> list[Path]:
+    """The images of a split.
+
+    Raises:
+        SourceError: if one is missing.
+    """
+    files = files_by_stem(_image_folder(own_folder(root, split) or root))
+    names = read_split(root, split)
+    missing = next((name for name in names if name not in files), None)
+    if missing is not None:
+        raise SourceError(
+            f"{root}: split {split} names {missing!r}, but its image is missing",
+            hint="take the name out of the list, or put the image into its folder",
+        )
+    return [files[name] for name in names]
+
+
 def split_images(root: Path, split: str) -> Iterator[tuple[str, NDArray[Any]]]:
     """Name and image of a split, without the masks.
 
     Raises:
         SourceError: if an image is missing or unreadable.
     """
-    files = files_by_stem(_folder(own_folder(root, split) or root, IMAGE_FOLDERS))
-    for name in read_split(root, split):
-        if name not in files:
-            raise SourceError(
-                f"{root}: split {split} names {name!r}, but its image is missing",
-                hint="take the name out of the list, or put the image into its folder",
-            )
-        yield name, read_image(files[name])
+    for path in split_files(root, split):
+        yield path.stem, read_image(path)
 
 
 def labelled_images(root: Path, split: str) -> Iterator[LabelledImage]:

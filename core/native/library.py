@@ -87,6 +87,11 @@ class Library:
         release = getattr(self._library, "glint.release")  # its place keeps what it is told of its arguments
         release.argtypes, release.restype = [ctypes.c_void_p], None
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The functions that it holds, each with its module."""
+        return tuple(self._table)
+
     def entry(self, label: str, digest: str) -> Callable[..., Any] | None:
         """The machine code of a function, or None if there is none that was made of its sources."""
         kept = self._table.get(label)

@@ -6,6 +6,7 @@ It looks with ``importlib`` and imports no heavy library, except to ask the GPU:
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -19,9 +20,11 @@ from typing import Any
 from glint import __version__
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, load_card, zoo_folder, zoo_names
 from glint.cli import print_json
+from glint.compiled import digest_of
 from glint.errors import EXIT_ENVIRONMENT, EXIT_OK, EngineError, GlintError, MissingDependencyError
 from glint.files import cache_folder
 from glint.libraries import Library, libraries
+from glint.native.library import Library as MachineCode
 from glint.native.library import library
 from glint.runtime.engines.choose import choose_engine, choose_precision
 from glint.runtime.engines.onnxruntime import available_cores
@@ -124,7 +127,15 @@ def _machine_code() -> Check:
     """Whether compiled functions are there, or can be made and outlive the process."""
     name, fix = "machine code", "set GLINT_CACHE to a folder that can be written"
     if (opened := library()) is not None:
-        return Check(name, OK, f"came with the package, for {opened.name}", False)
+        old = sum(not _is_current(opened, label) for label in opened.labels)
+        if not old:
+            return Check(name, OK, f"came with the package, for {opened.name}", False)
+        detail = (
+            f"for {opened.name}: {old} of {len(opened.labels)} functions have other sources by now, and are compiled"
+        )
+        return Check(
+            name, BROKEN, detail, False, "python -m glint.build_native.build --out core/native, in the checkout"
+        )
     if not _found("numba"):
         return Check(name, MISSING, "none came for this processor, and no Numba to make it", True, _FIXES["numba"])
     try:
@@ -139,6 +150,15 @@ def _machine_code() -> Check:
         fix = "nothing to do: the first glint run or build compiles, which takes up to minutes"
         return Check(name, MISSING, f"none yet in {folder}", False, fix)
     return Check(name, OK, f"kept in {folder}", False)
+
+
+def _is_current(opened: MachineCode, label: str) -> bool:
+    """Whether the library has a function as its sources are now."""
+    module, _, function = label.rpartition(".")
+    try:
+        return opened.entry(label, digest_of(getattr(importlib.import_module(module), function).function)) is not None
+    except (ImportError, AttributeError, OSError):  # gone, or without sources
+        return False
 
 
 def _tensorrt() -> Check:

@@ -36,6 +36,7 @@ def test_polygons_run_lengths_and_boxes_say_the_same(tmp_path):
     for annotation in (
         {"segmentation": [[12.2, 8.2, 14.8, 8.2, 14.8, 9.8, 12.2, 9.8]], "bbox": [12, 8, 3, 2]},
         {"segmentation": run_lengths(mask), "bbox": [12, 8, 3, 2]},
+        {"segmentation": {"size": [20, 30], "counts": "h72b0000T9"}, "bbox": [12, 8, 3, 2]},  # by pycocotools
         {"bbox": [10.5, 6.5, 7, 6]},
     ):
         assert where(coco(tmp_path / "c.json", annotation).mask("a", IMAGE)) == SPOT
@@ -45,7 +46,8 @@ def test_polygons_run_lengths_and_boxes_say_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("annotation", "said"),
     [
-        ({"segmentation": {"counts": "abc", "size": [20, 30]}}, "compressed"),
+        ({"segmentation": {"counts": "5", "size": [20, 30]}}, "is for an image of"),
+        ({"segmentation": {"counts": "h72b0o", "size": [20, 30]}}, "ends inside a number"),
         ({"segmentation": {"counts": [5], "size": [1, 5]}}, "is for an image of"),
         ({"bbox": [50, 50, 3, 3]}, "not inside"),
         ({"bbox": [1, 2]}, "malformed"),
@@ -71,6 +73,41 @@ def test_a_folder_with_annotations_is_a_labelled_set(tmp_path):
     (tmp_path / "val.txt").write_text("a\n")
     (one,) = labelled_images(tmp_path, "val")
     assert where(one.mask) == SPOT
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations"),
+    [
+        ("images", "annotations.json"),
+        ("images/default", "annotations/instances_default.json"),  # CVAT
+        ("data", "labels.json"),  # FiftyOne
+        (".", "_annotations.coco.json"),  # Roboflow, without its folders
+    ],
+)
+def test_layouts_of_tools_are_split_by_themselves(tmp_path, images, annotations):
+    labelled_folder(tmp_path, images, annotations)
+    found = {split: [one.name for one in labelled_images(tmp_path, split)] for split in ("train", "val")}
+    assert all(found.values())
+    assert sorted(found["train"] + found["val"]) == sorted(f"f{i}" for i in range(30))
+    assert {tuple(where(one.mask)) for one in labelled_images(tmp_path, "val")} == {tuple(SPOT)}
+
+
+def test_roboflow_has_a_folder_per_split_and_calls_val_valid(tmp_path):
+    for name in ("train", "valid"):
+        labelled_folder(tmp_path / name, ".", "_annotations.coco.json", number=2)
+    assert list_name(tmp_path, "val") == "valid/"
+    assert [where(one.mask) for one in labelled_images(tmp_path, "val")] == [SPOT, SPOT]
+    assert training_list(tmp_path, "val") == "train"
+
+
+def labelled_folder(root, images, annotations, number=30):
+    (root / images).mkdir(parents=True, exist_ok=True)
+    (root / annotations).parent.mkdir(parents=True, exist_ok=True)
+    for i in range(number):
+        Image.fromarray(IMAGE).save(root / images / f"f{i}.png")
+    rows = [{"id": i, "image_id": i, "category_id": 1, "bbox": [10, 6, 7, 6]} for i in range(number)]
+    names = [{"id": i, "file_name": f"f{i}.png"} for i in range(number)]
+    (root / annotations).write_text(json.dumps({"images": names, "annotations": rows}))
 
 
 def test_sequences_stay_together_and_about_a_fifth_of_them_validates():

@@ -123,6 +123,12 @@ LAYOUTS = {
     "basic": {"images": "images", "masks": "masks", "lists": {"img_idx/test_NUDT-SIRST.txt": "3\n1\n"}},
     "flat": {"images": "images", "masks": "masks", "lists": {"test_IRSTD-1K.txt": "3.png\n1.png\n"}},
     "irstd": {"images": "IRSTD1k_Img", "masks": "IRSTD1k_Label", "lists": {"test.txt": "3\n1"}},
+    "sirst-v2": {
+        "images": "mixed",
+        "masks": "annotations/masks",
+        "ending": "_pixels0",
+        "lists": {"splits/test_full.txt": "3\n1\n", "splits/test_v1fullv2target.txt": "3\n"},
+    },
     "windows": {"images": "images", "masks": "masks", "lists": {"test.txt": "\ufeff3.PNG\r\n1.bmp\r\n"}},
 }
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from glint import cards, cli
+from glint.compiled import digest_of
+from glint.processing.connected import pixels_above
 from glint.runtime.commands import doctor as module
 from glint.runtime.commands.doctor import doctor, report_text
 from glint.runtime.engines.tensorrt.api import FLAVOURS
@@ -127,8 +129,22 @@ def test_it_knows_what_sources_and_sinks_may_need(
 
 
 def test_it_says_that_machine_code_came_with_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glint.runtime.commands.doctor.library", lambda: SimpleNamespace(name="aarch64"))
+    opened = SimpleNamespace(name="aarch64", labels=())
+    monkeypatch.setattr("glint.runtime.commands.doctor.library", lambda: opened)
     assert check(doctor(), "machine code")["detail"] == "came with the package, for aarch64"
+
+
+def test_machine_code_of_other_sources_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = ("glint.processing.connected.pixels_above", "glint.processing.normalise._standardised", "glint.gone.away")
+    current = digest_of(pixels_above.function)  # type: ignore[attr-defined]
+    opened = SimpleNamespace(
+        name="x86_64", labels=labels, entry=lambda label, digest: print if digest == current else None
+    )
+    monkeypatch.setattr("glint.runtime.commands.doctor.library", lambda: opened)
+    entry = check(doctor(), "machine code")
+    assert (entry["state"], entry["needed"]) == ("broken", False)
+    assert "2 of 3 functions" in entry["detail"]
+    assert "glint.build_native.build" in entry["fix"]
 
 
 def test_neither_machine_code_nor_numba_makes_the_machine_not_ready(

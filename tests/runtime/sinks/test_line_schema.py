@@ -12,6 +12,7 @@ from made_results import made_result, made_tracks
 
 from glint.runtime.sinks.json_lines import LINES_VERSION
 from glint.runtime.sinks.records import gap_record
+from glint.runtime.tracking.tracks import Crossing
 from glint.types import Blobs, Gap
 
 jsonschema = pytest.importorskip("jsonschema", reason="needs jsonschema")
@@ -41,7 +42,9 @@ LINES = [
     made_result(sigma=float("nan"), track=[-1]),
     replace(
         made_result(track=[0]),
-        tracks=made_tracks([0, 1], utc="2027-01-15T08:00:00.120Z"),
+        tracks=made_tracks(
+            [0, 1], confirmed=(1,), lost=(4,), crossed=(Crossing("enter", 0, "gate"),), utc="2027-01-15T08:00:00.120Z"
+        ),
         late=True,
         repeated=True,
         dropped={"queue": 2},
@@ -62,7 +65,14 @@ def test_a_line_of_a_gap(validator):
 
 def test_what_is_no_line_is_refused(validator):
     line = made_result().to_dict()
-    for wrong in ({**line, "late": False}, {**line, "targets": [{}]}, {"event": "gap"}, {**line, "t_ns": 1.5}):
+    enters = {"events": [{"event": "enter", "track": 1}]}  # where?
+    for wrong in (
+        {**line, **enters},
+        {**line, "late": False},
+        {**line, "targets": [{}]},
+        {"event": "gap"},
+        {**line, "t_ns": 1.5},
+    ):
         assert not validator.is_valid(wrong)
 
 
