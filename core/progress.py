@@ -51,6 +51,7 @@ class Progress:
         self.stream = stream if stream is not None else sys.stderr
         self.done = 0
         self._start = time.monotonic()
+        self._first = (0, self._start)  # step and time from which the pace is taken: the first one starts things up
         self._heard = stream is not None or _listeners > 0
         self._terminal = self.stream.isatty()
         self._next = self._start + (delay if self._terminal else _LINE_PERIOD_S)
@@ -65,11 +66,13 @@ class Progress:
 
     def update(self, done: int, note: str = "") -> None:
         """Say that ``done`` steps are over; ``note`` is a few more words."""
-        self.done = done
         now = time.monotonic()
+        if self.done == 0:
+            self._first = (done, now)
+        self.done = done
         if not self._heard or now < self._next:
             return
-        text = self._line(now - self._start, note)[:160]
+        text = self._line(now, note)[:160]
         if self._terminal:
             self._next, self._drawn = now + 0.1, True
             self._write("\r\x1b[K" + text)
@@ -82,12 +85,12 @@ class Progress:
             self.stream.write(text)
             self.stream.flush()
 
-    def _line(self, elapsed: float, note: str) -> str:
+    def _line(self, now: float, note: str) -> str:
         count = f"{self.done}/{self.total}" if self.total else f"{self.done}"
-        left = ""
-        if self.total and 0 < self.done <= self.total:
-            left = f", {_duration(elapsed * (self.total - self.done) / self.done)} left"
-        return f"{self.what}: {count}, {_duration(elapsed)}{left}{'  ' + note if note else ''}"
+        left, (first, since) = "", self._first
+        if self.total and first < self.done <= self.total:
+            left = f", {_duration((now - since) * (self.total - self.done) / (self.done - first))} left"
+        return f"{self.what}: {count}, {_duration(now - self._start)}{left}{'  ' + note if note else ''}"
 
 
 def _duration(seconds: float) -> str:

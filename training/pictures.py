@@ -16,7 +16,8 @@ from glint.files import write_bytes
 
 _WIDTH, _HEIGHT, _LEFT, _ROW, _GAP = 900, 150, 90, 190, 12  # px
 _INK, _QUIET, _LINE, _PAPER = (30, 34, 40), (120, 128, 138), (0, 110, 220), (255, 255, 255)
-_TRUE, _FOUND = (90, 220, 120), (255, 80, 60)
+_TRUE, _FOUND, _LIGHT = (90, 220, 120), (255, 80, 60), (230, 230, 230)
+_REACH = 7, 4  # px, radii of the rings of what is true and found
 _TILE, _COLUMNS = 256, 4  # px, tiles
 
 
@@ -67,7 +68,8 @@ def write_sheet(path: Path, tiles: Sequence[tuple[str, NDArray[Any], NDArray[np.
     """
     font = ImageFont.load_default(size=13)
     rows = -(-max(1, len(tiles)) // _COLUMNS)
-    sheet = Image.new("RGB", (_COLUMNS * (_TILE + _GAP) + _GAP, rows * (_TILE + 3 * _GAP) + _GAP), (18, 18, 20))
+    size = _COLUMNS * (_TILE + _GAP) + _GAP, rows * (_TILE + 3 * _GAP) + 3 * _GAP
+    sheet = Image.new("RGB", size, (18, 18, 20))
     draw = ImageDraw.Draw(sheet)
     for number, (name, image, true, found) in enumerate(tiles):
         left, top = _GAP + number % _COLUMNS * (_TILE + _GAP), _GAP + number // _COLUMNS * (_TILE + 3 * _GAP)
@@ -75,13 +77,20 @@ def write_sheet(path: Path, tiles: Sequence[tuple[str, NDArray[Any], NDArray[np.
         grey = np.clip((image.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
         whole = np.repeat((255 * grey).astype(np.uint8)[..., None], 3, axis=2)
         zoom = _TILE / max(image.shape)
-        size = max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom))
-        sheet.paste(Image.fromarray(whole).resize(size, Image.Resampling.BOX), (left, top))
-        for mask, colour, reach in ((true, _TRUE, 7), (found, _FOUND, 4)):
+        extent = max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom))
+        sheet.paste(Image.fromarray(whole).resize(extent, Image.Resampling.BOX), (left, top))
+        for mask, colour, reach in zip((true, found), (_TRUE, _FOUND), _REACH):
             for y, x in np.argwhere(_one_per_spot(mask)):
                 a, b = left + (x + 0.5) * zoom, top + (y + 0.5) * zoom
                 draw.ellipse([a - reach, b - reach, a + reach, b + reach], outline=colour, width=2)
-        draw.text((left, top + _TILE + 2), name[:34], fill=(230, 230, 230), font=font)
+        draw.text((left, top + _TILE + 2), name[:34], fill=_LIGHT, font=font)
+    masks = [mask for _, _, *both in tiles for mask in both]
+    for place, (words, colour) in enumerate((("true", _TRUE), ("found", _FOUND)) if masks else ()):
+        number = sum(int(_one_per_spot(mask).sum()) for mask in masks[place::2])
+        left, top = 2 * _GAP + place * _TILE, size[1] - 2 * _GAP
+        reach = _REACH[place]
+        draw.ellipse([left - reach, top - reach, left + reach, top + reach], outline=colour, width=2)
+        draw.text((left + _GAP, top - 8), f"{words}: {number}", fill=_LIGHT, font=font)
     _write(path, sheet)
 
 

@@ -242,7 +242,8 @@ def main(arguments: argparse.Namespace) -> int:
     from glint.training.distributed import is_first  # with PyTorch
 
     if is_first():
-        talk(f"done: {metrics}")
+        figures = ", ".join(f"{name} {value:g}" for name, value in metrics.items() if isinstance(value, int | float))
+        talk(f"done: {figures}; its curves are in {arguments.out / 'curves.png'}")
         if arguments.json:
             print_json(metrics)
     return 0

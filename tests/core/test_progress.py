@@ -55,10 +55,21 @@ def test_what_is_over_before_the_delay_is_not_drawn(clock):
 def test_the_line_shows_steps_time_and_time_left_and_is_wiped_at_the_end(clock):
     stream = Terminal()
     with Progress("run", 10, stream=stream) as line:
+        line.update(1)
         clock.now += 75
         line.update(6, "8 targets")
-        assert stream.getvalue() == f"{CLEAR}run: 6/10, 1:15, 0:50 left  8 targets"  # 75 s * 4 / 6
+        assert stream.getvalue() == f"{CLEAR}run: 6/10, 1:15, 1:00 left  8 targets"  # 75 s * 4 / 5
     assert stream.getvalue().endswith(f"targets{CLEAR}")
+
+
+def test_the_first_step_which_starts_things_up_and_those_of_an_earlier_run_are_no_pace(clock):
+    stream = Terminal()
+    line = Progress("train", 1000, stream=stream, delay=0)
+    clock.now += 220
+    line.update(501)
+    clock.now += 10
+    line.update(511)
+    assert stream.getvalue() == f"{CLEAR}train: 501/1000, 3:40{CLEAR}train: 511/1000, 3:50, 8:09 left"
 
 
 def test_without_a_total_there_is_no_time_left(clock):
