@@ -15,10 +15,11 @@ through the stream as in ``glint run --track``. Scores, in frame coordinates:
 - **Tracks**: IDF1, with every true target matched to at most one track over the whole scene, so that it counts how
   long a target kept one number (in frames in which it was found); **switches**: changes of a true target's number from
   one frame with a number to the next, per 1000 matched targets.
-- **Confirmed tracks**, from the tenth frame on, whether seen in the frame or not, those that ``--static hide`` leaves:
-  **Pd**, true targets with one within 0.5 px, one to one; **groups** with one within 1.5 px of their middle; **false**,
-  tracks farther than 3 px from every true target, per frame; **CSO-mAP** of the targets that belong to such tracks,
-  where the truth are the groups that have one within 1.5 px of their middle.
+- **Confirmed tracks**, whether seen in the frame or not, those that ``--static hide`` leaves, from the tenth frame on:
+  **Pd**, true targets in their tenth frame or a later one with a track within 0.5 px, one to one; **groups** of such
+  with one within 1.5 px of their middle; **false**, tracks in the picture farther than 3 px from every true target, per
+  frame; **CSO-mAP** of the targets that belong to tracks, where the truth are the groups that have one within 1.5 px of
+  their middle.
 
 ``--unmix-frames N`` takes clusters that are followed apart in their last frames together, as that of ``glint run``.
 """
@@ -56,7 +57,8 @@ from glint.types import Targets
 
 GROUP_PX = 1.5  # from the middle of a cluster whose members lie within 0.7 px of it
 NEAR_PX = 3.0
-SETTLED_FRAME = 9  # frame, from 0, from which on confirmed tracks count
+SETTLED_FRAME = 9  # frame, from 0, from which on confirmed tracks count, of the scene and of each target
+MOST_MEMBERS = 10  # of a group, more than there are
 
 
 @dataclass
@@ -67,10 +69,10 @@ class SceneScore(Sink):
         frames, truths, found: so far; ``matched`` pairs of them.
         groups, groups_found, false, surplus: see the module.
         switches: of a true target's track.
-        pairs: frames in which a true target (its row) was matched to a track.
+        pairs: frames in which a true target (its name) was matched to a track.
         tracked: found targets with a track.
-        settled_frames, settled, settled_groups: frames, true targets and groups from ``SETTLED_FRAME`` on;
-            ``tracks_matched`` targets with a confirmed one, ``tracks_groups`` groups, ``tracks_false`` tracks off them.
+        settled_frames, settled, settled_groups: frames from ``SETTLED_FRAME`` on, true targets and groups from that of
+            theirs on; ``tracks_matched`` of them with a confirmed track, ``tracks_groups``, ``tracks_false`` tracks.
     """
 
     frames: int = 0
@@ -91,6 +93,7 @@ class SceneScore(Sink):
     tracks_false: int = 0
     pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
     last: dict[int, int] = field(default_factory=dict)
+    first: dict[int, int] = field(default_factory=dict)
     kept: list[tuple[Targets, Targets]] = field(default_factory=list)
     kept_tracked: list[tuple[Targets, Targets]] = field(default_factory=list)
 
@@ -111,15 +114,20 @@ class SceneScore(Sink):
         self.false += int((alone & ~near).sum())
         self.surplus += int((alone & near).sum())
         self._count_groups(truth, found)
+        names = _names(truth)
+        for name in names.tolist():
+            self.first.setdefault(name, result.frame.index)
         if result.tracks is not None and result.frame.index >= SETTLED_FRAME:
+            age = result.frame.index - np.array([self.first[name] for name in names.tolist()])
             followed = found.select(np.isin(result.track, result.tracks.number[~result.tracks.static]))
-            self.kept_tracked.append((self._count_tracks(truth, result.tracks), followed))
+            truth_followed = self._count_tracks(truth, age >= SETTLED_FRAME, result.tracks, result.frame.shape)
+            self.kept_tracked.append((truth_followed, followed))
         self.tracked += int((result.track >= 0).sum())
-        for row, track in zip(rows.tolist(), result.track[columns].tolist()):
+        for name, track in zip(names[rows].tolist(), result.track[columns].tolist()):
             if track >= 0:
-                self.pairs[row, track] += 1
-                self.switches += self.last.get(row, track) != track
-                self.last[row] = track
+                self.pairs[name, track] += 1
+                self.switches += self.last.get(name, track) != track
+                self.last[name] = track
 
     def _count_groups(self, truth: Targets, found: Targets) -> None:
         for group in np.unique(truth.blob):
@@ -128,21 +136,25 @@ class SceneScore(Sink):
             self.groups += 1
             self.groups_found += bool((gap < GROUP_PX).any())
 
-    def _count_tracks(self, truth: Targets, tracks: Tracks) -> Targets:
+    def _count_tracks(
+        self, truth: Targets, settled: NDArray[np.bool_], tracks: Tracks, shape: tuple[int, int]
+    ) -> Targets:
         """The true targets of groups that have a track."""
         shown = tracks.select(~tracks.static)
         distance = np.hypot(truth.x[:, None] - shown.x, truth.y[:, None] - shown.y)
+        inside = (np.minimum(shown.x, shown.y) >= 0) & (shown.x <= shape[1] - 1) & (shown.y <= shape[0] - 1)
         self.settled_frames += 1
-        self.settled += len(truth)
-        self.tracks_matched += len(match_points(distance, UNMIXING_MATCH_PX)[0])
-        self.tracks_false += int((distance.min(axis=0, initial=np.inf) >= NEAR_PX).sum())
+        self.settled += int(settled.sum())
+        self.tracks_matched += int(settled[match_points(distance, UNMIXING_MATCH_PX)[0]].sum())
+        self.tracks_false += int((inside & (distance.min(axis=0, initial=np.inf) >= NEAR_PX)).sum())
         followed: list[int] = []
         for group in np.unique(truth.blob).tolist():
-            members = truth.select(truth.blob == group)
-            gap = np.hypot(shown.x - members.x.mean(), shown.y - members.y.mean())
-            self.settled_groups += 1
-            if (gap < GROUP_PX).any():
-                self.tracks_groups += 1
+            ours = truth.blob == group
+            gap = np.hypot(shown.x - truth.x[ours].mean(), shown.y - truth.y[ours].mean())
+            near, old = bool((gap < GROUP_PX).any()), bool(settled[ours].all())
+            self.settled_groups += old
+            self.tracks_groups += old and near
+            if near:
                 followed.append(group)
         return truth.select(np.isin(truth.blob, followed))
 
@@ -154,6 +166,13 @@ class SceneScore(Sink):
         table = np.array([[self.pairs[truth, track] for track in tracks] for truth in truths])
         rows, columns = linear_sum_assignment(-table)
         return int(table[rows, columns].sum())
+
+
+def _names(truth: Targets) -> NDArray[np.int64]:
+    """Numbers that true targets keep in all frames: of their group, and of them in it, as groups keep their order."""
+    group, first, where = np.unique(truth.blob, return_index=True, return_inverse=True)
+    names: NDArray[np.int64] = MOST_MEMBERS * group[where] + np.arange(len(truth)) - first[where]
+    return names
 
 
 def score(parts: Iterable[SceneScore]) -> dict[str, Any]:

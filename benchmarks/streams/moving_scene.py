@@ -1,14 +1,16 @@
 """A source for measuring: known clusters that move over a background that moves too.
 
 The camera pans over a still background (a real image or a generated sky), sampled at sub-pixel positions with
-cubic splines; clusters and single targets move on straight lines through the picture and turn round at its edges.
-Levels are DN of an 8-bit image, as in ``glint.simulation.scenes``; the truth is in DN of the frame.
+cubic splines, and turns round where that ends; clusters and single targets move on straight lines through the scene.
+One whose middle leaves the picture is gone; another one, with as many members, comes in over an edge. Levels are DN
+of an 8-bit image, as in ``glint.simulation.scenes``; the truth is in DN of the frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count as numbers_from
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from glint.simulation.patches import draw_offsets
 from glint.simulation.scenes import FRAME_PERIOD_NS, generate_background
 from glint.types import Frame, Targets
 
-_MARGIN_PX = 12.0  # px that the middle of a group keeps from the edge
+_MARGIN_PX = 12.0  # px from the edge that the middle of a group has at least in the first frame
 _LEAST_ROOM_PX = 8  # px by which a background is larger than the picture, at least
 _AROUND_PX = 5  # px around a real target from which the background under it is taken
 
@@ -42,7 +44,7 @@ class MovingConfig:
         noise: standard deviation of white noise, DN.
         bits: of the frames, 8 to 16.
         sigma: of the PSF, pixels.
-        speed: largest speed of a group, pixels per frame.
+        speed: largest speed of a group through the scene, pixels per frame.
         pan: speed of the background, pixels per frame.
     """
 
@@ -85,27 +87,85 @@ class MovingScene(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         config, rng = self.config, np.random.default_rng(self.seed)
-        count = np.concatenate([rng.integers(2, 6, config.clusters), np.ones(config.singles, dtype=np.int64)])
-        number = len(count)
-        group, slot = np.nonzero(np.arange(5) < count[:, None])
-        member = draw_offsets(count, 0.5, rng)[group, slot] - 0.5
-        radiance = rng.uniform(*config.radiance, len(group))
-        high = np.array([config.width, config.height]) - 1 - _MARGIN_PX
-        start = rng.uniform(_MARGIN_PX, high, (number, 2))
-        velocity = config.speed * np.sqrt(rng.random((number, 1))) * _direction(rng, number)
-        room = np.array(self.background.shape[::-1]) - np.array([config.width, config.height])
+        groups, room = _first(config, rng), np.array(self.background.shape[::-1]) - _size(config)
         corner, drift = rng.uniform(0, room), config.pan * _direction(rng, 1)[0]
         spline = ndimage.spline_filter(self.background, order=3, mode="nearest")
         gain, psf = 2.0 ** (config.bits - 8), Psf(config.sigma)
         full_scale = 2.0**config.bits - 1
+        newcomers, fresh = np.random.default_rng([self.seed, 1]), numbers_from(len(groups))
+        at = corner
         for index in range(config.frames):
-            x, y = (_turned(start + index * velocity, _MARGIN_PX, high)[group] + member).T
-            behind = _sample(spline, _turned(corner + index * drift, 0.0, room), config)
+            before, at = at, _turned(corner + index * drift, 0.0, room)
+            if index:
+                groups = [_moved_on(group, at - before, config, newcomers, fresh) for group in groups]
+            members = [(group.place + group.member, group.radiance, np.full(len(group.radiance), group.number))
+                       for group in groups]  # fmt: skip
+            place, radiance, blob = (np.concatenate(column) for column in zip(*members)) if members else _NOBODY
+            behind = _sample(spline, at, config)
+            x, y = place.T
             level = behind + psf.render(x, y, radiance, behind.shape) + config.noise * rng.standard_normal(behind.shape)
             data = np.clip(np.round(gain * level), 0, full_scale).astype(np.uint8 if config.bits == 8 else np.uint16)
             none, sure = np.zeros(len(x)), np.ones(len(x))
-            truth = Targets(x, y, gain * radiance, none, none, none, group, sure, np.zeros(len(x), dtype=np.int64))
+            truth = Targets(x, y, gain * radiance, none, none, none, blob, sure, np.zeros(len(x), dtype=np.int64))
             yield Frame(index, index * FRAME_PERIOD_NS, data, f"{index:06d}", full_scale, truth)
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Targets that go together: their number in the scene, the middle in the frame and the velocity in the scene, x and
+    y, and the members' places about the middle ``[K, 2]`` and radiances ``[K]``."""
+
+    number: int
+    place: NDArray[np.float64]
+    velocity: NDArray[np.float64]
+    member: NDArray[np.float64]
+    radiance: NDArray[np.float64]
+
+
+_NOBODY = np.zeros((0, 2)), np.zeros(0), np.zeros(0, dtype=np.int64)
+
+
+def _size(config: MovingConfig) -> NDArray[np.float64]:
+    return np.array([config.width, config.height], dtype=np.float64)
+
+
+def _first(config: MovingConfig, rng: np.random.Generator) -> list[_Group]:
+    """The groups of the first frame, anywhere in it."""
+    count = np.concatenate([rng.integers(2, 6, config.clusters), np.ones(config.singles, dtype=np.int64)])
+    number = len(count)
+    member = draw_offsets(count, 0.5, rng) - 0.5
+    radiance = np.split(rng.uniform(*config.radiance, int(count.sum())), np.cumsum(count)[:-1])
+    start = rng.uniform(_MARGIN_PX, _size(config) - 1 - _MARGIN_PX, (number, 2))
+    velocity = config.speed * np.sqrt(rng.random((number, 1))) * _direction(rng, number)
+    return [_Group(i, start[i], velocity[i], member[i, : count[i]], radiance[i]) for i in range(number)]
+
+
+def _moved_on(
+    group: _Group, camera: NDArray[np.float64], config: MovingConfig, rng: np.random.Generator, fresh: Iterator[int]
+) -> _Group:
+    """The group a frame later, when the camera has moved so far; one that has left the picture is another one."""
+    place = group.place + group.velocity - camera
+    if ((place >= 0) & (place <= _size(config) - 1)).all():
+        return replace(group, place=place)
+    many = len(group.radiance)
+    member, radiance = draw_offsets(np.array([many]), 0.5, rng)[0, :many] - 0.5, rng.uniform(*config.radiance, many)
+    place, velocity = _entry(camera, config, rng)
+    return _Group(next(fresh), place, velocity, member, radiance)
+
+
+def _entry(
+    camera: NDArray[np.float64], config: MovingConfig, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A place on an edge of the picture and a velocity through the scene that leads into it."""
+    size = _size(config) - 1
+    while True:  # what has left shows that there are such
+        side = rng.choice(4, p=np.repeat(size[::-1], 2) / (2 * size.sum()))
+        axis, far = side // 2, side % 2
+        place = rng.uniform(0, size)
+        place[axis] = far * size[axis]
+        velocity = config.speed * np.sqrt(rng.random()) * _direction(rng, 1)[0]
+        if (velocity - camera)[axis] * (1 - 2 * far) > 0:
+            return place, velocity
 
 
 def _direction(rng: np.random.Generator, number: int) -> NDArray[np.float64]:

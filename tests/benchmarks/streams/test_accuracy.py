@@ -39,15 +39,44 @@ def test_the_truth_is_what_stands_in_the_frame():
         assert 2 * 2 + 2 <= len(frame.truth) <= 2 * 5 + 2
 
 
-def test_targets_move_on_straight_lines_and_stay_inside():
-    config = replace(SMALL, frames=400, speed=2.0)
-    places = np.array([(f.truth.x, f.truth.y) for f in MovingScene("flat", flat(), config, seed=1)])
-    steps = np.diff(places, axis=0)
-    assert np.hypot(steps[:, 0], steps[:, 1]).max() <= 2.0 + 1e-9
-    bends = np.abs(np.diff(steps, axis=0)).max(axis=(1, 2)) > 1e-9
-    assert 0 < bends.mean() < 0.4
-    assert places[:, 0].min() > 10
-    assert places[:, 0].max() < 86
+def paths(config, seed):
+    """Of each group its frames, and the middle of its members in them."""
+    frames, middles = {}, {}
+    for frame in MovingScene("flat", flat(), config, seed=seed):
+        for group in np.unique(frame.truth.blob).tolist():
+            members = frame.truth.select(frame.truth.blob == group)
+            frames.setdefault(group, []).append(frame.index)
+            middles.setdefault(group, []).append((members.x[0], members.y[0]))
+    return frames, {group: np.array(places) for group, places in middles.items()}
+
+
+def test_targets_move_on_straight_lines_until_they_leave_and_others_come_in_over_an_edge():
+    config = replace(SMALL, frames=200, speed=2.0, pan=0.0)
+    frames, places = paths(config, seed=1)
+    assert len(frames) > 6
+    assert sum(len(seen) for seen in frames.values()) == 4 * 200  # four at a time
+    for group, where in places.items():
+        steps = np.diff(where, axis=0)
+        assert np.hypot(*steps.T).max(initial=0) <= 2.0 + 1e-9
+        assert np.abs(np.diff(steps, axis=0)).max(initial=0) < 1e-9
+        assert np.diff(frames[group]).max(initial=1) == 1  # in one piece
+        edge = np.minimum(where, np.array([95, 79]) - where).min(axis=1)
+        assert (edge[0] > 10) == (frames[group][0] == 0)
+        if frames[group][0]:
+            assert edge[0] < 0.6  # a member of a group whose middle is on the edge
+        if frames[group][-1] < 199:
+            assert edge[-1] < 2.6
+
+
+def test_what_rests_in_the_scene_goes_with_the_background_also_when_the_camera_turns_round():
+    config = replace(SMALL, frames=60, speed=0.0, pan=2.0, clusters=0, singles=1)
+    ramp = 20 + np.arange(140)[None] + np.zeros((120, 1))
+    frames = list(MovingScene("ramp", ramp, config, seed=3))
+    camera = np.array([np.median(frame.data / 256 - np.arange(96)) for frame in frames])  # x
+    target = np.array([frame.truth.x[0] for frame in frames])
+    same = np.diff([frame.truth.blob[0] for frame in frames]) == 0
+    assert (np.diff(camera) > 0.1).any() and (np.diff(camera) < -0.1).any()
+    assert np.diff(target)[same] == pytest.approx(-np.diff(camera)[same], abs=0.05)
 
 
 def test_the_background_pans_by_fractions_of_a_pixel_at_a_constant_speed():
