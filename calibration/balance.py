@@ -21,7 +21,7 @@ from glint.calibration.int8_layers import Graph, QuantisableLayer, constant, dro
 from glint.calibration.tensor_ranges import Batches, observe, values
 from glint.calibration.threshold_choice import Choice, choose_thresholds
 
-_MOST_ERROR_SHARE = 0.5  # of the error that must be left at most
+_MOST_ERROR_LEFT_SHARE = 0.5  # of the error that must be left at most
 BALANCE = "/balance"  # what the name of a Mul that balances ends with
 _CLIPPED_SHARE = 1 / 2000  # share of a channel's values that its range leaves out
 Factors = dict[str, NDArray[np.float32]]
@@ -108,7 +108,7 @@ def worth_balancing(
         mine = [layer for layer in readers if layer in uneven]
         after = sum(_error(found[theirs[layer.name].data]) for layer in mine)
         # The error of a tensor is that of all its readers.
-        if after < _MOST_ERROR_SHARE * _error(choices[tensor]) * len(mine) / len(readers):
+        if after < _MOST_ERROR_LEFT_SHARE * _error(choices[tensor]) * len(mine) / len(readers):
             kept += mine
     return kept, {data: found[data] for data in (theirs[layer.name].data for layer in kept)}
 

@@ -25,9 +25,9 @@ from glint.simulation.patches import Patches, simulate_patches
 from glint.simulation.scenes import simulate_scene
 
 _MASK_SHARE = 0.1  # share of a target's radiance that a pixel of its mask holds
-_CONDITION_SHARE = 10  # patches of the own scene for one of each condition
-_LEAST_OF_A_CONDITION = 200  # patches; a score of fewer says nothing
-_ONE_SIDED = ("pd",)  # a score that may rise
+_SCENE_PATCHES_PER_CONDITION = 10  # patches of the own scene for one of each condition
+_LEAST_CONDITION_PATCHES = 200  # patches; a score of fewer says nothing
+_SCORES_THAT_MAY_RISE = ("pd",)  # a score that may rise
 Scores = dict[str, float]
 
 
@@ -89,14 +89,14 @@ def loss(reference: Mapping[str, float], scores: Mapping[str, float]) -> float:
         changes.setdefault(kind, []).append(reference[name] - scores[name])
     means = {kind: float(np.mean(each)) for kind, each in changes.items()}
     # A NaN must not look like no change.
-    return float(np.max([mean if kind in _ONE_SIDED else abs(mean) for kind, mean in means.items()]))
+    return float(np.max([mean if kind in _SCORES_THAT_MAY_RISE else abs(mean) for kind, mean in means.items()]))
 
 
 def patch_judge(card: ModelCard, number: int, seed: int) -> Judge:
     """A judge of an unmixer with fresh patches of its own scene, and a tenth as many of each condition."""
     patches = {"": simulate_patches(scene_of(card), number, np.random.default_rng(seed))}
     what = f"{number} simulated patches, seed {seed}"
-    if (each := number // _CONDITION_SHARE) >= _LEAST_OF_A_CONDITION:
+    if (each := number // _SCENE_PATCHES_PER_CONDITION) >= _LEAST_CONDITION_PATCHES:
         patches |= task_patches(conditions_of(card), number=each, seed=seed)
         what += f", and {each} of each condition of the benchmark"
     return Judge(card, patches=patches, what=what)

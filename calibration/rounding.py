@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from glint.calibration.int8_layers import MOVES, constant, replace_nodes, tensor_types
 
 _SPLIT, _OVER, _INFINITY = (f"float16/{name}" for name in ("split", "over", "infinity"))
-_FIRST_OVER = 65520.0  # the least number that float16 rounds to infinity
+_LEAST_OVERFLOW = 65520.0  # the least number that float16 rounds to infinity
 
 
 def round_like_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -52,7 +52,7 @@ def round_like_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
                     helper.make_node("Where", [over, infinite, near], [name], f"{name}/overflow"),
                 ]
     replace_nodes(graph, nodes)
-    numbers = {_SPLIT: 2.0**13 + 1, _OVER: _FIRST_OVER, _INFINITY: np.inf}
+    numbers = {_SPLIT: 2.0**13 + 1, _OVER: _LEAST_OVERFLOW, _INFINITY: np.inf}
     graph.initializer.extend(constant(name, value, np.float32) for name, value in numbers.items())
     del graph.value_info[:]
     return copy

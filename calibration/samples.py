@@ -39,7 +39,7 @@ LIST_FORMAT = 1
 _CANDIDATES_PER_SAMPLE = 8  # simulated candidates for each one that is taken
 _FRAME_PX = 256  # px per side of a simulated frame
 _LARGEST_PX = 512  # px per side of what is taken of a real one
-_BRIGHTEST_INPUT = (0.02, 50.0)  # of the network's input: outside, the data are in other units than the model's
+_BRIGHTEST_INPUT_RANGE = (0.02, 50.0)  # of the network's input: outside, the data are in other units than the model's
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +234,7 @@ def _check_level(card: ModelCard, batches: Sequence[NDArray[np.float32]]) -> Non
     if card.normaliser.kind != "fixed":
         return
     typical = float(np.median(np.concatenate([b[:, 0].reshape(len(b), -1).max(axis=1) for b in batches])))
-    if not _BRIGHTEST_INPUT[0] < typical < _BRIGHTEST_INPUT[1]:
+    if not _BRIGHTEST_INPUT_RANGE[0] < typical < _BRIGHTEST_INPUT_RANGE[1]:
         raise InputError(
             f"the samples are {typical:.3g} times as bright as what {card.name} was trained on "
             f"(it divides by {card.normaliser.scale:g} DN)",

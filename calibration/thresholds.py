@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGEST_CODE = 127
-_PERCENTILE = 99.99
+_CLIPPED_PERCENTILE = 99.99
 _TRIED_THRESHOLDS = 128  # thresholds that are tried
 Counts = NDArray[np.int64]
 
@@ -22,7 +22,7 @@ def minmax(counts: Counts, largest: float) -> float:
     return largest
 
 
-def percentile(counts: Counts, largest: float, share: float = _PERCENTILE) -> float:
+def percentile(counts: Counts, largest: float, share: float = _CLIPPED_PERCENTILE) -> float:
     """The value that 99.99 % of all values do not exceed, to the end of its bin."""
     total = counts.sum()
     if not total:

@@ -23,7 +23,7 @@ from glint.processing.extent import Extent
 from glint.processing.normalise import Normaliser
 
 CARD_FORMAT = 1
-_MOST_SIDE, _MOST_CELLS = 1024, 32
+_MOST_SIDE_PX, _MOST_CELLS_PER_PX = 1024, 32
 ISLAND = "fp32"
 """Part of the name of every node that must stay float32 when its model becomes float16."""
 
@@ -57,9 +57,9 @@ class DetectorSpec:
             raise InputError(
                 f"threshold of a target's probability: expected between 0 and 1, got {self.threshold}", hint="e.g. 0.5"
             )
-        if not 1 <= self.multiple <= _MOST_SIDE:
+        if not 1 <= self.multiple <= _MOST_SIDE_PX:
             raise InputError(
-                f"DetectorSpec.multiple: expected at least 1 and at most {_MOST_SIDE}, got {self.multiple}",
+                f"DetectorSpec.multiple: expected at least 1 and at most {_MOST_SIDE_PX}, got {self.multiple}",
                 hint="16 suits most networks",
             )
 
@@ -97,9 +97,9 @@ class UnmixerSpec:
         Psf(self.sigma)  # checks it
         mean, deviation = self.radiance_prior or (1.0, 1.0)
         wanted = {
-            f"patch of 1 to {_MOST_SIDE} pixels": 1 <= self.patch <= _MOST_SIDE,
+            f"patch of 1 to {_MOST_SIDE_PX} pixels": 1 <= self.patch <= _MOST_SIDE_PX,
             "crop of 1 pixel to the patch": 1 <= self.crop <= self.patch,
-            f"1 to {_MOST_CELLS} cells per pixel": 1 <= self.cells <= _MOST_CELLS,
+            f"1 to {_MOST_CELLS_PER_PX} cells per pixel": 1 <= self.cells <= _MOST_CELLS_PER_PX,
             "threshold of 0 DN or more": 0 <= self.threshold < math.inf,
             "relative threshold from 0 to below 1": 0 <= self.relative < 1,
             "positive radiance_unit": 0 < self.radiance_unit < math.inf,

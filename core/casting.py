@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from glint.errors import InputError
 
-_AS_THEY_ARE = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
+_KEPT_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 _MOST_UINT16 = 65535
 
 
@@ -27,7 +27,7 @@ def as_pixels(name: str, array: NDArray[Any]) -> NDArray[Any]:
         InputError: if it is no plain array of numbers, or a value would not survive.
     """
     numbers = _numbers(name, array)
-    if numbers.dtype in _AS_THEY_ARE:
+    if numbers.dtype in _KEPT_DTYPES:
         return numbers.astype(numbers.dtype, order="C")
     if numbers.dtype.kind in "ui" and (not numbers.size or (numbers.min() >= 0 and numbers.max() <= _MOST_UINT16)):
         return numbers.astype(np.uint16)

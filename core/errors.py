@@ -97,7 +97,7 @@ class CheckFailedError(GlintError, RuntimeError):
     usual_hint = "the report above tells what did not hold"
 
 
-_OF_THE_MACHINE = (
+_MACHINE_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EADDRINUSE,
     errno.EADDRNOTAVAIL, errno.ENETDOWN,
 )  # fmt: skip
@@ -106,7 +106,7 @@ _OF_THE_MACHINE = (
 def exit_code_of(error: GlintError) -> int:
     """The exit code of a command that ends with this error: a full disk or a port in use is no wrong usage."""
     cause = error.__cause__
-    if error.exit_code == EXIT_USAGE and isinstance(cause, OSError) and cause.errno in _OF_THE_MACHINE:
+    if error.exit_code == EXIT_USAGE and isinstance(cause, OSError) and cause.errno in _MACHINE_ERRORS:
         return EXIT_ENVIRONMENT
     return error.exit_code
 

@@ -69,7 +69,9 @@ def atomic_path(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:_MOST_STEM]}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem[:_MOST_STEM_LETTERS]}-", suffix=path.suffix, dir=path.parent
+        )
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -96,7 +98,7 @@ def _put(temporary: Path, path: Path) -> None:
     try:
         path.hardlink_to(temporary)
     except FileExistsError as error:
-        names = (path.with_stem(f"{path.stem[:_MOST_STEM]}-{number}") for number in itertools.count(2))
+        names = (path.with_stem(f"{path.stem[:_MOST_STEM_LETTERS]}-{number}") for number in itertools.count(2))
         other = next(name for name in names if not name.exists())
         temporary.replace(other)
         raise OutputError(
@@ -126,11 +128,11 @@ def known(value: Any) -> Any:
 
 
 MOST_JSON_BYTES = 64 << 20  # bytes
-_MOST_LEVELS = 64  # arrays and objects inside each other
+_MOST_NESTED_LEVELS = 64  # arrays and objects inside each other
 MOST_ARRAY_BYTES = 1 << 32  # bytes
 _MOST_NAME_BYTES = 200  # bytes; file systems take 255
-_MOST_STEM = 40  # letters of a name that a temporary one keeps
-_TRIED_BYTES = 4096  # that a place must take
+_MOST_STEM_LETTERS = 40  # letters of a name that a temporary one keeps
+_TRIAL_BYTES = 4096  # that a place must take
 
 
 def parse_json(content: bytes) -> Any:
@@ -141,8 +143,8 @@ def parse_json(content: bytes) -> Any:
     """
     if len(content) > MOST_JSON_BYTES:
         raise ValueError(f"{len(content)} bytes; expected at most {MOST_JSON_BYTES}")
-    if _depth(content) > _MOST_LEVELS:
-        raise ValueError(f"more than {_MOST_LEVELS} levels inside each other")
+    if _depth(content) > _MOST_NESTED_LEVELS:
+        raise ValueError(f"more than {_MOST_NESTED_LEVELS} levels inside each other")
     return json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_number, parse_float=_finite)
 
 
@@ -422,7 +424,7 @@ def try_folder(folder: Path) -> None:
         place = place.parent
     try:
         with tempfile.TemporaryFile(dir=place, buffering=0) as file:
-            file.write(bytes(_TRIED_BYTES))
+            file.write(bytes(_TRIAL_BYTES))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"cannot write into {folder}: {reason}") from error

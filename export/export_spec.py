@@ -23,7 +23,7 @@ from glint.training.tasks.augmentation import NORMALISER
 from glint.training.tasks.unmixing import (
     DOMAINS,
     RADIANCE_PRIOR,
-    RADIANCE_UNIT,
+    RADIANCE_UNIT_DN,
     SIGMA_SD,
     THRESHOLD_DN,
     THRESHOLD_SHARE,
@@ -121,7 +121,7 @@ def _unmixer(info: CheckpointInfo, model: nn.Module, threshold: float | None) ->
     level = (THRESHOLD_DN if absolute else THRESHOLD_SHARE) if threshold is None else threshold
     spec = UnmixerSpec(
         patch=task.scene.size, crop=int(config["size"]), cells=int(config["cells"]), sigma=float(config["sigma"]),
-        threshold=level if absolute else 0.0, relative=0.0 if absolute else level, radiance_unit=RADIANCE_UNIT,
+        threshold=level if absolute else 0.0, relative=0.0 if absolute else level, radiance_unit=RADIANCE_UNIT_DN,
         radiance_prior=RADIANCE_PRIOR[domain],
         sigma_sd=round((largest - least) / math.sqrt(12), 6) if one_camera else SIGMA_SD[domain],
     )  # fmt: skip

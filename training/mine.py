@@ -15,14 +15,16 @@ from glint.errors import EXIT_OK, InputError
 from glint.files import refuse_existing
 from glint.training.tasks.data_sets import DataSet, checked_sets
 
-_THRESHOLD = 0.4  # a little below that of the detector, so that next round's are among them
+_MINED_PROBABILITY = 0.4  # a little below that of the detector, so that next round's are among them
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="weights of a detector (*.safetensors)")
     parser.add_argument("--data", action="append", required=True, metavar="FOLDER", help="as for glint train")
     parser.add_argument("--backgrounds", action="append", type=Path, default=[], metavar="FOLDER", help="as there")
-    parser.add_argument("--threshold", type=float, default=_THRESHOLD, help="probability (default: %(default)s)")
+    parser.add_argument(
+        "--threshold", type=float, default=_MINED_PROBABILITY, help="probability (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=positive_int, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="places of false alarms, JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from glint.training.loop import Recipe, Task
     from glint.training.tasks.data_sets import DataSet
 
-_TRAINED_PX = (0.3, 0.8)  # sigma that a network's window of 7 pixels suits
-_LEAST_SPREAD = 0.02  # of sigma, relative: what no measurement of a PSF is better than
+_TRAINED_SIGMA_PX = (0.3, 0.8)  # sigma that a network's window of 7 pixels suits
+_LEAST_SIGMA_SPREAD_SHARE = 0.02  # of sigma, relative: what no measurement of a PSF is better than
 
 
 def train(
@@ -166,13 +166,13 @@ def _widths(psf: PsfEstimate) -> tuple[float, float]:
     Raises:
         InputError: if the network's window does not suit such a PSF.
     """
-    low, high = _TRAINED_PX
+    low, high = _TRAINED_SIGMA_PX
     if not low <= psf.sigma <= high:
         raise InputError(
             f"--psf: expected a sigma of {low:g} to {high:g} px to train for, got {psf.sigma:g}",
             hint="wider spots need no network of their own: glint run --psf averages them to the network's width",
         )
-    half = max(_LEAST_SPREAD * psf.sigma, math.sqrt(3) * math.hypot(psf.sigma_error, psf.scatter))
+    half = max(_LEAST_SIGMA_SPREAD_SHARE * psf.sigma, math.sqrt(3) * math.hypot(psf.sigma_error, psf.scatter))
     return round(psf.sigma - half, 6), round(psf.sigma + half, 6)
 
 

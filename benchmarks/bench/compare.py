@@ -21,7 +21,7 @@ from glint.errors import EXIT_CHECK_FAILED, EXIT_OK, InputError
 from glint.files import read_json
 
 FORMAT = 1
-TOLERANCE = 0.05
+TOLERANCE_SHARE = 0.05
 SCORE_POINTS = 0.3
 SLOWER, FASTER, SAME, UNKNOWN, WORSE = "slower", "faster", "same", "too few rounds", "less accurate"
 _MACHINE = ("cpu", "architecture", "cores", "gpu", "jetson")
@@ -33,7 +33,7 @@ _HINT = "glint bench --out FILE.json writes one anew"
 
 
 def compare(
-    before: str | Path, after: str | Path, *, tolerance: float = TOLERANCE, anyway: bool = False
+    before: str | Path, after: str | Path, *, tolerance: float = TOLERANCE_SHARE, anyway: bool = False
 ) -> dict[str, Any]:
     """Compare two reports row by row.
 

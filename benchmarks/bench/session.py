@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from glint.benchmarks.bench.cases import PIPELINE, BenchCase
-from glint.benchmarks.bench.stats import WINDOWS, settled
+from glint.benchmarks.bench.stats import SETTLED_WINDOWS, settled
 from glint.benchmarks.bench.subjects import DetectorSubject, PipelineSubject, Subject, UnmixerSubject
 from glint.config import from_dict
 from glint.errors import GlintError, first_line
@@ -68,7 +68,7 @@ class Session:
         began = time.perf_counter()
         medians: list[float] = []
         calls = 0
-        while not settled(medians) and (len(medians) < WINDOWS or time.perf_counter() - began < seconds):
+        while not settled(medians) and (len(medians) < SETTLED_WINDOWS or time.perf_counter() - began < seconds):
             samples = self._calls(_WINDOW_S)
             calls += len(samples)
             medians.append(statistics.median(sample["total"] for sample in samples))

@@ -17,9 +17,9 @@ from scipy.special import stdtrit
 from glint.errors import InputError
 
 LEVELS = (90, 95, 99)
-QUANTILES = 101  # points of the distribution that a report keeps of a row's samples
+QUANTILE_POINTS = 101  # points of the distribution that a report keeps of a row's samples
 SETTLED_SPAN = 0.05  # relative span of the last windows' medians
-WINDOWS = 3
+SETTLED_WINDOWS = 3
 LEAST_ROUNDS = 4  # an interval needs as many
 _RESAMPLES = 2000
 _POWERS = np.linspace(0.05, 3.0, 296)
@@ -50,13 +50,15 @@ def summarise(samples: Sequence[float] | NDArray[np.float64]) -> dict[str, float
 
 def quantiles(samples: Sequence[float] | NDArray[np.float64]) -> list[float]:
     """The distribution as its 0th, 1st, ... 100th percentile."""
-    return [float(v) for v in np.percentile(np.asarray(samples, dtype=np.float64), np.linspace(0, 100, QUANTILES))]
+    return [
+        float(v) for v in np.percentile(np.asarray(samples, dtype=np.float64), np.linspace(0, 100, QUANTILE_POINTS))
+    ]
 
 
 def settled(medians: Sequence[float]) -> bool:
     """Whether warming up is over: the last three windows' medians lie within 5 % of the smallest of them."""
-    last = medians[-WINDOWS:]
-    return len(last) == WINDOWS and max(last) - min(last) <= SETTLED_SPAN * min(last)
+    last = medians[-SETTLED_WINDOWS:]
+    return len(last) == SETTLED_WINDOWS and max(last) - min(last) <= SETTLED_SPAN * min(last)
 
 
 @dataclass(frozen=True)

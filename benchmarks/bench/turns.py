@@ -20,7 +20,7 @@ from glint.errors import EngineError
 from glint.progress import Progress
 
 LEAST_ROUNDS = 5  # rounds, however slow the rows are
-_BINS = 40
+_HISTOGRAM_BINS = 40
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def _histogram(samples: Sequence[float]) -> dict[str, list[float]]:
     values = np.asarray(samples)
     high = float(np.percentile(values, 99.5)) * 1.0001
     low = float(values.min())
-    bins = min(_BINS, 3 + 2 * int(np.sqrt(len(values))))
+    bins = min(_HISTOGRAM_BINS, 3 + 2 * int(np.sqrt(len(values))))
     counts, edges = np.histogram(np.minimum(values, high), bins=bins, range=(low, max(high, low * 1.001 + 1e-9)))
     return {"edges": [float(v) for v in edges], "counts": [int(v) for v in counts]}
 

@@ -20,7 +20,7 @@ from glint.simulation.patches import Patches
 from glint.types import Targets
 
 REPLICATES = 500
-_INTERVAL = (2.5, 97.5)  # percentiles
+_INTERVAL_PERCENTILES = (2.5, 97.5)  # percentiles
 
 
 @dataclass(frozen=True)
@@ -134,5 +134,5 @@ def _differences(
     rng = np.random.default_rng(seed)
     draws = (rng.multinomial(number, np.full(number, 1 / number)).astype(np.float64) for _ in range(replicates))
     drawn = np.array([np.diff(scores(weight), axis=1)[:, 0] for weight in draws])  # [R, scores]
-    low, high = np.percentile(drawn, _INTERVAL, axis=0)
+    low, high = np.percentile(drawn, _INTERVAL_PERCENTILES, axis=0)
     return [Difference(data, name, *map(float, row)) for name, row in zip(names, np.column_stack([whole, low, high]))]

@@ -21,7 +21,7 @@ Image = NDArray[Any]
 Map = NDArray[np.float64]
 
 # Neighbours of a patch in the order of the angle: i and i + 4 are opposite.
-_AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
+_NEIGHBOUR_STEPS = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
 
 
 def top_hat(image: Image, size: int) -> Map:
@@ -49,7 +49,7 @@ def patch_contrast(image: Image, scales: Sequence[int], *, bright: bool = False)
         height, width = values.shape
         differences = [
             mean - padded[size + size * dy : size + size * dy + height, size + size * dx : size + size * dx + width]
-            for dy, dx in _AROUND
+            for dy, dx in _NEIGHBOUR_STEPS
         ]
         if bright:
             differences = [np.maximum(d, 0) for d in differences]

@@ -27,7 +27,7 @@ from glint.images import write_image
 from glint.types import FrameSize
 
 _CHUNKS_PER_FOLDER = 100
-_TOLD = 10  # processes, of those of an archive
+_LISTED_PROCESSES = 10  # processes, of those of an archive
 
 
 def plan_costs(chunks: int, images: int) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def overhead(frames: int, size: FrameSize, chunk: int, workers: int) -> dict[str
         manifest = json.loads((folder / "out" / "manifest.json").read_text())
     run_s, made_s = sum(run.values()), sum(made.values())
     workers_s = sum(s for name, s in made.items() if name.startswith("ray::MapWorker"))
-    most = sorted(made.items(), key=lambda item: -item[1])[:_TOLD]
+    most = sorted(made.items(), key=lambda item: -item[1])[:_LISTED_PROCESSES]
     return {
         "frames": frames, "size": str(size), "workers": workers, "chunks": manifest["chunks"],
         "run_cpu_s": round(run_s, 2), "archive_cpu_s": round(made_s, 2), "of_that_workers_cpu_s": round(workers_s, 2),

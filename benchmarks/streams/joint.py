@@ -29,7 +29,7 @@ from glint.optics import Psf
 from glint.runtime.tracking.joint import Sequence, refine_jointly
 from glint.runtime.unmixing.refine import refine, refine_config
 from glint.runtime.unmixing.unmixer import Unmixer
-from glint.simulation.patches import PATCH_SIZE, draw_offsets
+from glint.simulation.patches import PATCH_SIZE_PX, draw_offsets
 from glint.types import Targets
 
 LENGTHS_FRAMES = (1, 5, 10, 20)
@@ -66,16 +66,18 @@ def simulate_clusters(
     angle = rng.uniform(0, 2 * np.pi, number)
     velocity = speed * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     middle = rng.uniform(50, 60, (number, 1, 2)) + np.arange(frames)[:, None] * velocity[:, None]
-    corner = np.round(middle).astype(np.int64) - PATCH_SIZE // 2
+    corner = np.round(middle).astype(np.int64) - PATCH_SIZE_PX // 2
     x, y = np.moveaxis(middle[:, :, None] + member[:, None], -1, 0)
     left, top = np.moveaxis(corner, -1, 0)
-    image = Psf(sigma).render(x - left[..., None], y - top[..., None], radiance[:, None], (PATCH_SIZE, PATCH_SIZE))
+    image = Psf(sigma).render(
+        x - left[..., None], y - top[..., None], radiance[:, None], (PATCH_SIZE_PX, PATCH_SIZE_PX)
+    )
     return Clusters(image + noise * rng.standard_normal(image.shape), left, top, x, y, radiance)
 
 
 def unmixed(clusters: Clusters, unmixer: Unmixer, sigma: float, noise: float, *, told: bool) -> Targets:
     """Every frame by itself; ``blob`` is the number of its patch, positions are in its pixels."""
-    patches = clusters.patches.reshape(-1, PATCH_SIZE, PATCH_SIZE).astype(np.float32)
+    patches = clusters.patches.reshape(-1, PATCH_SIZE_PX, PATCH_SIZE_PX).astype(np.float32)
     config = refine_config(unmixer.spec, radiance=RADIANCE_DN if told else None)
     return refine(patches, unmixer(patches).candidates, Psf(sigma), noise=noise, config=config)
 

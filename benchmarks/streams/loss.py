@@ -37,9 +37,9 @@ from glint.runtime.sources.rtsp import NetworkSource
 from glint.types import Frame
 
 TRANSPORTS = ("udp", "tcp", "rtsp")
-LOSSES = (0.005, 0.01, 0.02, 0.05)  # shares of packets
-_WIDTH, _HEIGHT = 160, 128
-_CELL, _BITS = 16, 10  # pixels of a field of a frame's number, and its bits
+LOSS_SHARES = (0.005, 0.01, 0.02, 0.05)  # shares of packets
+_WIDTH_PX, _HEIGHT_PX = 160, 128
+_FIELD_PX, _NUMBER_BITS = 16, 10  # pixels of a field of a frame's number, and its bits
 _DATAGRAM_BYTES = 7 * 188  # bytes of MPEG-TS in a datagram
 _GROUP_FRAMES = 12  # frames from one that builds on nothing to the next
 _PACE_S = 0.004  # between frames
@@ -77,15 +77,15 @@ class Account:
 
 def picture(number: int) -> NDArray[np.uint8]:
     """A frame that tells its number: light and dark fields in a row, noise below."""
-    image = np.random.default_rng(number).normal(110, 12, (_HEIGHT, _WIDTH))
-    for bit in range(_BITS):
-        image[:_CELL, bit * _CELL : (bit + 1) * _CELL] = 200 if number >> bit & 1 else 40
+    image = np.random.default_rng(number).normal(110, 12, (_HEIGHT_PX, _WIDTH_PX))
+    for bit in range(_NUMBER_BITS):
+        image[:_FIELD_PX, bit * _FIELD_PX : (bit + 1) * _FIELD_PX] = 200 if number >> bit & 1 else 40
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def number_of(image: NDArray[Any]) -> int:
     """What :func:`picture` wrote."""
-    fields = image[:_CELL].reshape(_CELL, -1, _CELL).mean(axis=(0, 2))[:_BITS]
+    fields = image[:_FIELD_PX].reshape(_FIELD_PX, -1, _FIELD_PX).mean(axis=(0, 2))[:_NUMBER_BITS]
     return int(sum(1 << bit for bit, level in enumerate(fields) if level > 120))
 
 
@@ -95,7 +95,7 @@ def encoded(frames: int) -> list[bytes]:
     buffer, parts = io.BytesIO(), []
     with av.open(buffer, "w", format="mpegts") as output:
         stream = output.add_stream("mpeg2video", rate=Fraction(25))
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = _WIDTH, _HEIGHT, "yuv420p", 6_000_000
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = _WIDTH_PX, _HEIGHT_PX, "yuv420p", 6_000_000
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = _GROUP_FRAMES, 0
         done = 0
         for number in range(frames):
@@ -246,7 +246,7 @@ def _is_like(image: NDArray[Any], number: int, sent: int) -> bool:
     return float(np.abs(image.astype(np.float64) - picture(number)).mean()) < _MOST_ERROR_LEVELS
 
 
-def loss(*, frames: int = 300, losses: tuple[float, ...] = LOSSES, seed: int = 1) -> dict[str, Any]:
+def loss(*, frames: int = 300, losses: tuple[float, ...] = LOSS_SHARES, seed: int = 1) -> dict[str, Any]:
     """Send a stream over each transport with each loss.
 
     Args:
@@ -260,8 +260,8 @@ def loss(*, frames: int = 300, losses: tuple[float, ...] = LOSSES, seed: int = 1
     Raises:
         InputError: for more frames than have numbers.
     """
-    if not 2 * _GROUP_FRAMES <= frames <= 2**_BITS:
-        raise InputError(f"frames: expected {2 * _GROUP_FRAMES} to {2**_BITS}, got {frames}")
+    if not 2 * _GROUP_FRAMES <= frames <= 2**_NUMBER_BITS:
+        raise InputError(f"frames: expected {2 * _GROUP_FRAMES} to {2**_NUMBER_BITS}, got {frames}")
     parts, rows = encoded(frames), []
     with Progress("loss", len(TRANSPORTS) * len(losses)) as line:
         for transport in TRANSPORTS:

@@ -28,31 +28,31 @@ from glint.metrics.unmixing import score_unmixing
 from glint.optics import Psf
 from glint.runtime.unmixing.unmix import run_unmixer
 from glint.runtime.unmixing.unmixer import Unmixer
-from glint.simulation.patches import CONDITIONS, PATCH_SIZE, Patches, draw_offsets, simulate_patches
+from glint.simulation.patches import CONDITIONS, PATCH_SIZE_PX, Patches, draw_offsets, simulate_patches
 from glint.types import Targets
 
-STARTS = (-0.5, -0.4, -0.3)  # px: of the box of one pixel on both axes
-SPREADS = (1.0, 1.5)  # px: sides of the larger boxes
+STARTS_PX = (-0.5, -0.4, -0.3)  # px: of the box of one pixel on both axes
+SPREADS_PX = (1.0, 1.5)  # px: sides of the larger boxes
 _SEPARATION_PX, _NOISE_DN = 0.5, 1.0
-_RADIANCE = (220.0, 250.0)  # DN, as the protocol has it
-_QUANTISED = 12**-0.5  # DN: standard deviation of rounding
+_RADIANCE_DN = (220.0, 250.0)  # DN, as the protocol has it
+_QUANTISATION_DN = 12**-0.5  # DN: standard deviation of rounding
 
 
 def spread_patches(side: float, number: int, rng: np.random.Generator) -> Patches:
     """Patches whose targets fill a box of ``side`` px at any phase of the pixel grid."""
     count = rng.integers(1, 6, number)
-    middle = PATCH_SIZE // 2 + rng.uniform(-0.5, 0.5, (number, 1, 2))
+    middle = PATCH_SIZE_PX // 2 + rng.uniform(-0.5, 0.5, (number, 1, 2))
     position = np.nan_to_num(side * (draw_offsets(count, _SEPARATION_PX / side, rng) - 0.5) + middle)
-    radiance = np.where(np.arange(5) < count[:, None], rng.uniform(*_RADIANCE, (number, 5)), 0.0)
+    radiance = np.where(np.arange(5) < count[:, None], rng.uniform(*_RADIANCE_DN, (number, 5)), 0.0)
     x, y = position[..., 0], position[..., 1]
-    image = Psf(0.5).render(x, y, radiance, (PATCH_SIZE, PATCH_SIZE))
+    image = Psf(0.5).render(x, y, radiance, (PATCH_SIZE_PX, PATCH_SIZE_PX))
     counted = np.round(image + _NOISE_DN * rng.standard_normal(image.shape)).astype(np.float32)
     one = np.ones(number)
     return Patches(counted, x, y, radiance, count, 0.5 * one, _NOISE_DN * one, 0 * one, np.inf * one)
 
 
 def _refined(unmixer: Unmixer, patches: Patches) -> Targets:
-    return run_unmixer(unmixer, patches, radiance_prior=prior_of(_RADIANCE), stages=["refined"]).targets["refined"]
+    return run_unmixer(unmixer, patches, radiance_prior=prior_of(_RADIANCE_DN), stages=["refined"]).targets["refined"]
 
 
 def box_score(unmixer: Unmixer, start: float, number: int, rng: np.random.Generator) -> dict[str, float]:
@@ -64,7 +64,7 @@ def box_score(unmixer: Unmixer, start: float, number: int, rng: np.random.Genera
         truth_x=patches.x, truth_y=patches.y, truth_radiance=patches.radiance,
     )  # fmt: skip
     return {
-        "cso_map": round(float(score.cso_map), 2), "cso_map_bound": _bound(patches, _QUANTISED, rng),
+        "cso_map": round(float(score.cso_map), 2), "cso_map_bound": _bound(patches, _QUANTISATION_DN, rng),
         "count_right": round(float(score.count_accuracy), 2),
     }  # fmt: skip
 
@@ -77,7 +77,7 @@ def spread_score(unmixer: Unmixer, side: float, number: int, rng: np.random.Gene
     right = np.bincount(found.blob, minlength=number) == patches.count
     return {
         "cso_map": cso_map(rows, _truths(patches), 1.0),
-        "cso_map_bound": _bound(patches, math.hypot(_NOISE_DN, _QUANTISED), rng),
+        "cso_map_bound": _bound(patches, math.hypot(_NOISE_DN, _QUANTISATION_DN), rng),
         "count_right": round(100 * float(right.mean()), 2),
     }  # fmt: skip
 
@@ -90,7 +90,7 @@ def _truths(patches: Patches) -> list[NDArray[np.float64]]:
 
 def _bound(patches: Patches, noise: float, rng: np.random.Generator) -> float:
     """Score of the truth scattered by its Cramer-Rao bound, the radiance told as it is told to the unmixer."""
-    truths, sd = _truths(patches), prior_of(_RADIANCE)[1]
+    truths, sd = _truths(patches), prior_of(_RADIANCE_DN)[1]
     rows = [[i, *row] for i, one in enumerate(truths) for row in scattered(one, 0.5, noise, rng, sd).tolist()]
     return cso_map(rows, truths, 1.0)
 
@@ -107,10 +107,10 @@ def box_table(*, models: Sequence[str] | None = None, patches: int = 2000, seed:
     for name in models or (DEFAULT_UNMIXER,):
         unmixer = Unmixer.open(name, threads=1)
         with unmixer.engine:
-            for start in STARTS:
+            for start in STARTS_PX:
                 row = box_score(unmixer, start, patches, np.random.default_rng(seed))
                 table["boxes"].append({"model": name, "box": f"[{start}, {start + 1:.1f}]", **row})
-            for side in SPREADS:
+            for side in SPREADS_PX:
                 row = spread_score(unmixer, side, patches, np.random.default_rng([seed, round(10 * side)]))
                 table["spreads"].append({"model": name, "side": side, **row})
     return table

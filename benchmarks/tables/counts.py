@@ -26,9 +26,9 @@ from glint.runtime.unmixing.unmix import unmix
 from glint.simulation.patches import CONDITIONS, Patches, simulate_patches
 from glint.types import Targets
 
-EDGES = (0.0, 0.5, 0.7, 0.85, 0.95, 0.99, 1.0)  # of the bins; the last one ends with certainty
+BIN_EDGES = (0.0, 0.5, 0.7, 0.85, 0.95, 0.99, 1.0)  # of the bins; the last one ends with certainty
 CASES = ("14bit", "8bit", "n1", "n2", "n5", "bright")
-WIDE_SIGMA = 0.7  # px; of the case ``wide``, whose optics are told
+WIDE_SIGMA_PX = 0.7  # px; of the case ``wide``, whose optics are told
 _FEW_PATCHES = 20  # patches of a bin below which its share says little
 
 
@@ -40,8 +40,8 @@ def reliability(probability: NDArray[np.float64], right: NDArray[np.bool_]) -> l
         right: whether it does, ``[N]``.
     """
     rows = []
-    for low, high in pairwise(EDGES):
-        inside = (probability >= low) & ((probability < high) | (high == EDGES[-1]))
+    for low, high in pairwise(BIN_EDGES):
+        inside = (probability >= low) & ((probability < high) | (high == BIN_EDGES[-1]))
         if inside.any():
             stated, share = 100 * float(probability[inside].mean()), 100 * float(right[inside].mean())
             rows.append({"from": low, "to": high, "patches": int(inside.sum()), "stated": stated, "right": share})
@@ -75,10 +75,10 @@ def counts_table(*, unmixer: str | Path = DEFAULT_UNMIXER, number: int = 500, st
     """
     table: dict[str, Any] = {"unmixer": str(unmixer), "patches": number, "seed": start, "conditions": {}}
     parts = []
-    wide = replace(CONDITIONS["n1"], sigma=(WIDE_SIGMA, WIDE_SIGMA))
+    wide = replace(CONDITIONS["n1"], sigma=(WIDE_SIGMA_PX, WIDE_SIGMA_PX))
     for index, (name, config) in enumerate({**{c: CONDITIONS[c] for c in CASES}, "wide": wide}.items()):
         patches = simulate_patches(config, number, np.random.default_rng((start, index)))
-        psf = WIDE_SIGMA if name == "wide" else None
+        psf = WIDE_SIGMA_PX if name == "wide" else None
         prior: RadiancePrior = None if name == "bright" else "card"
         limit = float(patches.full_scale[0]) if np.isfinite(patches.full_scale).all() else None
         targets = unmix(patches.image, unmixer=unmixer, threads=1, psf=psf, radiance_prior=prior, full_scale=limit)
@@ -92,12 +92,12 @@ def counts_table(*, unmixer: str | Path = DEFAULT_UNMIXER, number: int = 500, st
 
 def markdown(table: dict[str, Any]) -> str:
     """One row for each condition: stated / right (patches) of each bin."""
-    names = [f"{low:g}-{high:g}" for low, high in pairwise(EDGES)]
+    names = [f"{low:g}-{high:g}" for low, high in pairwise(BIN_EDGES)]
     lines = []
     for name, part in {**table["conditions"], "all": table["all"]}.items():
         bins = {row["from"]: row for row in part["bins"]}
         cells = []
-        for low in EDGES[:-1]:
+        for low in BIN_EDGES[:-1]:
             row = bins.get(low)
             few = "*" if row and row["patches"] < _FEW_PATCHES else ""
             cells.append(f"{row['stated']:.0f} / {row['right']:.0f}{few} ({row['patches']})" if row else "")

@@ -32,13 +32,13 @@ from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import Frame, TargetFlag
 
 PARTS = ("singles", "clusters")
-SIGMAS = (0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
-RATIOS = (1.0, 1.5)
+SIGMAS_PX = (0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
+AXIS_RATIOS = (1.0, 1.5)
 SNRS = (10, 30, 200)
-CLUSTER_SIGMAS = (0.5, 0.7, 1.0, 1.5, 2.0)
-SINGLES = (0.0, 0.2, 0.5)  # shares of single targets among the spots that optics are learned from
+CLUSTER_SIGMAS_PX = (0.5, 0.7, 1.0, 1.5, 2.0)
+SINGLE_SHARES = (0.0, 0.2, 0.5)  # shares of single targets among the spots that optics are learned from
 _LEARNED_FRAMES = 6
-_SIDE, _STEP, _TILE = 320, 80, 41  # px
+_SIDE_PX, _STEP_PX, _TILE_PX = 320, 80, 41  # px
 _NOISE_DN = 4.0  # of 14 bits
 _LEVEL_DN = 400.0
 _RADIANCE_DN = (220.0, 250.0)  # of a cluster's targets, at noise 1
@@ -56,9 +56,9 @@ def gaussian_shape(sigma: float, ratio: float, angle: float) -> tuple[float, flo
 
 def _point(x: float, y: float, radiance: float, shape: tuple[float, float, float]) -> tuple[Array, Array]:
     """Jacobian ``[6, t^2]`` and image ``[t, t]`` of one point."""
-    jacobian, model = np.empty((6, _TILE * _TILE)), np.empty(_TILE * _TILE)
-    shine(np.array([x, y, radiance, 0.0, 0.0, 0.0, *shape]), jacobian, model, _TILE)
-    return jacobian, model.reshape(_TILE, _TILE)
+    jacobian, model = np.empty((6, _TILE_PX * _TILE_PX)), np.empty(_TILE_PX * _TILE_PX)
+    shine(np.array([x, y, radiance, 0.0, 0.0, 0.0, *shape]), jacobian, model, _TILE_PX)
+    return jacobian, model.reshape(_TILE_PX, _TILE_PX)
 
 
 def single_frames(
@@ -69,12 +69,12 @@ def single_frames(
     shape = gaussian_shape(sigma, ratio, float(rng.uniform(0, math.pi)))
     bright = snr * _NOISE_DN * (2 * math.pi * sigma**2 + 0.6)
     for index in range(frames):
-        image, truth = np.full((_SIDE, _SIDE), _LEVEL_DN), []
-        for x, y in np.argwhere(np.ones((4, 4))) * _STEP + _STEP / 2 + rng.uniform(-8, 8, (16, 2)):
+        image, truth = np.full((_SIDE_PX, _SIDE_PX), _LEVEL_DN), []
+        for x, y in np.argwhere(np.ones((4, 4))) * _STEP_PX + _STEP_PX / 2 + rng.uniform(-8, 8, (16, 2)):
             radiance = bright * rng.uniform(0.7, 1.4)
-            left, top = round(x) - _TILE // 2, round(y) - _TILE // 2
+            left, top = round(x) - _TILE_PX // 2, round(y) - _TILE_PX // 2
             jacobian, model = _point(x - left, y - top, radiance, shape)
-            image[top : top + _TILE, left : left + _TILE] += model
+            image[top : top + _TILE_PX, left : left + _TILE_PX] += model
             bound = np.sqrt(np.diag(np.linalg.inv(jacobian @ jacobian.T / _NOISE_DN**2))[:2])
             truth.append((x, y, radiance, *bound))
         image += rng.normal(0, _NOISE_DN, image.shape)
@@ -117,8 +117,8 @@ def cluster_frame(
 
     ``singles``: share of the clusters that are one target.
     """
-    light, clusters = np.zeros((_SIDE, _SIDE)), []
-    for x, y in np.argwhere(np.ones((4, 4))) * _STEP + _STEP / 2 + rng.uniform(-8, 8, (16, 2)):
+    light, clusters = np.zeros((_SIDE_PX, _SIDE_PX)), []
+    for x, y in np.argwhere(np.ones((4, 4))) * _STEP_PX + _STEP_PX / 2 + rng.uniform(-8, 8, (16, 2)):
         count = 1 if singles and rng.random() < singles else int(rng.integers(2, 6))
         while True:
             offset = rng.uniform(-sigma, sigma, (count, 2))
@@ -185,8 +185,8 @@ def scattered(
     ``radiance_sd``: standard deviation to which the radiance of a target is told, DN.
     """
     x, y, radiance = truth.T
-    middle = np.round([x.mean(), y.mean()]) - _TILE // 2
-    fisher = Psf(sigma).fisher(x - middle[0], y - middle[1], radiance, (_TILE, _TILE), noise)
+    middle = np.round([x.mean(), y.mean()]) - _TILE_PX // 2
+    fisher = Psf(sigma).fisher(x - middle[0], y - middle[1], radiance, (_TILE_PX, _TILE_PX), noise)
     fisher[np.arange(2, len(fisher), 3), np.arange(2, len(fisher), 3)] += radiance_sd**-2.0
     covariance = np.linalg.inv(fisher)
     error = rng.multivariate_normal(np.zeros(len(covariance)), covariance, check_valid="ignore").reshape(-1, 3)
@@ -220,8 +220,8 @@ def optics_table(*, frames: int = 4, seed: int = 1, parts: Sequence[str] = PARTS
     refuse_unknown("part", parts, PARTS)
     detector, unmixer = Detector.open(threads=1), Unmixer.open(threads=1)
     table: dict[str, Any] = {"frames": frames, "seed": seed, "singles": [], "clusters": []}
-    for sigma in SIGMAS if "singles" in parts else ():
-        for ratio in RATIOS:
+    for sigma in SIGMAS_PX if "singles" in parts else ():
+        for ratio in AXIS_RATIOS:
             for snr in SNRS:
                 scenes = list(single_frames(sigma, ratio, snr, frames, seed))
                 _, e, shear = scenes[0][2]
@@ -229,8 +229,8 @@ def optics_table(*, frames: int = 4, seed: int = 1, parts: Sequence[str] = PARTS
                     row = singles(Pipeline(detector, unmixer, psf=psf), scenes)
                     given = "auto" if psf is None else "given"
                     table["singles"].append({"psf": given, "sigma": sigma, "ratio": ratio, "snr": snr, **row})
-    for sigma in CLUSTER_SIGMAS if "clusters" in parts else ():
-        for share in (None, *SINGLES):
+    for sigma in CLUSTER_SIGMAS_PX if "clusters" in parts else ():
+        for share in (None, *SINGLE_SHARES):
             pipeline = Pipeline(detector, unmixer, psf=Psf(sigma) if share is None else None)
             told = "known" if share is None else f"learned, {100 * share:.0f} % single"
             row = clusters(pipeline, sigma, frames, seed, singles=share or 0.0)

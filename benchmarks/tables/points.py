@@ -33,8 +33,8 @@ from glint.metrics.matching import match_points
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
 
-RATES = (0.2, 1.0, 2.5, 10.0)  # false alarms per frame
-PER_LEVEL = 3  # points of each SCR on a frame
+FALSE_ALARM_RATES = (0.2, 1.0, 2.5, 10.0)  # false alarms per frame
+POINTS_PER_LEVEL = 3  # points of each SCR on a frame
 RATIO_LEVELS = tuple(np.geomspace(8, 60, 40).tolist())
 # Probabilities; in logits closest around 0, where most networks leave what they doubt, and out to -6 and 6.7.
 PROBABILITY_LEVELS = tuple((1 / (1 + np.exp(-np.sinh(np.linspace(-2.5, 2.6, 80))))).tolist())
@@ -47,7 +47,7 @@ def point_roc(
     levels: Sequence[float],
     frames: Iterable[tuple[str, Array]],
     *,
-    rates: Sequence[float] = RATES,
+    rates: Sequence[float] = FALSE_ALARM_RATES,
     seed: int = 1,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, Any]]:
@@ -69,7 +69,9 @@ def point_roc(
     found = {scr: np.zeros(len(levels)) for scr in SCRS}
     planted = dict.fromkeys(SCRS, 0)
     for index, (_, image) in enumerate(frames):
-        points = plant(image, SCRS * PER_LEVEL, [1] * (PER_LEVEL * len(SCRS)), np.random.default_rng((seed, index)))
+        points = plant(
+            image, SCRS * POINTS_PER_LEVEL, [1] * (POINTS_PER_LEVEL * len(SCRS)), np.random.default_rng((seed, index))
+        )
         bare, lit = saliency(image), saliency(points.data)
         for k, level in enumerate(levels):
             alarms[k] += len(components(bare > level)[0])

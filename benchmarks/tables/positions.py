@@ -23,13 +23,13 @@ from glint.runtime.unmixing.refine import RefineConfig
 from glint.runtime.unmixing.shapes import measure_shapes
 from glint.runtime.unmixing.spot_fit import shine
 from glint.runtime.unmixing.verdicts import judge_spots
-from glint.runtime.unmixing.windows import WINDOW, Windows
+from glint.runtime.unmixing.windows import WINDOW_PX, Windows
 from glint.types import Targets
 
-SIGMAS, RATIOS, SNRS = (0.4, 0.5, 0.7, 1.0, 2.0, 3.0), (1.0, 1.5), (10, 30, 200)
-_NOISE, _LEVEL = 4.0, 400.0  # DN
+SIGMAS_PX, AXIS_RATIOS, SNRS = (0.4, 0.5, 0.7, 1.0, 2.0, 3.0), (1.0, 1.5), (10, 30, 200)
+_NOISE_DN, _LEVEL_DN = 4.0, 400.0  # DN
 _CARD_SIGMA_PX = 0.5
-_LEARNED_OFF, _LEARNED_ERROR = 0.003, 0.004  # of a learned sigma, relative
+_LEARNED_OFF_SHARE, _LEARNED_ERROR_SHARE = 0.003, 0.004  # of a learned sigma, relative
 _MASK_SD, _MASK_SHARE = 2.6, 0.1  # a mask ends there: of the noise, and of the peak
 
 Array = NDArray[np.float64]
@@ -38,7 +38,7 @@ Array = NDArray[np.float64]
 def _state(kind: str, sigma: float, e: float, shear: float) -> OpticsState:
     if kind == KNOWN:
         return OpticsState(KNOWN, sigma, e=e, shear=shear)
-    return OpticsState(LEARNED, sigma * (1 + _LEARNED_OFF), _LEARNED_ERROR * sigma, e, shear, 50)
+    return OpticsState(LEARNED, sigma * (1 + _LEARNED_OFF_SHARE), _LEARNED_ERROR_SHARE * sigma, e, shear, 50)
 
 
 def lone_points(
@@ -46,19 +46,19 @@ def lone_points(
 ) -> tuple[Windows, Array, Array, float, float]:
     """Windows about points, their positions and bounds ``[N, 2]``, and e and shear of the PSF (see ``spot_fit``)."""
     u, e, shear = gaussian_shape(sigma, ratio, float(rng.uniform(0, math.pi)))
-    bright = snr * _NOISE * (2 * math.pi * sigma**2 + 0.6)
-    light, bound = np.empty((number, WINDOW, WINDOW)), np.empty((number, 2))
-    place = WINDOW // 2 + rng.uniform(-0.5, 0.5, (number, 2))
+    bright = snr * _NOISE_DN * (2 * math.pi * sigma**2 + 0.6)
+    light, bound = np.empty((number, WINDOW_PX, WINDOW_PX)), np.empty((number, 2))
+    place = WINDOW_PX // 2 + rng.uniform(-0.5, 0.5, (number, 2))
     for i, (x, y) in enumerate(place):
-        jacobian, model = np.empty((6, WINDOW * WINDOW)), np.empty(WINDOW * WINDOW)
+        jacobian, model = np.empty((6, WINDOW_PX * WINDOW_PX)), np.empty(WINDOW_PX * WINDOW_PX)
         theta = np.array([x, y, bright * rng.uniform(0.7, 1.4), 0, 0, 0, u, e, shear])
-        shine(theta, jacobian, model, WINDOW)
-        bound[i] = np.sqrt(np.diag(np.linalg.inv(jacobian @ jacobian.T / _NOISE**2))[:2])
-        light[i] = model.reshape(WINDOW, WINDOW)
-    data = np.round(_LEVEL + light + rng.normal(0, _NOISE, light.shape))
-    least = np.maximum(_MASK_SD * _NOISE, _MASK_SHARE * light.max(axis=(1, 2)))
+        shine(theta, jacobian, model, WINDOW_PX)
+        bound[i] = np.sqrt(np.diag(np.linalg.inv(jacobian @ jacobian.T / _NOISE_DN**2))[:2])
+        light[i] = model.reshape(WINDOW_PX, WINDOW_PX)
+    data = np.round(_LEVEL_DN + light + rng.normal(0, _NOISE_DN, light.shape))
+    least = np.maximum(_MASK_SD * _NOISE_DN, _MASK_SHARE * light.max(axis=(1, 2)))
     area = (light > least[:, None, None]).sum(axis=(1, 2))
-    noise, zero = np.full(number, _NOISE), np.zeros(number, dtype=np.int64)
+    noise, zero = np.full(number, _NOISE_DN), np.zeros(number, dtype=np.int64)
     clear, limit = np.ones(data.shape, dtype=bool), np.full(data.shape, np.inf)
     return Windows(data, clear, limit, noise, zero, zero, noise, area, clear), place, bound, e, shear
 
@@ -74,8 +74,8 @@ def positions_table(*, number: int = 350, start: int = 1) -> list[dict[str, Any]
         For every condition: share split and within the stated error, per cent, and error over the bound.
     """
     rows = []
-    for sigma in SIGMAS:
-        for ratio in RATIOS:
+    for sigma in SIGMAS_PX:
+        for ratio in AXIS_RATIOS:
             for snr in SNRS:
                 rng = np.random.default_rng((start, round(100 * sigma), round(10 * ratio), snr))
                 windows, place, bound, e, shear = lone_points(sigma, ratio, snr, number, rng)

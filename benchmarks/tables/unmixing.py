@@ -40,10 +40,10 @@ from glint.simulation.patches import CONDITIONS, CSIST_TRAINING, PatchConfig, Pa
 from glint.training.networks.registry import entry, load_model
 from glint.types import Targets
 
-BATCH = 256
+PATCHES_PER_BATCH = 256
 TUNING_SEED = 30_000  # of the patches on which ISTA's weight is chosen
 _TUNING_PATCHES = 256
-_WARM_UP = 16  # patches that a method sees before it is timed: caches, memory
+_WARM_UP_PATCHES = 16  # patches that a method sees before it is timed: caches, memory
 CLASSICAL = ("template", "template-level", "nnls-fit", "fista", "ista")
 
 Array = NDArray[Any]
@@ -80,13 +80,13 @@ def in_batches(solve: Solve, stage: str = "") -> Run:
 
     def run(patches: Array, limit: Array, progress: Callable[[int], None]) -> list[Stage]:
         parts, seconds = [], 0.0
-        for start in range(0, len(patches), BATCH):
-            rows = slice(start, start + BATCH)
+        for start in range(0, len(patches), PATCHES_PER_BATCH):
+            rows = slice(start, start + PATCHES_PER_BATCH)
             began = time.process_time()
             targets = solve(patches[rows], limit[rows])
             seconds += time.process_time() - began
             parts.append(replace(targets, blob=targets.blob + start))
-            progress(min(start + BATCH, len(patches)))
+            progress(min(start + PATCHES_PER_BATCH, len(patches)))
         return [Stage(stage, Targets.concatenate(parts), seconds)]
 
     return run
@@ -153,7 +153,7 @@ def network_method(model: str) -> Method:
 def measure(method: Method, condition: PatchConfig, patches: Patches) -> list[dict[str, Any]]:
     """Scores of a method's stages on patches: one row each, with its time from the beginning."""
     run = method.make(condition.radiance)
-    run(patches.image[:_WARM_UP], patches.full_scale[:_WARM_UP], lambda done: None)
+    run(patches.image[:_WARM_UP_PATCHES], patches.full_scale[:_WARM_UP_PATCHES], lambda done: None)
     with Progress(method.name, len(patches)) as line:
         stages = run(patches.image, patches.full_scale, line.update)
     rows = []
@@ -197,7 +197,7 @@ def unmixing_table(
     refuse_unknown("method", methods, CLASSICAL)
     models = released("unmix") if models is None else models
     file = TableFile(out / "unmixing.json", markdown)
-    settings = {"glint": __version__, "patches": patches, "seed": seed, "batch": BATCH}
+    settings = {"glint": __version__, "patches": patches, "seed": seed, "batch": PATCHES_PER_BATCH}
     table = file.begin(settings, resume=resume, overwrite=overwrite)
     table.setdefault("conditions", {})
     table["weights"] = weights = table.get("weights") or _tuned(methods)

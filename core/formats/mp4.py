@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_WAY = (b"moov", b"trak", b"mdia", b"minf", b"stbl")  # boxes inside each other, down to the descriptions
-_MOST_BYTES = 1 << 16  # of descriptions
+_BOX_PATH = (b"moov", b"trak", b"mdia", b"minf", b"stbl")  # boxes inside each other, down to the descriptions
+_MOST_DESCRIPTION_BYTES = 1 << 16  # of descriptions
 _MOST_BOXES = 10_000
 
 
@@ -20,7 +20,7 @@ def stated_sizes(path: Path) -> set[tuple[int, int]]:
     """
     with path.open("rb") as file:
         size = file.seek(0, 2)
-        return set(_sizes(file, 0, size, _WAY, [_MOST_BOXES]))
+        return set(_sizes(file, 0, size, _BOX_PATH, [_MOST_BOXES]))
 
 
 def _sizes(file: BinaryIO, start: int, end: int, way: tuple[bytes, ...], left: list[int]) -> Iterator[tuple[int, int]]:
@@ -38,7 +38,7 @@ def _sizes(file: BinaryIO, start: int, end: int, way: tuple[bytes, ...], left: l
             yield from _sizes(file, start + head, stop, way[1:], left)
         elif not way and kind == b"stsd":
             file.seek(start + head)
-            content = file.read(min(stop - start - head, _MOST_BYTES))
+            content = file.read(min(stop - start - head, _MOST_DESCRIPTION_BYTES))
             if len(content) >= 44:  # version, number, then the first description: its head, 24 bytes, the size
                 width, height = struct.unpack_from(">HH", content, 40)
                 if width and height:  # of sound one of them is 0

@@ -11,7 +11,7 @@ import hmac
 import os
 
 KEY = "GLINT_KEY"
-_LENGTH = 64  # bytes of a seal
+_SEAL_BYTES = 64  # bytes of a seal
 
 
 def seal_of(content: bytes) -> str:
@@ -34,5 +34,5 @@ def sealed(content: bytes) -> bytes:
 
 def unsealed(data: bytes) -> bytes | None:
     """The content, or None if the seal before it is another's."""
-    content = data[_LENGTH:]
-    return content if is_sealed(content, data[:_LENGTH].decode("latin-1")) else None
+    content = data[_SEAL_BYTES:]
+    return content if is_sealed(content, data[:_SEAL_BYTES].decode("latin-1")) else None

@@ -14,9 +14,9 @@ from glint.errors import InputError
 from glint.optics import FloatArray, cell_centre
 
 SLOTS = 6  # one more than the targets of a patch, so that a doubtful sixth is seen
-_CELLS = 24  # most probable cells that are looked at; 5 targets on borders of cells touch 20
-_SEEN = 0.1  # least presence of a patch's first candidate for anything to be there
-_SAME = 0.25  # px; cells whose targets are nearer than this mean the same one (true ones are 0.5 apart)
+_VIEWED_CELLS = 24  # most probable cells that are looked at; 5 targets on borders of cells touch 20
+_LEAST_PRESENCE = 0.1  # least presence of a patch's first candidate for anything to be there
+_SAME_TARGET_PX = 0.25  # px; cells whose targets are nearer than this mean the same one (true ones are 0.5 apart)
 
 Array = NDArray[np.float32]
 
@@ -69,7 +69,7 @@ def present(presence: NDArray[Any]) -> int:
     number = 0
     for p in presence:
         number += p > 0.5
-    return max(number, 1 if np.float32(presence[0]) > np.float32(_SEEN) else 0)
+    return max(number, 1 if np.float32(presence[0]) > np.float32(_LEAST_PRESENCE) else 0)
 
 
 @entry("f4[2]")
@@ -140,7 +140,7 @@ def _read_patch(presence: Array, offset: Array, shine: Array, spread: Array, cen
         x, y = value[0, leader], value[1, leader]
         mean, square = np.zeros(3), np.zeros(3)
         for i in range(number):
-            if left[i] > 0 and (value[0, i] - x) ** 2 + (value[1, i] - y) ** 2 < _SAME**2:
+            if left[i] > 0 and (value[0, i] - x) ** 2 + (value[1, i] - y) ** 2 < _SAME_TARGET_PX**2:
                 totals[slot] += left[i]
                 for axis in range(3):
                     # About the leader: squares of large numbers would lose digits.
@@ -163,7 +163,7 @@ def _read_patch(presence: Array, offset: Array, shine: Array, spread: Array, cen
 @compiled
 def _most_probable(presence: Array) -> NDArray[np.int64]:
     """The cells that are looked at, the most probable first."""
-    number = min(_CELLS, len(presence))
+    number = min(_VIEWED_CELLS, len(presence))
     cells, filled = np.zeros(number, dtype=np.int64), 0
     for cell in range(len(presence)):
         if filled == number and presence[cell] <= presence[cells[number - 1]]:

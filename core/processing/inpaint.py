@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from glint.errors import InputError
 
-MARGIN = 2  # pixels around a target's mask that its blur reaches
+MARGIN_PX = 2  # pixels around a target's mask that its blur reaches
 
 
 def inpaint(image: NDArray[np.floating], hole: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -48,8 +48,8 @@ def inpaint(image: NDArray[np.floating], hole: NDArray[np.bool_]) -> NDArray[np.
 
 
 def reach_of(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask of targets and :data:`MARGIN` pixels around them, ``bool [H, W]``."""
-    reach: NDArray[np.bool_] = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=MARGIN)
+    """The mask of targets and :data:`MARGIN_PX` pixels around them, ``bool [H, W]``."""
+    reach: NDArray[np.bool_] = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=MARGIN_PX)
     return reach
 
 

@@ -80,7 +80,7 @@ class Layout:
 
 _COMPARED_ROWS = 48  # at the top of a picture
 _LEAST_ROWS = 16  # and columns of a picture whose shape tells something
-_UNLIKE = 2.0  # times as different
+_UNLIKE_RATIO = 2.0  # times as different
 
 
 def looks_swapped(data: NDArray[Any]) -> bool:
@@ -92,10 +92,11 @@ def looks_swapped(data: NDArray[Any]) -> bool:
         return float(np.abs(np.diff(words.astype(np.int32), axis=1)).mean())
 
     rough = roughness(data)
-    return rough > _ROUGH and roughness(data.byteswap()) * _SMOOTHER < rough
+    return rough > _ROUGH_DN and roughness(data.byteswap()) * _SMOOTHER_RATIO < rough
 
 
-_ROUGH, _SMOOTHER = 2000.0, 8.0  # DN between neighbours that no scene has; how much smoother the other order is
+_ROUGH_DN = 2000.0  # between neighbours: no scene has that
+_SMOOTHER_RATIO = 8.0  # how much smoother the other order is
 
 
 def row_length_of(data: NDArray[Any]) -> int | None:
@@ -115,8 +116,8 @@ def row_length_of(data: NDArray[Any]) -> int | None:
         return float(np.abs(flat[lag:] - flat[:-lag]).mean())
 
     below, beside = difference(width), difference(1)
-    if below < _UNLIKE * beside:
+    if below < _UNLIKE_RATIO * beside:
         return None
     lags = range(width // 2, min(2 * width, len(flat) // 2) + 1)
     best = min(lags, key=difference)
-    return best if _UNLIKE * difference(best) < below else None
+    return best if _UNLIKE_RATIO * difference(best) < below else None

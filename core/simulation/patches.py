@@ -18,10 +18,10 @@ from scipy.special import erf
 
 from glint.errors import InputError
 
-PATCH_SIZE = 11
-TRIES = 24  # places tried for a target before its arrangement is given up
-LEAST_NOISE = 0.02  # DN; where a range of noise that reaches down to none begins
-_ATTEMPTS = (1.0, 1.0, 1.0, 1.02, 1.5, 11.0)  # attempts per success by number of targets, about
+PATCH_SIZE_PX = 11
+TRIES_PER_TARGET = 24  # places tried for a target before its arrangement is given up
+LEAST_NOISE_DN = 0.02  # DN; where a range of noise that reaches down to none begins
+_ATTEMPTS_BY_COUNT = (1.0, 1.0, 1.0, 1.02, 1.5, 11.0)  # attempts per success by number of targets, about
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PatchConfig:
         full_scale: value at which pixels clip, DN; 0 for none. Several: one is drawn.
     """
 
-    size: int = PATCH_SIZE
+    size: int = PATCH_SIZE_PX
     targets: tuple[int, int] = (1, 5)
     base: tuple[int, int] = (2, 8)
     box_start: tuple[float, float] = (-0.4, -0.4)
@@ -148,7 +148,7 @@ def draw_offsets(count: NDArray[np.int64], separation: float, rng: np.random.Gen
         missing = len(rows)
         while missing > 0:
             # Attempts are independent, so taking the first successes favours no arrangement.
-            found.append(_attempt(k, int(missing * _ATTEMPTS[k]) + 8, separation, rng)[:missing])
+            found.append(_attempt(k, int(missing * _ATTEMPTS_BY_COUNT[k]) + 8, separation, rng)[:missing])
             missing -= len(found[-1])
         if found:
             points[rows, :k] = np.concatenate(found)
@@ -160,7 +160,7 @@ def _attempt(k: int, number: int, separation: float, rng: np.random.Generator) -
     points = rng.random((number, k, 2))
     for j in range(1, k):
         pending = np.arange(len(points))
-        for _ in range(TRIES):
+        for _ in range(TRIES_PER_TARGET):
             gap = points[pending, :j] - points[pending, j, None]
             taken = ((gap[..., 0] ** 2 + gap[..., 1] ** 2) < separation**2).any(1)
             pending = pending[taken]
@@ -213,7 +213,7 @@ def _draw_noise(bounds: tuple[float, float], number: int, rng: np.random.Generat
     if low == high:
         return np.full(number, low)
     # Log-uniform: a factor of two in the noise matters as much at 0.1 DN as at 5 DN.
-    return np.exp(rng.uniform(np.log(max(low, min(LEAST_NOISE, high))), np.log(high), number))
+    return np.exp(rng.uniform(np.log(max(low, min(LEAST_NOISE_DN, high))), np.log(high), number))
 
 
 def _render(

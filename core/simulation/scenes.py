@@ -19,12 +19,12 @@ from scipy import ndimage
 from glint.errors import InputError
 from glint.images import read_image
 from glint.optics import Psf
-from glint.simulation.patches import PATCH_SIZE, draw_offsets
+from glint.simulation.patches import PATCH_SIZE_PX, draw_offsets
 from glint.types import Frame, FrameSize, Targets
 
 FRAME_PERIOD_NS = 33_333_333  # a 30 Hz camera
 _MOST_GROUPS = 10_000
-_MARGIN_PX = PATCH_SIZE  # that targets keep from the edge
+_MARGIN_PX = PATCH_SIZE_PX  # that targets keep from the edge
 
 
 @dataclass(frozen=True)

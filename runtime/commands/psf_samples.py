@@ -15,8 +15,8 @@ from glint.runtime.unmixing.windows import Windows
 
 _MOST_SPOTS = 400  # that the PSF is sampled from
 _LEAST_SPOTS = 10
-_GAIN = 25.0  # misfit, in squares of the noise, by which samples must explain other spots better
-_DIGITS = 6
+_LEAST_MISFIT_GAIN = 25.0  # misfit, in squares of the noise, by which samples must explain other spots better
+_KEPT_DIGITS = 6
 
 
 def light_of(windows: Windows, shapes: Shapes, rows: NDArray[np.int64]) -> IsolatedSpots:
@@ -39,7 +39,7 @@ def with_samples(estimate: PsfEstimate, spots: IsolatedSpots) -> PsfEstimate:
     for half in range(2):
         others, these = spots.take(np.s_[half::2]), spots.take(np.s_[1 - half :: 2])
         gain += unexplained(these, gaussian) - unexplained(these, effective_psf(others, gaussian))
-    if gain < _GAIN:
+    if gain < _LEAST_MISFIT_GAIN:
         return estimate
-    samples = np.round(effective_psf(spots, gaussian), _DIGITS)
+    samples = np.round(effective_psf(spots, gaussian), _KEPT_DIGITS)
     return replace(estimate, samples=tuple(tuple(row) for row in samples.tolist()))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from glint.errors import InputError
-from glint.runtime.tracking.joint import MOST, Sequence, refine_jointly
+from glint.runtime.tracking.joint import MOST_MEMBERS, Sequence, refine_jointly
 from glint.types import TargetFlag, Targets
 
 MOST_FRAMES = 30
@@ -129,10 +129,10 @@ class Clusters:
         InputError: if the number of frames is out of range.
     """
 
-    def __init__(self, frames: int, radiance: tuple[float, float] | None = None, most: int = MOST) -> None:
+    def __init__(self, frames: int, radiance: tuple[float, float] | None = None, most: int = MOST_MEMBERS) -> None:
         if not 2 <= frames <= MOST_FRAMES:
             raise InputError(f"Clusters: expected 2 to {MOST_FRAMES} frames, got {frames}")
-        self.frames, self.radiance, self.most = frames, radiance, min(most, MOST)
+        self.frames, self.radiance, self.most = frames, radiance, min(most, MOST_MEMBERS)
         self._spots: list[_Spot] = []
         self._frame = 0
 

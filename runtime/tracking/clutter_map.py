@@ -1,8 +1,8 @@
 """Where in the frame tracks ended lately: there, clutter is denser than a table for all places says.
 
-The frame is cut into cells of ``CELL`` px. Each track that ends there makes clutter denser by ``DENSER`` times what the
-table says, and is forgotten with ``MEMORY_S``; overlay text whose digits change, or a lamp that flickers, is learned
-after a few. No cell counts more than ``MOST`` ends, so that a place is never closed for good.
+The frame is cut into cells of ``CELL_PX``. Each track that ends there makes clutter denser by ``DENSITY_PER_END`` times
+what the table says, and is forgotten with ``MEMORY_S``; overlay text whose digits change, or a lamp that flickers, is
+learned after a few. No cell counts more than ``MOST_ENDS``, so that a place is never closed for good.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-CELL = 8  # px
-DENSER = 10.0
+CELL_PX = 8
+DENSITY_PER_END = 10.0
 MEMORY_S = 20.0
-MOST = 20.0
+MOST_ENDS = 20.0
 
 
 class ClutterMap:
@@ -23,7 +23,7 @@ class ClutterMap:
         self._ends = np.zeros((side, side), dtype=np.float32)
 
     def _cells(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        rows, columns = ((v // CELL).astype(np.int64).clip(0, len(self._ends) - 1) for v in (y, x))
+        rows, columns = ((v // CELL_PX).astype(np.int64).clip(0, len(self._ends) - 1) for v in (y, x))
         return rows, columns
 
     def learn(self, x: NDArray[np.float64], y: NDArray[np.float64], seconds: float) -> None:
@@ -31,8 +31,8 @@ class ClutterMap:
         forgotten = max(0.0, 1 - seconds / MEMORY_S)
         self._ends *= np.float32(forgotten)
         np.add.at(self._ends, self._cells(x, y), 1)
-        np.minimum(self._ends, MOST, out=self._ends)
+        np.minimum(self._ends, MOST_ENDS, out=self._ends)
 
     def factor(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         """How many times as dense as usual false detections are at places, pixels ``[N]``."""
-        return 1.0 + DENSER * self._ends[self._cells(x, y)].astype(np.float64)
+        return 1.0 + DENSITY_PER_END * self._ends[self._cells(x, y)].astype(np.float64)

@@ -25,7 +25,7 @@ FloatArray = NDArray[np.float64]
 SCORES = (0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 0.97, 0.99)
 """Lower ends of the classes of scores; the first is that of the candidates."""
 
-MOVING = 0.2
+MOVING_SHARE = 0.2
 """Share of the false things that are there again which have moved as a target does. A choice, not measured: 0.03 to
 0.3 give the same tracks of simulated scenes to a percent."""
 
@@ -99,7 +99,7 @@ class Evidence:
 
         What moves through the scene is seldom a false thing that is there again.
         """
-        again = self.again[kind] * np.where(moves, MOVING, 1.0)
+        again = self.again[kind] * np.where(moves, MOVING_SHARE, 1.0)
         clutter = self.clutter[kind] * local + again * density
         return np.log(np.maximum(self.target[kind] * density / clutter, 1e-9))
 

@@ -5,8 +5,8 @@
    noise wherever the camera turns, and what stays where it is goes out. Where the noise leans to one side, as that of a
    sky does that is cut off at black, it is bent straight.
 2. *Cells*: the brightest pixel of each 2 x 2 of the scene.
-3. *Quads*: cells of four frames are added up along 49 ways of up to a cell per frame and axis; sums above ``QUAD_SUM``
-   are kept, with their ways.
+3. *Quads*: cells of four frames are added up along 49 ways of up to a cell per frame and axis; sums above
+   ``QUAD_SUM_SD`` are kept, with their ways.
 4. *Chains*: a quad goes on where a quad of the frames before leads, at the same velocity to a third of a cell per
    frame; its score grows by that of the best chain that leads there. A chain may miss one quad.
 5. *Decoys*: the same search for what flies faster than anything does, by 26 px per frame to the side. What it finds is
@@ -33,25 +33,25 @@ Array = NDArray[np.float64]
 MEMORY_FRAMES = 32  # of each pixel of the scene
 WARM_FRAMES = 12  # after which the memory is good for something
 QUAD_FRAMES = 4
-QUAD_SUM = 9.5  # standard deviations of pixels; noise has 4.1 +- 1.4
+QUAD_SUM_SD = 9.5  # standard deviations of pixels; noise has 4.1 +- 1.4
 MOST_QUADS = 6000
 FOUND_SCORE = 33.0
 LEAST_QUADS = 4
 STACK_FRAMES, STACK_PX = 8, 15
-_NOISE_SUM = 4.1  # mean of a quad of noise
+_NOISE_QUAD_SUM_SD = 4.1  # mean of a quad of noise
 _MISSED_SCORE = 4.0  # that a missing quad costs
-_DECOY_STEP = 7, 11  # cells per frame to the side
+_DECOY_STEP_CELLS = 7, 11  # cells per frame to the side
 _DECOY_MARGIN, _DECOY_DECAY = 1.5, 0.98  # per quad
 _APART_PX = 8.0  # between two that are found
-_SAME_ORIGIN = 3  # cells, and quads, by which the beginnings of chains of one point differ
+_SAME_ORIGIN_CELLS = 3  # cells, and quads, by which the beginnings of chains of one point differ
 _SLOWEST_PX, _LEAST_WAY_PX = 0.15, 4.0  # per frame, and in all; what is slower stays
 _AROUND_PX = 4  # beyond the side of a blob that say nothing
 _EDGE_PX = 4  # of a frame that say nothing
-_HIGHEST = 6.0  # standard deviations that count of one pixel
+_MOST_PIXEL_SD = 6.0  # standard deviations that count of one pixel
 _SKEW_PX, _SKEW_MEMORY_QUADS = 32, 8  # side of a block that has one skewness, and how long it is remembered
-_SKEW_HIGHEST = 3.0  # standard deviations that count of one pixel, so that a point does not
+_MOST_SKEW_PIXEL_SD = 3.0  # standard deviations that count of one pixel, so that a point does not
 _SKEWS = 0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.5  # of gamma laws, and the third moments that this leaves of them
-_MOMENTS = 0.0, 0.085, 0.171, 0.251, 0.37, 0.476, 0.604, 0.727, 0.935
+_THIRD_MOMENTS = 0.0, 0.085, 0.171, 0.251, 0.37, 0.476, 0.604, 0.727, 0.935
 _LEAST_SKEW = 0.05  # the noise of less is as good as straight
 
 
@@ -108,7 +108,7 @@ class FaintSearch:
         clean = self._whitened(frame, shift)
         if not self._cells:
             self._learn_skew(clean)
-        straighten(clean, np.interp(self._moment, _MOMENTS, _SKEWS))
+        straighten(clean, np.interp(self._moment, _THIRD_MOMENTS, _SKEWS))
         if blobs is not None:
             self._blank(clean, blobs)
         self._clean = [*self._clean[1 - STACK_FRAMES :], clean]
@@ -119,7 +119,8 @@ class FaintSearch:
             return []
         cells, self._cells = np.stack(self._cells), []
         aside = [
-            np.roll(one, [(self._frames + k) * step for step in _DECOY_STEP], (0, 1)) for k, one in enumerate(cells)
+            np.roll(one, [(self._frames + k) * step for step in _DECOY_STEP_CELLS], (0, 1))
+            for k, one in enumerate(cells)
         ]
         self._frames += QUAD_FRAMES
         decoys = self._decoys.go_on(np.stack(aside))
@@ -146,7 +147,7 @@ class FaintSearch:
 
     def _learn_skew(self, clean: Map) -> None:
         """Third moments of blocks of the scene: one frame of each quad tells enough."""
-        near = np.clip(clean, -_SKEW_HIGHEST, _SKEW_HIGHEST)
+        near = np.clip(clean, -_MOST_SKEW_PIXEL_SD, _MOST_SKEW_PIXEL_SD)
         cubes = near * near * near
         starts = [np.arange(0, size, _SKEW_PX) for size in self._shape]
         total = np.add.reduceat(np.add.reduceat(cubes, starts[0], axis=0), starts[1], axis=1)
@@ -168,7 +169,7 @@ class FaintSearch:
         for k in good[np.argsort(-table[good, 4])].tolist():
             row, column, _, _, score, _, first_row, first_column, age = table[k].tolist()
             origin = first_row, first_column, age / QUAD_FRAMES
-            if any(max(abs(a - b) for a, b in zip(origin, other)) <= _SAME_ORIGIN for other in origins):
+            if any(max(abs(a - b) for a, b in zip(origin, other)) <= _SAME_ORIGIN_CELLS for other in origins):
                 continue  # a branch of one that is told already
             half = height // 2, width // 2
             way = [(a - b + n / 2) % n - n / 2 for a, b, n in zip((row, column), (first_row, first_column), half)]
@@ -206,8 +207,8 @@ class _Chains:
 
     def go_on(self, cells: Map) -> Array:
         """The table of ``_quads`` of four frames ``[4, h, w]``, with the best chains that lead to them."""
-        table = _quads(np.pad(cells, ((0, 0), (3, 3), (3, 3)), mode="wrap"), QUAD_SUM, MOST_QUADS)
-        table[:, 4] -= _NOISE_SUM
+        table = _quads(np.pad(cells, ((0, 0), (3, 3), (3, 3)), mode="wrap"), QUAD_SUM_SD, MOST_QUADS)
+        table[:, 4] -= _NOISE_QUAD_SUM_SD
         own = table[:, 4].copy()
         for gap, before in enumerate(reversed(self._last), start=1):
             _chain(table, own, before, gap, _MISSED_SCORE * (gap - 1), *self._half)
@@ -256,7 +257,7 @@ def _whiten(
     """
     height, width = light.shape
     one, most, warm = np.float32(1), np.float32(MEMORY_FRAMES), np.float32(WARM_FRAMES)
-    fair, limit, highest, least = np.float32(1 / 0.97), np.float32(9), np.float32(_HIGHEST), np.float32(1e-12)
+    fair, limit, highest, least = np.float32(1 / 0.97), np.float32(9), np.float32(_MOST_PIXEL_SD), np.float32(1e-12)
     b, s = np.float32(below), np.float32(beside)
     row = np.zeros(width, dtype=np.float32)
     for r in range(height):

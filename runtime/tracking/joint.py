@@ -27,20 +27,20 @@ from glint.types import TargetFlag, Targets
 
 Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
-MOST = 5  # members
-WINDOW = 7  # px
-SPREAD = 0.4  # px, of the members about the cluster's middle
-ALIKE = 0.6  # standard deviation of radiances over their mean, where nothing is known of them
-LEVEL = 0.01  # standard deviation of the background level over the brightest pixel
-DRIFT = 0.05  # px per frame that the predicted motion may be off
-NEAREST, NEAREST_TOLD = 0.45, 0.3  # px between two members; where their radiance is known
-_REST = 3  # parameters beside those of members: velocity and level
-_STEPS = 20
-_LONGEST = 0.3  # px of a step
-_STARTS = 3  # per number of members and kind of start
-_PLACES = np.linspace(-0.8, 0.8, 9)  # px about the middle on either axis, where one more member is looked for
-_HOPELESS = 15.0  # of log evidence behind the best at which more members are no longer tried
-_RIVAL = 2.0  # of log evidence below which a number is ambiguous
+MOST_MEMBERS = 5  # members
+WINDOW_PX = 7  # px
+SPREAD_PX = 0.4  # px, of the members about the cluster's middle
+RADIANCE_SPREAD_SHARE = 0.6  # standard deviation of radiances over their mean, where nothing is known of them
+LEVEL_SPREAD_SHARE = 0.01  # standard deviation of the background level over the brightest pixel
+DRIFT_PX = 0.05  # px per frame that the predicted motion may be off
+NEAREST_PX, NEAREST_TOLD_PX = 0.45, 0.3  # px between two members; where their radiance is known
+_SHARED_PARAMETERS = 3  # parameters beside those of members: velocity and level
+_FIT_STEPS = 20
+_LONGEST_STEP_PX = 0.3  # px of a step
+_STARTS_PER_KIND = 3  # per number of members and kind of start
+_PLACES_PX = np.linspace(-0.8, 0.8, 9)  # px about the middle on either axis, where one more member is looked for
+_HOPELESS_LOG_EVIDENCE = 15.0  # of log evidence behind the best at which more members are no longer tried
+_RIVAL_LOG_EVIDENCE = 2.0  # of log evidence below which a number is ambiguous
 
 
 class _Frames(NamedTuple):
@@ -80,8 +80,8 @@ class Sequence:
 
     def __post_init__(self) -> None:
         shape = np.shape(self.patches)
-        if len(shape) != 3 or shape[0] < 1 or shape[1] != shape[2] or shape[1] < WINDOW:
-            raise InputError(f"Sequence: expected patches [N, n, n] of at least {WINDOW} pixels, got {list(shape)}")
+        if len(shape) != 3 or shape[0] < 1 or shape[1] != shape[2] or shape[1] < WINDOW_PX:
+            raise InputError(f"Sequence: expected patches [N, n, n] of at least {WINDOW_PX} pixels, got {list(shape)}")
         for name in ("left", "top", "noise", "x", "y"):
             if np.shape(getattr(self, name)) != shape[:1]:
                 raise InputError(f"Sequence.{name}: expected [{shape[0]}], got {list(np.shape(getattr(self, name)))}")
@@ -121,7 +121,7 @@ class _Fit(NamedTuple):
 
 def refine_jointly(
     sequence: Sequence, starts: Iterable[tuple[Array, Array, Array]], sigma: float,
-    *, radiance: tuple[float, float] | None = None, most: int = MOST, number: int | None = None,
+    *, radiance: tuple[float, float] | None = None, most: int = MOST_MEMBERS, number: int | None = None,
 ) -> Joint:  # fmt: skip
     """Take a cluster apart in all its frames.
 
@@ -136,15 +136,15 @@ def refine_jointly(
     Raises:
         InputError: if ``most`` is not 1 to 5, or there is no start with ``number`` members.
     """
-    if not 1 <= most <= MOST:
-        raise InputError(f"refine_jointly: expected most of 1 to {MOST}, got {most}")
+    if not 1 <= most <= MOST_MEMBERS:
+        raise InputError(f"refine_jointly: expected most of 1 to {MOST_MEMBERS}, got {most}")
     frames = _windows(sequence)
     light = float(np.where(frames.valid, frames.image, 0).sum(axis=(1, 2)).mean())
     by_number: dict[int, list[Array]] = {}
     for x, y, s in starts:
         by_number.setdefault(len(x), []).append(_start(x, y, s))
     search = _Search(frames, float(sigma), radiance, max(light, 1.0))
-    evidence = np.full(MOST + 1, -np.inf)
+    evidence = np.full(MOST_MEMBERS + 1, -np.inf)
     if number is not None:
         if number not in by_number:
             raise InputError(f"refine_jointly: expected a start with {number} members, got {sorted(by_number)}")
@@ -159,7 +159,7 @@ def refine_jointly(
         best.append(max((search.fit(row) for row in rows), key=lambda fit: fit.evidence))
         top = max(top, best[-1].evidence)
         known = max(by_number, default=0)
-        if count > known and best[-1].evidence < top - _HOPELESS:
+        if count > known and best[-1].evidence < top - _HOPELESS_LOG_EVIDENCE:
             break
     evidence[1 : len(best) + 1] = [fit.evidence for fit in best]
     return _told(sequence, frames, best[int(np.argmax(evidence)) - 1], evidence, sigma)
@@ -170,9 +170,9 @@ def _windows(sequence: Sequence) -> _Frames:
     size = sequence.patches.shape[1]
     corner = []
     for at, start in ((sequence.x, sequence.left), (sequence.y, sequence.top)):
-        corner.append(np.clip(np.round(at - start).astype(np.int64) - WINDOW // 2, 0, size - WINDOW))
+        corner.append(np.clip(np.round(at - start).astype(np.int64) - WINDOW_PX // 2, 0, size - WINDOW_PX))
     column, row = corner
-    index = np.arange(WINDOW)
+    index = np.arange(WINDOW_PX)
     part = np.arange(len(row))[:, None, None], row[:, None, None] + index[:, None], column[:, None, None] + index
     image = sequence.patches[part].astype(np.float64)
     valid = image < sequence.full_scale
@@ -187,7 +187,7 @@ def _windows(sequence: Sequence) -> _Frames:
 
 
 def _start(x: Array, y: Array, radiance: Array) -> Array:
-    return np.concatenate([x, y, radiance, np.zeros(_REST)]).astype(np.float64)
+    return np.concatenate([x, y, radiance, np.zeros(_SHARED_PARAMETERS)]).astype(np.float64)
 
 
 class _Search:
@@ -195,48 +195,48 @@ class _Search:
 
     def __init__(self, frames: _Frames, sigma: float, radiance: tuple[float, float] | None, light: float) -> None:
         self.frames, self.sigma, self.radiance, self.light = frames, sigma, radiance, light
-        self.nearest = NEAREST if radiance is None else NEAREST_TOLD
+        self.nearest = NEAREST_PX if radiance is None else NEAREST_TOLD_PX
 
     def prior(self, number: int) -> tuple[Array, Array]:
         """Mean and information of each parameter."""
         share = self.light / number
-        mean, deviation = self.radiance or (share, ALIKE * share)
+        mean, deviation = self.radiance or (share, RADIANCE_SPREAD_SHARE * share)
         brightest = float(self.frames.image.max())
-        level = LEVEL * max(brightest, 1.0) + 0.1 * float(self.frames.noise.mean())
-        means = np.concatenate([np.zeros(2 * number), np.full(number, mean), np.zeros(_REST)])
-        deviations = [SPREAD] * (2 * number) + [deviation] * number + [DRIFT, DRIFT, level]
+        level = LEVEL_SPREAD_SHARE * max(brightest, 1.0) + 0.1 * float(self.frames.noise.mean())
+        means = np.concatenate([np.zeros(2 * number), np.full(number, mean), np.zeros(_SHARED_PARAMETERS)])
+        deviations = [SPREAD_PX] * (2 * number) + [deviation] * number + [DRIFT_PX, DRIFT_PX, level]
         return means, np.asarray(deviations) ** -2.0
 
     def likeliest(self, rows: list[Array]) -> list[Array]:
         """The starts that explain most as they are."""
-        if len(rows) <= _STARTS:
+        if len(rows) <= _STARTS_PER_KIND:
             return rows
-        number = (len(rows[0]) - _REST) // 3
+        number = (len(rows[0]) - _SHARED_PARAMETERS) // 3
         mean, information = self.prior(number)
         costs = [_cost(self.frames, row, self.sigma, mean, information) for row in rows]
-        return [rows[i] for i in np.argsort(costs)[:_STARTS]]
+        return [rows[i] for i in np.argsort(costs)[:_STARTS_PER_KIND]]
 
     def one_more(self, theta: Array) -> list[Array]:
         """Members so far and one more, at the places where it explains most."""
-        number = (len(theta) - _REST) // 3
+        number = (len(theta) - _SHARED_PARAMETERS) // 3
         x, y, s = theta[: 3 * number].reshape(3, number)
         more, scale = (self.radiance[0], 1.0) if self.radiance is not None else (self.light / (number + 1), 1.0)
         if self.radiance is None and number:
             scale = number / (number + 1)
-        place = np.stack(np.meshgrid(_PLACES, _PLACES), axis=-1).reshape(-1, 2)
+        place = np.stack(np.meshgrid(_PLACES_PX, _PLACES_PX), axis=-1).reshape(-1, 2)
         if number:
             place = place[(np.hypot(place[:, :1] - x, place[:, 1:] - y) >= self.nearest).all(axis=1)]
-        scaled = np.concatenate([x, y, scale * s, theta[-_REST:]])
-        costs = _costs_of_one_more(self.frames, scaled, self.sigma, place, more) + (place**2).sum(axis=1) / SPREAD**2
-        rest = theta[-_REST:]
+        scaled = np.concatenate([x, y, scale * s, theta[-_SHARED_PARAMETERS:]])
+        costs = _costs_of_one_more(self.frames, scaled, self.sigma, place, more) + (place**2).sum(axis=1) / SPREAD_PX**2
+        rest = theta[-_SHARED_PARAMETERS:]
         return [
             np.concatenate([np.append(x, a), np.append(y, b), np.append(scale * s, more), rest])
-            for a, b in place[np.argsort(costs)[:_STARTS]]
+            for a, b in place[np.argsort(costs)[:_STARTS_PER_KIND]]
         ]
 
     def fit(self, start: Array) -> _Fit:
         """From one start."""
-        number = (len(start) - _REST) // 3
+        number = (len(start) - _SHARED_PARAMETERS) // 3
         mean, information = self.prior(number)
         theta, matrix, cost = _fit(self.frames, start, self.sigma, mean, information)
         _, log_volume = np.linalg.slogdet(matrix)
@@ -249,13 +249,13 @@ class _Search:
 
 
 def _told(sequence: Sequence, frames: _Frames, fit: _Fit, evidence: Array, sigma: float) -> Joint:
-    number = (len(fit.theta) - _REST) // 3
+    number = (len(fit.theta) - _SHARED_PARAMETERS) // 3
     x, y, radiance = fit.theta[: 3 * number].reshape(3, number)
     variance = diagonal_of_inverse(fit.information)[: 3 * number].reshape(3, number)
     weight = np.exp(np.where(np.isfinite(evidence), evidence - evidence.max(), -np.inf))
     probability = float(weight[number] / weight.sum())
     rest = np.delete(evidence, number)
-    flags = int(TargetFlag.COUNT_AMBIGUOUS) if number > 1 and evidence[number] - rest.max() < _RIVAL else 0
+    flags = int(TargetFlag.COUNT_AMBIGUOUS) if number > 1 and evidence[number] - rest.max() < _RIVAL_LOG_EVIDENCE else 0
     sigma_x, sigma_y, sigma_radiance = np.sqrt(variance)
     targets = Targets(
         x + sequence.x[-1], y + sequence.y[-1], radiance, sigma_x, sigma_y, sigma_radiance,
@@ -364,7 +364,7 @@ def _fit(frames: _Frames, start: Array, sigma: float, mean: Array, information: 
     matrix, vector = np.empty((n, n)), np.empty(n)
     cost = _equations(frames, theta, sigma, mean, information, matrix, vector)
     other, other_vector = np.empty((n, n)), np.empty(n)
-    for _ in range(_STEPS):
+    for _ in range(_FIT_STEPS):
         factor, step = matrix.copy(), vector.copy()
         scale = np.empty(n)
         for i in range(n):
@@ -378,8 +378,8 @@ def _fit(frames: _Frames, start: Array, sigma: float, mean: Array, information: 
         substitute(factor, step)
         step *= scale
         longest = np.abs(step[: 2 * number]).max()
-        if longest > _LONGEST:
-            step *= _LONGEST / longest
+        if longest > _LONGEST_STEP_PX:
+            step *= _LONGEST_STEP_PX / longest
         trial = theta + step
         trial_cost = _equations(frames, trial, sigma, mean, information, other, other_vector)
         if trial_cost < cost:

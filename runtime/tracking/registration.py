@@ -24,18 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-_BLOCK = 2  # px averaged on either axis, in a frame of more than _LARGE px on its longer side twice as many
-_LARGE = 400
-_SMOOTH = 9  # blocks over which the level is taken off
-_AROUND = 6  # px around a blob that are painted over
-_RANGE = 0.1  # of the picture's size, after which a new key frame is taken
-_LEAST_PEAK = 8.0  # peak of the phase correlation in its standard deviations; 5 is chance
-_FIXED = 3  # blocks of a shift about 0 at which overlay text and the pattern of a sensor agree, whatever moves
-_SECOND = 0.3  # least height of a peak away from 0 over that at 0
-_LOW, _HIGH = 0.02, 0.25  # cycles per block between which phases are fitted
-_FITTED = 1.5  # rad of a phase; beyond it, it belongs to something else
-_BLIND, _BLIND_FRAMES = 0.4, 45  # share of the contrast below which a frame is blind, and how long it may be
-_REMEMBERED = 60  # frames for which the scene before is looked for
+_BLOCK_PX = 2  # px averaged on either axis, in a frame of more than _LARGE_SIDE_PX on its longer side twice as many
+_LARGE_SIDE_PX = 400
+_SMOOTHED_BLOCKS = 9  # blocks over which the level is taken off
+_PAINTED_PX = 6  # px around a blob that are painted over
+_KEY_FRAME_RANGE_SHARE = 0.1  # of the picture's size, after which a new key frame is taken
+_LEAST_PEAK_SD = 8.0  # peak of the phase correlation in its standard deviations; 5 is chance
+_FIXED_SHIFT_BLOCKS = 3  # about a shift of 0, at which overlay text and the sensor's pattern agree, whatever moves
+_LEAST_SECOND_PEAK_RATIO = 0.3  # least height of a peak away from 0 over that at 0
+_LEAST_CYCLES_PER_BLOCK, _MOST_CYCLES_PER_BLOCK = 0.02, 0.25  # cycles per block between which phases are fitted
+_LARGEST_PHASE_RAD = 1.5  # rad of a phase; beyond it, it belongs to something else
+_BLIND_CONTRAST_SHARE = 0.4  # share of the contrast below which a frame is blind
+_MOST_BLIND_FRAMES = 45  # and how long it may be
+_REMEMBERED_FRAMES = 60  # frames for which the scene before is looked for
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Registration:
             frame: ``[H, W]``.
             x, y: of its blobs, pixels.
         """
-        block = _BLOCK * (2 if max(frame.shape) > _LARGE else 1)
+        block = _BLOCK_PX * (2 if max(frame.shape) > _LARGE_SIDE_PX else 1)
         small, contrast = _prepared(frame, x, y, block)
         now = _Key(fft.rfft2(small), self._at)
         if self._key is None or self._last is None or small.shape != self._shape:
@@ -89,7 +90,7 @@ class Registration:
         self._last = _Key(now.spectrum, self._at)
         self._locked, self._blind = True, 0
         self._contrast += 0.1 * (contrast - self._contrast)
-        if (np.abs(moved) > _RANGE * np.array(small.shape)).any():
+        if (np.abs(moved) > _KEY_FRAME_RANGE_SHARE * np.array(small.shape)).any():
             self._key = self._last
         return _told(self._at)
 
@@ -97,7 +98,7 @@ class Registration:
         """Blocks moved since the key frame; the last frame, or the scene before, becomes that if it agrees better."""
         assert self._key is not None  # noqa: S101  (there was a frame)
         self._since += 1
-        scene = self._scene if self._since <= _REMEMBERED else None
+        scene = self._scene if self._since <= _REMEMBERED_FRAMES else None
         for key in dict.fromkeys((self._key, self._last, scene)):  # each once
             if key is None:
                 continue
@@ -111,7 +112,7 @@ class Registration:
 
     def _lost(self, now: _Key, contrast: float) -> Shift:
         """A frame that agrees with none."""
-        if contrast < _BLIND * self._contrast and self._blind < _BLIND_FRAMES:
+        if contrast < _BLIND_CONTRAST_SHARE * self._contrast and self._blind < _MOST_BLIND_FRAMES:
             self._blind += 1
             return _told(self._at, blind=True)
         cut = self._locked
@@ -140,8 +141,8 @@ def _prepared(
     for i in range(block):
         for j in range(block):
             small += cut[i::block, j::block]
-    small -= ndimage.uniform_filter(small, _SMOOTH)
-    reach = _AROUND // block
+    small -= ndimage.uniform_filter(small, _SMOOTHED_BLOCKS)
+    reach = _PAINTED_PX // block
     for row, column in zip((y / block).astype(int), (x / block).astype(int)):
         small[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = 0
     # Single bright points (dead pixels, text) must not outweigh the rest.
@@ -166,7 +167,7 @@ class _Grid:
 def _grid(shape: tuple[int, int]) -> _Grid:
     fy, fx = fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None]
     radius = np.hypot(fy, fx)
-    rows, columns = np.nonzero((radius > _LOW) & (radius < _HIGH))
+    rows, columns = np.nonzero((radius > _LEAST_CYCLES_PER_BLOCK) & (radius < _MOST_CYCLES_PER_BLOCK))
     slope = 2 * np.pi * np.stack([fy[rows, 0], fx[0, columns]], axis=1)
     return _Grid(_window(shape[0])[:, None] * _window(shape[1]), rows, columns, slope.astype(np.float32))
 
@@ -186,22 +187,22 @@ def _shift(key: NDArray[Any], now: NDArray[Any], shape: tuple[int, int]) -> NDAr
     unit = np.zeros(now.shape, dtype=np.complex64)
     unit[grid.rows, grid.columns] = cross / np.maximum(strength, 1e-20)
     correlation = fft.irfft2(unit, s=shape)
-    least = _LEAST_PEAK * float(np.std(correlation))
+    least = _LEAST_PEAK_SD * float(np.std(correlation))
     peak = np.unravel_index(int(np.argmax(correlation)), shape)
     if correlation[peak] < least:
         return None
     if all(min(int(p), n - int(p)) <= 1 for p, n in zip(peak, shape)):  # it may be the sensor's pattern that agrees
-        reach = np.arange(-_FIXED, _FIXED + 1)
+        reach = np.arange(-_FIXED_SHIFT_BLOCKS, _FIXED_SHIFT_BLOCKS + 1)
         at_rest = float(correlation[peak])
         correlation[np.ix_(reach, reach)] = 0
         other = np.unravel_index(int(np.argmax(correlation)), shape)
-        peak = other if correlation[other] >= max(least, _SECOND * at_rest) else peak
+        peak = other if correlation[other] >= max(least, _LEAST_SECOND_PEAK_RATIO * at_rest) else peak
     whole = np.array([(int(p) + n // 2) % n - n // 2 for p, n in zip(peak, shape)], dtype=np.float64)
     weight = np.minimum(strength, 20 * np.median(strength))
     shift = whole
     for _ in range(3):
         left = np.angle(cross * np.exp(1j * (grid.slope @ shift.astype(np.float32))))
-        kept = weight * (np.abs(left) < _FITTED)
+        kept = weight * (np.abs(left) < _LARGEST_PHASE_RAD)
         normal = (grid.slope * kept[:, None]).T @ grid.slope
         shift = shift - np.linalg.solve(normal + 1e-12 * np.eye(2), grid.slope.T @ (kept * left))
     return shift if np.abs(shift - whole).max() < 1.5 else whole

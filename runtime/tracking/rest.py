@@ -1,9 +1,9 @@
 """What stays where it is: static clutter of the scene, and marks of the sensor.
 
 A track is *static* until it has moved. It has moved when its place, averaged over ``NOW_S``, is away from the mean of
-its places so far by more than ``MOVED_PX``, and stays so for ``FRAMES`` frames: what moves at a constant velocity
-leaves its mean behind, what flickers about a place does not. The mean forgets with ``MEMORY_S``. A camera that moves
-makes scenes turn, swell and shift against each other, which a single shift does not tell: ``TURNED`` of its way in that
+its places so far by more than ``MOVED_PX``, and stays so for ``MOVED_FRAMES``: what moves at a constant velocity leaves
+its mean behind, what flickers about a place does not. The mean forgets with ``MEMORY_S``. A camera that moves makes
+scenes turn, swell and shift against each other, which a single shift does not tell: ``TURNED_SHARE`` of its way in that
 time is added to the limit. What has rested for ``SETTLED_S`` must go twice as far: digits of overlay text hop. Frames
 in which a target is not seen say nothing. Once it has moved, a track that stops (a hovering target) is not static for
 ``FORGET_S``; its history speaks for it.
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 MOVED_PX = 0.8
 SETTLED_S = 4.0
-TURNED = 0.1
+TURNED_SHARE = 0.1
 FIXED_PX = 0.4
-FRAMES = 4
+MOVED_FRAMES = 4
 NOW_S = 0.07
 MEMORY_S = 2.0
 FORGET_S = 20.0
@@ -83,8 +83,8 @@ class Rest:
         before = shift if self._shift is None else self._shift
         self._shift = before + min(1.0, seconds / MEMORY_S) * (shift - before)
         settled = 1 + np.minimum(self._age_s / SETTLED_S, 1)
-        away = (lag > MOVED_PX * settled + TURNED * float(np.hypot(*(shift - self._shift)))) & ~fixed
+        away = (lag > MOVED_PX * settled + TURNED_SHARE * float(np.hypot(*(shift - self._shift)))) & ~fixed
         self._away = np.where(seen, np.where(away, self._away + 1, 0), self._away)
-        left = seen & (self._away >= FRAMES)
+        left = seen & (self._away >= MOVED_FRAMES)
         # A negative count is the time for which history speaks for it; infinity is static for good.
         self._rested_s = np.where(left, -FORGET_S, self._rested_s + seconds)

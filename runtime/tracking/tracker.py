@@ -56,17 +56,17 @@ from glint.types import Blobs, TargetFlag, Targets
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-_SHAPE = 512, 640  # of a frame whose size nobody told
-_HOUR = 3600.0  # s
-_FIRST_STEP = 1 / 30  # s that the first frame stands for
-_UNBORN = -9.0  # log-odds below which a detection starts no track
-_MERGED = 0.3  # fall of the score of a track that shares a spot in which nothing is left for it
-_JERK, _STEADY = 0.3, 0.3  # px of a camera's step off the usual one; weight of a step in that
-_LARGEST = 0.8  # px of it for which a track allows
-_FAINT_LOSS = 0.25  # fall of the score of a faint track in a frame
+_USUAL_SHAPE_PX = 512, 640  # of a frame whose size nobody told
+_HOUR_S = 3600.0  # s
+_FIRST_STEP_S = 1 / 30  # s that the first frame stands for
+_BIRTH_LOG_ODDS = -9.0  # log-odds below which a detection starts no track
+_MERGED_SCORE_FALL = 0.3  # fall of the score of a track that shares a spot in which nothing is left for it
+_USUAL_JERK_PX, _JERK_WEIGHT = 0.3, 0.3  # px of a camera's step off the usual one; weight of a step in that
+_LARGEST_JERK_PX = 0.8  # px of it for which a track allows
+_FAINT_SCORE_FALL = 0.25  # fall of the score of a faint track in a frame
 _FAINT_PX, _FAINT_REACH_PX = 0.8, 8.0  # of the place of a faint point: standard deviation, and distance from its track
 _FAINT_STEP_PX = 0.15  # standard deviation of its velocity per frame
-_WEAK = 3.0  # fall of the score at which a track that is not confirmed ends
+_LOST_SCORE_FALL = 3.0  # fall of the score at which a track that is not confirmed ends
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Tracker:
 
     def update(
         self, t_ns: int, targets: Targets, candidates: Targets | None = None, *, spots: Blobs | None = None,
-        others: Blobs | None = None, shift: Shift | None = None, shape: tuple[int, int] = _SHAPE,
+        others: Blobs | None = None, shift: Shift | None = None, shape: tuple[int, int] = _USUAL_SHAPE_PX,
         faint: Sequence[Faint] = (),
     ) -> IntArray:  # fmt: skip
         """Take the targets of the next frame.
@@ -187,7 +187,7 @@ class Tracker:
         Returns:
             The number of each target's track, -1 while that is not confirmed, ``int64 [N]``.
         """
-        seconds = _FIRST_STEP if self._t_ns is None else max(0, t_ns - self._t_ns) / 1e9
+        seconds = _FIRST_STEP_S if self._t_ns is None else max(0, t_ns - self._t_ns) / 1e9
         before, self._t_ns, self._shift = self._shift, t_ns, shift or Shift()
         jerk = self._jerked(before, seconds)
         if not self._shift.known:
@@ -202,10 +202,10 @@ class Tracker:
         at = self._shift.x, self._shift.y
         kind, clutter = self.evidence.classes(every.score), self._clutter.factor(every.x, every.y)
         rows, columns = self._assign(place, sigma)
-        if seconds > 0 and np.hypot(*jerk) > _JERK:
+        if seconds > 0 and np.hypot(*jerk) > _USUAL_JERK_PX:
             rows, columns = self._assign_in_frame(rows, columns, place, sigma, jerk, seconds)
         gain = np.full(len(self), 0.0 if self._shift.blind else self.evidence.missed)
-        gain[self._rows.faint] = np.maximum(gain[self._rows.faint], -_FAINT_LOSS)  # no single frame shows them
+        gain[self._rows.faint] = np.maximum(gain[self._rows.faint], -_FAINT_SCORE_FALL)  # no single frame shows them
         gain[rows] = self._gain(rows, kind[columns], clutter[columns], sigma[columns])
         _correct(self._state, rows, place[columns], sigma[columns])
         middles = _middles(place, blob, every.radiance)
@@ -217,19 +217,19 @@ class Tracker:
         wide = np.full((len(more), 2), self.config.spot)
         gain[more] = self._gain(more, kind[further], clutter[further], wide)
         _correct(self._state, more, place[further], wide)
-        gain[merged] = -_MERGED
+        gain[merged] = -_MERGED_SCORE_FALL
         _correct(self._state, merged, middle, np.full((len(merged), 2), 2 * self.config.spot))
         rows, columns = np.concatenate([rows, more]), np.concatenate([columns, further])
         self._weigh(gain, np.concatenate([rows, merged]))
         self._rows.radiance[rows] = every.radiance[columns]
         owner = np.full(len(every), -1, dtype=np.int64)
         owner[columns] = rows
-        births = self.config.births_per_hour / _HOUR * max(seconds, 1e-3) / (shape[0] * shape[1])
+        births = self.config.births_per_hour / _HOUR_S * max(seconds, 1e-3) / (shape[0] * shape[1])
         # No single detection confirms a track, however rare its score is among clutter.
         odds = np.minimum(
             self.evidence.born(kind, clutter, births), self.config.confirmation - 2 * self.config.most_gain
         )
-        new = np.flatnonzero((owner < 0) & (odds > _UNBORN))
+        new = np.flatnonzero((owner < 0) & (odds > _BIRTH_LOG_ODDS))
         owner[new] = len(self) + np.arange(len(new))
         self._bear(place[new], sigma[new], odds[new], every.radiance[new])
         for one in faint:
@@ -277,7 +277,7 @@ class Tracker:
             return np.zeros(2)
         step = np.array([self._shift.x - before.x, self._shift.y - before.y])
         jerk = step - self._drift * seconds
-        self._drift += _STEADY * jerk / seconds
+        self._drift += _JERK_WEIGHT * jerk / seconds
         return jerk
 
     def _assign_in_frame(
@@ -293,7 +293,7 @@ class Tracker:
         paired = cost[some, which] < 0
         self._state[:, idle[some[paired]]] = state[:, some[paired]]
         either = np.setdiff1d(idle, idle[some[paired]])
-        off = np.minimum(np.abs(jerk), _LARGEST) ** 2  # farther than that, it may be the registration that erred
+        off = np.minimum(np.abs(jerk), _LARGEST_JERK_PX) ** 2  # farther, it may be the registration that erred
         for row, power in ((2, 0), (3, 1), (4, 2)):
             self._state[row, either] += off / seconds**power
         return np.concatenate([rows, idle[some[paired]]]), np.concatenate([columns, free[which[paired]]])
@@ -403,7 +403,7 @@ class Tracker:
         """Let tracks die; the clutter map learns where."""
         rows, config = self._rows, self.config
         sure = rows.number >= 0
-        fall = np.where(sure, -math.log(config.false_delete), _WEAK)
+        fall = np.where(sure, -math.log(config.false_delete), _LOST_SCORE_FALL)
         place = self._state[0] + np.array([self._shift.x, self._shift.y])
         inside = ((place > -config.lost_px) & (place < np.array(shape[::-1]) - 1 + config.lost_px)).all(axis=1)
         alive = (rows.best - rows.score < fall) & ~self._uncertain() & inside

@@ -20,9 +20,9 @@ from glint.simulation.patches import draw_offsets
 
 Array = NDArray[np.float64]
 
-TEMPLATE_SIZE = 7  # px; a cluster within one pixel leaves nothing beyond
-_NUMBER = {1: 200, 2: 800, 3: 1500, 4: 4000, 5: 6000}
-_SEPARATION = 0.48  # px; a little less than the least separation that the benchmark has
+TEMPLATE_SIZE_PX = 7  # px; a cluster within one pixel leaves nothing beyond
+_ARRANGEMENTS_BY_COUNT = {1: 200, 2: 800, 3: 1500, 4: 4000, 5: 6000}
+_LEAST_SEPARATION_PX = 0.48  # px; a little less than the least separation that the benchmark has
 
 
 class Bank(NamedTuple):
@@ -45,23 +45,23 @@ class Bank(NamedTuple):
 def arrangements(sigma: float) -> Bank:
     """The bank for a PSF; it takes a part of a second the first time."""
     positions, images, norms = [], [], []
-    for count in _NUMBER:
+    for count in _ARRANGEMENTS_BY_COUNT:
         places, image, norm = _rendered(sigma, count)
-        positions.append(np.pad(places, ((0, 0), (0, len(_NUMBER) - count), (0, 0))))
+        positions.append(np.pad(places, ((0, 0), (0, len(_ARRANGEMENTS_BY_COUNT) - count), (0, 0))))
         images.append(image)
         norms.append(norm)
-    first = np.concatenate([[0, 0], np.cumsum(list(_NUMBER.values()))])
+    first = np.concatenate([[0, 0], np.cumsum(list(_ARRANGEMENTS_BY_COUNT.values()))])
     return Bank(first, np.concatenate(positions), np.concatenate(images), np.concatenate(norms))
 
 
 def _rendered(sigma: float, count: int) -> tuple[Array, NDArray[np.float32], Array]:
     """Positions ``[T, K, 2]``, images and norms of the arrangements of K targets."""
     rng = np.random.default_rng(count)
-    number = _NUMBER[count]
-    offsets = draw_offsets(np.full(number, count), _SEPARATION, rng)[:, :count]
+    number = _ARRANGEMENTS_BY_COUNT[count]
+    offsets = draw_offsets(np.full(number, count), _LEAST_SEPARATION_PX, rng)[:, :count]
     positions = offsets - offsets.mean(axis=1, keepdims=True) + rng.uniform(-0.6, 0.6, (number, 1, 2))
-    middle = (TEMPLATE_SIZE - 1) / 2
-    shape = (TEMPLATE_SIZE, TEMPLATE_SIZE)
+    middle = (TEMPLATE_SIZE_PX - 1) / 2
+    shape = (TEMPLATE_SIZE_PX, TEMPLATE_SIZE_PX)
     images = Psf(sigma).render(positions[..., 0] + middle, positions[..., 1] + middle, 1.0, shape).reshape(number, -1)
     norms = np.linalg.norm(images, axis=1)
     return positions, (images / norms[:, None]).astype(np.float32), norms
@@ -80,11 +80,11 @@ def nearest_arrangements(spot: Array, bank: Bank, count: int, number: int) -> Ar
     Returns:
         x, y and radiance ``[S, 3, count]``, patch pixels and DN.
     """
-    left, top = window_on_spot(spot, TEMPLATE_SIZE)
-    window = np.empty(TEMPLATE_SIZE * TEMPLATE_SIZE, dtype=np.float32)
-    for row in range(TEMPLATE_SIZE):
-        for column in range(TEMPLATE_SIZE):
-            window[row * TEMPLATE_SIZE + column] = spot[top + row, left + column]
+    left, top = window_on_spot(spot, TEMPLATE_SIZE_PX)
+    window = np.empty(TEMPLATE_SIZE_PX * TEMPLATE_SIZE_PX, dtype=np.float32)
+    for row in range(TEMPLATE_SIZE_PX):
+        for column in range(TEMPLATE_SIZE_PX):
+            window[row * TEMPLATE_SIZE_PX + column] = spot[top + row, left + column]
     begin, end = bank.first[count], bank.first[count + 1]
     correlation = np.empty(end - begin, dtype=np.float32)
     for t in range(end - begin):
@@ -93,7 +93,7 @@ def nearest_arrangements(spot: Array, bank: Bank, count: int, number: int) -> Ar
             total += bank.images[begin + t, i] * window[i]
         correlation[t] = total
     places = np.empty((number, 3, count))
-    middle = (TEMPLATE_SIZE - 1) / 2
+    middle = (TEMPLATE_SIZE_PX - 1) / 2
     for s in range(number):
         best = int(np.argmax(correlation))
         scale = max(correlation[best] / bank.norms[begin + best], 1e-6)

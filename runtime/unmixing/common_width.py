@@ -20,17 +20,18 @@ from glint.runtime.unmixing.shapes import Shapes, inner
 from glint.runtime.unmixing.spot_fit import SHAPE
 from glint.runtime.unmixing.windows import Windows
 
-_COARSE, _FINE = 0.06, 0.02  # steps of the width's logarithm
-_NARROWER, _WIDER = math.log(1.7), 0.06  # how far the PSF may be below narrow spots, and above the median one
-_NARROW = 0.1  # share of the spots that are narrow
-_SEPARATION = 0.5  # widths of the PSF: points nearer than this are one
-_MODEL_ERROR = 0.002  # share of the peak
+_COARSE_LOG_STEP, _FINE_LOG_STEP = 0.06, 0.02  # steps of the width's logarithm
+_NARROWER_LOG, _WIDER_LOG = math.log(1.7), 0.06  # how far the PSF may be below narrow spots, and above the median one
+_NARROW_SHARE = 0.1  # share of the spots that are narrow
+_LEAST_SEPARATION_WIDTHS = 0.5  # widths of the PSF: points nearer than this are one
+_MODEL_ERROR_SHARE = 0.002  # share of the peak
 _ROUNDS = 4  # of the centre, and of the shares
-_PSEUDO = 0.5  # spots of each kind beforehand
-_WIDE_MOST = 0.35  # share of spots that are no set of points
-_BETTER, _MISFITS = 8.0, 0.15  # log evidence that a width of its own gains a spot that does not fit; share of those
-_TAKEN_OUT = 0.6  # share of the volumes' growth that is: the width is right to 1 % then (simulated)
-_LEAST_ERROR = 0.004  # of the width's logarithm
+_PRIOR_SPOTS = 0.5  # spots of each kind beforehand
+_MOST_WIDE_SHARE = 0.35  # share of spots that are no set of points
+_BETTER_LOG_EVIDENCE = 8.0  # that a width of its own gains a spot that does not fit
+_MISFIT_SHARE = 0.15  # of those spots
+_VOLUME_GROWTH_SHARE = 0.6  # share of the volumes' growth that is: the width is right to 1 % then (simulated)
+_LEAST_LOG_WIDTH_ERROR = 0.004  # of the width's logarithm
 
 
 class CommonWidth(NamedTuple):
@@ -52,7 +53,7 @@ class CommonWidth(NamedTuple):
     @property
     def believed(self) -> bool:
         """Whether it is the PSF: nearly all spots are points of it."""
-        return bool(self.shares[-1] < _WIDE_MOST and self.misfits < _MISFITS)
+        return bool(self.shares[-1] < _MOST_WIDE_SHARE and self.misfits < _MISFIT_SHARE)
 
 
 def common_width(
@@ -66,22 +67,22 @@ def common_width(
         radiance: mean and standard deviation of a target's, DN; None: unknown.
     """
     u = shapes.theta[:, -3]
-    low, high = float(np.quantile(u, _NARROW)) - _NARROWER, float(np.median(u)) + _WIDER
-    grid = np.arange(low, high + _COARSE, _COARSE)
+    low, high = float(np.quantile(u, _NARROW_SHARE)) - _NARROWER_LOG, float(np.median(u)) + _WIDER_LOG
+    grid = np.arange(low, high + _COARSE_LOG_STEP, _COARSE_LOG_STEP)
     logs, volumes = _weighed(windows, shapes, grid, e, shear, radiance)
     at = int(_scores(logs).argmax())
     if at in (0, len(grid) - 1):
         return None
-    fine = grid[at] + _FINE * np.array([-2, -1, 1, 2])
+    fine = grid[at] + _FINE_LOG_STEP * np.array([-2, -1, 1, 2])
     further, more = _weighed(windows, shapes, fine, e, shear, radiance)
     order = np.argsort(np.concatenate([grid, fine]))
     grid = np.concatenate([grid, fine])[order]
     logs, volumes = (np.concatenate(pair, axis=1)[:, order] for pair in ((logs, further), (volumes, more)))
-    around = np.abs(grid - fine.mean()) < 3 * _COARSE
+    around = np.abs(grid - fine.mean()) < 3 * _COARSE_LOG_STEP
     grid, logs, volumes = grid[around], logs[:, around], volumes[:, around]
     centre, curvature, even = float(grid[_scores(logs).argmax()]), 0.0, logs
     for _ in range(_ROUNDS):
-        even = logs - _TAKEN_OUT * _growth(grid, volumes) * (grid[:, None] - centre)
+        even = logs - _VOLUME_GROWTH_SHARE * _growth(grid, volumes) * (grid[:, None] - centre)
         scores = _scores(even)
         at = int(scores.argmax())
         if at in (0, len(grid) - 1):
@@ -89,8 +90,8 @@ def common_width(
         centre, curvature = _parabola(grid[at - 1 : at + 2], scores[at - 1 : at + 2])
     shares, points = _shares(even[:, at])
     each = np.logaddexp.reduce(even + np.log(shares), axis=2)
-    misfits = float((each.max(axis=1) - each[:, at] > _BETTER).mean())
-    return CommonWidth(centre, math.hypot(curvature**-0.5, _LEAST_ERROR), shares, points, misfits)
+    misfits = float((each.max(axis=1) - each[:, at] > _BETTER_LOG_EVIDENCE).mean())
+    return CommonWidth(centre, math.hypot(curvature**-0.5, _LEAST_LOG_WIDTH_ERROR), shares, points, misfits)
 
 
 def _growth(grid: Array, volumes: Array) -> Array:
@@ -120,7 +121,7 @@ def _shares(logs: Array) -> tuple[Array, float]:
     for _ in range(2 * _ROUNDS):
         part = np.exp(logs - logs.max(axis=1, keepdims=True)) * shares
         part /= part.sum(axis=1, keepdims=True)
-        shares = (part.sum(axis=0) + _PSEUDO) / (len(logs) + kinds * _PSEUDO)
+        shares = (part.sum(axis=0) + _PRIOR_SPOTS) / (len(logs) + kinds * _PRIOR_SPOTS)
     return shares, float(part[:, :-1].sum())
 
 
@@ -135,14 +136,14 @@ def _weighed(
 ) -> tuple[Array, Array]:
     """Log evidence of each spot by width and kind, ``[B, G, SLOTS + 1]``, and its part of volume, ``[B, G, SLOTS]``."""
     peak = shapes.theta[:, 2] / (2 * math.pi * shapes.sigma**2 + 1)
-    noise = np.hypot(windows.noise, _MODEL_ERROR * np.maximum(peak, 0))
+    noise = np.hypot(windows.noise, _MODEL_ERROR_SHARE * np.maximum(peak, 0))
     mean, sd = radiance or (0.0, math.inf)
     logs = np.full((len(windows), len(grid), SLOTS + 1), -np.inf)
     volumes = np.full((len(windows), len(grid), SLOTS), np.nan)
     optics = Optics(
         u=0.0, u_information=math.inf, e=float(e), shear=float(shear), radiance=float(mean),
-        radiance_information=float(sd**-2.0), wide=0.0, decisive=0.0, separation=_SEPARATION, max_targets=SLOTS,
-        correction=np.empty((0, 0)),
+        radiance_information=float(sd**-2.0), wide=0.0, decisive=0.0, separation=_LEAST_SEPARATION_WIDTHS,
+        max_targets=SLOTS, correction=np.empty((0, 0)),
     )  # fmt: skip
     _weigh_all(
         windows.data, windows.clear, windows.full_scale, noise, shapes.theta, shapes.half, shapes.elliptical,

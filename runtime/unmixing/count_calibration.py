@@ -18,19 +18,19 @@ from glint.types import TargetFlag, Targets
 
 # Weights of: 1, log odds before, log of the least gap over its error, log of the position error over sigma, log of the
 # largest relative error of a radiance, log of the least radiance over the largest, and of 2, 4 and 5 targets.
-REFINED = (-0.29, 0.06, -0.48, -1.09, -0.18, 0.96, 0.77, -0.34, 1.55)
+REFINED_WEIGHTS = (-0.29, 0.06, -0.48, -1.09, -0.18, 0.96, 0.77, -0.34, 1.55)
 """Points that ``refine`` found, of targets of any radiance."""
-JUDGED = (-0.15, 0.04, -0.73, -0.69, -0.02, 0.79, 0.82, 0.08, 1.60)
+JUDGED_WEIGHTS = (-0.15, 0.04, -0.73, -0.69, -0.02, 0.79, 0.82, 0.08, 1.60)
 """Points that ``evidence`` weighed, of targets of any radiance."""
-RADIANCE_TOLD = (2.58, 0.0, 0.0, -1.18, 0.0, 0.0, 0.0, 0.0, 0.0)
+RADIANCE_TOLD_WEIGHTS = (2.58, 0.0, 0.0, -1.18, 0.0, 0.0, 0.0, 0.0, 0.0)
 """Points that ``refine`` found, where the radiance of a target is known: the light tells the number."""
-JUDGED_TOLD = (0.20, 0.80, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+JUDGED_TOLD_WEIGHTS = (0.20, 0.80, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 """Points that ``evidence`` weighed, where the radiance is known: it is nearly right by itself."""
 _GAP_RANGE, _SPREAD_RANGE, _ERROR_RANGE, _RATIO_RANGE = (1.0, 50.0), (0.002, 0.5), (0.005, 1.0), (0.05, 1.0)
 _RESOLVED_WIDTHS = 2.5  # of the PSF; targets farther apart imitate no others
 _ODDS_FLOOR = 1e-4  # least distance of a probability from 0 and 1
-AMBIGUOUS = 0.75  # probability of a number below which it is flagged
-_NEAR = 1.0  # error of a distance over the distance from which on two targets are in one place
+AMBIGUOUS_PROBABILITY = 0.75  # probability of a number below which it is flagged
+_SAME_PLACE_ERROR_RATIO = 1.0  # error of a distance over the distance from which on two targets are in one place
 _COUNT_AMBIGUOUS, _UNRESOLVED = int(TargetFlag.COUNT_AMBIGUOUS), int(TargetFlag.UNRESOLVED)
 
 
@@ -70,7 +70,7 @@ def flagged(targets: Targets) -> Targets:
         targets: of blobs, in any order, with their calibrated probabilities.
     """
     flags = targets.flags & ~(_COUNT_AMBIGUOUS | _UNRESOLVED)
-    flags |= np.where(targets.count_probability < AMBIGUOUS, _COUNT_AMBIGUOUS, 0)
+    flags |= np.where(targets.count_probability < AMBIGUOUS_PROBABILITY, _COUNT_AMBIGUOUS, 0)
     order = np.argsort(targets.blob, kind="stable")
     variance = 0.5 * (targets.sigma_x**2 + targets.sigma_y**2)
     for step in range(1, len(order)):  # pairs so many rows apart; blobs are short
@@ -80,7 +80,7 @@ def flagged(targets: Targets) -> Targets:
             break
         a, b = a[same], b[same]
         square = (targets.x[a] - targets.x[b]) ** 2 + (targets.y[a] - targets.y[b]) ** 2
-        near = _NEAR**2 * square < variance[a] + variance[b]
+        near = _SAME_PLACE_ERROR_RATIO**2 * square < variance[a] + variance[b]
         flags[a[near]] |= _UNRESOLVED
         flags[b[near]] |= _UNRESOLVED
     return replace(targets, flags=flags)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from glint.compiled import compiled, entry
-from glint.runtime.unmixing.arrangements import TEMPLATE_SIZE, Bank, nearest_arrangements
+from glint.runtime.unmixing.arrangements import TEMPLATE_SIZE_PX, Bank, nearest_arrangements
 from glint.runtime.unmixing.fit import (
     SLOTS,
     Array,
@@ -30,7 +30,7 @@ from glint.runtime.unmixing.fit import (
 )
 from glint.runtime.unmixing.normal_equations import PLANE, diagonal_of_inverse
 
-COUNT_FLOOR = 1e-4  # least probability of a count: the network is never that sure
+COUNT_FLOOR_PROBABILITY = 1e-4  # least probability of a count: the network is never that sure
 _LISTED_PRESENCE = 0.02  # presence from which on the next candidate is the start of one target more
 _POOR_FIT_SD = 3.0  # standard deviations that a fit may leave more than noise before other starts are tried
 _CROWDED_TARGETS = 4  # targets from which on the nearest minimum need not be the best one
@@ -113,7 +113,7 @@ def best_fit(problem: PatchProblem, count: int, bank: Bank) -> tuple[Fit, float]
     """
     fit = fit_targets(problem.patch, _from_candidates(problem, count), problem.rules.iterations)
     fit, margin = _recount(problem, fit)
-    if problem.rules.restarts > 0 and problem.patch.image.shape[0] >= TEMPLATE_SIZE:
+    if problem.rules.restarts > 0 and problem.patch.image.shape[0] >= TEMPLATE_SIZE_PX:
         fit, margin = _scatter(problem, fit, margin, bank)
         fit, margin = _restart(problem, fit, margin, bank)
     return fit, margin
@@ -494,4 +494,4 @@ def count_costs(presence: Array) -> Array:
         for k in range(len(presence), 0, -1):
             chance[k] = chance[k] * (1 - p) + chance[k - 1] * p
         chance[0] *= 1 - p
-    return -np.log(np.maximum(chance[: SLOTS + 1], COUNT_FLOOR))
+    return -np.log(np.maximum(chance[: SLOTS + 1], COUNT_FLOOR_PROBABILITY))

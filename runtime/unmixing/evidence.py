@@ -36,21 +36,22 @@ from glint.runtime.unmixing.spot_fit import (
     shine,
 )
 
-ONE_TARGET = 0.9  # probability that a blob holds one; 2 to 5 share the rest alike
+ONE_TARGET_PROBABILITY = 0.9  # probability that a blob holds one; 2 to 5 share the rest alike
 WIDE_GIVEN, WIDE_LEARNED, WIDE_TOLD = 1e-4, 1e-3, 1e-4  # probability that a spot is wider than the PSF
-NETWORK_FLOOR = 0.01  # least probability of a number of targets over the likeliest: the network is never that sure
+NETWORK_FLOOR_RATIO = 0.01  # least probability of a number of targets over the likeliest: it is never that sure
 WIDTH_PX, WIDTH_FACTOR = 1.3, 2.0  # of wider spots
-SPREAD, ALIKE = 0.6, 0.6  # of positions over the PSF's width, and of radiances over their mean
-ASPECT, SHEAR = 0.3, 0.5  # standard deviations of e and shear
-DECISIVE = 40.0  # log evidence that takes a spot apart whose optics are unknown
-RESOLVED, FAINTER = 3.5, 0.2  # widths apart, and radiance over the brightest, of points of optics that are unknown
-MISFIT = 2.0  # reduced chi square from which on several points do not explain a spot
-_PLAIN = np.log(np.where(np.arange(SLOTS + 1) < 2, ONE_TARGET, (1 - ONE_TARGET) / (SLOTS - 1)))
+SPREAD_WIDTHS, RADIANCE_SPREAD_SHARE = 0.6, 0.6  # of positions over the PSF's width, and of radiances over their mean
+ASPECT_SD, SHEAR_SD = 0.3, 0.5  # standard deviations of e and shear
+DECISIVE_LOG_EVIDENCE = 40.0  # log evidence that takes a spot apart whose optics are unknown
+RESOLVED_WIDTHS, FAINTER_RATIO = 3.5, 0.2  # distance, and radiance over the brightest, of points of unknown optics
+MISFIT_CHI_SQUARE = 2.0  # reduced chi square from which on several points do not explain a spot
+_SEVERAL_PROBABILITY = (1 - ONE_TARGET_PROBABILITY) / (SLOTS - 1)  # of each number from 2 on
+_PLAIN_LOG_PRIOR = np.log(np.where(np.arange(SLOTS + 1) < 2, ONE_TARGET_PROBABILITY, _SEVERAL_PROBABILITY))
 _BESIDE_PX, _BESIDE_WIDTHS = 0.75, 0.9  # from a spot's mask to a target of it, at most: the larger of both
-_AWAY = 1.0  # px beyond its width that a spot may be off the middle of its window
-_STEPS = 12  # of a fit
-_HOPELESS = 12.0  # log evidence behind the best at which fewer points, or more, are no longer tried
-_SINGLE = 12.0  # misfit that a free shape must gain before more than one point is thought of
+_MOST_OFF_MIDDLE_PX = 1.0  # px beyond its width that a spot may be off the middle of its window
+_FIT_STEPS = 12  # of a fit
+_HOPELESS_LOG_EVIDENCE = 12.0  # log evidence behind the best at which fewer points, or more, are no longer tried
+_LEAST_SHAPE_GAIN = 12.0  # misfit that a free shape must gain before more than one point is thought of
 
 
 class Optics(NamedTuple):
@@ -152,7 +153,7 @@ def measured_spot(patch: Patch, shape_free: int, start: Array, widest: float) ->
     """One spot of free width, up to ``widest`` px, told nothing else."""
     prior = Prior(start.copy(), np.zeros(len(start)))
     prior.mean[:2] = (patch.image.shape[0] - 1) / 2
-    prior.information[:2] = (widest + _AWAY) ** -2.0
+    prior.information[:2] = (widest + _MOST_OFF_MIDDLE_PX) ** -2.0
     return fit_points(patch, start, prior, shape_free, 30, widest, np.empty((0, 0)))
 
 
@@ -166,7 +167,7 @@ def wide_prior(spot: SpotFit, shape_free: int) -> Prior:
     mean[-3], mean[-2], mean[-1] = math.log(WIDTH_PX), 0.0, 0.0
     information[-3] = math.log(WIDTH_FACTOR) ** -2
     if shape_free == SHAPE:
-        information[-2], information[-1] = ASPECT**-2, SHEAR**-2
+        information[-2], information[-1] = ASPECT_SD**-2, SHEAR_SD**-2
     return Prior(mean, information)
 
 
@@ -175,7 +176,7 @@ def points_prior(spot: SpotFit, number: int, optics: Optics) -> Prior:
     """Of some points of the PSF in a spot."""
     mean, information = np.zeros(3 * number + PLANE + SHAPE), np.zeros(3 * number + PLANE + SHAPE)
     psf = math.exp(2 * optics.u)
-    reach = max(math.exp(2 * spot.theta[-3]) - psf, 0.0) + SPREAD**2 * psf
+    reach = max(math.exp(2 * spot.theta[-3]) - psf, 0.0) + SPREAD_WIDTHS**2 * psf
     for k in range(number):
         mean[k], mean[number + k] = spot.theta[0], spot.theta[1]
         information[k] = information[number + k] = 1 / reach
@@ -183,7 +184,7 @@ def points_prior(spot: SpotFit, number: int, optics: Optics) -> Prior:
             mean[2 * number + k], information[2 * number + k] = optics.radiance, optics.radiance_information
         else:
             mean[2 * number + k] = spot.theta[2] / number
-            information[2 * number + k] = (ALIKE * max(spot.theta[2], 1e-6) / number) ** -2
+            information[2 * number + k] = (RADIANCE_SPREAD_SHARE * max(spot.theta[2], 1e-6) / number) ** -2
     mean[-3], mean[-2], mean[-1] = optics.u, optics.e, optics.shear
     information[-3] = optics.u_information
     return Prior(mean, information)
@@ -196,8 +197,8 @@ def count_prior(said: Array | None = None) -> Array:
         said: negative log probability by the network ``[B, SLOTS + 1]``, if it knows such optics.
     """
     if said is None:
-        return _PLAIN
-    word: Array = _PLAIN - np.minimum(said - said.min(axis=1, keepdims=True), -math.log(NETWORK_FLOOR))
+        return _PLAIN_LOG_PRIOR
+    word: Array = _PLAIN_LOG_PRIOR - np.minimum(said - said.min(axis=1, keepdims=True), -math.log(NETWORK_FLOOR_RATIO))
     return word
 
 
@@ -207,11 +208,11 @@ def _fit_count(case: Case, start: Array) -> tuple[SpotFit, float]:
     number, optics = points_of(start), case.optics
     prior = points_prior(case.spot, number, optics)
     shape_free = 0 if np.isinf(optics.u_information) else 1
-    fit = fit_points(case.patch, start, prior, shape_free, _STEPS, ANY_WIDTH_PX, optics.correction)
+    fit = fit_points(case.patch, start, prior, shape_free, _FIT_STEPS, ANY_WIDTH_PX, optics.correction)
     log = log_evidence(fit, prior) + case.told[number]
     unknown = optics.decisive > 0
-    least = RESOLVED * math.exp(fit.theta[-3]) if unknown else optics.separation
-    faint = FAINTER * fit.theta[2 * number : 3 * number].max() if unknown else 0.0
+    least = RESOLVED_WIDTHS * math.exp(fit.theta[-3]) if unknown else optics.separation
+    faint = FAINTER_RATIO * fit.theta[2 * number : 3 * number].max() if unknown else 0.0
     for i in range(number if unknown or not optics.radiance_information > 0 else 0):
         for j in range(i):
             gap = math.hypot(fit.theta[i] - fit.theta[j], fit.theta[number + i] - fit.theta[number + j])
@@ -338,11 +339,11 @@ def judge(case: Case, x: Array, y: Array, radiance: Array) -> Verdict:
     one = points_start(spot, spot.theta[:1], spot.theta[1:2], spot.theta[2:3], optics)
     best, best_log = _fit_count(case, one)
     last = best
-    likely_single = best.misfit - spot.misfit < _SINGLE and not optics.radiance_information > 0
+    likely_single = best.misfit - spot.misfit < _LEAST_SHAPE_GAIN and not optics.radiance_information > 0
     number = min(len(x), optics.max_targets)
     if likely_single:  # the light says one: the network's word for more is no evidence
-        best_log += _PLAIN[1] - case.told[1]
-        case = Case(case.patch, spot, case.home, optics, _PLAIN.copy())
+        best_log += _PLAIN_LOG_PRIOR[1] - case.told[1]
+        case = Case(case.patch, spot, case.home, optics, _PLAIN_LOG_PRIOR.copy())
     logs[1] = best_log
     if number > 1 and not likely_single:
         start = points_start(spot, x[:number], y[:number], radiance[:number], optics)
@@ -350,7 +351,7 @@ def judge(case: Case, x: Array, y: Array, radiance: Array) -> Verdict:
         fewer = last
         for k in range(number - 1, 1, -1):
             best, best_log, fewer = _try(case, _merged(fewer.theta), logs, best, best_log)
-            if logs[k] < best_log - _HOPELESS:
+            if logs[k] < best_log - _HOPELESS_LOG_EVIDENCE:
                 break
     for k in range(1 if likely_single else max(number, 1), 2 if likely_single else optics.max_targets):
         grown = last
@@ -372,11 +373,11 @@ def wide_spot(case: Case) -> tuple[SpotFit, float]:
     start, gaussian = spot.theta.copy(), np.empty((0, 0))
     start[-2] = start[-1] = 0.0
     prior = wide_prior(spot, 1)
-    wide = fit_points(patch, start, prior, 1, _STEPS, ANY_WIDTH_PX, gaussian)
+    wide = fit_points(patch, start, prior, 1, _FIT_STEPS, ANY_WIDTH_PX, gaussian)
     wide_log = log_evidence(wide, prior)
     if len(spot.information) == len(spot.theta):
         prior = wide_prior(spot, SHAPE)
-        ellipse = fit_points(patch, spot.theta, prior, SHAPE, _STEPS, ANY_WIDTH_PX, gaussian)
+        ellipse = fit_points(patch, spot.theta, prior, SHAPE, _FIT_STEPS, ANY_WIDTH_PX, gaussian)
         log = log_evidence(ellipse, prior)
         if log > wide_log:
             wide, wide_log = ellipse, log
@@ -405,7 +406,7 @@ def weigh_counts(case: Case, logs: Array, volumes: Array) -> None:
                 logs[k + 1] = log
                 volumes[k + 1] = log + 0.5 * (fit.misfit + fit.strain)
         last, best_log = grown, max(best_log, logs[k + 1])
-        if k > 1 and logs[k + 1] < best_log - _HOPELESS:
+        if k > 1 and logs[k + 1] < best_log - _HOPELESS_LOG_EVIDENCE:
             break
 
 
@@ -418,7 +419,7 @@ def _weighed(case: Case, best: SpotFit, best_log: float, logs: Array) -> Verdict
     is_wide = wide_log > best_log
     if points_of(best.theta) > 1:
         freedom = max(best.counted - len(best.information), 1)
-        is_wide |= best_log < wide_log + optics.decisive or best.misfit > MISFIT * freedom
+        is_wide |= best_log < wide_log + optics.decisive or best.misfit > MISFIT_CHI_SQUARE * freedom
     fit = wide if is_wide else best
     number = 1 if is_wide else points_of(best.theta)
     total, one = 0.0, 0.0

@@ -28,9 +28,9 @@ _TAIL_FREEDOM = 2.0  # degrees of freedom of the positions' prior
 _STILL_PX = 1e-4  # px; a step as short as this ends a fit, and what is left is its square
 _LEAST_INFORMATION = 1e-12  # information that keeps a matrix regular
 
-_FAR, _FINE = 6.5, 64  # reach of the table of the normal distribution, and its points per unit
-_POINTS = np.arange(round(-_FAR * _FINE), round(_FAR * _FINE) + 2) / _FINE
-_BELOW, _DENSITY = ndtr(_POINTS), np.exp(-(_POINTS**2) / 2) / math.sqrt(2 * math.pi) / _FINE
+_REACH_SD, _POINTS_PER_SD = 6.5, 64  # reach of the table of the normal distribution, and its points per unit
+_POINTS = np.arange(round(-_REACH_SD * _POINTS_PER_SD), round(_REACH_SD * _POINTS_PER_SD) + 2) / _POINTS_PER_SD
+_BELOW, _DENSITY = ndtr(_POINTS), np.exp(-(_POINTS**2) / 2) / math.sqrt(2 * math.pi) / _POINTS_PER_SD
 
 Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -183,14 +183,14 @@ def pixel_profile(coordinate: float, sigma: float, value: Array, slope: Array, w
 @compiled
 def _normal(z: float) -> tuple[float, float]:
     """Distribution and density of the standard normal, to 1e-10 and 2e-8; faster than erf and exp."""
-    place = (min(max(z, -_FAR), _FAR) + _FAR) * _FINE
+    place = (min(max(z, -_REACH_SD), _REACH_SD) + _REACH_SD) * _POINTS_PER_SD
     k = int(place)
     t = place - k
     # The cubic through both neighbours and with their slopes.
     low, first, last = _BELOW[k], _DENSITY[k], _DENSITY[k + 1]
     rise = _BELOW[k + 1] - low
     bend, twist = 3 * rise - 2 * first - last, first + last - 2 * rise
-    return low + t * (first + t * (bend + t * twist)), _FINE * (first + t * (2 * bend + 3 * t * twist))
+    return low + t * (first + t * (bend + t * twist)), _POINTS_PER_SD * (first + t * (2 * bend + 3 * t * twist))
 
 
 @compiled

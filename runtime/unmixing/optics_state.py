@@ -22,27 +22,28 @@ from glint.runtime.unmixing.shapes import Shapes
 from glint.runtime.unmixing.windows import Windows
 
 KNOWN, LEARNED, UNKNOWN = "known", "learned", "unknown"
-_KEPT = 200  # spots, the latest
-_CLEAN = 1.5  # reduced chi square of a spot that one Gaussian explains
-_BRIGHT = 6.0  # radiance over its standard deviation
-_SHARP = 0.15  # relative error of a width that tells something
-_UNEVEN = 0.02  # share by which the PSF's width may differ from spot to spot
-_CARD = 0.5  # probability that the optics, if they are one, are those that the model was made for
-_ODDS = math.log(30)  # from which on spots agree
-_STRAY = 0.02  # share of spots that are anything
+_KEPT_SPOTS = 200  # spots, the latest
+_CLEAN_CHI_SQUARE = 1.5  # reduced chi square of a spot that one Gaussian explains
+_BRIGHT_SNR = 6.0  # radiance over its standard deviation
+_SHARP_WIDTH_ERROR = 0.15  # relative error of a width that tells something
+_UNEVEN_WIDTH_SHARE = 0.02  # share by which the PSF's width may differ from spot to spot
+_CARD_PROBABILITY = 0.5  # probability that the optics, if they are one, are those that the model was made for
+_AGREEING_LOG_ODDS = math.log(30)  # from which on spots agree
+_STRAY_SHARE = 0.02  # share of spots that are anything
 _WIDEST_PX = 5.0
-_CLUSTERS, _CLUSTER = 0.8, (math.log(1.04), math.log(1.6))  # share of clusters among wider spots, and how much they are
-_NULL_SPREADS = (0.3, 0.45, 0.7)  # of the log of the widths of spots without a PSF in common
-_SHARES = (0.3, 0.5, 0.7, 0.9)  # of single targets among the spots
-_EDGE = 0.065  # relative error of the widths that tell where the narrowest spots lie
-_FEWEST, _SINGLES = 2, 0.1  # spots, and share of them, that must be there
-_AS_ONE = 2.0  # reduced chi square of shapes that have nothing in common but the PSF
-_SLIGHT = 0.12  # e and shear that a few clusters which stay may feign
-_BELOW = 0.1  # share of those near the model's width that must be narrower than it
-_LIKE, _COMMON_LIKE = 0.03, 0.01  # relative difference below which the PSF is the model's own
-_WEIGHED, _FIRST = 48, 12  # spots whose width is sought in common: at most, and for the first time
-_SAME = 0.03  # relative difference from the width of single spots that alike shapes allow
-_COMMON_UNEVEN = 0.005  # share by which it may differ from spot to spot where all agree on it
+_CLUSTER_SHARE = 0.8  # of wider spots
+_CLUSTER_LOG_WIDTHS = (math.log(1.04), math.log(1.6))  # how much wider they are
+_NULL_LOG_WIDTH_SPREADS = (0.3, 0.45, 0.7)  # of the log of the widths of spots without a PSF in common
+_SINGLE_SHARES = (0.3, 0.5, 0.7, 0.9)  # of single targets among the spots
+_EDGE_WIDTH_ERROR = 0.065  # relative error of the widths that tell where the narrowest spots lie
+_FEWEST_SPOTS, _LEAST_SINGLES_SHARE = 2, 0.1  # spots, and share of them, that must be there
+_ALIKE_CHI_SQUARE = 2.0  # reduced chi square of shapes that have nothing in common but the PSF
+_SLIGHT_DISTORTION = 0.12  # e and shear that a few clusters which stay may feign
+_NARROWER_SHARE = 0.1  # share of those near the model's width that must be narrower than it
+_LIKE_SHARE, _COMMON_LIKE_SHARE = 0.03, 0.01  # relative difference below which the PSF is the model's own
+_MOST_WEIGHED_SPOTS, _FIRST_WEIGHED_SPOTS = 48, 12  # whose width is sought in common: at most, and the first time
+_SAME_WIDTH_SHARE = 0.03  # relative difference from the width of single spots that alike shapes allow
+_COMMON_UNEVEN_SHARE = 0.005  # share by which it may differ from spot to spot where all agree on it
 
 Array = NDArray[np.float64]
 
@@ -71,7 +72,7 @@ class OpticsState:
     spots: int = 0
     source: str = ""
     samples: NDArray[np.float64] | None = field(default=None, compare=False)
-    uneven: float = _UNEVEN
+    uneven: float = _UNEVEN_WIDTH_SHARE
 
     def __post_init__(self) -> None:
         if self.kind not in (KNOWN, LEARNED, UNKNOWN):
@@ -131,17 +132,17 @@ class Learner:
         self.card, self.radiance = sigma, radiance
         self.state = OpticsState(UNKNOWN, sigma)
         self.tell = tell
-        self._spots: deque[tuple[float, float, float, float, float, float]] = deque(maxlen=_KEPT)
+        self._spots: deque[tuple[float, float, float, float, float, float]] = deque(maxlen=_KEPT_SPOTS)
         self._fresh = 0
-        self._seen: deque[tuple[Windows, Shapes]] = deque(maxlen=_WEIGHED)
-        self._number, self._next = 0, _FIRST
+        self._seen: deque[tuple[Windows, Shapes]] = deque(maxlen=_MOST_WEIGHED_SPOTS)
+        self._number, self._next = 0, _FIRST_WEIGHED_SPOTS
         self._common: CommonWidth | None = None
 
     def update(self, windows: Windows, shapes: Shapes) -> OpticsState:
         """Take the spots of a frame into account, and say what is known now."""
-        bright = shapes.theta[:, 2] > _BRIGHT * shapes.error[:, 2]
-        usable = shapes.whole & bright & (shapes.error[:, -3] < _SHARP)
-        clean = usable & (shapes.chi_square < _CLEAN)
+        bright = shapes.theta[:, 2] > _BRIGHT_SNR * shapes.error[:, 2]
+        usable = shapes.whole & bright & (shapes.error[:, -3] < _SHARP_WIDTH_ERROR)
+        clean = usable & (shapes.chi_square < _CLEAN_CHI_SQUARE)
         if self.radiance is not None:
             off = np.abs(shapes.theta[:, 2] - self.radiance[0])
             clean &= off < 2.5 * np.hypot(self.radiance[1], shapes.error[:, 2])
@@ -151,7 +152,7 @@ class Learner:
             self._spots.append((u, e, shear, error, *shapes.stretch_error[row].tolist()))
             self._fresh += 1
         self._number += int(usable.sum())
-        if self._number > self._next - _WEIGHED:  # the others would be forgotten until it is time
+        if self._number > self._next - _MOST_WEIGHED_SPOTS:  # the others would be forgotten until it is time
             for one in np.flatnonzero(usable).tolist():
                 self._seen.append((windows.rows([one]), shapes.rows([one])))
         again = self._number >= self._next
@@ -192,24 +193,29 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, singles: A
     """
     sigma, error = math.exp(common.u), math.exp(common.u) * common.error
     if state.kind == LEARNED and alike(singles):  # then no narrower PSF takes them apart
-        if abs(common.u - math.log(state.sigma)) > _SAME:
+        if abs(common.u - math.log(state.sigma)) > _SAME_WIDTH_SHARE:
             return state
         known = max(state.sigma_error, 0.25 * error)
         share = error**2 / (error**2 + known**2)
         sigma, error = share * state.sigma + (1 - share) * sigma, math.sqrt(share) * known
-    if not (state.e or state.shear) and abs(sigma - card) < max(_COMMON_LIKE * card, 2 * error):
+    if not (state.e or state.shear) and abs(sigma - card) < max(_COMMON_LIKE_SHARE * card, 2 * error):
         sigma = card
     # A PSF that is longer than it is wide by less than can be seen would be taken for two points.
-    out_of_round = max((np.hypot(singles[:, i], _UNEVEN) ** -2).sum() ** -0.5 for i in (4, 5)) if len(singles) else 0.0
+    errors = (
+        [(np.hypot(singles[:, i], _UNEVEN_WIDTH_SHARE) ** -2).sum() ** -0.5 for i in (4, 5)] if len(singles) else []
+    )
+    out_of_round = max(errors, default=0.0)
     return replace(
         state, kind=LEARNED, sigma=sigma, sigma_error=error, spots=max(round(common.explained), state.spots),
-        source="from all spots", uneven=min(max(_COMMON_UNEVEN, float(out_of_round)), _UNEVEN),
+        source="from all spots", uneven=min(max(_COMMON_UNEVEN_SHARE, float(out_of_round)), _UNEVEN_WIDTH_SHARE),
     )  # fmt: skip
 
 
 def alike(spots: Array) -> bool:
     """Whether spots ``[N, 6]`` (see ``weigh``) have one shape, as points have, and clusters have not."""
-    return len(spots) >= _FEWEST and all(_excess(spots[:, i], spots[:, 3 + i]) <= _AS_ONE for i in (1, 2))
+    return len(spots) >= _FEWEST_SPOTS and all(
+        _excess(spots[:, i], spots[:, 3 + i]) <= _ALIKE_CHI_SQUARE for i in (1, 2)
+    )
 
 
 def weigh(spots: Array, card: float | None) -> tuple[OpticsState, NDArray[np.bool_]]:
@@ -219,29 +225,29 @@ def weigh(spots: Array, card: float | None) -> tuple[OpticsState, NDArray[np.boo
         spots: u, e, shear and their standard deviations, ``[N, 6]``.
         card: width of the PSF that is expected, px; None: any is as likely.
     """
-    u, error = spots[:, 0], np.hypot(spots[:, 3], _UNEVEN)
+    u, error = spots[:, 0], np.hypot(spots[:, 3], _UNEVEN_WIDTH_SHARE)
     own = 0.5 if card is None else card
     grid = np.concatenate([[math.log(own)], np.arange(math.log(0.25), math.log(_WIDEST_PX), 0.015)])[:, None]
     single = _density(u, grid, error)
-    near = _between(u, grid + _CLUSTER[0], grid + _CLUSTER[1], error)
-    wider = _CLUSTERS * near + (1 - _CLUSTERS) * _between(u, grid, math.log(1.5 * _WIDEST_PX), error)
+    near = _between(u, grid + _CLUSTER_LOG_WIDTHS[0], grid + _CLUSTER_LOG_WIDTHS[1], error)
+    wider = _CLUSTER_SHARE * near + (1 - _CLUSTER_SHARE) * _between(u, grid, math.log(1.5 * _WIDEST_PX), error)
     null, anything = _of_all_widths(u, error)
     prior = np.full(len(grid), (0.5 if card else 1.0) / (len(grid) - 1))
-    prior[0] = _CARD if card else 1e-12
+    prior[0] = _CARD_PROBABILITY if card else 1e-12
     best, at, share = -np.inf, 0, 0.5
-    for tried in _SHARES:
-        mixed = (1 - _STRAY) * (tried * single + (1 - tried) * wider) + _STRAY * anything
+    for tried in _SINGLE_SHARES:
+        mixed = (1 - _STRAY_SHARE) * (tried * single + (1 - tried) * wider) + _STRAY_SHARE * anything
         score = np.log(mixed).sum(axis=1) + np.log(prior)
         if score.max() > best:
             best, at, share = float(score.max()), int(score.argmax()), tried
-    member = share * single[at] > (1 - share) * wider[at] + _STRAY * anything
-    if best - null < _ODDS or not member.any():
+    member = share * single[at] > (1 - share) * wider[at] + _STRAY_SHARE * anything
+    if best - null < _AGREEING_LOG_ODDS or not member.any():
         return OpticsState(UNKNOWN, own, spots=int(member.sum())), member
     e, shear = (_shared(spots[member, i], spots[member, 3 + i]) for i in (1, 2))
-    if at and card is not None and max(abs(e), abs(shear)) < _SLIGHT and _fits(u, error, card):
+    if at and card is not None and max(abs(e), abs(shear)) < _SLIGHT_DISTORTION and _fits(u, error, card):
         at, member, e, shear = 0, single[0] > 1.0, 0.0, 0.0
     sigma, sigma_error = _common_width(u[member], error[member])
-    like = card is not None and (not at or abs(sigma - own) < max(_LIKE * own, 2 * sigma_error))
+    like = card is not None and (not at or abs(sigma - own) < max(_LIKE_SHARE * own, 2 * sigma_error))
     if like and not (e or shear):
         sigma = own
     return OpticsState(LEARNED, sigma, sigma_error, e, shear, int(member.sum()), "from isolated spots"), member
@@ -262,19 +268,19 @@ def _common_width(u: Array, error: Array) -> tuple[float, float]:
 
 def _fits(u: Array, error: Array, card: float) -> bool:
     """Whether the narrowest spots are as wide as the model's PSF: the others, many as they may be, are clusters."""
-    sharp = error < _EDGE
+    sharp = error < _EDGE_WIDTH_ERROR
     strain = (u[sharp] - math.log(card)) / error[sharp]
     near, narrower = int((np.abs(strain) < 1.64).sum()), int((strain < -2.5).sum())
     below = int((strain < 0).sum())  # half of the single ones
-    enough = near >= max(_FEWEST, _SINGLES * len(strain)) and below >= _BELOW * near
+    enough = near >= max(_FEWEST_SPOTS, _LEAST_SINGLES_SHARE * len(strain)) and below >= _NARROWER_SHARE * near
     return enough and narrower <= 0.05 * len(strain)
 
 
 def _shared(values: Array, errors: Array) -> float:
     """What the elongations of spots have in common; 0 where that is nothing."""
-    weight = np.hypot(errors, _UNEVEN) ** -2
+    weight = np.hypot(errors, _UNEVEN_WIDTH_SHARE) ** -2
     mean, excess = float((weight * values).sum() / weight.sum()), _excess(values, errors)
-    if excess > _AS_ONE:  # clusters, each with a shape of its own
+    if excess > _ALIKE_CHI_SQUARE:  # clusters, each with a shape of its own
         return 0.0
     error = math.sqrt(max(excess, 1.0) / weight.sum())
     return mean if abs(mean) > max(4 * error, 0.03) else 0.0
@@ -282,7 +288,7 @@ def _shared(values: Array, errors: Array) -> float:
 
 def _excess(values: Array, errors: Array) -> float:
     """Reduced chi square of values as one."""
-    weight = np.hypot(errors, _UNEVEN) ** -2
+    weight = np.hypot(errors, _UNEVEN_WIDTH_SHARE) ** -2
     mean = (weight * values).sum() / weight.sum()
     return float((weight * (values - mean) ** 2).sum()) / max(len(values) - 1, 1)
 
@@ -303,7 +309,7 @@ def _between(value: Array, least: Array | float, most: Array | float, sd: Array)
 def _of_all_widths(u: Array, error: Array) -> tuple[float, Array]:
     """Best log likelihood of spots without a PSF in common, log-normal in their width, and its densities ``[N]``."""
     middle = np.log(np.geomspace(0.4, 4, 24))[:, None, None]
-    spread = np.hypot(error, np.array(_NULL_SPREADS)[:, None])
+    spread = np.hypot(error, np.array(_NULL_LOG_WIDTH_SPREADS)[:, None])
     density = _density(u, middle, spread)
     score = np.log(np.maximum(density, 1e-300)).sum(axis=2)
     at = np.unravel_index(int(score.argmax()), score.shape)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from glint.optics import Psf
 from glint.processing.candidates import Candidates
-from glint.runtime.unmixing.count_calibration import RADIANCE_TOLD, REFINED, calibrated, flagged
+from glint.runtime.unmixing.count_calibration import RADIANCE_TOLD_WEIGHTS, REFINED_WEIGHTS, calibrated, flagged
 from glint.runtime.unmixing.optics_state import KNOWN, Learner, OpticsState
 from glint.runtime.unmixing.refine import RefineConfig, refine_doubting
 from glint.runtime.unmixing.shapes import measure_shapes
@@ -51,7 +51,7 @@ def unmix_known(
         patches, candidates, psf, full_scale, config: as of ``refine``.
     """
     targets, poor = refine_doubting(patches, candidates, psf, full_scale=full_scale, config=config)
-    targets = calibrated(targets, psf.sigma, REFINED if config.radiance is None else RADIANCE_TOLD)
+    targets = calibrated(targets, psf.sigma, REFINED_WEIGHTS if config.radiance is None else RADIANCE_TOLD_WEIGHTS)
     if config.radiance is not None:  # their number is known from the light: poor fits are of poor optics
         poor = np.zeros_like(poor)
         poor[targets.blob[(targets.flags & (TargetFlag.EXTENDED | TargetFlag.NOT_CONVERGED)) != 0]] = True

@@ -31,8 +31,8 @@ _FREE_PER_SPOT = 6  # parameters of a spot beside sigma: x, y, radiance, level, 
 _SIGMA_RANGE_PX = (0.2, 2.0)  # px; beyond it a window of 11 pixels tells nothing
 _BACKGROUND_FROM_PX = 3.5  # px; farther from the middle lies background, which tells the noise
 _NOISE_ROUNDS, _CLIP_SD = 3, 3.0  # of the noise, and how far a pixel may be off to tell it
-_COARSE_DN = 4.0  # noise below which steps of whole numbers matter
-_CLIPPED_VARIANCE = 0.9733  # of a normal distribution that is cut off there
+_COARSE_NOISE_DN = 4.0  # noise below which steps of whole numbers matter
+_CLIPPED_VARIANCE_SHARE = 0.9733  # of a normal distribution that is cut off there
 _CLEAR_PX = 2.5  # px around the middle in which no pixel may be missing
 _FAINT_PEAK_TO_NOISE = 6.0  # peak over noise below which a spot tells nothing
 _QUANTISATION_DN = 0.29  # DN; standard deviation of rounding to whole numbers
@@ -46,12 +46,12 @@ _CLUSTER_VARIANCES_PX2 = np.geomspace(0.03, 0.4, 14)
 _SINGLES_EXPONENT = 0.25  # exponent per spot of the prior on the share of single targets: many are likelier than few
 _ERROR_STRETCHES = (1.0, 1.5)  # by which structured backgrounds may enlarge the errors
 _OUTLIER_SHARE = 0.001  # share of spots that are neither, anywhere within a pixel
-_ROUNDS = 5  # of the joint fit, at most
+_MOST_ROUNDS = 5  # of the joint fit, at most
 _SHORT_STEP_SD = 0.02  # share of the error of sigma; a shorter step ends it
-_STEPS = 60  # of a spot's fit
+_FIT_STEPS = 60  # of a spot's fit
 _START_SIGMA_PX = 0.6
 _PARAMETERS = _FREE_PER_SPOT + SHAPE
-_WIDTH = -3  # column of the logarithm of sigma
+_LOG_SIGMA_COLUMN = -3  # column of the logarithm of sigma
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class _Fits:
 
     @property
     def sigma(self) -> FloatArray:
-        return np.exp(self.theta[:, _WIDTH])
+        return np.exp(self.theta[:, _LOG_SIGMA_COLUMN])
 
     @property
     def sigma_error(self) -> FloatArray:
@@ -173,11 +173,11 @@ def _noise(spots: PsfWindows) -> FloatArray:
     rest = np.abs(spots.data - level - slope_x * ramp - slope_y * ramp[:, None])
     floor = _QUANTISATION_DN if spots.whole else 1e-3
     noise = np.maximum(1.4826 * _masked_median(rest, far), floor)
-    coarse = (noise < _COARSE_DN) & spots.whole  # then the median of whole numbers is
+    coarse = (noise < _COARSE_NOISE_DN) & spots.whole  # then the median of whole numbers is
     for _ in range(_NOISE_ROUNDS):
         inside = far & (rest <= _CLIP_SD * noise[:, None, None])
         square = (rest**2 * inside).sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1)
-        noise = np.where(coarse, np.maximum(np.sqrt(square / _CLIPPED_VARIANCE), floor), noise)
+        noise = np.where(coarse, np.maximum(np.sqrt(square / _CLIPPED_VARIANCE_SHARE), floor), noise)
     return noise
 
 
@@ -234,7 +234,7 @@ def _fit(spots: PsfWindows, noise: FloatArray, start: FloatArray, shape_free: in
     gaussian = np.empty((0, 0))
     for i in range(number):
         patch = Patch(spots.data[i], float(noise[i]), never, spots.valid[i])
-        fit = fit_points(patch, start[i], nothing, shape_free, _STEPS, _SIGMA_RANGE_PX[1], gaussian)
+        fit = fit_points(patch, start[i], nothing, shape_free, _FIT_STEPS, _SIGMA_RANGE_PX[1], gaussian)
         theta[i], misfit[i] = fit.theta, fit.misfit
         error[i] = math.sqrt(diagonal_of_inverse(fit.information)[-1])
     return _Fits(theta, misfit, error)
@@ -251,7 +251,7 @@ def _start(spots: PsfWindows) -> FloatArray:
     theta = np.zeros((number, _PARAMETERS))
     theta[:, 0] = light.sum(axis=1) @ np.arange(n) / flux
     theta[:, 1] = light.sum(axis=2) @ np.arange(n) / flux
-    theta[:, 2], theta[:, 3], theta[:, _WIDTH] = flux, level, math.log(_START_SIGMA_PX)
+    theta[:, 2], theta[:, 3], theta[:, _LOG_SIGMA_COLUMN] = flux, level, math.log(_START_SIGMA_PX)
     return theta
 
 
@@ -337,13 +337,13 @@ def _density(strain: FloatArray) -> FloatArray:
 def _joint(spots: PsfWindows, noise: FloatArray, fits: _Fits) -> tuple[float, float]:
     """One sigma for all spots, where the misfit of all is least, and its standard deviation."""
     weight = fits.error**-2
-    u, error = float((weight * fits.theta[:, _WIDTH]).sum() / weight.sum()), float(weight.sum()) ** -0.5
+    u, error = float((weight * fits.theta[:, _LOG_SIGMA_COLUMN]).sum() / weight.sum()), float(weight.sum()) ** -0.5
     theta, bend = fits.theta, 2.0
-    for _ in range(_ROUNDS):
+    for _ in range(_MOST_ROUNDS):
         misfits = []
         for tried in (u - error, u, u + error):
             theta = theta.copy()
-            theta[:, _WIDTH] = tried
+            theta[:, _LOG_SIGMA_COLUMN] = tried
             held = _fit(spots, noise, theta, 0)
             theta = held.theta
             misfits.append(float(held.misfit.sum()))

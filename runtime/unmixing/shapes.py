@@ -16,10 +16,10 @@ from glint.runtime.unmixing.spot_fit import ANY_WIDTH_PX, SHAPE, Prior, fit_poin
 from glint.runtime.unmixing.windows import Windows
 
 _PARAMETERS = 3 + PLANE + SHAPE
-_LEAST_HALF, _BEYOND, _REACH = 4, 2.0, 3.0  # half of a window: at least, and px beyond so many widths of the spot
-_MASK = 0.55  # width of a spot over the radius of its mask, about
-_WIDEST = (1.2, 0.5)  # widths of a spot at most: so many radii of its mask and px
-_ELONGATED = 9.2  # chi square of two freedoms that a round spot exceeds once in a hundred
+_LEAST_HALF_PX, _BEYOND_PX, _REACH_WIDTHS = 4, 2.0, 3.0  # half of a window: at least, and beyond so many widths
+_WIDTH_PER_MASK_RADIUS = 0.55  # width of a spot over the radius of its mask, about
+_WIDEST_RADII_AND_PX = (1.2, 0.5)  # widths of a spot at most: so many radii of its mask and px
+_ELONGATED_CHI_SQUARE = 9.2  # chi square of two freedoms that a round spot exceeds once in a hundred
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +99,8 @@ def _measure_all(
     most = data.shape[1] // 2
     for b in range(len(data)):
         radius = math.sqrt(area[b] / math.pi)
-        widest = _WIDEST[0] * radius + _WIDEST[1] if area[b] else float(most)
-        width = max(_MASK * radius, 0.45)
+        widest = _WIDEST_RADII_AND_PX[0] * radius + _WIDEST_RADII_AND_PX[1] if area[b] else float(most)
+        width = max(_WIDTH_PER_MASK_RADIUS * radius, 0.45)
         start = spot_start(inner(data[b], noise[b], full_scale[b], clear[b], most), width if area[b] else 0.0)
         reach = _half_window(start, most)
         patch = inner(data[b], noise[b], full_scale[b], clear[b], reach)
@@ -119,9 +119,9 @@ def _measure_all(
         deviation = diagonal_of_inverse(glance.information)
         for i in range(2):
             stretch[b, i], stretch_error[b, i] = glance.theta[i - 2], math.sqrt(deviation[i - 2])
-        if round_misfit - glance.misfit > 0.5 * _ELONGATED:
+        if round_misfit - glance.misfit > 0.5 * _ELONGATED_CHI_SQUARE:
             tried = measured_spot(patch, SHAPE, glance.theta, widest)
-            if round_misfit - tried.misfit > _ELONGATED:
+            if round_misfit - tried.misfit > _ELONGATED_CHI_SQUARE:
                 spot = tried
                 deviation = diagonal_of_inverse(spot.information)
                 for i in range(2):
@@ -140,7 +140,7 @@ def _measure_all(
 
 @compiled
 def _half_window(theta: Array, most: int) -> int:
-    return int(min(max(math.ceil(_REACH * math.exp(theta[-3]) + _BEYOND), _LEAST_HALF), most))
+    return int(min(max(math.ceil(_REACH_WIDTHS * math.exp(theta[-3]) + _BEYOND_PX), _LEAST_HALF_PX), most))
 
 
 @compiled

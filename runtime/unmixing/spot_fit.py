@@ -26,9 +26,10 @@ from glint.runtime.unmixing.normal_equations import PLANE, damped_step, factoris
 SHAPE = 3  # parameters of the Gaussian
 ANY_WIDTH_PX = 99.0  # for a spot as wide as its window
 _NODES, _WEIGHTS = (0.5 * v for v in np.polynomial.legendre.leggauss(5))
-_LEAST_U, _LEAST_ROUND = math.log(0.15), math.log(0.3)  # of px; narrower than a pixel sees, and than the nodes do
+_LEAST_LOG_WIDTH = math.log(0.15)  # of px; narrower than a pixel sees
+_LEAST_ROUND_LOG_WIDTH = math.log(0.3)  # narrower than the nodes see
 _LONGEST_STEP_WIDTHS = 0.5  # step of a position over the larger of a pixel and the width
-_STILL_SD = 1e-3  # step of a position over its standard deviation at which a fit ends
+_SHORT_STEP_SD = 1e-3  # step of a position over its standard deviation at which a fit ends
 _DAMPING = 1e-3
 _APART_WIDTHS = 0.5  # widths of the PSF from which on two points are in two places
 _LEAST_INFORMATION = 1e-12
@@ -254,7 +255,7 @@ def _step(
     still, longest = True, _LONGEST_STEP_WIDTHS * max(1.0, math.exp(theta[-3]))
     for i in range(free):
         move = step[i]
-        still = still and abs(move) * math.sqrt(information[i, i]) < _STILL_SD
+        still = still and abs(move) * math.sqrt(information[i, i]) < _SHORT_STEP_SD
         if i < 2 * number:
             trial[i] = min(max(theta[i] + min(max(move, -longest), longest), -0.5), size - 0.5)
         elif i < 3 * number:
@@ -265,7 +266,10 @@ def _step(
             trial[i] = theta[i] + min(max(move, -0.4), 0.4)
     shape_free = free - 3 * number - PLANE
     if shape_free:
-        trial[-3] = min(max(trial[-3], _LEAST_U if shape_free < SHAPE else _LEAST_ROUND), math.log(min(widest, size)))
+        trial[-3] = min(
+            max(trial[-3], _LEAST_LOG_WIDTH if shape_free < SHAPE else _LEAST_ROUND_LOG_WIDTH),
+            math.log(min(widest, size)),
+        )
     if shape_free == SHAPE:
         trial[-2], trial[-1] = min(max(trial[-2], -0.9), 0.9), min(max(trial[-1], -2.0), 2.0)
     return trial, still

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.compiled import compiled, entry
-from glint.runtime.unmixing.count_calibration import JUDGED, JUDGED_TOLD, calibrated, flagged
+from glint.runtime.unmixing.count_calibration import JUDGED_TOLD_WEIGHTS, JUDGED_WEIGHTS, calibrated, flagged
 from glint.runtime.unmixing.evidence import (
-    DECISIVE,
+    DECISIVE_LOG_EVIDENCE,
     WIDE_GIVEN,
     WIDE_LEARNED,
     WIDE_TOLD,
@@ -36,14 +36,14 @@ from glint.runtime.unmixing.spot_fit import SHAPE, points_of
 from glint.runtime.unmixing.windows import Windows
 from glint.types import TargetFlag, Targets
 
-MODEL_ERROR = 0.05  # share of the peak that real spots differ from a Gaussian; measured 4-6 % on three data sets
-_EXACT = 0.002  # share of the peak that known optics differ from it
-_AS_WIDE = 0.15  # relative difference of widths below which a spot is as wide as the PSF
-_ROUND = 0.35  # e and shear of a spot that is as round as the PSF
-_OUTSIDE = 2  # px that a window reaches beyond the points that begin
-_SHARP = 0.15  # relative error of a width below which a spot is measured by itself
+MODEL_ERROR_SHARE = 0.05  # share of the peak that real spots differ from a Gaussian; measured 4-6 % on three data sets
+_KNOWN_MODEL_ERROR_SHARE = 0.002  # share of the peak that known optics differ from it
+_SAME_WIDTH_SHARE = 0.15  # relative difference of widths below which a spot is as wide as the PSF
+_ROUND_DISTORTION = 0.35  # e and shear of a spot that is as round as the PSF
+_WINDOW_MARGIN_PX = 2  # px that a window reaches beyond the points that begin
+_SHARP_WIDTH_ERROR = 0.15  # relative error of a width below which a spot is measured by itself
 _COLUMNS = 8  # x, y, radiance, their standard deviations, score, probability of the count
-_ODD = 1.3  # reduced chi square of one spot from which on more may be in it
+_ODD_CHI_SQUARE = 1.3  # reduced chi square of one spot from which on more may be in it
 
 _EXTENDED, _SATURATED = int(TargetFlag.EXTENDED), int(TargetFlag.SATURATED)
 
@@ -53,7 +53,7 @@ def beliefs(state: OpticsState, config: RefineConfig, card_sigma: float) -> Opti
     mean, sd = config.radiance or (0.0, math.inf)
     u, information, wide, decisive = math.log(state.sigma), math.inf, WIDE_GIVEN, 0.0
     if state.kind == UNKNOWN:
-        u, information, wide, decisive = math.log(WIDTH_PX), math.log(WIDTH_FACTOR) ** -2, 0.5, DECISIVE
+        u, information, wide, decisive = math.log(WIDTH_PX), math.log(WIDTH_FACTOR) ** -2, 0.5, DECISIVE_LOG_EVIDENCE
     elif state.kind != KNOWN:
         information, wide = math.hypot(state.sigma_error / state.sigma, state.uneven) ** -2, WIDE_LEARNED
     elif state.sigma_error:
@@ -91,7 +91,7 @@ def judge_spots(
     number = len(windows)
     if not number:
         return Targets()
-    share = MODEL_ERROR if state.kind == UNKNOWN else _EXACT
+    share = MODEL_ERROR_SHARE if state.kind == UNKNOWN else _KNOWN_MODEL_ERROR_SHARE
     keep = keep and state.is_round
     peak = shapes.theta[:, 2] / (2 * math.pi * shapes.sigma**2 + 1)
     coarse = np.hypot(windows.noise, share * np.maximum(peak, 0))
@@ -111,7 +111,9 @@ def judge_spots(
         flags,
     )  # fmt: skip
     if state.kind == UNKNOWN:
-        _measure_again(values, np.flatnonzero((count == 1) & (shapes.error[:, -3] < _SHARP)), windows, shapes)
+        _measure_again(
+            values, np.flatnonzero((count == 1) & (shapes.error[:, -3] < _SHARP_WIDTH_ERROR)), windows, shapes
+        )
     kept = keep & (begins == count) & (count > 1) & ((flags & _EXTENDED) == 0)
     blob, slot = np.nonzero(np.arange(SLOTS) < np.where(kept, 0, count)[:, None])
     x, y, radiance, sigma_x, sigma_y, sigma_radiance, score, probability = values[blob, slot].T
@@ -119,7 +121,7 @@ def judge_spots(
     same = points.select(kept[points.blob])
     same = replace(same, flags=same.flags | flags[same.blob], count_probability=values[same.blob, 0, 7])
     joined = Targets.concatenate([fresh, same])
-    joined = calibrated(joined, state.sigma, JUDGED if config.radiance is None else JUDGED_TOLD)
+    joined = calibrated(joined, state.sigma, JUDGED_WEIGHTS if config.radiance is None else JUDGED_TOLD_WEIGHTS)
     return flagged(joined.select(np.lexsort((joined.x, joined.blob))))
 
 
@@ -142,7 +144,7 @@ def may_hold_several(shapes: Shapes, state: OpticsState, config: RefineConfig) -
         return np.ones(len(shapes), dtype=bool)
     off = np.abs(shapes.theta[:, -3] - math.log(state.sigma))
     same = (off < 3 * np.hypot(shapes.error[:, -3], state.sigma_error / state.sigma)) & ~shapes.elliptical
-    several: NDArray[np.bool_] = ~same | (shapes.chi_square > _ODD) | (state.e != 0)
+    several: NDArray[np.bool_] = ~same | (shapes.chi_square > _ODD_CHI_SQUARE) | (state.e != 0)
     return several
 
 
@@ -162,7 +164,7 @@ def _judge_all(
         reach = half[b]
         for k in range(begin):
             far = max(abs(x[k] - most), abs(y[k] - most))
-            reach = min(max(reach, math.ceil(far) + _OUTSIDE), most)
+            reach = min(max(reach, math.ceil(far) + _WINDOW_MARGIN_PX), most)
         patch = inner(data[b], coarse[b], full_scale[b], clear[b], reach)
         start = theta[b].copy()
         offset = most - reach
@@ -199,9 +201,9 @@ def _judge_all(
 @compiled
 def _like(theta: Array, psf: Array) -> bool:
     """Whether the shape of a spot is that of the PSF."""
-    if abs(theta[-3] - psf[0]) > _AS_WIDE:
+    if abs(theta[-3] - psf[0]) > _SAME_WIDTH_SHARE:
         return False
-    return abs(theta[-2] - psf[1]) < _ROUND and abs(theta[-1] - psf[2]) < _ROUND
+    return abs(theta[-2] - psf[1]) < _ROUND_DISTORTION and abs(theta[-1] - psf[2]) < _ROUND_DISTORTION
 
 
 @compiled

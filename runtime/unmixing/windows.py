@@ -18,12 +18,12 @@ from glint.types import Blobs, Frame
 Ceiling = float | NDArray[np.float32] | None
 """Level at which a pixel is saturated, DN: of all pixels, of each ``[H, W]``, or not known."""
 _CLIPPED_PATCHES = 4  # that end at one highest value, at least
-_PILE_UP = 2.0  # times as many patches end at the highest value as just below it
-_BELOW_SHARE = 0.03  # of the highest value: how far below is just below
-_FLAT_SHARE = 0.1  # of patches that all end there: these have more than one pixel there, if it is no scale of theirs
-_DIFFERENCE_NOISE = 6.0  # standard deviation of the second differences of a white noise of 1
-WINDOW = 21  # px: a spot of sigma 3 px and its surroundings
-_HALO = 2  # px around another blob's mask that its light still reaches
+_PILE_UP_RATIO = 2.0  # times as many patches end at the highest value as just below it
+_JUST_BELOW_SHARE = 0.03  # of the highest value: how far below is just below
+_FLAT_PATCHES_SHARE = 0.1  # of patches that all end there: these have more than one pixel there, if no scale is theirs
+_SECOND_DIFFERENCE_SD = 6.0  # standard deviation of the second differences of a white noise of 1
+WINDOW_PX = 21  # px: a spot of sigma 3 px and its surroundings
+_HALO_PX = 2  # px around another blob's mask that its light still reaches
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class Windows:
 
 def cut_windows(
     frame: Frame, blobs: Blobs, noise: NDArray[np.float64], white: NDArray[np.float64], ceiling: Ceiling = None,
-    size: int = WINDOW,
+    size: int = WINDOW_PX,
 ) -> Windows:  # fmt: skip
     """Windows about the blobs of a frame.
 
@@ -105,8 +105,8 @@ def _clear_others(label: NDArray[np.int32], clear: NDArray[np.bool_]) -> None:
         for row in range(size):
             for column in range(size):
                 if label[b, row, column] != 0 and label[b, row, column] != b + 1:
-                    for i in range(max(row - _HALO, 0), min(row + _HALO + 1, size)):
-                        for j in range(max(column - _HALO, 0), min(column + _HALO + 1, size)):
+                    for i in range(max(row - _HALO_PX, 0), min(row + _HALO_PX + 1, size)):
+                        for j in range(max(column - _HALO_PX, 0), min(column + _HALO_PX + 1, size)):
                             clear[b, i, j] &= label[b, i, j] == b + 1
 
 
@@ -127,7 +127,7 @@ def _noise_of(windows: Array) -> Array:
                 corners = w[i, j] + w[i, j + 2] + w[i + 2, j] + w[i + 2, j + 2]
                 sides = w[i, j + 1] + w[i + 1, j] + w[i + 1, j + 2] + w[i + 2, j + 1]
                 left[i * size + j] = abs(corners - 2 * sides + 4 * w[i + 1, j + 1])
-        result[b] = 1.4826 * np.median(left) / _DIFFERENCE_NOISE
+        result[b] = 1.4826 * np.median(left) / _SECOND_DIFFERENCE_SD
     return result
 
 
@@ -146,9 +146,9 @@ def clipping_level(patches: NDArray[np.generic]) -> float | None:
     number = int(at_top.sum())
     if not (top > 0 and np.isfinite(top)) or number < _CLIPPED_PATCHES:
         return None
-    just_below = int(((peak >= (1 - _BELOW_SHARE) * top) & ~at_top).sum())
-    if number <= _PILE_UP * just_below:
+    just_below = int(((peak >= (1 - _JUST_BELOW_SHARE) * top) & ~at_top).sum())
+    if number <= _PILE_UP_RATIO * just_below:
         return None
     pixels = (patches[at_top] == patches.max()).sum(axis=(1, 2))
     flat = int(((pixels > 1) & (pixels < patches[0].size)).sum())
-    return None if number == len(patches) and flat < max(_FLAT_SHARE * number, 1) else top
+    return None if number == len(patches) and flat < max(_FLAT_PATCHES_SHARE * number, 1) else top

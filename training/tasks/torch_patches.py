@@ -15,9 +15,10 @@ from torch import Tensor
 from glint.errors import InputError
 from glint.processing.crop import CENTROID_LEVEL
 from glint.processing.normalise import Normaliser
-from glint.simulation.patches import LEAST_NOISE, TRIES, PatchConfig
+from glint.simulation.patches import LEAST_NOISE_DN, TRIES_PER_TARGET, PatchConfig
 
-_GROWTH, _MOST = 4, 16  # arrangements tried side by side: how many times more each round, and at most
+_GROWTH_FACTOR = 4  # times as many arrangements are tried side by side in each round
+_MOST_ARRANGEMENTS = 16  # that are
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,21 +77,23 @@ def draw_offsets(count: Tensor, separation: float, generator: torch.Generator) -
         found, first = fits.any(1), fits.int().argmax(1)
         points[pending[found]] = tried[found, first[found]]
         pending = pending[~found]
-        attempts = min(_GROWTH * attempts, _MOST)
+        attempts = min(_GROWTH_FACTOR * attempts, _MOST_ARRANGEMENTS)
     return points
 
 
 def _attempt(count: Tensor, attempts: int, separation: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Arrangements ``[N, attempts, 5, 2]``, and which hold as many points as asked ``[N, attempts]``.
 
-    Points are placed one after the other, each at the first of ``TRIES`` places that is free.
+    Points are placed one after the other, each at the first of ``TRIES_PER_TARGET`` places that is free.
     """
     shape = (len(count), attempts)
     points = torch.rand((*shape, 5, 2), dtype=torch.float64, generator=generator, device=count.device)
     fits = torch.ones(shape, dtype=torch.bool, device=count.device)
     for j in range(1, 5):
-        places = torch.rand((*shape, TRIES, 2), dtype=torch.float64, generator=generator, device=count.device)
-        gap = places[:, :, :, None] - points[:, :, None, :j]  # [N, attempts, TRIES, j, 2]
+        places = torch.rand(
+            (*shape, TRIES_PER_TARGET, 2), dtype=torch.float64, generator=generator, device=count.device
+        )
+        gap = places[:, :, :, None] - points[:, :, None, :j]  # [N, attempts, TRIES_PER_TARGET, j, 2]
         free = (gap.square().sum(-1) >= separation**2).all(-1)
         first = free.int().argmax(-1)[..., None, None].expand(*shape, 1, 2)
         points[:, :, j] = places.gather(2, first)[:, :, 0]
@@ -166,7 +169,7 @@ def _draw_noise(bounds: tuple[float, float], number: int, generator: torch.Gener
     low, high = bounds
     if low == high:
         return torch.full((number,), low, dtype=torch.float64, device=generator.device)
-    return _uniform((math.log(max(low, min(LEAST_NOISE, high))), math.log(high)), (number,), generator).exp()
+    return _uniform((math.log(max(low, min(LEAST_NOISE_DN, high))), math.log(high)), (number,), generator).exp()
 
 
 def _digitise(image: Tensor, quantum: Tensor, full_scale: Tensor) -> Tensor:

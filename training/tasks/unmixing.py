@@ -21,11 +21,11 @@ from glint.simulation.patches import CSIST_TRAINING, SENSOR_TRAINING, PatchConfi
 from glint.training.networks.dscsnet import DSCSNet, DSCSNetConfig
 from glint.training.tasks import torch_patches as simulation
 
-RADIANCE_UNIT = 235.0  # DN; the loss is in units of the protocol's mean radiance
+RADIANCE_UNIT_DN = 235.0  # DN; the loss is in units of the protocol's mean radiance
 
 DOMAINS: dict[str, tuple[PatchConfig, Normaliser]] = {
     # The protocol's absolute radiance tells the count, so its scale is kept ...
-    "csist": (CSIST_TRAINING, Normaliser("fixed", RADIANCE_UNIT)),
+    "csist": (CSIST_TRAINING, Normaliser("fixed", RADIANCE_UNIT_DN)),
     # ... while a camera's gain is anybody's guess.
     "sensor": (SENSOR_TRAINING, Normaliser("peak", 1.0)),
 }
@@ -143,7 +143,7 @@ class UnmixingTask:
 
 def grid_loss(out: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """Eq. 23: squared error of a grid ``[N, 1, g, g]`` in units of 235 DN, summed over cells, per patch."""
-    error = (out.float() * batch["scale"] - batch["grid"]) / RADIANCE_UNIT
+    error = (out.float() * batch["scale"] - batch["grid"]) / RADIANCE_UNIT_DN
     return error.square().sum(dim=(1, 2, 3)).mean()
 
 

@@ -41,7 +41,7 @@ def perfect(patches):
 
 
 def test_rows_hold_the_scores_of_each_stage_over_all_batches(monkeypatch):
-    monkeypatch.setattr(module, "BATCH", 16)
+    monkeypatch.setattr(module, "PATCHES_PER_BATCH", 16)
     patches = simulate_patches(CONDITIONS["8bit"], 50, np.random.default_rng(0))
 
     def make(radiance):

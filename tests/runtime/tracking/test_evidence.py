@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from glint.errors import ModelError
-from glint.runtime.tracking.evidence import MOVING, Evidence
+from glint.runtime.tracking.evidence import MOVING_SHARE, Evidence
 
 TABLE = Evidence([0.1, 0.5, 0.9], [0.1, 0.2, 0.6], [1e-5, 1e-6, 1e-7], [0.2, 0.05, 0.01])
 
@@ -22,7 +22,7 @@ def test_ratios_are_those_of_the_rates() -> None:
     dense = np.log([0.1 * 3 / (1e-5 + 0.2 * 3), 0.6 * 3 / (1e-7 + 0.01 * 3)])
     still = np.zeros(2, dtype=bool)
     assert TABLE.seen(kind, one, 3 * one, still) == pytest.approx(dense)
-    moving = np.log([0.1 * 3 / (1e-5 + MOVING * 0.2 * 3), 0.6 * 3 / (1e-7 + MOVING * 0.01 * 3)])
+    moving = np.log([0.1 * 3 / (1e-5 + MOVING_SHARE * 0.2 * 3), 0.6 * 3 / (1e-7 + MOVING_SHARE * 0.01 * 3)])
     assert TABLE.seen(kind, one, 3 * one, ~still) == pytest.approx(moving)
     assert TABLE.missed == pytest.approx(np.log(0.1 / 0.74))
 

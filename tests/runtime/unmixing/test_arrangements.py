@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from glint.runtime.unmixing.arrangements import TEMPLATE_SIZE, Bank, arrangements, nearest_arrangements
+from glint.runtime.unmixing.arrangements import TEMPLATE_SIZE_PX, Bank, arrangements, nearest_arrangements
 
 SHAPE = (11, 11)
 COUNTS = [1, 2, 3, 4, 5]
@@ -24,10 +24,10 @@ def test_a_bank_holds_what_its_positions_look_like(render: Render, bank: Bank, c
     begin, end = bank.first[count], bank.first[count + 1]
     assert end > begin
     assert not bank.positions[begin:end, count:].any()
-    middle = (TEMPLATE_SIZE - 1) / 2
+    middle = (TEMPLATE_SIZE_PX - 1) / 2
     for t in np.random.default_rng(count).integers(begin, end, 20):
         rows = [(x + middle, y + middle, 1.0) for x, y in bank.positions[t, :count]]
-        image = render(rows, (TEMPLATE_SIZE, TEMPLATE_SIZE)).ravel()
+        image = render(rows, (TEMPLATE_SIZE_PX, TEMPLATE_SIZE_PX)).ravel()
         assert bank.norms[t] == pytest.approx(np.linalg.norm(image), rel=1e-9)
         assert bank.images[t] == pytest.approx(image / np.linalg.norm(image), abs=1e-7)
 
@@ -58,7 +58,7 @@ def test_the_nearest_ones_are_those_of_the_highest_correlation_the_best_first(
     render: Render, bank: Bank, count: int
 ) -> None:
     """All of the bank, in the window of a patch of its size; the radiance is that of least squares."""
-    patch = render([(2.7, 3.2, 200.0), (3.4, 3.0, 120.0)], (TEMPLATE_SIZE,) * 2)
+    patch = render([(2.7, 3.2, 200.0), (3.4, 3.0, 120.0)], (TEMPLATE_SIZE_PX,) * 2)
     patch += np.random.default_rng(2).normal(0, 2, patch.shape)
     rows = slice(bank.first[count], bank.first[count + 1])
     unit = bank.images[rows] * bank.norms[rows, None]
@@ -66,7 +66,7 @@ def test_the_nearest_ones_are_those_of_the_highest_correlation_the_best_first(
     best = np.argsort(left)[:7]
     found = nearest_arrangements(patch, bank, count, 7)
     for place, t in zip(found, best):
-        assert place[:2] == pytest.approx(bank.positions[rows][t, :count].T + (TEMPLATE_SIZE - 1) / 2, abs=1e-12)
+        assert place[:2] == pytest.approx(bank.positions[rows][t, :count].T + (TEMPLATE_SIZE_PX - 1) / 2, abs=1e-12)
         radiance = np.linalg.lstsq(unit[t][:, None], patch.ravel(), rcond=None)[0]
         assert place[2] == pytest.approx(np.repeat(radiance, count), rel=1e-5)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from glint.runtime.unmixing.count_calibration import (
-    JUDGED,
-    JUDGED_TOLD,
-    RADIANCE_TOLD,
-    REFINED,
+    JUDGED_TOLD_WEIGHTS,
+    JUDGED_WEIGHTS,
+    RADIANCE_TOLD_WEIGHTS,
+    REFINED_WEIGHTS,
     calibrated,
     flagged,
 )
@@ -56,7 +56,7 @@ def expected(targets: Targets, blob: int, sigma: float, weights: tuple[float, ..
     return 1 / (1 + math.exp(-float(np.dot(values, weights))))
 
 
-@pytest.mark.parametrize("weights", [REFINED, JUDGED, RADIANCE_TOLD, JUDGED_TOLD])
+@pytest.mark.parametrize("weights", [REFINED_WEIGHTS, JUDGED_WEIGHTS, RADIANCE_TOLD_WEIGHTS, JUDGED_TOLD_WEIGHTS])
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_each_blob_has_the_probability_of_the_regression(weights: tuple[float, ...], shuffled: bool) -> None:
     targets = made_targets()
@@ -70,13 +70,13 @@ def test_each_blob_has_the_probability_of_the_regression(weights: tuple[float, .
 
 
 def test_no_targets_and_lone_ones_stay() -> None:
-    assert len(calibrated(Targets(), 0.5, REFINED)) == 0
+    assert len(calibrated(Targets(), 0.5, REFINED_WEIGHTS)) == 0
     targets = made_targets()
     lone = targets.select(np.isin(targets.blob, [0, 5]))
-    assert calibrated(lone, 0.5, JUDGED) is lone
+    assert calibrated(lone, 0.5, JUDGED_WEIGHTS) is lone
 
 
-@pytest.mark.parametrize("weights", [REFINED, RADIANCE_TOLD])
+@pytest.mark.parametrize("weights", [REFINED_WEIGHTS, RADIANCE_TOLD_WEIGHTS])
 def test_the_number_of_targets_with_small_errors_is_surer(weights: tuple[float, ...]) -> None:
     targets = made_targets()
     sharp = replace(targets, sigma_x=0.2 * targets.sigma_x, sigma_y=0.2 * targets.sigma_y)
@@ -88,7 +88,9 @@ def test_the_number_of_targets_with_small_errors_is_surer(weights: tuple[float, 
 def test_targets_that_are_far_apart_keep_their_probability() -> None:
     targets = made_targets()
     apart = replace(targets, x=targets.x + 10.0 * np.arange(len(targets)))
-    assert np.array_equal(calibrated(apart, 1.0, JUDGED).count_probability, targets.count_probability, equal_nan=True)
+    assert np.array_equal(
+        calibrated(apart, 1.0, JUDGED_WEIGHTS).count_probability, targets.count_probability, equal_nan=True
+    )
 
 
 def test_a_number_is_flagged_where_its_probability_is_low() -> None:

@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from glint.runtime.unmixing import count_search as search
 from glint.runtime.unmixing.arrangements import arrangements
 from glint.runtime.unmixing.count_search import (
-    COUNT_FLOOR,
+    COUNT_FLOOR_PROBABILITY,
     NetworkCandidates,
     PatchProblem,
     SearchRules,
@@ -60,7 +60,7 @@ def test_the_cost_of_a_count_is_the_probability_of_all_ways_to_have_it(presence:
     chance = np.zeros(7)
     for there in product([False, True], repeat=6):
         chance[sum(there)] += np.prod([p if here else 1 - p for p, here in zip(presence, there)])
-    expected = -np.log(np.maximum(chance[:6], COUNT_FLOOR))
+    expected = -np.log(np.maximum(chance[:6], COUNT_FLOOR_PROBABILITY))
     assert count_costs(np.array(presence)) == pytest.approx(expected, abs=1e-10)
 
 

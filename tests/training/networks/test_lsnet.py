@@ -9,7 +9,7 @@ from scipy.ndimage import correlate, maximum_filter, uniform_filter
 from torch.utils.flop_counter import FlopCounterMode
 
 from glint.optics import Psf
-from glint.processing.inpaint import MARGIN
+from glint.processing.inpaint import MARGIN_PX
 from glint.training.networks import lsnet
 from glint.training.networks.lsnet import (
     PRESETS,
@@ -157,7 +157,7 @@ def test_the_background_under_a_target_is_that_around_it():
     light = 12 * Psf(0.6).render(np.array([30.3, 31.0]), np.array([20.8, 21.4]), np.array([1.0, 0.7]), (48, 64))
     frame, own, probability = maps(clear + light, clear + 0.2 * light, light > 0.28 * light.max())
     background = BehindTargets()(frame, own, lsnet.reach(probability))[0, 0].numpy()
-    reach = maximum_filter(light > 0.28 * light.max(), 2 * MARGIN + 1)
+    reach = maximum_filter(light > 0.28 * light.max(), 2 * MARGIN_PX + 1)
     assert (0.2 * light).max() > 0.5
     assert np.abs(background - clear)[reach].max() < 0.04
     assert np.array_equal(background[~reach], own[0, 0].numpy()[~reach])
