@@ -24,6 +24,7 @@ from glint.benchmarks.streams.processes import command, name_of, session
 from glint.benchmarks.tool import Tool
 from glint.cli import frame_size, positive_int
 from glint.images import write_image
+from glint.runtime.commands.archive_command import require_libraries
 from glint.types import FrameSize
 
 _CHUNKS_PER_FOLDER = 100
@@ -62,7 +63,12 @@ def plan_costs(chunks: int, images: int) -> dict[str, Any]:
 
 
 def overhead(frames: int, size: FrameSize, chunk: int, workers: int) -> dict[str, Any]:
-    """CPU seconds of ``glint run`` and of ``glint archive`` on the same images."""
+    """CPU seconds of ``glint run`` and of ``glint archive`` on the same images, machine code compiled before.
+
+    Raises:
+        MissingDependencyError: if Ray or pyarrow is not installed; nothing is run then.
+    """
+    require_libraries()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -75,6 +81,7 @@ def overhead(frames: int, size: FrameSize, chunk: int, workers: int) -> dict[str
                 image = image + 400 * np.exp(-((x - centre) ** 2 + (y - row) ** 2) / 0.5)
             write_image(folder / "root" / "a" / f"{index}.png", image.astype(np.uint16))
         common = ["--psf", "0.5", "--threads", "1"]
+        _cpu_s(["run", str(folder / "root" / "a" / "0.png"), "--out", str(folder / "first.jsonl"), *common])
         run = _cpu_s(["run", str(folder / "root" / "a"), "--out", str(folder / "run.jsonl"), *common])
         archive = [str(folder / "root"), str(folder / "out"), "--workers", str(workers), "--chunk", str(chunk)]
         made = _cpu_s(["archive", *archive, *common])
@@ -122,10 +129,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("plan", "overhead"))
     parser.add_argument("--chunks", type=positive_int, default=100_000, help="of the simulated plan")
     parser.add_argument("--images", type=positive_int, default=10, help="of one of these chunks")
-    parser.add_argument("--frames", type=positive_int, default=600, help="of the comparison")
-    parser.add_argument("--size", type=frame_size, default=FrameSize(320, 256), help="of these frames, pixels")
-    parser.add_argument("--chunk", type=positive_int, default=100, help="frames of a chunk, of the comparison")
-    parser.add_argument("--workers", type=positive_int, default=1, help="of the archive that is compared")
+    parser.add_argument("--frames", type=positive_int, default=10_000, help="of the comparison")
+    parser.add_argument("--size", type=frame_size, default=FrameSize(256, 192), help="of these frames, pixels")
+    parser.add_argument("--chunk", type=positive_int, default=1000, help="frames of a chunk, of the comparison")
+    parser.add_argument("--workers", type=positive_int, default=2, help="of the archive that is compared")
 
 
 TOOL = Tool("Measure what an archive costs beside the frames themselves.", archive_costs, add_arguments)

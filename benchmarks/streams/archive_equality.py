@@ -26,6 +26,7 @@ from glint.benchmarks.streams.processes import command, name_of, session
 from glint.benchmarks.tool import Tool
 from glint.cli import positive_int
 from glint.images import write_image
+from glint.runtime.commands.archive_command import require_libraries
 from glint.types import Frame
 
 _COMMON = ("--psf", "0.5", "--threads", "1", "--track")
@@ -123,7 +124,12 @@ def make_archive(root: Path, out: Path, chunk: int, workers: int, killed: str) -
 
 
 def archive_equality(frames: int) -> dict[str, Any]:
-    """How many lines are the same, and for each archive whether it is complete and its parts are the first one's."""
+    """How many lines are the same, and for each archive whether it is complete and its parts are the first one's.
+
+    Raises:
+        MissingDependencyError: if Ray or pyarrow is not installed; nothing is run then.
+    """
+    require_libraries()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background would ignore it
     chunk = -(-frames // _CHUNKS)
     cases = [(1, ""), (2, ""), (3, ""), (2, "worker"), (3, "driver"), (2, "Ctrl-C")]

@@ -43,12 +43,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_refine_arguments(parser)
 
 
-def main(arguments: argparse.Namespace) -> int:
-    """Run ``glint archive``."""
+def require_libraries() -> None:
+    """See that Ray and pyarrow are there, without importing them.
+
+    Raises:
+        MissingDependencyError: if one is not.
+    """
     if not all(map(importlib.util.find_spec, ("ray", "pyarrow"))):
         library = library_of("ray")
         hint = None if library is None else library.fix
         raise MissingDependencyError("glint archive needs Ray and pyarrow, which are not installed", hint=hint)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run ``glint archive``."""
+    require_libraries()
     from glint.runtime.commands.archive import archive, summary_text
 
     given = {**vars(arguments), "engine": engine_of(arguments), "refine": not arguments.no_refine}
