@@ -24,9 +24,6 @@ def gpu(monkeypatch, tmp_path):
     import tensorrt_standin as standin
     from fake_cuda import FakeCuda
 
-    from glint.runtime.engines.tensorrt import loaded_plan as tensorrt_plan
-
-    tensorrt_plan._messages.cache_clear()
     monkeypatch.setenv("GLINT_CACHE", str(tmp_path))
     cuda = FakeCuda()
     cuda.install(monkeypatch)

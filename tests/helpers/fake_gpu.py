@@ -9,12 +9,9 @@ import pytest
 import tensorrt_standin as standin
 from fake_cuda import FakeCuda
 
-from glint.runtime.engines.tensorrt import loaded_plan
-
 
 def install_gpu(monkeypatch: pytest.MonkeyPatch, cache: Path) -> FakeCuda:
     """A GPU with TensorRT 10.3, and an empty cache of engines."""
-    loaded_plan._messages.cache_clear()  # TensorRT keeps one logger for good; the stand-ins are several
     monkeypatch.setenv("GLINT_CACHE", str(cache))
     cuda = FakeCuda()
     cuda.install(monkeypatch)

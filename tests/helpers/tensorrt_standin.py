@@ -17,6 +17,7 @@ import struct
 import sys
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,6 +236,15 @@ def _say(logger: Any, severity: str, text: str) -> None:
     logger.log(getattr(type(logger).Severity, severity), text)
 
 
+def _register(owner: Any) -> None:
+    """Builders and runtimes, in order: the logger of the first one that lives is that of the whole library."""
+    owner._module.__dict__.setdefault("_owners", []).append(weakref.ref(owner))
+
+
+def _first_logger(owner: Any) -> Any:
+    return next(living._logger for living in (ref() for ref in owner._module._owners) if living is not None)
+
+
 class Dims:
     """Iterable, comparable to a tuple, but none."""
 
@@ -273,6 +283,7 @@ class _Builder:
             _say(logger, "ERROR", "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
+        _register(self)
 
     num_DLA_cores = property(lambda self: self._module._machine.dla_cores)  # noqa: N815
 
@@ -304,7 +315,8 @@ class _Builder:
         )  # fmt: skip
         problem = self._problem(network, config)
         if problem is None and machine.memory is not None and (workspace is None or workspace > machine.memory):
-            problem = "Could not find any implementation for node /conv/Conv (insufficient memory)."
+            _say(_first_logger(self), "WARNING", "Requested amount of GPU memory could not be allocated: out of memory")
+            problem = "Could not find any implementation for node /conv/Conv."
         if problem is None and workspace is not None and workspace < machine.least:
             problem = "Could not find any implementation for node /conv/Conv."
         if problem is not None:
@@ -551,6 +563,7 @@ class _Runtime:
             _say(logger, "ERROR", "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
+        _register(self)
 
     def deserialize_cuda_engine(self: Any, serialized_engine: Any) -> Any:
         content, problem = bytes(serialized_engine), self._module._machine.load_error

@@ -7,7 +7,10 @@ name: their numbers move between releases.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from glint.errors import InputError, MissingDependencyError
@@ -24,31 +27,42 @@ _SERIOUS = ("INTERNAL_ERROR", "ERROR")
 
 
 class Messages:
-    """What TensorRT said: the Python half of every logger that :meth:`TensorRT.logger` makes.
+    """What TensorRT said: the Python half of the logger that :meth:`TensorRT.logger` gives.
 
     Attributes:
-        lines: messages in order; verbose ones only if they were asked for.
+        lines: messages in order, of the block of :meth:`listening`; verbose ones only if they were asked for.
     """
 
-    def __init__(self, *, verbose: bool = False) -> None:
+    def __init__(self) -> None:
         self.lines: list[str] = []
-        self._errors: list[str] = []
-        self._verbose = verbose
+        self._errors: dict[str, None] = {}
+        self._kept: Callable[[str], bool] = lambda severity: False
 
     def keep(self, severity: str, message: str) -> None:
         """Keep one message; ``severity`` is the name of TensorRT's enum member."""
         if severity in _SERIOUS:
-            self._errors.append(" ".join(message.split()))
-        if self._verbose or severity != "VERBOSE":
+            self._errors[" ".join(message.split())] = None
+        if self._kept(severity):
             self.lines.append(message)
+
+    @contextmanager
+    def listening(self, *, verbose: bool = False) -> Iterator[None]:
+        """Keep the lines of a block; what failed before it does not count any more."""
+        self.forget_errors()
+        self.lines, self._kept = [], lambda severity: verbose or severity != "VERBOSE"
+        try:
+            yield
+        finally:
+            self.lines, self._kept = [], lambda severity: False
+            self.forget_errors()
 
     def forget_errors(self) -> None:
         """Start a new attempt: what failed before does not count any more."""
-        self._errors.clear()
+        self._errors = {}
 
     def errors(self) -> str:
         """The distinct errors so far, for the text of an exception; "" if there are none."""
-        return "; ".join(dict.fromkeys(self._errors))
+        return "; ".join(self._errors)
 
 
 @dataclass(frozen=True)
@@ -100,19 +114,28 @@ class TensorRT:
         """NumPy's (or ONNX's) name of a TensorRT data type, e.g. ``float32``."""
         return _DTYPES.get(dtype.name, dtype.name.lower())
 
-    def logger(self, *, verbose: bool = False) -> Messages:
-        """A logger to hand to TensorRT that keeps what it is told."""
-        interface = self.module.ILogger
+    def logger(self) -> Messages:
+        """The logger to hand to TensorRT, which keeps what it is told.
 
-        class Logger(Messages, interface):  # type: ignore[misc, valid-type]
-            def __init__(self) -> None:
-                interface.__init__(self)
-                Messages.__init__(self, verbose=verbose)
+        There is one: while a builder or a runtime lives, TensorRT tells much to the logger of the first one alone,
+        that memory ran out for instance.
+        """
+        return _logger(self.module)
 
-            def log(self, severity: Any, msg: str) -> None:
-                self.keep(severity.name, msg)
 
-        return Logger()
+@lru_cache(maxsize=len(FLAVOURS))
+def _logger(module: Any) -> Messages:
+    interface = module.ILogger
+
+    class Logger(Messages, interface):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            interface.__init__(self)
+            Messages.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            self.keep(severity.name, msg)
+
+    return Logger()
 
 
 def load(flavour: str | None = None) -> TensorRT:

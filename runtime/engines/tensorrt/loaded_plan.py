@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ class LoadedPlan:
         content, reason = engine_cache.read_plan(path, self.info, here)
         if reason is not None:
             raise EngineError(f"engine {path.name} cannot be used: {reason}", hint="build it again: glint build")
-        self.messages = _messages(self.trt.flavour)
+        self.messages = self.trt.logger()
         self._runtime, self.engine = self._deserialise(path, content)
         names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
         modes = {name: self.engine.get_tensor_mode(name) for name in names}
@@ -170,12 +169,6 @@ def round_up(rows: int) -> int:
     """
     power = 1 << max(rows - 1, 0).bit_length()
     return power * 3 // 4 if power >= 4 and rows <= power * 3 // 4 else power
-
-
-@lru_cache
-def _messages(flavour: str) -> Any:
-    """The logger of all engines: TensorRT keeps one per process and must never outlive it."""
-    return tensorrt_api.load(flavour).logger()
 
 
 def _range_text(shapes: tuple[tuple[int, ...], ...]) -> str:

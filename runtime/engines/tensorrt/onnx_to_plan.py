@@ -83,7 +83,12 @@ def plan_from_onnx(trt: TensorRT, order: Order, *, timings: bytes = b"") -> Buil
         InputError: if the machine has no such DLA core, or DLA does not take the model.
         EngineError: if the build fails.
     """
-    log = trt.logger(verbose=trt.ahead_of_time)
+    log = trt.logger()
+    with log.listening(verbose=trt.ahead_of_time):
+        return _plan(trt, order, log, timings)
+
+
+def _plan(trt: TensorRT, order: Order, log: Messages, timings: bytes) -> Built:
     builder = _create(trt.module.Builder, log)
     network = builder.create_network(trt.network_flags(weak=order.weak))
     parser = trt.module.OnnxParser(network, log)  # owns the weights: must live until the plan is built
@@ -275,6 +280,7 @@ def _save_timings(trt: TensorRT, config: Any) -> bytes:
 def _inspect(trt: TensorRT, plan: Any, dla: int | None) -> str:
     """The engine inspector's JSON of a plan."""
     log = trt.logger()
+    log.forget_errors()
     runtime = _create(trt.module.Runtime, log)
     if dla is not None:
         runtime.DLA_core = dla

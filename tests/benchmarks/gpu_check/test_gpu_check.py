@@ -11,7 +11,6 @@ from glint.benchmarks.gpu_check import on_gpu
 from glint.benchmarks.gpu_check.anywhere import ANYWHERE
 from glint.benchmarks.gpu_check.steps import FAIL, PASS, SKIPPED, Skip, Step, perform, run_all, run_apart, verdict
 from glint.errors import CheckFailedError
-from glint.runtime.engines.tensorrt import loaded_plan
 from glint.types import FrameSize
 
 
@@ -83,7 +82,6 @@ def gpu(monkeypatch, tmp_path):
     gpu = FakeCuda()
     gpu.install(monkeypatch)
     standin.install(monkeypatch, "tensorrt-10.3", standin.Machine(enqueue=gpu.enqueue))
-    loaded_plan._messages.cache_clear()  # TensorRT keeps one logger for good; the stand-ins are several
     return gpu
 
 

@@ -45,18 +45,26 @@ def test_names_of_types(trt):
 
 def test_the_logger_keeps_what_it_is_told(trt):
     severity = trt.module.ILogger.Severity
+    log = trt.logger()
     for verbose in (False, True):
-        log = trt.logger(verbose=verbose)
-        log.log(severity.VERBOSE, "details")
-        log.log(severity.INFO, "progress")
-        log.log(severity.ERROR, "it\n  failed")
-        log.log(severity.ERROR, "it failed")
-        log.log(severity.INTERNAL_ERROR, "badly")
-        assert log.errors() == "it failed; badly"
-        assert ("details" in log.lines) == verbose
-        assert "progress" in log.lines
-        log.forget_errors()
-        assert log.errors() == ""
+        log.log(severity.ERROR, "long ago")
+        with log.listening(verbose=verbose):
+            log.log(severity.VERBOSE, "details")
+            log.log(severity.INFO, "progress")
+            log.log(severity.ERROR, "it\n  failed")
+            log.log(severity.ERROR, "it failed")
+            log.log(severity.INTERNAL_ERROR, "badly")
+            assert log.errors() == "it failed; badly"
+            assert ("details" in log.lines) == verbose
+            assert "progress" in log.lines
+            log.forget_errors()
+            assert log.errors() == ""
+        log.log(severity.INFO, "nobody listens")
+        assert log.lines == []
+
+
+def test_there_is_one_logger(trt):
+    assert trt.logger() is trt.logger() is load(trt.flavour).logger()
 
 
 def test_stand_ins_are_strict(version, monkeypatch):

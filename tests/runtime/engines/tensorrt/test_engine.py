@@ -37,7 +37,6 @@ class Bench:
     """A machine with a fake GPU and one release of TensorRT."""
 
     def __init__(self, patch: pytest.MonkeyPatch, version: str, folder: Path, *, bindings: bool = True) -> None:
-        tensorrt_plan._messages.cache_clear()
         patch.setenv("GLINT_CACHE", str(folder / "cache"))
         self.cuda, self.folder = FakeCuda(), folder
         self.cuda.install(patch, bindings=bindings)
@@ -189,6 +188,16 @@ def test_an_error_tells_what_was_logged_for_it_and_not_before(bench: Bench) -> N
         with pytest.raises(EngineError, match=trouble) as caught:
             TensorRTEngine(path)
     assert "first trouble" not in str(caught.value)
+
+
+def test_memory_that_runs_out_in_a_build_is_heard_beside_an_open_engine(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TensorRT tells it to the logger of whoever came first, which is the engine's."""
+    with TensorRTEngine(bench.plan(pair(), pair_profile(1, 4, 8))):
+        bench.trt.memory = 64 << 20
+        build(UNMIXER, BuildOptions(precision="fp32", workspace=128 << 20))
+    assert "out of GPU memory with 128 MiB of workspace" in capsys.readouterr().err
 
 
 # Batches, profiles, buffers and graphs: one release is enough
