@@ -157,8 +157,12 @@ def load(flavour: str | None = None) -> TensorRT:
         except (ImportError, OSError) as error:  # OSError: a library of it is missing or damaged
             reasons.append(f"{name}: {error}")
         else:
-            return TensorRT(module, name, str(module.__version__))
-    raise MissingDependencyError(f"TensorRT cannot be imported ({'; '.join(reasons)})", hint=_hint(flavour))
+            version = str(getattr(module, "__version__", ""))
+            if hasattr(getattr(module, "NetworkDefinitionCreationFlag", None), "STRONGLY_TYPED"):
+                return TensorRT(module, name, version)
+            found = f"release {version}" if version else "something else of that name"
+            reasons.append(f"{name}: {found}, expected 10 or newer")
+    raise MissingDependencyError(f"TensorRT cannot be used ({'; '.join(reasons)})", hint=_hint(flavour))
 
 
 def _hint(flavour: str | None) -> str:

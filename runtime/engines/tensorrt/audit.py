@@ -33,6 +33,7 @@ _MULTIPLIES = re.compile(r"conv|corr|gemm|matmul|matrix|fusion|dla", re.IGNORECA
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _LINE = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]+), Inputs: \[(?P<operands>.*)\], Outputs: \[")
 _LOG_TENSOR = re.compile(r"Name: (.*?), Dimensions: \[([-\d,\s]*)\].*?Datatype: (\w+)")
+_NOT_FINITE = re.compile(r"(?<=[:\[,\s])-?(?:nan|inf)(?=\s*[,}\]])")  # as C++ writes these numbers, which is no JSON
 _BITS = {"fp4": 4, "int4": 4, "fp8": 8, "int8": 8, "bf16": 16, "fp16": 16, "fp32": 32}
 _NAMED_KERNELS = 8  # kernels that are named
 _WIDTH = ("fp4", "int4", "fp8", "int8", "bf16", "fp16", "fp32")  # ascending
@@ -108,6 +109,8 @@ class Audit:
 
     def text(self) -> str:
         """One line for the person at the terminal."""
+        if not self.layers:
+            return "layers: TensorRT does not say what they run in"
         shares = ", ".join(f"{p.upper()} {self.share(p):.0%}" for p in ("int8", "fp16", "fp32"))
         nodes = "; ".join(
             f"{self.obtained.get(p, 0)} of {n} convolutions and matrix products asked for in {p.upper()} run in it"
@@ -154,7 +157,7 @@ def layers_of_inspector(text: str, rows: int = 1) -> list[EngineLayer]:
     """
     try:
         # Node names in a layer's metadata are parted by a raw control character in some releases.
-        document = json.loads(text, strict=False)
+        document = json.loads(_NOT_FINITE.sub("null", text), strict=False)
     except ValueError as error:
         raise EngineError(f"TensorRT's engine inspector gave no JSON: {error}") from error
     entries = document.get("Layers") if isinstance(document, dict) else None
@@ -249,7 +252,7 @@ def audit(layers: Iterable[EngineLayer], asked: Mapping[str, str]) -> Audit:
         asked=dict(Counter(known.values())),
         obtained=dict(obtained),
         missed=tuple(missed),
-        traffic=_traffic(layers, working),
+        traffic=_traffic(layers, working) if layers else {},
         heaviest=tuple(
             f"{layer.name}: {layer.bytes / 1e6:.1f} MB"
             for layer in sorted(working, key=lambda layer: -layer.bytes)[:_NAMED_KERNELS]
@@ -280,12 +283,13 @@ def require(result: Audit, precision: str) -> None:
 
     At least half of the nodes that ask for it must have it (a builder may keep a few in a higher
     precision where it has no kernel); where the witness names no nodes, at least one layer must. Of
-    float32 islands of a weakly typed network, all must be in float32.
+    float32 islands of a weakly typed network, all must be in float32. Of an engine whose layers nobody tells, which a
+    weakly typed network never is, nothing is asked.
 
     Raises:
         CheckFailedError: if not.
     """
-    if precision == "fp32":
+    if precision == "fp32" or not result.layers:
         return
     if result.obtained.get("fp32", 0) < result.asked.get("fp32", 0):
         lost = "; ".join(text for text in result.missed if "asked for fp32" in text)

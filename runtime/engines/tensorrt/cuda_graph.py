@@ -16,7 +16,7 @@ def recording_problem() -> str | None:
     """Why no graph can be recorded on this machine, or None."""
     try:
         from cuda.bindings import driver  # noqa: F401
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         return f"cuda-bindings cannot be imported ({error}); pip install cuda-bindings"
     return None
 
@@ -65,7 +65,10 @@ class CudaGraph:
             self._graph = None
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        status, *results = getattr(self._driver, name)(*arguments)
+        try:
+            status, *results = getattr(self._driver, name)(*arguments)
+        except RuntimeError as error:  # cuda-bindings' way of saying that this driver has no such function
+            raise EngineError(f"{name}: {error}; cuda-bindings newer than the driver?") from error
         if status != self._driver.CUresult.CUDA_SUCCESS:
             raise EngineError(f"{name}: {status.name}")
         return results[0] if results else None

@@ -17,7 +17,14 @@ from glint.cli import talk
 from glint.errors import EngineError, InputError, ModelError
 from glint.progress import Progress
 from glint.runtime.engines.tensorrt.api import Messages, TensorRT
-from glint.runtime.engines.tensorrt.audit import Audit, asked_of_network, audit, layers_of_inspector, layers_of_log
+from glint.runtime.engines.tensorrt.audit import (
+    Audit,
+    EngineLayer,
+    asked_of_network,
+    audit,
+    layers_of_inspector,
+    layers_of_log,
+)
 from glint.runtime.engines.tensorrt.cache import Profile
 from glint.runtime.engines.tensorrt.constraints import keep_islands, left_to_gpu
 
@@ -106,11 +113,7 @@ def _plan(trt: TensorRT, order: Order, log: Messages, timings: bytes) -> Built:
     if order.dla is not None:
         left = left_to_gpu(network, _config(trt, builder, order, order.workspace), order.onnx.name)
     plan, config = _build_in_memory(trt, order, log, builder, network, timings)
-    rows = _usual_batch(order.profiles[0], inputs)
-    if trt.ahead_of_time:
-        layers = layers_of_log(log.lines, rows)
-    else:
-        layers = layers_of_inspector(_inspect(trt, plan, order.dla), rows)
+    layers = _layers(trt, order, log, plan, _usual_batch(order.profiles[0], inputs))
     result = replace(audit(layers, asked), left_to_gpu=left)
     return Built(plan, inputs, outputs, result, _save_timings(trt, config))
 
@@ -139,7 +142,7 @@ def _build_in_memory(
             talk(f"build: a node has no implementation with {told} of workspace")
             attempts = attempts if starved else attempts[:1]
         else:
-            raise _build_error(order, log.errors())
+            raise _build_error(trt, order, log.errors())
     raise EngineError(
         f"TensorRT ran out of GPU memory while it built {order.onnx.name}: {log.errors()}",
         hint="close other programs that use the GPU, build for a smaller --batch or --size, or change --workspace",
@@ -195,14 +198,20 @@ def _parse_error(onnx: Path, reasons: str) -> ModelError:
     return ModelError(f"TensorRT cannot parse {onnx.name}: {reasons}", hint=hint)
 
 
-def _build_error(order: Order, errors: str) -> EngineError:
+def _build_error(trt: TensorRT, order: Order, errors: str) -> EngineError:
     if _NO_IMPLEMENTATION in errors.lower():
         return EngineError(
             f"TensorRT has no implementation for a node of {order.onnx.name} in {order.precision}: {errors}",
             hint="memory is not the reason: build in another --precision, with --weak (TensorRT 10.x), or with a "
             "newer TensorRT",
         )
-    return EngineError(f"TensorRT cannot build {order.onnx.name}: {errors or 'it gave no reason'}")
+    hints = []
+    if order.precision == "int8":
+        hints += ["--precision fp16", "glint calibrate --float32-scales, where fp16 scales are refused"]
+    if trt.can_be_weak and not order.weak and order.precision != "fp32":
+        hints.append(f"--precision {order.precision} --weak, which lets TensorRT choose the types")
+    hint = f"try {', or '.join(hints)}" if hints else None
+    return EngineError(f"TensorRT cannot build {order.onnx.name}: {errors or 'it gave no reason'}", hint=hint)
 
 
 def _attempts(workspace: int | None, level: int | None) -> list[tuple[int | None, int | None]]:
@@ -275,6 +284,18 @@ def _load_timings(trt: TensorRT, config: Any, timings: bytes) -> None:
 def _save_timings(trt: TensorRT, config: Any) -> bytes:
     cache = config.get_timing_cache() if trt.keeps_timings else None
     return b"" if cache is None else bytes(cache.serialize())
+
+
+def _layers(trt: TensorRT, order: Order, log: Messages, plan: Any, rows: int) -> list[EngineLayer]:
+    """The kernels of a plan; none where TensorRT does not tell, and the types stand in the network."""
+    text = "" if trt.ahead_of_time else _inspect(trt, plan, order.dla)
+    try:
+        return layers_of_log(log.lines, rows) if trt.ahead_of_time else layers_of_inspector(text, rows)
+    except EngineError as error:
+        if order.weak:
+            raise
+        talk(f"build: what the layers run in is not known: {error}")
+        return []
 
 
 def _inspect(trt: TensorRT, plan: Any, dla: int | None) -> str:

@@ -1,9 +1,13 @@
 """The object that hides where TensorRT's releases differ, on stand-ins with exactly their API."""
 
+import sys
+from types import ModuleType, SimpleNamespace
+
 import pytest
 import tensorrt_standin
 from tensorrt_standin import VERSIONS, Machine
 
+from glint.errors import MissingDependencyError
 from glint.runtime.engines.tensorrt.api import load
 
 
@@ -61,6 +65,20 @@ def test_the_logger_keeps_what_it_is_told(trt):
             assert log.errors() == ""
         log.log(severity.INFO, "nobody listens")
         assert log.lines == []
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        (SimpleNamespace(__version__="8.6.1", NetworkDefinitionCreationFlag=SimpleNamespace(A=0)), "release 8.6.1"),
+        (ModuleType("tensorrt"), "something else of that name"),
+    ],
+)
+def test_a_release_that_is_too_old_and_a_folder_of_the_name_are_refused(monkeypatch, module, told):
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(MissingDependencyError, match=f"tensorrt: .*{told}, expected 10 or newer"):
+        load()
 
 
 def test_there_is_one_logger(trt):

@@ -311,11 +311,35 @@ def test_an_engine_in_another_precision_than_asked_for_is_refused(machine, tmp_p
     assert plans() == []
 
 
-def test_a_plan_without_details_cannot_be_audited(orin, tmp_path):
+def test_a_plan_without_details_is_kept_with_a_word_where_the_types_stand_in_the_model(orin, tmp_path, capsys):
+    orin.details = False
+    built = build(small_models.unmixer(tmp_path, precision="fp16"))
+    assert plans() == [built.path]
+    assert built.info.audit["layers"] == built.info.audit["traffic"] == {}
+    assert "what the layers run in is not known: TensorRT's engine inspector gave no details" in capsys.readouterr().err
+
+
+def test_a_weak_plan_without_details_is_refused(orin, tmp_path):
     orin.details = False
     with pytest.raises(EngineError, match="no details"):
-        build(small_models.unmixer(tmp_path, precision="fp16"))
+        build(small_models.unmixer(tmp_path), BuildOptions(precision="fp16", weak=True))
     assert plans() == []
+
+
+@pytest.mark.parametrize(
+    ("version", "precision", "hint"),
+    [
+        ("tensorrt-10.3", "fp32", None),
+        ("tensorrt-10.3", "fp16", "try --precision fp16 --weak, which"),
+        ("tensorrt-11.4", "fp16", None),
+        ("tensorrt-10.16", "int8", "--float32-scales, where fp16 scales are refused, or --precision int8 --weak"),
+    ],
+)
+def test_a_build_that_fails_says_what_else_to_try(monkeypatch, tmp_path, version, precision, hint):
+    tensorrt_standin.install(monkeypatch, version, Machine(build_error="DequantizeLinear: No matching rules"))
+    with pytest.raises(EngineError, match="No matching rules") as caught:
+        build(small_models.unmixer(tmp_path, precision=precision))
+    assert (caught.value.hint is None) if hint is None else hint in caught.value.hint
 
 
 def test_a_precision_that_the_file_does_not_have_is_refused(orin, tmp_path):
@@ -565,7 +589,6 @@ def test_the_last_try_takes_fewer_tactics(machine, tmp_path):
         ({"build_error": "Internal Error (myelin)"}, EngineError, r"cannot build .*: Internal Error \(myelin\)"),
         ({"load_error": "no kernel image"}, EngineError, "cannot load the plan that it built: .*no kernel image"),
         ({"driver": False}, EngineError, "cannot start: CUDA initialization failure"),
-        ({"details": False}, EngineError, "no details"),
     ],
 )
 def test_a_failed_rebuild_leaves_the_old_entry_as_it_was(orin, tmp_path, failure, error, message):
@@ -666,7 +689,7 @@ def test_missing_libraries_are_named(monkeypatch, tmp_path):
     model = small_models.unmixer(tmp_path)
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingDependencyError, match="TensorRT cannot be imported") as caught:
+    with pytest.raises(MissingDependencyError, match="TensorRT cannot be used") as caught:
         build(model)
     assert "--system-site-packages" in caught.value.hint
     with pytest.raises(MissingDependencyError) as caught:

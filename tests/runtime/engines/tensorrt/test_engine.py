@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -360,6 +361,17 @@ def test_where_recording_fails_it_runs_call_by_call_and_says_why(bench: Bench) -
         facts = engine.details()
     assert not facts["cuda_graph"]
     assert "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED" in facts["cuda_graph_problem"]
+    assert not bench.cuda.live
+
+
+def test_bindings_newer_than_the_driver_cost_the_graphs_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: object) -> None:
+        raise RuntimeError('Function "cuGraphInstantiate" not found')
+
+    monkeypatch.setattr(sys.modules["cuda.bindings"].driver, "cuGraphInstantiate", missing)
+    with TensorRTEngine(bench.plan(pair(), pair_profile(1, 4, 8))) as engine:
+        check_pair(engine, rows(19))
+        assert "cuda-bindings newer than the driver?" in engine.details()["cuda_graph_problem"]
     assert not bench.cuda.live
 
 
