@@ -32,8 +32,6 @@ _CLOSE_UP_PX = 5  # px; side of what is shown of a patch
 _VIEW_PX = 48  # px; side of what is shown of a frame
 _KEPT_ROWS = 32  # rows of the first batch that are kept for the comparison of layers
 
-Pair = tuple[Any, Any]
-
 
 @dataclass(frozen=True, eq=False)
 class WorstCase:

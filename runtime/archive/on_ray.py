@@ -22,7 +22,7 @@ from glint.errors import EngineError, InputError, first_line
 
 T = TypeVar("T")
 R = TypeVar("R")
-LOCAL, AUTO = "local", "auto"
+LOCAL = "local"  # address of this machine alone
 _ITEMS_PER_EXECUTION = 10_000  # things that one execution of Ray Data is given: what its driver keeps of each adds up
 _PATIENCE_S = 10.0  # for a cluster's first answer
 _MOST_DEATHS = 3  # of workers over one thing, before it is given up

@@ -32,16 +32,6 @@ class Executor(Protocol):
         ...
 
 
-class Here:
-    """One thing after the other, in this process."""
-
-    def map(self, make: Callable[[], Callable[[T], R]], items: Sequence[T]) -> Iterator[R]:
-        """See :class:`Executor`."""
-        if items:
-            work = make()
-            yield from map(work, items)
-
-
 @dataclass(frozen=True)
 class Plan:
     """Recordings, and the chunks of each, without their keys, in order.

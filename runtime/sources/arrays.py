@@ -21,7 +21,6 @@ from glint.runtime.sources.images import FrameTimes, full_scale_of, parse_times
 from glint.runtime.sources.uri import take
 from glint.types import Frame
 
-SUFFIXES = (".npy", ".npz")
 _MOST_CHANNELS = 4  # a last axis of so many is one of channels, not of columns
 
 ReadFrame = Callable[[int], NDArray[Any]]

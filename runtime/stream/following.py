@@ -19,12 +19,8 @@ from glint.runtime.tracking.zones import Zone, read_zones
 
 
 @dataclass(frozen=True, kw_only=True)
-class Following:
-    """What is asked of tracks; :func:`glint.stream` says what the fields mean.
-
-    Attributes:
-        polygons: of the file of zones.
-    """
+class TrackSettings:
+    """What is asked of tracks; :func:`glint.stream` says what the fields mean."""
 
     track: bool = False
     static: Static = "report"
@@ -32,6 +28,16 @@ class Following:
     zones: str | Path | None = None
     unmix_frames: int = 1
     faint: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Following(TrackSettings):
+    """What is asked of tracks, with the zones.
+
+    Attributes:
+        polygons: of the file of zones.
+    """
+
     polygons: tuple[Zone, ...] = ()
 
     @classmethod
@@ -39,13 +45,13 @@ class Following:
         """From options with these fields; the file of zones is read.
 
         Args:
-            options: with the fields of this class but for ``polygons``.
+            options: with the fields of ``TrackSettings``.
             track: whether something else asks for tracks.
 
         Raises:
             GlintError: one of its subclasses, if the file of zones cannot be read.
         """
-        told = {f.name: getattr(options, f.name) for f in fields(cls) if f.name != "polygons"}
+        told = {f.name: getattr(options, f.name) for f in fields(TrackSettings)}
         told["track"] = track or told["track"]
         return cls(**told, polygons=() if told["zones"] is None else tuple(read_zones(Path(told["zones"]))))
 

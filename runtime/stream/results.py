@@ -10,30 +10,24 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from glint.choices import FALSE_TRACKS_PER_HOUR, Drop, Static
+from glint.choices import Drop
 from glint.errors import InputError
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.pipeline.settings import Settings, takes_fields_of
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.items import Item
 from glint.runtime.sources.open import open_any
-from glint.runtime.stream.following import Following
+from glint.runtime.stream.following import Following, TrackSettings
 from glint.runtime.stream.stream import Stream
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamSettings(Settings):
+class StreamSettings(TrackSettings, Settings):
     """Settings of :func:`stream`, which says what they mean."""
 
     drop: Drop | None = None
     deadline_ms: float | None = None
     warm_up: bool | None = None
-    track: bool = False
-    static: Static = "report"
-    false_tracks_per_hour: float = FALSE_TRACKS_PER_HOUR
-    zones: str | Path | None = None
-    unmix_frames: int = 1
-    faint: bool = False
     pipeline: Pipeline | None = None
 
     def of_pipeline(self) -> Settings:

@@ -260,8 +260,9 @@ def test_dark_spots_say_so(tmp_path: Path, pipelines: Any) -> None:
 
 @pytest.mark.parametrize("options", [{"bf": "2", "g": "12"}, {"bf": "3", "g": "8", "x264-params": "open-gop=1"}])
 def test_pieces_of_a_video_with_frames_that_look_ahead(options: dict[str, str], tmp_path: Path) -> None:
-    from glint.runtime.archive.plan import Here, make_plan
+    from glint.runtime.archive.plan import make_plan
     from glint.runtime.archive.reading import ChunkSource
+    from tests.helpers.archive_executor import Here
 
     path = film(tmp_path / "root" / "film.mp4", 60, "libx264", **options)
     root, out = Storage(tmp_path / "root"), Storage(tmp_path / "out")

@@ -27,12 +27,12 @@ from glint.images import write_image  # noqa: E402
 from glint.runtime.archive import on_ray  # noqa: E402
 from glint.runtime.archive.job import Job  # noqa: E402
 from glint.runtime.archive.on_ray import started  # noqa: E402
-from glint.runtime.archive.plan import Here  # noqa: E402
 from glint.runtime.archive.settings import ArchiveSettings  # noqa: E402
 from glint.runtime.archive.storage import Storage  # noqa: E402
 from glint.runtime.pipeline.settings import Settings  # noqa: E402
 from glint.runtime.sources.recording_format import SUFFIX, RecordingFile, encode_frame  # noqa: E402
 from glint.types import Frame  # noqa: E402
+from tests.helpers.archive_executor import Here  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray warns of itself
 _SETTINGS = ArchiveSettings(Settings(psf=0.5, threads=1), track=True, frames=4)

@@ -12,12 +12,13 @@ from PIL import Image
 pytest.importorskip("pyarrow", reason="archives need pyarrow")
 
 from glint.runtime.archive.chunks import cut, tracks_part
-from glint.runtime.archive.plan import Here, make_plan
+from glint.runtime.archive.plan import make_plan
 from glint.runtime.archive.recordings import find_recordings
 from glint.runtime.archive.settings import ArchiveSettings
 from glint.runtime.archive.storage import Entry, Storage
 from glint.runtime.archive.video_index import pieces_of
 from glint.runtime.pipeline.settings import Settings
+from tests.helpers.archive_executor import Here
 
 
 def touch(root: Path, *names: str) -> None:
