@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.core.test_import_direction import ROOMS
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = "core|training|export|calibration|runtime|benchmarks|zoo|tests|docs|deploy|examples"
@@ -31,6 +33,14 @@ def test_modules_files_and_links_exist(page):
     for link in set(re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)):
         assert (page.parent / link).exists(), link
         assert page.parent == ROOT or not link.startswith(".."), f"{link}: the site has the pages of docs/ alone"
+
+
+@pytest.mark.parametrize("package", ["runtime", "core", "benchmarks"])
+def test_the_rooms_of_the_architecture_are_those_that_are_held(package):
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = text.partition(f"| `{package}/` | |\n|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    told = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in rows]
+    assert [sorted(names or ["."]) for names in told] == [sorted(names) for names in ROOMS[package]]
 
 
 def found(dotted):

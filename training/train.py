@@ -15,6 +15,7 @@ from glint.training.networks.registry import NETWORKS, entry, load_model, preset
 
 if TYPE_CHECKING:
     from glint.optics import PsfEstimate
+    from glint.training.checkpoint import CheckpointInfo
     from glint.training.loop import Recipe, Task
     from glint.training.tasks.data_sets import DataSet
 
@@ -76,10 +77,9 @@ def train(
         checked_sets(data or ())  # told before a library that is missing
     import torch
 
-    from glint.config import from_dict
     from glint.training.checkpoint import load_checkpoint
     from glint.training.distributed import join
-    from glint.training.loop import Recipe, Trainer
+    from glint.training.loop import Trainer
 
     last = out / "last.safetensors"
     if last.exists() and not resume:
@@ -93,11 +93,7 @@ def train(
     task, default = _task(network, data, domain, backgrounds, validate_on, hard, psf)
     if resume:
         info, _ = load_checkpoint(last)
-        default = from_dict(Recipe, info.recipe, where=str(last))
-        changed = [n for n, v in recipe.items() if n != "steps" and v != getattr(default, n)]
-        if changed or init is not None:
-            what = ", ".join(f"--{n.replace('_', '-')}" for n in changed) or "--init"
-            raise InputError(f"--resume continues with the settings of the run; {what} cannot be changed")
+        default = _resumed(info, recipe, init, last)
         minutes = minutes or (0.0 if "steps" in recipe else default.minutes)
         if "init" in info.data:
             task.data["init"] = info.data["init"]
@@ -116,6 +112,19 @@ def train(
         if ranks.rank == 0:
             talk(f"training {network} into {out}, from step {trainer.step}")
         return trainer.fit()
+
+
+def _resumed(info: CheckpointInfo, recipe: dict[str, Any], init: Path | None, last: Path) -> Recipe:
+    """The recipe of the run that goes on; a new one may only ask for other steps."""
+    from glint.config import from_dict
+    from glint.training.loop import Recipe
+
+    default = from_dict(Recipe, info.recipe, where=str(last))
+    changed = [n for n, v in recipe.items() if n != "steps" and v != getattr(default, n)]
+    if changed or init is not None:
+        what = ", ".join(f"--{n.replace('_', '-')}" for n in changed) or "--init"
+        raise InputError(f"--resume continues with the settings of the run; {what} cannot be changed")
+    return default
 
 
 def _task(

@@ -5,17 +5,20 @@ Training on the fly needs more than the network consumes: 20,000 patches per sec
 
 from __future__ import annotations
 
+import argparse
+import sys
 import time
 
 import numpy as np
 
+from glint.benchmarks.tool import Tool
 from glint.simulation.patches import CONDITIONS, SENSOR_TRAINING, simulate_patches
 
 _PATCHES_PER_BATCH = 4096
 _REPEATS = 15
 
 
-def measure() -> dict[str, tuple[float, float, float]]:
+def simulation_speed() -> dict[str, tuple[float, float, float]]:
     """Patches per second for each condition: 10th, 50th and 90th percentile over repeats."""
     rng = np.random.default_rng(0)
     rates = {}
@@ -31,7 +34,18 @@ def measure() -> dict[str, tuple[float, float, float]]:
     return rates
 
 
+def text_of(rates: dict[str, tuple[float, float, float]]) -> str:
+    """The rates for the terminal."""
+    lines = [f"{name:<8}" + "".join(f"{r:12,.0f}" for r in rate) for name, rate in rates.items()]
+    return "\n".join([f"patches per second, batches of {_PATCHES_PER_BATCH}, one core: p10, p50, p90", *lines])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The tool has no options of its own."""
+
+
+TOOL = Tool("Measure how fast patches are simulated.", simulation_speed, add_arguments, text=text_of)
+
+
 if __name__ == "__main__":
-    print(f"patches per second, batches of {_PATCHES_PER_BATCH}, one core: p10, p50, p90")
-    for name, rate in measure().items():
-        print(f"{name:<8}" + "".join(f"{r:12,.0f}" for r in rate))
+    sys.exit(TOOL())

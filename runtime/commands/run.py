@@ -61,7 +61,7 @@ def run(
     """
     asked = RunOptions.of(*groups, **options)
     provenance = Provenance()
-    models, sensor, delivery = asked.models, asked.sensor, asked.delivery
+    models, delivery = asked.models, asked.delivery
     frames = open_frames(source, polarity=asked.values.polarity, scale=asked.values.scale, wait_s=delivery.wait_source)
     frames.refuse_collisions(asked.outputs.overlay)
     name, why = choose_engine(models.engine)
@@ -72,10 +72,7 @@ def run(
     try:
         pipeline = Pipeline.of(asked.settings(), following.candidates_above)
         follow = following.follower(frames, pipeline)
-        opened = (pipeline.detector, pipeline.unmixer)
-        loaded = [f"{m.card.name} ({m.card.precision})" for m in opened]
-        chosen, reason = choose_precision(models.precision, name)
-        talk(f"engine: {name} ({why}); {chosen} ({reason}); detector {loaded[0]}, unmixer {loaded[1]}")
+        talk(f"engine: {name} ({why}); {_models_text(pipeline, models.precision, name)}")
         if frames.polarity == "both":
             talk("polarity: both; every frame goes through the networks twice")
         if models.refine:
@@ -105,18 +102,7 @@ def run(
             "glint": __version__,
             "lines": LINES_VERSION,
             **provenance.as_dict(),
-            "source": frames.uri,
-            "engine": name,
-            "engines": {m.card.task: m.engine.details() for m in opened},
-            "models": {m.card.task: _described(m.card) for m in opened},
-            "refine": models.refine,
-            "radiance_prior": pipeline.config.radiance,
-            "psf": {**pipeline.optics.as_dict(), "given": None if models.psf is None else str(models.psf)},
-            "corrections": {what: str(path) for what, path in sensor.corrections.items() if path is not None},
-            "roi": sensor.roi,
-            "polarity": frames.polarity,
-            "scale": frames.scale,
-            "tile": sensor.tile,
+            **_settings(asked, frames, name, pipeline),
             "interrupted": stream.interrupted,
             "error": None if error is None else str(error) or type(error).__name__,
             "seconds": round(time.perf_counter() - started, 3),
@@ -135,6 +121,31 @@ def run(
             for sink in sinks:
                 sink.linger(lambda: error is not None or signals.requested)
     return manifest
+
+
+def _models_text(pipeline: Pipeline, precision: str, engine: str) -> str:
+    chosen, reason = choose_precision(precision, engine)
+    detector, unmixer = (f"{m.card.name} ({m.card.precision})" for m in (pipeline.detector, pipeline.unmixer))
+    return f"{chosen} ({reason}); detector {detector}, unmixer {unmixer}"
+
+
+def _settings(asked: RunOptions, frames: Source, engine: str, pipeline: Pipeline) -> dict[str, Any]:
+    """What a manifest tells of the source, the models and what becomes of a frame."""
+    models, sensor, opened = asked.models, asked.sensor, (pipeline.detector, pipeline.unmixer)
+    return {
+        "source": frames.uri,
+        "engine": engine,
+        "engines": {m.card.task: m.engine.details() for m in opened},
+        "models": {m.card.task: _described(m.card) for m in opened},
+        "refine": models.refine,
+        "radiance_prior": pipeline.config.radiance,
+        "psf": {**pipeline.optics.as_dict(), "given": None if models.psf is None else str(models.psf)},
+        "corrections": {what: str(path) for what, path in sensor.corrections.items() if path is not None},
+        "roi": sensor.roi,
+        "polarity": frames.polarity,
+        "scale": frames.scale,
+        "tile": sensor.tile,
+    }
 
 
 def _tell_optics(pipeline: Pipeline) -> None:

@@ -15,7 +15,7 @@ from glint.training.tasks.unmixing import UnmixingTask
 def test_simulation_rates_are_given_for_every_condition(monkeypatch):
     monkeypatch.setattr(simulation, "_PATCHES_PER_BATCH", 64)
     monkeypatch.setattr(simulation, "_REPEATS", 3)
-    rates = simulation.measure()
+    rates = simulation.simulation_speed()
     assert {"float", "8sat", "n5", "sensor"} <= rates.keys()
     assert all(0 < p10 <= p50 <= p90 for p10, p50, p90 in rates.values())
 
