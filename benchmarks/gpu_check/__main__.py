@@ -24,7 +24,7 @@ from glint.files import refuse_existing, write_bytes, write_json
 from glint.progress import speaking, talk
 from glint.runtime.engines.choose import choose_engine
 
-STEPS = (*ANYWHERE, *ON_GPU)
+STEPS = (ANYWHERE[0], *ON_GPU, *ANYWHERE[1:])  # the facts, then what a GPU is lent for, while there is time
 _EXIT = {"passed": EXIT_OK, "failed": EXIT_CHECK_FAILED, "incomplete": EXIT_ENVIRONMENT}
 
 
@@ -96,7 +96,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--step", choices=[step.name for step in STEPS], help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
     if arguments.step is not None:
-        answer(next(step for step in STEPS if step.name == arguments.step))
+        with speaking():  # what is said goes into the report
+            answer(next(step for step in STEPS if step.name == arguments.step))
         return EXIT_OK
     try:
         with speaking():

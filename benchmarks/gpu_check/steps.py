@@ -78,7 +78,8 @@ def run_apart(step: Step, *, seconds: float) -> Result:
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return Result(step.name, step.what, FAIL, f"not over after {seconds:.0f} s", seconds=round(seconds, 2))
+        reason = f"not over after {seconds:.0f} s: --minutes N gives it more"
+        return Result(step.name, step.what, FAIL, reason, seconds=round(seconds, 2))
     said = done.stderr[-_TAIL_CHARACTERS:]
     for line in done.stdout.splitlines():
         if line.startswith(_MARK):

@@ -11,6 +11,7 @@ from glint.benchmarks.gpu_check import on_gpu
 from glint.benchmarks.gpu_check.anywhere import ANYWHERE
 from glint.benchmarks.gpu_check.steps import FAIL, PASS, SKIPPED, Skip, Step, perform, run_all, run_apart, verdict
 from glint.errors import CheckFailedError
+from glint.progress import talk
 from glint.types import FrameSize
 
 
@@ -49,6 +50,18 @@ def test_skipped_is_not_green():
 def test_a_step_that_crashes_or_hangs_has_failed():
     assert "code 2" in run_apart(Step("no-such-step", "", dict), seconds=60).reason
     assert "not over" in run_apart(Step("facts", "", dict), seconds=0.01).reason
+
+
+def test_what_a_step_says_is_kept(monkeypatch, capfd):
+    monkeypatch.setattr(command, "STEPS", (Step("s", "", lambda: talk("a line for the report") or {}),))
+    assert command.main(["--step", "s"]) == 0
+    told = capfd.readouterr()
+    assert told.err == "a line for the report\n" and PASS in told.out
+
+
+def test_what_a_gpu_is_lent_for_comes_first():
+    names = [step.name for step in command.STEPS]
+    assert names[0] == "facts" and names.index("engines-fp16") < names.index("engines-fp32") < names.index("overflow")
 
 
 def test_what_needs_a_gpu_or_time_is_skipped():
@@ -97,5 +110,7 @@ def test_engines_are_built_compared_and_timed(gpu, monkeypatch):
     monkeypatch.setattr(on_gpu, "_TIMED_RUNS", 2)
     result = perform(next(s for s in on_gpu.ON_GPU if s.name == "engines-fp16"))
     assert result.state == PASS, result.reason
-    assert {"enqueue", "h2d", "gpu", "d2h"} <= result.figures["lsnet-s"]["ms"].keys()
+    figures = result.figures["lsnet-s"]
+    assert {"enqueue", "h2d", "gpu", "d2h"} <= figures["ms"].keys()
+    assert figures["audit"]["layers"] and figures["build s"] > 0
     assert not gpu.live
