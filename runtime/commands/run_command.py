@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from glint.cli import print_json, talk
 from glint.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
@@ -16,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", nargs="+",
         help="folder, glob, images, video, array, camera, or synthetic://?size=640x512&frames=100&seed=1",
     )  # fmt: skip
+    parser.add_argument("--print-python", action="store_true", help="print the same as Python, and do nothing else")
     add_run_arguments(parser)
     add_engine_arguments(parser)
     add_refine_arguments(parser)
@@ -23,14 +26,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint run``."""
-    from glint.runtime.commands.run import run, summary_text
-
     piped = next((name for name in ("out", "csv") if str(getattr(arguments, name)) == "-"), None)
     if arguments.json and piped:
         raise InputError(f"--json and --{piped} - both want standard output", hint="write the JSON lines to a file")
     given = {**vars(arguments), "engine": engine_of(arguments), "refine": not arguments.no_refine}
+    options = {name: given[name] for name in OPTIONS}
+    if arguments.print_python:
+        print(python_of(arguments.source, options))
+        return EXIT_OK
+    from glint.runtime.commands.run import run, summary_text
+
     tell = lambda manifest: talk(summary_text(manifest))  # noqa: E731
-    manifest = run(arguments.source, on_end=tell, **{name: given[name] for name in OPTIONS})
+    manifest = run(arguments.source, on_end=tell, **options)
     if arguments.json:
         print_json(manifest)
     return EXIT_INTERRUPTED if manifest["interrupted"] else EXIT_OK
+
+
+def python_of(source: list[str], options: dict[str, Any]) -> str:
+    """The call that does what the command does; options that have their defaults are left out."""
+    told = {name: value for name, value in options.items() if value != OPTIONS[name].default}
+    words = [repr(source[0] if len(source) == 1 else source)]
+    words += [f"{name}={(str(value) if isinstance(value, Path) else value)!r}" for name, value in told.items()]
+    return f"import glint\n\nmanifest = glint.run({', '.join(words)})"

@@ -110,6 +110,9 @@ class Outputs(Group):
         "publish results to a broker: mqtt://HOST/TOPIC", "publishing", "sinks.mqtt", metavar="URL"
     )
     udp: str | None = _option("send each JSON line as a datagram", "publishing", "sinks.udp", **_ADDRESS)
+    video_udp: str | None = _option(
+        "send the film as it is made, MPEG-TS for any player", "publishing", "view.overlay_stream", **_ADDRESS
+    )
 
 
 @_described

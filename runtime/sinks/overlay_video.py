@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
 from io import FileIO
@@ -51,44 +53,33 @@ class _File:
         return len(data)
 
 
-class OverlayVideo(Sink):
-    """An H.264 video (or, if the encoder is missing, MPEG-4, FFV1 or MJPEG), of the pace of the capture.
-
-    ``.mp4`` or ``.mkv``; FFV1 goes into ``.mkv`` only. Both are written so that a killed run leaves what it had
-    shown up to a second before. The file appears with the first result.
+class Film(Sink):
+    """Pictures of results, encoded one by one.
 
     Args:
-        path: the file.
-        fps: show frames at this steady rate instead, frames per second.
-        overwrite: replace an existing one.
-
-    Raises:
-        InputError: if the name has another ending.
-        OutputError: if the file exists and ``overwrite`` is not set.
-        MissingDependencyError: if PyAV is not installed, or brings none of the encoders.
+        where: they go, for messages.
+        encoder: and its format of pixels, of :func:`encoder_of`.
+        fps: show frames at this steady rate instead of the pace of the capture, frames per second.
+        tuning: further options of the encoder, by its name.
     """
 
-    def __init__(self, path: str | Path, *, fps: float | None = None, overwrite: bool = False) -> None:
-        self.path = Path(path)
-        if self.path.suffix.lower() not in _CONTAINERS:
-            raise InputError(
-                f"video {self.path}: expected a name that ends in {' or '.join(_CONTAINERS)}",
-                hint="e.g. --video night.mp4",
-            )
-        if fps is not None and not 0 < fps <= _TICKS_PER_S:
-            raise InputError(
-                f"fps: expected a number above 0 and up to {_TICKS_PER_S}, got {fps}",
-                hint="leave it out for the pace of the capture",
-            )
-        refuse_existing(self.path, overwrite=overwrite)
-        self.encoder, self._format = _encoder(self.path.suffix.lower())
-        self._fps, self._overwrite = fps, overwrite
-        self._file: _File | None = None
+    def __init__(
+        self, where: str, encoder: tuple[str, str], *, fps: float | None = None,
+        tuning: dict[str, dict[str, str]] | None = None,
+    ) -> None:  # fmt: skip
+        self.where, (self.encoder, self._format) = where, encoder
+        self._options = {**_OPTIONS.get(self.encoder, {}), **(tuning or {}).get(self.encoder, {})}
+        self._fps = fps
+        self._file: Any = None
         self._tails = Tails()
         self._container: Any = None
         self._stream: Any = None
         self._first_ns = self._count = 0
         self._time = -1
+
+    @abstractmethod
+    def _target(self) -> tuple[Any, str, dict[str, str]]:
+        """What takes the bytes (``write``, ``close``, ``error``), the format of the container, and its options."""
 
     def write(self, result: Result) -> None:
         """Append one picture."""
@@ -103,7 +94,7 @@ class OverlayVideo(Sink):
                 self._open(width, height, result.frame.t_ns)
             if (self._stream.width, self._stream.height) != (width, height):
                 raise InputError(
-                    f"video {self.path}: the size of the frames changed to {result.frame.shape[::-1]}",
+                    f"video {self.where}: the size of the frames changed to {result.frame.shape[::-1]}",
                     hint="--overlay FOLDER draws frames of any size",
                 )
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
@@ -132,7 +123,7 @@ class OverlayVideo(Sink):
                 raise self._file.error
         except (av.FFmpegError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise OutputError(f"cannot finish {self.path}: {reason}", hint="is the disk full?") from error
+            raise OutputError(f"cannot finish {self.where}: {reason}", hint="is the disk full?") from error
         finally:
             if self._file is not None:
                 self._file.close()
@@ -140,10 +131,9 @@ class OverlayVideo(Sink):
     def _open(self, width: int, height: int, t_ns: int) -> None:
         import av
 
-        suffix = self.path.suffix.lower()
-        self._file = _File(claim(self.path, overwrite=self._overwrite))
-        self._container = av.open(self._file, "w", format=_FORMATS[suffix], options=_CONTAINERS[suffix])
-        self._stream = self._container.add_stream(self.encoder, rate=30, options=_OPTIONS.get(self.encoder, {}))
+        self._file, kind, options = self._target()
+        self._container = av.open(self._file, "w", format=kind, options=options)
+        self._stream = self._container.add_stream(self.encoder, rate=30, options=self._options)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, self._format
         self._stream.codec_context.time_base = Fraction(1, _TICKS_PER_S)
         self._stream.codec_context.gop_size = 30
@@ -169,17 +159,61 @@ class OverlayVideo(Sink):
                 container.close()
         if self._file is not None:
             self._file.close()
-        raise OutputError(f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}") from error
+        raise OutputError(f"cannot write {self.where}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _encoder(suffix: str) -> tuple[str, str]:
+class OverlayVideo(Film):
+    """An H.264 video (or, if the encoder is missing, MPEG-4, FFV1 or MJPEG), of the pace of the capture.
+
+    ``.mp4`` or ``.mkv``; FFV1 goes into ``.mkv`` only. Both are written so that a killed run leaves what it had
+    shown up to a second before. The file appears with the first result.
+
+    Args:
+        path: the file.
+        fps: show frames at this steady rate instead, frames per second.
+        overwrite: replace an existing one.
+
+    Raises:
+        InputError: if the name has another ending.
+        OutputError: if the file exists and ``overwrite`` is not set.
+        MissingDependencyError: if PyAV is not installed, or brings none of the encoders.
+    """
+
+    def __init__(self, path: str | Path, *, fps: float | None = None, overwrite: bool = False) -> None:
+        self.path, self._overwrite = Path(path), overwrite
+        suffix = self.path.suffix.lower()
+        if suffix not in _CONTAINERS:
+            raise InputError(
+                f"video {self.path}: expected a name that ends in {' or '.join(_CONTAINERS)}",
+                hint="e.g. --video night.mp4",
+            )
+        if fps is not None and not 0 < fps <= _TICKS_PER_S:
+            raise InputError(
+                f"fps: expected a number above 0 and up to {_TICKS_PER_S}, got {fps}",
+                hint="leave it out for the pace of the capture",
+            )
+        refuse_existing(self.path, overwrite=overwrite)
+        unfit = ("ffv1",) if suffix == ".mp4" else ()
+        super().__init__(str(self.path), encoder_of(unfit), fps=fps)
+
+    def _target(self) -> tuple[Any, str, dict[str, str]]:
+        suffix = self.path.suffix.lower()
+        return _File(claim(self.path, overwrite=self._overwrite)), _FORMATS[suffix], _CONTAINERS[suffix]
+
+
+def encoder_of(unfit: Sequence[str] = ()) -> tuple[str, str]:
+    """The best encoder that PyAV has, and its format of pixels; never one of ``unfit``.
+
+    Raises:
+        MissingDependencyError: if PyAV is not installed, or brings none.
+    """
     try:
         import av
     except ImportError as error:
         hint = "pip install '.[video]' in the checkout of glint"
         raise MissingDependencyError("a video needs PyAV, which is not installed", hint=hint) from error
     for name, pixels in ENCODERS:
-        if name in av.codecs_available and not (name == "ffv1" and suffix == ".mp4"):
+        if name in av.codecs_available and name not in unfit:
             with suppress(av.FFmpegError, ValueError):
                 av.codec.Codec(name, "w")
                 return name, pixels

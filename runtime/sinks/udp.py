@@ -56,11 +56,11 @@ class UdpSink(Sink):
     def write(self, result: Result) -> None:
         """Send one frame."""
         for part in split_record(frame_record(result), DATAGRAM_BYTES):
-            self._send(part)
+            self.send(part)
 
     def gap(self, gap: Gap) -> None:
         """Send one gap."""
-        self._send(encode_record(gap_record(gap)))
+        self.send(encode_record(gap_record(gap)))
 
     def close(self) -> None:
         """Say what was lost, if anything."""
@@ -68,7 +68,8 @@ class UdpSink(Sink):
             talk(f"udp {self.where}: {self.lost} of {self.sent + self.lost} messages could not be sent")
         self._socket.close()
 
-    def _send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
+        """Send one datagram, or count it as lost."""
         try:
             self._socket.send(data)
             self.sent += 1

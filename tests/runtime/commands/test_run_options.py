@@ -6,10 +6,11 @@ import importlib
 import inspect
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from glint.cli import build_parser
+from glint.cli import build_parser, main
 from glint.errors import InputError
 from glint.runtime.commands.run import run
 from glint.runtime.commands.run_options import OPTIONS, Delivery, Models, Outputs, Recording, RunOptions, Sensor, Values
@@ -62,3 +63,14 @@ def test_every_output_names_a_module_that_opens_it() -> None:
     assert len(modules) == len(set(modules)) > 0
     for module in modules:
         assert callable(importlib.import_module(f"glint.runtime.{module}").open_sink)
+
+
+def test_the_command_says_what_it_is_in_python(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    words = ["run", "a.png", "b.png", "--out", "h.jsonl", "--track", "--roi", "1,2,64,64", "--no-refine"]
+    assert main([*words, "--print-python"]) == 0
+    told: dict[str, Any] = {}
+    monkeypatch.setattr("glint.run", lambda source, **options: told.update(source=source, **options), raising=False)
+    exec(capsys.readouterr().out)  # noqa: S102
+    assert told == {
+        "source": ["a.png", "b.png"], "out": "h.jsonl", "track": True, "roi": (1, 2, 64, 64), "refine": False,
+    }  # fmt: skip
