@@ -27,6 +27,7 @@ _CROP_PX = 41  # pixels of the image that a magnified piece shows
 _ZOOM = 9
 _PIECES_PER_IMAGE = 2
 _MOST_FA = 1e4  # of a million pixels
+_MOST_PAIRS = 20  # of images that look the same
 _GAP_PX = 6
 _SIDE_PX = 2 * (_CROP_PX * _ZOOM) + _GAP_PX  # screen pixels of the whole image's longer side
 
@@ -50,8 +51,11 @@ def draw_errors(examined: Examined) -> NDArray[np.uint8]:
     for i, piece in enumerate(pieces):
         left = i * (_CROP_PX * _ZOOM + _GAP_PX)
         strip[: piece.shape[0], left : left + piece.shape[1]] = piece
-    sheet = np.full((whole.shape[0] + _GAP_PX + len(strip), _SIDE_PX, 3), _PAPER, dtype=np.uint8)
+    below = _GAP_PX + len(strip) if pieces else 0
+    sheet = np.full((whole.shape[0] + below, _SIDE_PX, 3), _PAPER, dtype=np.uint8)
     sheet[: whole.shape[0], : whole.shape[1]] = whole
+    if not pieces:
+        return sheet
     sheet[whole.shape[0] + _GAP_PX :] = strip
     return sheet
 
@@ -133,9 +137,12 @@ def _scores(result: dict[str, Any]) -> str:
     rows = [[label, result[name], *result["intervals"][name]] for name, label in NAMES.items()]
     if "legacy" in result:
         rows += [[f"legacy {NAMES[name]}", result["legacy"][name], None, None] for name in ("pd", "fa")]
+    intervals = _intervals(result)
+    least = min((row.low for row in intervals), default=0.0)
+    ends = 10.0 * min(int(least // 10), 9), 100.0  # of the axis, %
     return section(
         "Scores",
-        interval_plot(_intervals(result), "%", caption="Scores with their 95 % intervals"),
+        interval_plot(intervals, "%", ends=ends, caption="Scores with their 95 % intervals"),
         table(["", "score", "low", "high"], rows),
         paragraph(
             "Low and high: 95 % of 2,000 draws of as many images, with replacement. Pd: true spots matched one-to-one "
@@ -257,7 +264,8 @@ def _leaks(leaks: dict[str, Any] | None) -> str:
     return section(
         "Leaks",
         paragraph(text + " These look the same (edges of 32 x 32 thumbnails, any shift of up to 3 cells):"),
-        table([leaks["against"], "this split", "correlation"], rows),
+        table([leaks["against"], "this split", "correlation"], rows[:_MOST_PAIRS]),
+        *([paragraph(f"{len(rows) - _MOST_PAIRS} more are in scores.json.")] if len(rows) > _MOST_PAIRS else []),
     )
 
 

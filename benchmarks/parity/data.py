@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from glint.calibration.task_score import conditions_of, task_patches
 from glint.cards import ModelCard
 from glint.data.csist import read_csist
-from glint.data.datasets import labelled_images, read_split
+from glint.data.datasets import is_labelled, labelled_images, read_split
 from glint.errors import InputError
 from glint.runtime.sources.open import open_source
 from glint.runtime.unmixing.unmix import read_patches
@@ -121,17 +121,17 @@ def frame_set(data: str | None, *, split: str, number: int | None, seed: int) ->
     """Frames for a detector.
 
     Args:
-        data: a SIRST-style folder (``images`` and ``masks``), a source of frames (folder, glob, image,
+        data: a folder of images with labels (see :mod:`glint.data.datasets`), a source of frames (folder, glob, image,
             ``synthetic://...``); None: a simulated scene.
-        split: of a SIRST-style folder.
+        split: of a folder with labels.
         number: of simulated frames, or the most that are taken of the data.
         seed: of the simulation.
 
     Raises:
         SourceError: if the data are missing or unreadable; that of single frames on iteration.
     """
-    if data is not None and all((Path(data) / part).is_dir() for part in ("images", "masks")):
-        root = Path(data)
+    root = Path(data or "")
+    if data is not None and is_labelled(root, split):
         total = len(read_split(root, split))
         total = total if number is None else min(number, total)
         frames = (FrameData(s.name, s.image, s.mask) for s in labelled_images(root, split))

@@ -34,14 +34,15 @@ p { margin: .5rem 0 } .faint { color: var(--faint) }
 .verdict { border-left: .4rem solid; padding: .6rem 1rem; background: var(--panel); margin: 1rem 0 }
 .good { border-color: var(--good) } .bad { border-color: var(--bad) }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
-th, td { padding: .25rem .7rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap }
+th, td { padding: .25rem .7rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line) }
 th { color: var(--faint); font-weight: 600 } td.number, th.number { text-align: right }
-td.long { white-space: normal; min-width: 22rem }
+td.number { white-space: nowrap }
+td.long { min-width: min(22rem, 50vw); overflow-wrap: anywhere }
 td.yes { color: var(--good) } td.no { color: var(--bad); font-weight: 600 }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1rem }
 figure { margin: .5rem 0; max-width: 40rem } .broad { max-width: none }
 figcaption { font-size: .9rem; color: var(--faint) }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 14rem), 1fr)); gap: 1rem }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(40%, 14rem), 1fr)); gap: 1rem }
 svg { display: block; width: 100%; height: auto; overflow: visible } svg text { fill: var(--text); font-size: 13px }
 .label { paint-order: stroke; stroke: var(--back); stroke-width: 4px; stroke-linejoin: round }
 .grid { stroke: var(--line); fill: none } .frame { stroke: var(--faint); fill: none }

@@ -9,8 +9,9 @@ from html import escape
 from glint.benchmarks.reporting.html import caption_text, colour
 from glint.benchmarks.reporting.plots import tick_text, ticks
 
-_WIDTH, _LEFT, _RIGHT = 720, 230, 24  # in units of the plot; the browser scales it
-_ROW, _TOP, _BOTTOM = 24, 8, 44
+_WIDTH, _LEFT, _RIGHT = 460, 16, 24  # in units of the plot; the browser scales it
+_ROW, _BAR, _TOP, _BOTTOM = 40, 28, 4, 44  # a row's label stands above its bar
+_MOST_WIDTH_REM = 32  # of the picture, so that its text is that of the page
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,14 @@ def interval_plot(
         parts.append(f'<path class="grid" d="M{at(value):.1f} {_TOP}V{bottom}"/>')
         parts.append(f'<text x="{at(value):.1f}" y="{bottom + 17}" text-anchor="middle">{tick_text(value)}</text>')
     for number, row in enumerate(rows):
-        y = _TOP + _ROW * (number + 0.5)
+        y = _TOP + _ROW * number + _BAR
         paint = colour(0) if row.good is None else "var(--good)" if row.good else "var(--bad)"
-        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(row.label)}</text>')
+        parts.append(f'<text class="label" x="{_LEFT}" y="{y - 11}">{escape(row.label)}</text>')
         parts.append(f'<path d="M{at(row.low):.1f} {y}H{at(row.high):.1f}" stroke="{paint}" stroke-width="5"/>')
         parts.append(f'<circle cx="{at(row.value):.1f}" cy="{y}" r="5" fill="{paint}"/>')
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{bottom + 38}" text-anchor="middle">{escape(title)}</text>')
     return (
-        f'<figure class="broad"><svg viewBox="0 0 {_WIDTH} {bottom + _BOTTOM}" role="img" '
+        f'<figure style="max-width:{_MOST_WIDTH_REM}rem"><svg viewBox="0 0 {_WIDTH} {bottom + _BOTTOM}" role="img" '
         f'aria-label="{escape(caption)}">{"".join(parts)}</svg>{caption_text(caption)}</figure>'
     )

@@ -206,6 +206,13 @@ def _without_suffix(name: str) -> str:
     return name.rsplit(".", 1)[0] if name.lower().endswith(SUFFIXES) else name
 
 
+def is_labelled(root: Path, split: str) -> bool:
+    """Whether a folder is a set of images with masks or COCO annotations, and not one of frames."""
+    place = own_folder(root, split) or root
+    labels = coco_file(place) is not None or any((place / name).is_dir() for name in MASK_FOLDERS)
+    return labels and images_of(place) is not None
+
+
 def images_of(root: Path) -> Path | None:
     """The folder of a set's images, which may lie beside its COCO annotations; None if there is none."""
     folders = (root / name for name in IMAGE_FOLDERS)

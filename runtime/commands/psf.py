@@ -62,10 +62,12 @@ def psf(
         report: picture of the PSF as sampled, of the spots used and of those left out, to write.
 
     Raises:
-        InputError: if there are too few isolated single targets.
+        InputError: if there are too few isolated single targets, or ``report`` has another ending than ``.png``.
         EngineError: if the engine cannot be used.
         GlintError: one of its subclasses, for a bad source or model.
     """
+    if report is not None and report.suffix.lower() != ".png":
+        raise InputError(f"--report {report}: it is a PNG picture", hint=f"--report {report.with_suffix('.png').name}")
     choose_engine(engine)  # one that is required and cannot be had is an error, also where patches need none
     if str(source).endswith(".npy"):
         spots, seen = _seen_in_patches(read_patches(Path(source)), full_scale)

@@ -60,6 +60,8 @@ def test_the_report_shows_the_psf_and_every_spot(glint: Glint, tmp_path: Path) -
     assert light[130:150, 120:140].mean() > 3 * light[:40].mean()
     assert "spots: faint" in done.err
     assert glint("psf", patches, "--report", report).code == 2
+    page = glint("psf", patches, "--report", tmp_path / "psf.html")
+    assert (page.code, "--report psf.png" in page.err) == (2, True)
     assert glint("psf", patches, "--report", report, "--overwrite").code == 0
 
 

@@ -43,6 +43,7 @@ def test_pictures_of_small_large_and_faultless_images():
     for shape in ((20, 24), (41, 41), (600, 1300)):
         assert draw_errors(examined(shape, truth=(5, 5), guess=(10, 12))).shape[1] == 744
     nothing = draw_errors(examined(truth=None, guess=None))
+    assert len(nothing) < len(draw_errors(examined()))  # no room for pieces that are not there
     assert not coloured(nothing, GREEN).any()
     assert not coloured(nothing, RED).any()
 
@@ -113,6 +114,14 @@ def test_every_part_is_shown(tmp_path):
     words = " ".join(Page((tmp_path / "report.html").read_text()).texts)
     for word in ("without targets: sky", "w (3)", "Planted", "0 of 4 found", "Decomposition", "12.5", "0.91"):
         assert word in words
+
+
+def test_of_many_pairs_that_look_the_same_the_first_are_shown(tmp_path):
+    pairs = [{"first": f"x{i}", "second": "y", "correlation": 0.9} for i in range(30)]
+    figures, worst = result(leaks={"against": "train", "near_duplicates": pairs})
+    write_report(tmp_path, figures, worst)
+    page = (tmp_path / "report.html").read_text()
+    assert ("x19<" in page, "x20<" in page, "10 more" in page) == (True, False, True)
 
 
 def test_masks_without_a_curve_have_no_section_of_it(tmp_path):

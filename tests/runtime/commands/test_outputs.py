@@ -103,13 +103,14 @@ def test_nothing_is_written_beside_a_device(tmp_path: Path) -> None:
         ({"video": "r.mkv"}, "OverlayVideo"),
         ({"record": "frames", "record_events": True, "record_max_gb": 0.5}, "Recorder"),
         ({"udp": "127.0.0.1:9"}, "UdpSink"),
+        ({"video_udp": "127.0.0.1:9"}, "OverlayStream"),
         ({"mqtt": "mqtt://127.0.0.1:1/glint"}, "MqttSink"),
         ({"metrics": "127.0.0.1:0"}, "Metrics"),
         ({"view": "127.0.0.1:0"}, "LiveView"),
     ],
 )
 def test_every_option_opens_its_output(tmp_path: Path, options: dict[str, Any], kind: str) -> None:
-    if kind == "OverlayVideo":
+    if kind in ("OverlayVideo", "OverlayStream"):
         pytest.importorskip("av")
     if kind == "MqttSink":
         pytest.importorskip("paho.mqtt.client")
