@@ -4,23 +4,22 @@
 
     python -m glint.benchmarks.streams.loss --frames 300 --out results/loss.json
 
-Numbered frames are sent as video over loopback, as MPEG-TS in UDP datagrams, in TCP and in RTP of RTSP, and a
-share of the packets is left out. Between the first and the last frame that arrive each one must be a frame, or be
-counted as skipped or missing, and one that differs from what was sent must say that it is damaged.
-"""
+Numbered frames are sent as video over loopback, as MPEG-TS in UDP datagrams, in TCP and in RTP of RTSP (there H.264
+goes without MPEG-TS, as cameras send it), and a X"""
 
 from __future__ import annotations
 
 import argparse
 import io
 import random
+import re
 import socket
 import struct
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any
 
@@ -37,11 +36,18 @@ from glint.runtime.sources.rtsp import NetworkSource
 from glint.types import Frame
 
 TRANSPORTS = ("udp", "tcp", "rtsp")
+CODECS: dict[str, dict[str, str]] = {
+    "mpeg2video": {},
+    "h264": {"tune": "zerolatency", "preset": "veryfast"},
+    "h264, stripes": {"tune": "zerolatency", "preset": "veryfast", "intra-refresh": "1"},
+    "hevc": {"preset": "ultrafast", "x265-params": "log-level=none:bframes=0:rc-lookahead=0:pools=1:frame-threads=1"},
+}  # the encoders' options, by names of codecs; "stripes" refreshes pictures bit by bit and has one key frame only
 LOSS_SHARES = (0.005, 0.01, 0.02, 0.05)  # shares of packets
 _WIDTH_PX, _HEIGHT_PX = 160, 128
 _FIELD_PX, _NUMBER_BITS = 16, 10  # pixels of a field of a frame's number, and its bits
 _DATAGRAM_BYTES = 7 * 188  # bytes of MPEG-TS in a datagram
 _GROUP_FRAMES = 12  # frames from one that builds on nothing to the next
+_RTP_BYTES = 1400  # of a picture's data in an RTP packet
 _PACE_S = 0.004  # between frames
 _MOST_ERROR_LEVELS = 6.0  # mean difference, of 255, that the codec makes of a whole frame
 
@@ -51,17 +57,18 @@ class Account:
     """What became of the frames of one stream.
 
     Attributes:
-        transport, loss: what it went through.
+        codec, transport, loss: what it went through.
         sent: frames.
         received: of these.
         damaged: of those received, marked.
         skipped, missing: counted by the source.
+        gaps: told.
         wrong: received unlike what was sent and not marked.
         unaccounted: between the first and the last received, neither received nor counted, or counted beyond all sent.
-        gaps: told.
         ended: "" or the error that ended the run before the sender did.
     """
 
+    codec: str
     transport: str
     loss: float
     sent: int
@@ -69,15 +76,20 @@ class Account:
     damaged: int
     skipped: int
     missing: int
+    gaps: int
     wrong: int
     unaccounted: int
-    gaps: int
     ended: str
+
+
+_TEXTURE = np.random.default_rng(1).normal(
+    110, 12, (_HEIGHT_PX, _WIDTH_PX)
+)  # moves, so that frames build on each other
 
 
 def picture(number: int) -> NDArray[np.uint8]:
     """A frame that tells its number: light and dark fields in a row, noise below."""
-    image = np.random.default_rng(number).normal(110, 12, (_HEIGHT_PX, _WIDTH_PX))
+    image = np.roll(_TEXTURE, (2 * number, 3 * number), (0, 1))
     for bit in range(_NUMBER_BITS):
         image[:_FIELD_PX, bit * _FIELD_PX : (bit + 1) * _FIELD_PX] = 200 if number >> bit & 1 else 40
     return np.clip(image, 0, 255).astype(np.uint8)
@@ -89,12 +101,23 @@ def number_of(image: NDArray[Any]) -> int:
     return int(sum(1 << bit for bit, level in enumerate(fields) if level > 120))
 
 
-def encoded(frames: int) -> list[bytes]:
-    """MPEG-TS of so many frames, one part for each."""
+def can_encode(codec: str) -> bool:
+    """Whether this PyAV has an encoder for a codec."""
+    av = import_av()
+    try:
+        av.Codec(codec.partition(",")[0], "w")
+    except ValueError:
+        return False
+    return True
+
+
+def encoded(frames: int, codec: str = "mpeg2video", *, container: str = "mpegts") -> list[bytes]:
+    """So many frames in MPEG-TS, or bare in ``container="h264"``, one part for each."""
     av = import_av()
     buffer, parts = io.BytesIO(), []
-    with av.open(buffer, "w", format="mpegts") as output:
-        stream = output.add_stream("mpeg2video", rate=Fraction(25))
+    options = {"flush_packets": "1"}
+    with av.open(buffer, "w", format=container, options=options) as output:
+        stream = output.add_stream(codec.partition(",")[0], rate=Fraction(25), options=CODECS[codec])
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = _WIDTH_PX, _HEIGHT_PX, "yuv420p", 6_000_000
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = _GROUP_FRAMES, 0
         done = 0
@@ -115,12 +138,36 @@ def datagrams(parts: list[bytes]) -> Iterator[list[bytes]]:
         yield [part[start : start + _DATAGRAM_BYTES] for start in range(0, len(part), _DATAGRAM_BYTES)]
 
 
-class Sender:
-    """Sends parts over one transport and leaves packets out, from :meth:`start` on, once."""
+def payloads(parts: list[bytes]) -> Iterator[list[bytes]]:
+    """The RTP payloads of each part of bare H.264 (RFC 6184): one for each unit, or several if it is large."""
+    for part in parts:
+        found = []
+        for unit in filter(None, re.split(rb"\x00*\x00\x00\x01", part)):
+            if len(unit) <= _RTP_BYTES:
+                found.append(unit)
+                continue
+            pieces = [unit[start : start + _RTP_BYTES] for start in range(1, len(unit), _RTP_BYTES)]
+            for place, piece in enumerate(pieces):
+                mark = 0x80 * (place == 0) | 0x40 * (place == len(pieces) - 1) | unit[0] & 0x1F
+                found.append(bytes([unit[0] & 0xE0 | 28, mark]) + piece)
+        yield found
 
-    def __init__(self, transport: str, parts: list[bytes], loss: float, seed: int) -> None:
+
+class Sender:
+    """Sends parts over one transport and leaves packets out, from its entry on, once.
+
+    Args:
+        transport: one of ``TRANSPORTS``.
+        parts: of MPEG-TS.
+        loss: share of the packets.
+        seed: of the loss.
+        bare: the parts are bare H.264, for RTSP.
+    """
+
+    def __init__(self, transport: str, parts: list[bytes], loss: float, seed: int, *, bare: bool = False) -> None:
         self._rng = random.Random(seed)  # noqa: S311  (loss, no secret)
-        self._parts, self._loss, self._rtp = list(datagrams(parts)), loss, transport == "rtsp"
+        self._parts = list(payloads(parts) if bare else datagrams(parts))
+        self._loss, self._rtp, self._bare = loss, transport == "rtsp", bare
         kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
         self._socket = socket.socket(socket.AF_INET, kind)
         self._socket.bind(("127.0.0.1", 0))
@@ -148,10 +195,11 @@ class Sender:
         """What is not lost; the first group of frames is spared, so that the stream begins."""
         number = 0
         for index, part in enumerate(self._parts):
-            for packet in part:
+            for place, packet in enumerate(part):
                 number = (number + 1) & 0xFFFF
                 if index < 3 or self._rng.random() >= self._loss:
-                    yield _rtp(number, 3600 * index, packet) if self._rtp else packet
+                    last = self._bare and place == len(part) - 1
+                    yield _rtp(number, 3600 * index, packet, bare=self._bare, last=last) if self._rtp else packet
             time.sleep(_PACE_S)
 
     def _udp(self) -> None:
@@ -169,11 +217,11 @@ class Sender:
         connection, _ = self._socket.accept()
         with connection, connection.makefile("rb") as requests:
             while line := requests.readline():
-                words, fields = line.decode().split(), {}
+                words, head = line.decode().split(), {}
                 while field := requests.readline().strip():
                     name, _, value = field.decode().partition(":")
-                    fields[name.lower()] = value.strip()
-                connection.sendall(_answer(words[0], words[1], fields.get("cseq", "0")))
+                    head[name.lower()] = value.strip()
+                connection.sendall(_answer(words[0], words[1], head.get("cseq", "0"), bare=self._bare))
                 if words[0] == "PLAY":
                     self._send(connection)
                     return
@@ -186,14 +234,20 @@ class Sender:
             return  # the reader has gone
 
 
-def _rtp(number: int, stamp: int, payload: bytes) -> bytes:
-    """An RTP packet of MPEG-TS, framed for RTSP's own connection."""
-    packet = struct.pack(">BBHII", 0x80, 33, number, stamp, 1) + payload
+def _rtp(number: int, stamp: int, payload: bytes, *, bare: bool, last: bool) -> bytes:
+    """An RTP packet, framed for RTSP's own connection."""
+    kind = (96 if bare else 33) | 0x80 * last
+    packet = struct.pack(">BBHII", 0x80, kind, number, stamp, 1) + payload
     return struct.pack(">cBH", b"$", 0, len(packet)) + packet
 
 
-def _answer(method: str, url: str, sequence: str) -> bytes:
-    body = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track\r\n"
+def _answer(method: str, url: str, sequence: str, *, bare: bool) -> bytes:
+    media = (
+        "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1\r\n"
+        if bare
+        else "m=video 0 RTP/AVP 33\r\n"
+    )
+    body = f"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\n{media}a=control:track\r\n"
     fields = {
         "OPTIONS": ["Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN"],
         "DESCRIBE": ["Content-Type: application/sdp", f"Content-Base: {url}/", f"Content-Length: {len(body)}"],
@@ -203,11 +257,16 @@ def _answer(method: str, url: str, sequence: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n" + (body if method == "DESCRIBE" else "")).encode()
 
 
-def account(transport: str, loss: float, parts: list[bytes], seed: int) -> Account:
-    """Send and receive one stream."""
+def account(transport: str, loss: float, frames: int, seed: int, codec: str = "mpeg2video") -> Account:
+    """Send and receive one stream of so many frames."""
+    bare = transport == "rtsp" and codec.startswith("h264")
+    return _account(transport, loss, encoded(frames, codec, container="h264" if bare else "mpegts"), seed, codec, bare)
+
+
+def _account(transport: str, loss: float, parts: list[bytes], seed: int, codec: str, bare: bool) -> Account:
     frames: list[Frame] = []
     gaps, ended = 0, ""
-    with Sender(transport, parts, loss, seed) as sender:
+    with Sender(transport, parts, loss, seed, bare=bare) as sender:
         source = open_source(sender.uri)
         assert isinstance(source, NetworkSource)  # noqa: S101  (its address says so)
         try:
@@ -224,11 +283,11 @@ def account(transport: str, loss: float, parts: list[bytes], seed: int) -> Accou
     whole = [n for frame, n in zip(frames, numbers) if not frame.damaged]
     between = frames_between(frames, whole)
     counted = sum(source.skips.values()) + source.missing
-    reached = bool(whole) and max(whole) >= sent - 2 * _GROUP_FRAMES
+    reached = len(frames) + counted >= sent - 2 * _GROUP_FRAMES
     unaccounted = max(0, between - counted, len(frames) + counted - sent)
     return Account(
-        transport, loss, sent, len(frames), sum(bool(f.damaged) for f in frames), sum(source.skips.values()),
-        source.missing, wrong, unaccounted, gaps, "" if reached else ended or "it ended early",
+        codec, transport, loss, sent, len(frames), sum(bool(f.damaged) for f in frames), sum(source.skips.values()),
+        source.missing, gaps, wrong, unaccounted, "" if reached else ended or "it ended early",
     )  # fmt: skip
 
 
@@ -246,13 +305,20 @@ def _is_like(image: NDArray[Any], number: int, sent: int) -> bool:
     return float(np.abs(image.astype(np.float64) - picture(number)).mean()) < _MOST_ERROR_LEVELS
 
 
-def loss(*, frames: int = 300, losses: tuple[float, ...] = LOSS_SHARES, seed: int = 1) -> dict[str, Any]:
-    """Send a stream over each transport with each loss.
+def loss(
+    *,
+    frames: int = 300,
+    losses: tuple[float, ...] = LOSS_SHARES,
+    seed: int = 1,
+    codecs: tuple[str, ...] = tuple(CODECS),
+) -> dict[str, Any]:
+    """Send a stream of each codec over each transport with each loss.
 
     Args:
         frames: of each stream; at most as many as a picture can number.
         losses: shares of the packets that are left out.
         seed: of the loss.
+        codecs: of ``CODECS``; those that this PyAV cannot encode are left out.
 
     Returns:
         ``rows``: accounts; ``problems``: empty if all is well.
@@ -262,18 +328,19 @@ def loss(*, frames: int = 300, losses: tuple[float, ...] = LOSS_SHARES, seed: in
     """
     if not 2 * _GROUP_FRAMES <= frames <= 2**_NUMBER_BITS:
         raise InputError(f"frames: expected {2 * _GROUP_FRAMES} to {2**_NUMBER_BITS}, got {frames}")
-    parts, rows = encoded(frames), []
-    with Progress("loss", len(TRANSPORTS) * len(losses)) as line:
-        for transport in TRANSPORTS:
-            for share in losses:
-                rows.append(account(transport, share, parts, seed))
-                line.update(len(rows), f"{transport}, {100 * share:g} %")
+    known = [codec for codec in codecs if can_encode(codec)]
+    runs = [(codec, transport, share) for codec in known for transport in TRANSPORTS for share in losses]
+    rows = []
+    with Progress("loss", len(runs)) as line:
+        for codec, transport, share in runs:
+            rows.append(account(transport, share, frames, seed, codec))
+            line.update(len(rows), f"{codec}, {transport}, {100 * share:g} %")
     return {"frames": frames, "rows": [asdict(row) for row in rows], "problems": [p for r in rows for p in problems(r)]}
 
 
 def problems(row: Account) -> list[str]:
     """What should not be."""
-    where = f"{row.transport}, {100 * row.loss:g} %"
+    where = f"{row.codec}, {row.transport}, {100 * row.loss:g} %"
     found = [f"{where}: the run ended: {row.ended}"] if row.ended else []
     found += [f"{where}: {row.wrong} frames are wrong and not marked"] if row.wrong else []
     return found + ([f"{where}: {row.unaccounted} frames are not accounted for"] if row.unaccounted else [])
@@ -281,7 +348,7 @@ def problems(row: Account) -> list[str]:
 
 def text_of(result: dict[str, Any]) -> str:
     """The table."""
-    names = ("transport", "loss", "sent", "received", "damaged", "skipped", "missing", "gaps", "wrong", "unaccounted")
+    names = [field.name for field in fields(Account) if field.name != "ended"]
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     return "\n".join(lines + ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in result["rows"]])
 

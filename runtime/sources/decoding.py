@@ -27,6 +27,9 @@ _CAPRICIOUS = ("mjpeg",)  # codecs of which cameras write every picture with som
 _COUNTED_STEPS = 9  # between frames, of which the middle one counts
 _EVEN_SHARE = 0.7  # share of steps of one length, from which on a film counts as one of a constant rate
 _MOST_STEP_LENGTHS = 1000  # of steps that are told apart
+_CONCEALED = "concealing "  # how libav begins the line that says that it made up a part of a picture
+_INTRA = 1  # libav's AV_PICTURE_TYPE_I
+_MOST_DELAY_S = 1  # of a decoder
 _MISSED = re.compile(r"missed (\d+) packets")
 # A playlist names other files and hosts; nobody asked for those. So neither its formats nor its protocols are let in.
 _FORMATS = (
@@ -69,7 +72,7 @@ def import_av() -> Any:
     silent.propagate = False
     if not silent.handlers:
         silent.addHandler(logging.NullHandler())
-    av.logging.set_level(av.logging.WARNING)
+    av.logging.set_level(av.logging.INFO)  # that errors are concealed is an information
     av.logging.set_skip_repeated(False)
     return av
 
@@ -95,9 +98,14 @@ class Decoder:
     """
 
     def __init__(self, av: Any, container: Any, stream: Any) -> None:
+        if stream.codec_context.name == "h264":
+            stream.codec_context.thread_count = 1  # threads that share a picture do not see that a part is missing
         self._av, self._packets = av, container.demux(stream)
         self._listens = stream.codec_context.name not in _CAPRICIOUS
         self.damaged = ""
+        self._latest: int | None = None  # time of the latest packet that may be damaged
+        self._next_too = False
+        self._refreshes = 0  # that began since the damage
 
     def __iter__(self) -> Iterator[Decoded]:
         """What each packet gives.
@@ -111,43 +119,73 @@ class Decoder:
             if packet is None:
                 return
             missed = sum(int(match[1]) for _, _, text in said if (match := _MISSED.search(text)))
+            complaint = any(level <= self._av.logging.ERROR for level, _, _ in said)
+            self._weigh(packet, told=bool(missed or complaint or packet.is_corrupt))
             decoded = self._decode(packet)
-            if any(level <= self._av.logging.ERROR for level, _, _ in said):
-                decoded.lost = decoded.lost or DAMAGED
-                self._spoil(decoded)
             if missed:
                 decoded.lost = f"{DAMAGED}: {missed} packets are missing"
-                self._spoil(decoded)
+            elif complaint:
+                decoded.lost = decoded.lost or DAMAGED
             yield decoded
+
+    def lacks(self, picture: Any) -> str:
+        """Pictures before this one are missing, by their times: why this one may be wrong, or ""."""
+        if not _is_intra(picture):
+            self._doubt(picture.pts)
+        return self.damaged
+
+    def _weigh(self, packet: Any, *, told: bool) -> None:
+        """What is told of a packet before it is decoded; it may hold for the next one, for which libav has read on."""
+        if told or self._next_too:
+            self._doubt(packet.pts)
+        elif self.damaged and packet.is_keyframe:
+            # A camera that refreshes its pictures stripe by stripe begins a round here, and the one before is over.
+            self._refreshes += 1
+            self.damaged = "" if self._refreshes > 1 else self.damaged
+        self._next_too = told
 
     def _decode(self, packet: Any) -> Decoded:
         if packet.is_corrupt:
-            self.damaged = BUILT_ON_DAMAGE
             return Decoded(lost=DAMAGED)
         try:
             with self._av.logging.Capture(local=True) as said:
                 pictures = packet.decode()
         except self._av.error.FFmpegError:
-            self.damaged = BUILT_ON_DAMAGE
+            self._doubt(packet.pts)
             return Decoded(lost=DAMAGED)
-        complaint = self._listens and any(level <= self._av.logging.ERROR for level, _, _ in said)
+        complaint = self._listens and any(
+            level <= self._av.logging.ERROR or text.startswith(_CONCEALED) for level, _, text in said
+        )
         decoded = Decoded()
         for picture in pictures:
             if complaint or picture.is_corrupt:
-                self.damaged, decoded.lost = BUILT_ON_DAMAGE, DAMAGED
+                self._doubt(packet.pts)
+                decoded.lost = DAMAGED
                 continue
-            if picture.key_frame:
+            if self.damaged and _is_intra(picture) and not self._may_be_hit(picture):
                 self.damaged = ""
             decoded.pictures.append((picture, self.damaged))
         if complaint:
-            self.damaged, decoded.lost = BUILT_ON_DAMAGE, DAMAGED
+            self._doubt(packet.pts)
+            decoded.lost = DAMAGED
         return decoded
 
-    def _spoil(self, decoded: Decoded) -> None:
-        """Packets before this one are missing: all that does not begin anew builds on them."""
-        if not any(picture.key_frame for picture, _ in decoded.pictures):
-            self.damaged = BUILT_ON_DAMAGE
-            decoded.pictures = [(picture, why or BUILT_ON_DAMAGE) for picture, why in decoded.pictures]
+    def _doubt(self, pts: int | None) -> None:
+        """All that does not begin anew after this time builds on damage."""
+        self.damaged, self._refreshes = BUILT_ON_DAMAGE, 0
+        self._latest = self._latest if pts is None else pts
+
+    def _may_be_hit(self, picture: Any) -> bool:
+        """Whether a picture, which may come some packets after its own, is of one that may be damaged, or before it."""
+        if self._latest is None or picture.pts is None:
+            return False
+        late = (self._latest - picture.pts) * (picture.time_base or 0)
+        return 0 <= late < _MOST_DELAY_S  # else the sender's clock has begun anew
+
+
+def _is_intra(picture: Any) -> bool:
+    """Whether nothing before this picture shows in it."""
+    return bool(picture.key_frame) and int(picture.pict_type) == _INTRA
 
 
 def choose_stream(container: Any, uri: str, number: int | None) -> Any:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from glint.errors import GlintError, InputError, SourceAbsentError, SourceError, SourceLostError
 from glint.runtime.sources.base import check_like
 from glint.runtime.sources.decoding import (
+    DAMAGED,
     GREY_PARAMETERS,
     OF_HTTP,
     OF_STREAMS,
@@ -30,6 +31,7 @@ from glint.runtime.sources.grey import grey_of
 from glint.runtime.sources.live import RECONNECT_PARAMETERS, Captured, Connection, LiveSource, Reconnect, reconnect_of
 from glint.runtime.sources.uri import one_of, parameters, safe_uri
 
+_DOUBTFUL_PICTURES = 3  # behind a loss, before which more may be missing: libav tells it a packet early or late
 _PARAMETERS = {**GREY_PARAMETERS, **RECONNECT_PARAMETERS, "transport": one_of("tcp", "udp")}
 
 
@@ -64,6 +66,8 @@ class NetworkSource(LiveSource):
         options = {**allowed, "fpsprobesize": "0"}  # else the first frames wait until their rate is known
         if self._url.lower().startswith("rtsp"):
             options["rtsp_transport"] = self.transport
+            if self.transport == "tcp":
+                options["reorder_queue_size"] = "2"  # packets; without, libav does not tell what a camera left out
         return _Stream(self, self._url, options)
 
 
@@ -129,14 +133,18 @@ class _Stream(Connection):
     def _capture(self, url: str, options: dict[str, str]) -> Iterator[Captured]:
         seconds, source = self._source.policy.timeout, self._source
         with self._av.open(url, options=options, timeout=(seconds, seconds)) as container:
-            lost, shape = "", None
+            lost, shape, doubtful = "", None, 0
             stream = choose_stream(container, source.uri, source.number)
-            clock = Clock(stream)
-            for decoded in Decoder(self._av, container, stream):
+            clock, decoder = Clock(stream), Decoder(self._av, container, stream)
+            for decoded in decoder:
                 arrived = time.monotonic_ns()
                 lost = decoded.lost or lost
+                doubtful = _DOUBTFUL_PICTURES if decoded.lost else doubtful
                 for picture, damaged in decoded.pictures:
-                    clock.time_of(picture, lost=bool(lost) and shape is not None)
+                    clock.time_of(picture, lost=doubtful > 0 and shape is not None)
+                    doubtful = max(0, doubtful - 1)
+                    if clock.missing and not lost:
+                        lost, damaged = DAMAGED, decoder.lacks(picture)
                     source.missing, clock.missing = source.missing + clock.missing, 0
                     try:
                         data, full_scale = grey_of(picture, luma=source.luma, where=source.uri)
