@@ -90,7 +90,10 @@ def open_network(
     else:
         info, model = load_model(checkpoint)
         if (info.network, info.config) != (card.network, card.config):
-            raise InputError(f"{checkpoint} is a {info.network}, {card.name} is another {card.network}")
+            raise InputError(
+                f"{checkpoint} is a {info.network}, {card.name} is another {card.network}",
+                hint="give the checkpoint that the card was exported from",
+            )
     model.to(device)
     call: Callable[..., Any] = torch.compile(model) if compiled else model
     engine = TorchEngine(call, card.inputs, card.outputs, device=device, half=precision == "fp16")

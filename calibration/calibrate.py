@@ -80,9 +80,9 @@ class CalibrateOptions:
 
     def __post_init__(self) -> None:
         if self.plan is not None and self.find_plan:
-            raise InputError("a plan to follow and a search for one exclude each other")
+            raise InputError("a plan to follow and a search for one exclude each other", hint="leave one of them away")
         if self.set_file is not None and self.samples is not None:
-            raise InputError("a saved calibration set has its own number of samples")
+            raise InputError("a saved calibration set has its own number of samples", hint="leave --samples away")
 
 
 def calibrate(
@@ -127,7 +127,9 @@ def calibrate(
         raise InputError("only int8 has scales", hint="--precision int8")
     card, path = load_card(model)
     if card.precision != "fp32":
-        raise InputError(f"{path.name} is in {card.precision}; calibration starts from the fp32 model")
+        raise InputError(
+            f"{path.name} is in {card.precision}; calibration starts from the fp32 model", hint="name the .fp32.onnx"
+        )
     file = out / f"{card.name}.{precision}.onnx"
     for output in (file, file.with_suffix(".json"), save_set, save_plan_to):
         if output is not None:

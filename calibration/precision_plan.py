@@ -41,7 +41,10 @@ class PrecisionPlan:
 
     def __post_init__(self) -> None:
         if self.format != PLAN_FORMAT:
-            raise InputError(f"precision plan of {self.model}: format {self.format}, this glint reads {PLAN_FORMAT}")
+            raise InputError(
+                f"precision plan of {self.model}: format {self.format}, this glint reads {PLAN_FORMAT}",
+                hint="make it again: glint calibrate --search",
+            )
         for name, choice in (*self.layers.items(), *self.skips.items()):
             if choice not in CHOICES:
                 raise InputError(f"precision plan of {self.model}: {name}: expected int8 or fp16, got {choice!r}")

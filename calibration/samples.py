@@ -132,7 +132,10 @@ def make_samples(
         talk(f"warning: a calibration set of {len(names)} samples: ranges will be rough")
     hashes = tuple(hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:16] for image in images)
     if len(set(hashes)) == 1:
-        raise InputError(f"the {len(names)} samples of the calibration set are all the same")
+        raise InputError(
+            f"the {len(names)} samples of the calibration set are all the same",
+            hint="give --data with frames that differ, or another --seed",
+        )
     batches = network_inputs(card, images, np.concatenate([part[2] for part in taken]))
     _check_level(card, batches)
     return Samples(card.name, seed, bits, tuple(names), hashes, batches)
@@ -151,7 +154,10 @@ def load_samples(card: ModelCard, path: Path, *, data: Path | None = None, split
     except (TypeError, KeyError, ValueError) as error:
         raise InputError(f"calibration set {path}: expected format, model, seed, bits and samples") from error
     if head[:2] != (LIST_FORMAT, card.name):
-        raise InputError(f"calibration set {path} is format {head[0]} for {head[1]}, not {LIST_FORMAT} for {card.name}")
+        raise InputError(
+            f"calibration set {path} is format {head[0]} for {head[1]}, not {LIST_FORMAT} for {card.name}",
+            hint="make it again with this model",
+        )
     samples = make_samples(card, number=len(listed), data=data, split=split, bits=head[3], seed=head[2])
     made = dict(zip(samples.names, samples.hashes))
     if made != listed:
@@ -223,7 +229,7 @@ def network_inputs(
             detector(Frame(i, 0, image))
         return tuple(seen)
     if len({image.shape for image in images}) > 1:
-        raise InputError("the patches differ in size")
+        raise InputError("the patches differ in size", hint="cut them to one size")
     limit = None if full_scale is None else full_scale[:, None, None]
     Unmixer(recorder, card)(np.stack(images), full_scale=limit)
     return (np.concatenate(seen),)

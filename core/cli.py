@@ -35,6 +35,7 @@ from glint.errors import (
     UsageError,
     did_you_mean,
     exit_code_of,
+    hint_of,
 )
 from glint.progress import speaking
 from glint.progress import talk as talk
@@ -251,7 +252,7 @@ def _report(error: GlintError, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     _say(f"error: {error}")
-    _say(f"hint: {error.hint or error.usual_hint}")
+    _say(f"hint: {hint_of(error)}")
     return exit_code_of(error)
 
 

@@ -54,7 +54,7 @@ def from_dict(cls: type[T], data: Any, *, where: str) -> T:
         if name in data:
             values[name] = _coerce(hints[name], data[name], f"{where}: {name}")
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-            raise InputError(f"{where}: missing key {name!r}")
+            raise InputError(f"{where}: missing key {name!r}", hint="add it; a file that glint wrote has all of them")
     try:
         return cls(**values)
     except InputError as error:  # what the class itself refuses

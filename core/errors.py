@@ -111,6 +111,33 @@ def exit_code_of(error: GlintError) -> int:
     return error.exit_code
 
 
+_OF_THE_SYSTEM = {
+    errno.ENOENT: "is the name right, seen from this folder? ls tells",
+    errno.EACCES: "whose is it, and who runs glint? ls -l tells",
+    errno.EPERM: "whose is it, and who runs glint? ls -l tells",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENOTDIR: "a part of the name before the last is a file, not a folder",
+    errno.EEXIST: "choose another name",
+    errno.ELOOP: "its symbolic links lead in a circle: ls -l tells",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOSPC: "make room (df -h tells), or choose another place",
+    errno.EDQUOT: "make room (quota tells), or choose another place",
+    errno.EROFS: "nothing can be written there: choose another place",
+    errno.EIO: "the disk or its cable fails: dmesg tells more",
+    errno.EMFILE: "too many files are open: ulimit -n 4096 allows more",
+    errno.ENFILE: "too many files are open on this machine: close other programs",
+    errno.ENOMEM: "close other programs, or process smaller frames",
+    errno.EADDRINUSE: "another program has this port: choose another one",
+    errno.EADDRNOTAVAIL: "this machine has no such address: 0.0.0.0 stands for all that it has",
+}  # what to do about errors of the system, by their numbers
+
+
+def hint_of(error: GlintError) -> str:
+    """What to do next: its own hint, else what helps against the error of the system behind it, else its class's."""
+    number = getattr(error.__cause__, "errno", None)
+    return error.hint or _OF_THE_SYSTEM.get(number or 0) or error.usual_hint
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``did you mean NAME? `` for the nearest of the known words; "" if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)

@@ -427,7 +427,9 @@ def try_folder(folder: Path) -> None:
             file.write(bytes(_TRIAL_BYTES))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot write into {folder}: {reason}") from error
+        raise OutputError(
+            f"cannot write into {folder}: {reason}", hint="whose folder is it, and who runs glint? ls -ld tells"
+        ) from error
 
 
 def refuse_full(folder: Path, *, overwrite: bool, what: str) -> None:

@@ -133,7 +133,7 @@ class Psf:
         if np.ndim(x) != 1:
             raise InputError(f"Psf.fisher: expected one list of targets, got x of shape {np.shape(x)}")
         if not noise_sd > 0:
-            raise InputError(f"Psf.fisher: noise_sd must be positive, got {noise_sd}")
+            raise InputError(f"Psf.fisher: noise_sd must be positive, got {noise_sd}", hint="give the noise in DN")
         jacobian = self.jacobian(x, y, radiance, shape)
         flat = jacobian.reshape(shape[0] * shape[1], -1)
         return flat.T @ flat / noise_sd**2
@@ -198,7 +198,9 @@ class PsfEstimate:
         if self.used < 0:
             raise InputError(f"PSF: expected a number of spots used, got {self.used}")
         if self.format != PSF_FORMAT:
-            raise InputError(f"PSF: format {self.format}, this glint reads {PSF_FORMAT}")
+            raise InputError(
+                f"PSF: format {self.format}, this glint reads {PSF_FORMAT}", hint="measure it again with glint psf"
+            )
 
     def shape(self) -> tuple[float, float]:
         """The ellipse as the fit has it: half the log of the width of a row over that of y, and x per y."""

@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint export``."""
     if not arguments.checkpoint.is_file():  # told before a library that is missing
-        raise ModelError(f"checkpoint {arguments.checkpoint}: no such file")
+        raise ModelError(
+            f"checkpoint {arguments.checkpoint}: no such file",
+            hint="is the name right? glint train writes best.safetensors into its --out",
+        )
     from glint.export.export import export
 
     export(

@@ -157,7 +157,10 @@ def run(model: nn.Module, value: NDArray[np.float32]) -> tuple[NDArray[np.float3
         results = model(torch.from_numpy(value))
     results = results if isinstance(results, tuple) else (results,)
     if len(results) != len(output_names(model)):
-        raise InputError(f"{type(model).__name__} gives {len(results)} outputs and names {output_names(model)}")
+        raise InputError(
+            f"{type(model).__name__} gives {len(results)} outputs and names {output_names(model)}",
+            hint="give each output of the network a name",
+        )
     return tuple(result.numpy() for result in results)
 
 

@@ -91,7 +91,10 @@ def to_onnx(
     graph = onnx.shape_inference.infer_shapes(graph, strict_mode=True, data_prop=True)
     onnx.checker.check_model(graph, full_check=True)
     if islands and not island_prefixes(graph):
-        raise CheckFailedError(f"the {islands} float32 islands of the network got lost in this version of PyTorch")
+        raise CheckFailedError(
+            f"the {islands} float32 islands of the network got lost in this version of PyTorch",
+            hint="export with the PyTorch of constraints.txt",
+        )
     return graph
 
 
@@ -234,7 +237,10 @@ def _unsupported(error: Exception, program: torch.export.ExportedProgram) -> Mod
     """Which operator, and in which module: the decomposed program has the node that the message names."""
     found = re.search(r"translating node %(\w+).*?target=([\w.]+)", str(error.__cause__ or error), re.DOTALL)
     if found is None:
-        return ModelError(f"cannot be converted to ONNX: {first_line(error.__cause__ or error)}")
+        return ModelError(
+            f"cannot be converted to ONNX: {first_line(error.__cause__ or error)}",
+            hint="export with the PyTorch of constraints.txt, or keep to the operators that it names",
+        )
     name, operator = found[1], found[2].removeprefix("torch.ops.").removesuffix(".default")
     stacks = {n.name: n.meta.get("nn_module_stack") for n in program.run_decompositions().graph.nodes}
     stack = stacks.get(name)

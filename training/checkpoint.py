@@ -75,11 +75,14 @@ def load_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     if path.suffix != ".safetensors":
         raise ModelError(f"checkpoint {path}: expected a .safetensors file", hint="pickled weights are never loaded")
     if not path.is_file():
-        raise ModelError(f"checkpoint {path}: no such file")
+        raise ModelError(
+            f"checkpoint {path}: no such file",
+            hint="is the name right? glint train writes best.safetensors and last.safetensors into its --out",
+        )
     try:
         info = from_dict(CheckpointInfo, read_json(path.with_suffix(".json"), what="checkpoint"), where=str(path))
     except ValueError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(str(error), hint="the file of the same name and .json belongs to it: copy both") from error
     if sha256(path) != info.sha256:
         raise ModelError(
             f"checkpoint {path}: the hash in {path.with_suffix('.json').name} is of another file",
@@ -88,7 +91,9 @@ def load_checkpoint(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     try:
         return info, safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise ModelError(f"checkpoint {path}: {error}") from error
+        raise ModelError(
+            f"checkpoint {path}: {error}", hint="copy it again, together with the .json of the same name"
+        ) from error
 
 
 def keep_weights(path: Path, out: Path, *, half: bool = False) -> None:

@@ -78,11 +78,15 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.minutes < 0 or self.batch < 1 or self.validate_every < 1:
-            raise InputError("Recipe: steps, batch and validate_every must be at least 1, minutes not negative")
+            raise InputError(
+                "Recipe: steps, batch and validate_every must be at least 1, minutes not negative",
+                hint="glint train --help names the defaults",
+            )
         if not (self.lr > 0 and self.clip > 0 and self.weight_decay >= 0 and 0 <= self.ema < 1 and self.seed >= 0):
             raise InputError(
                 "Recipe: lr and clip must be positive, weight_decay and seed not negative, ema in [0, 1), got "
-                f"lr {self.lr}, clip {self.clip}, weight_decay {self.weight_decay}, seed {self.seed}, ema {self.ema}"
+                f"lr {self.lr}, clip {self.clip}, weight_decay {self.weight_decay}, seed {self.seed}, ema {self.ema}",
+                hint="glint train --help names the defaults",
             )
         if self.amp not in AMP:
             raise InputError(f"Recipe.amp: expected one of {', '.join(AMP)}, got {self.amp!r}")
@@ -148,7 +152,10 @@ class Trainer:
         self.task, self.recipe, self.folder, self.device = task, recipe, folder, torch.device(device)
         self.ranks = ranks or Ranks()
         if recipe.batch % self.ranks.count:
-            raise InputError(f"a batch of {recipe.batch} cannot be shared evenly by {self.ranks.count} processes")
+            raise InputError(
+                f"a batch of {recipe.batch} cannot be shared evenly by {self.ranks.count} processes",
+                hint="give a --batch that is a multiple of the number of processes",
+            )
         if recipe.amp == "fp16" and self.device.type != "cuda":
             raise InputError(f"amp fp16 needs a GPU, this is {self.device.type}", hint="--amp bf16 or --amp off")
         torch.manual_seed(recipe.seed)
@@ -310,7 +317,10 @@ class Trainer:
         ):
             talk(f"the {taken} is that of {info.network}, step {info.step}; everything else begins afresh")
         else:
-            raise ModelError(f"--init is of {info.network} {info.config}, this run trains {self.task.network}")
+            raise ModelError(
+                f"--init is of {info.network} {info.config}, this run trains {self.task.network}",
+                hint="start from a checkpoint of the same network, or leave --init away",
+            )
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def resume(self, path: Path) -> None:

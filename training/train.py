@@ -85,7 +85,9 @@ def train(
     if last.exists() and not resume:
         raise OutputError(f"{out} holds a training run", hint="pass --resume to continue it, or choose another --out")
     if resume and not last.exists():
-        raise InputError(f"--resume: {last} does not exist")
+        raise InputError(
+            f"--resume: {last} does not exist", hint="leave --resume away to begin, or name the folder of a run"
+        )
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch sees no GPU here", hint="leave it away to train on the CPU")
     if threads:
@@ -140,7 +142,10 @@ def _task(
         from glint.training.tasks.hard import HardPlaces
 
         if psf is not None:
-            raise InputError(f"training {network} takes no --psf: only networks that unmix are trained for a PSF")
+            raise InputError(
+                f"training {network} takes no --psf: only networks that unmix are trained for a PSF",
+                hint="leave --psf away",
+            )
         if not data:
             raise InputError(f"training {network} needs labelled images", hint="--data FOLDER with images/ and masks/")
         recipe = replace(recipe, batch=8, weight_decay=2e-2, warmup=100, validate_every=250, ema=0.998)

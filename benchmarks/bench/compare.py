@@ -61,7 +61,7 @@ def compare(
         )
     common = [name for name in old if name in new]
     if not common:
-        raise InputError("the reports have no row in common")
+        raise InputError("the reports have no row in common", hint="compare reports of the same models and sizes")
     rows = [_compared(old[name], new[name], tolerance) for name in common]
     return {
         "before": str(before), "after": str(after), "tolerance": tolerance, "rows": rows,
@@ -80,7 +80,9 @@ def read_report(path: Path) -> Report:
     if not isinstance(report, dict) or report.get("kind") != "glint bench":
         raise InputError(f"{path} is no report of glint bench", hint="glint bench --out FILE.json writes one")
     if report.get("format") != FORMAT:
-        raise InputError(f"{path}: format {report.get('format')}, this glint reads {FORMAT}")
+        raise InputError(
+            f"{path}: format {report.get('format')}, this glint reads {FORMAT}", hint="run glint bench again"
+        )
     for name, kind in _PARTS.items():
         if not isinstance(report.get(name), kind):
             raise InputError(f"{path}: {name}: expected {kind.__name__}, got {report.get(name)!r:.80}", hint=_HINT)

@@ -97,6 +97,6 @@ def weights_by_key(checkpoints: Sequence[Path]) -> dict[str, str]:
         info, _ = load_checkpoint(path)
         key = weights_key(info.network, {"data": info.data})
         if key in found:
-            raise InputError(f"two checkpoints are of {key}: {found[key]} and {path}")
+            raise InputError(f"two checkpoints are of {key}: {found[key]} and {path}", hint="give one of them")
         found[key] = str(path.resolve())
     return found

@@ -93,7 +93,10 @@ def _profile(path: Path, inputs: dict[str, Any]) -> list[dict[str, Any]]:
         entries = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     events = [e["args"] for e in entries if e.get("cat") == "Node" and "output_size" in e.get("args", {})]
     if not any(event["op_name"] in _MULTIPLYING for event in events):
-        raise EngineError(f"ONNX Runtime's profile of {path.name} names no layer that multiplies")
+        raise EngineError(
+            f"ONNX Runtime's profile of {path.name} names no layer that multiplies",
+            hint="is it a network? glint inspect lists its operators",
+        )
     return events
 
 

@@ -52,7 +52,10 @@ class Worker:
         except OSError:
             line = ""
         if not line:
-            raise EngineError(f"its process ended: {_end(self._process.wait())}")
+            raise EngineError(
+                f"its process ended: {_end(self._process.wait())}",
+                hint="was it out of memory? dmesg tells; give smaller sizes",
+            )
         answer = json.loads(line)
         if "error" in answer:
             raise EngineError(answer["error"], hint=answer["hint"])

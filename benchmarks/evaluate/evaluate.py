@@ -82,11 +82,17 @@ def evaluate(
     table = len(roots) > 1 or len(empty) > 1 or any(is_boxed(root) for root in roots)
     data, backgrounds = (v[0] if v else None for v in (roots, empty))
     if table and (pred is not None or out is not None or legacy or "generated" in empty):
-        raise InputError("several sets are scored in one table, without --pred, --out, --legacy or generated skies")
+        raise InputError(
+            "several sets are scored in one table, without --pred, --out, --legacy or generated skies",
+            hint="score each set on its own, or leave these options away",
+        )
     images = DetectionData(data, split, protocol, legacy, against)
     if pred is not None:
         if backgrounds is not None:
-            raise InputError("--backgrounds needs a model: stored predictions cannot see planted targets")
+            raise InputError(
+                "--backgrounds needs a model: stored predictions cannot see planted targets",
+                hint="leave --pred or --backgrounds away",
+            )
         return evaluate_predictions(pred, images, out=out, overwrite=overwrite)
     card, loaded = open_model(str(model), engine=engine, precision=precision, threads=threads)
     with loaded:
@@ -102,7 +108,10 @@ def evaluate(
                 return {**common, **figures}
             return evaluate_detector(detector, images, backgrounds=backgrounds, seed=seed, out=out, overwrite=overwrite)
         if out is not None or backgrounds is not None or table:
-            raise InputError(f"{card.name} unmixes: --out, --backgrounds and several sets are for detectors")
+            raise InputError(
+                f"{card.name} unmixes: --out, --backgrounds and several sets are for detectors",
+                hint="leave these options away, or name a detector",
+            )
         if data is not None:
             patches, source = read_csist(data), {"data": data.name}
         else:

@@ -222,7 +222,7 @@ def compare_detectors(
         _keep_frame(result, item.name, item.image, [detection.probability for detection in found], masks)
         progress(index + 1)
     if not counts[0]:
-        raise InputError(f"{data.name} holds no frames")
+        raise InputError(f"{data.name} holds no frames", hint="name a folder with images, or leave --data away")
     if not any(count.targets for count in counts[0]):
         raise _nothing_to_judge(data.name, data.labelled)
     result.differences = compare_detection(data.name, *counts)

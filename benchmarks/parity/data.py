@@ -90,13 +90,13 @@ def patch_sets(
         facts = {"data": "simulated", "conditions": list(names), "number": count, "seed": seed}
         return PatchSets(task_patches(names, number=count, seed=seed), True, facts)
     if conditions:
-        raise InputError("--condition is for simulated patches: leave it or --data away")
+        raise InputError("--condition is for simulated patches: leave it or --data away", hint="leave one of them away")
     path = Path(data)
     labelled = path.is_dir() and next(path.rglob("*.xml"), None) is not None
     patches = read_csist(path) if labelled else _unlabelled(read_patches(path))
     patches = patches_of(patches, slice(0, number))
     if not len(patches):
-        raise InputError(f"{data} holds no patches")
+        raise InputError(f"{data} holds no patches", hint="name an .npy of patches [N, n, n] with N above 0")
     return PatchSets({path.name: patches}, labelled, {"data": path.name, "number": len(patches)})
 
 

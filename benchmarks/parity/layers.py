@@ -194,11 +194,16 @@ def _session(model: onnx.ModelProto, tensors: list[str], path: Path, threads: in
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exceptions share no base but this
-        raise ModelError(f"ONNX Runtime cannot load {path} with all its tensors: {first_line(error)}") from error
+        raise ModelError(
+            f"ONNX Runtime cannot load {path} with all its tensors: {first_line(error)}",
+            hint="glint inspect tells what is wrong with the file",
+        ) from error
 
 
 def _run(session: Any, tensors: list[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
     try:
         return list(session.run(tensors, dict(inputs)))
     except Exception as error:  # as above
-        raise ModelError(f"ONNX Runtime failed: {first_line(error)}") from error
+        raise ModelError(
+            f"ONNX Runtime failed: {first_line(error)}", hint="glint inspect tells what the model expects"
+        ) from error

@@ -325,7 +325,7 @@ def _parsed(path: Path) -> Reading:
         build_parser("run").parse_args(["run", "x", *words])
     except SystemExit as error:
         if error.code:
-            raise InputError("argparse has said what is wrong") from error
+            raise InputError("argparse has said what is wrong", hint="see above") from error
     return Reading(None, "")
 
 

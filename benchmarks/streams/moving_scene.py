@@ -64,7 +64,10 @@ class MovingConfig:
         if min(self.width, self.height) < 4 * _MARGIN_PX or not 8 <= self.bits <= 16:
             raise InputError(f"MovingConfig: expected at least {4 * _MARGIN_PX:.0f} pixels per side and 8 to 16 bits")
         if min(self.frames, self.clusters, self.singles, self.noise, self.speed, self.pan) < 0:
-            raise InputError("MovingConfig: frames, clusters, singles, noise, speed and pan must not be negative")
+            raise InputError(
+                "MovingConfig: frames, clusters, singles, noise, speed and pan must not be negative",
+                hint="0 leaves each of them out",
+            )
 
 
 class MovingScene(Source):
@@ -207,7 +210,10 @@ def read_backgrounds(folder: Path, number: int) -> Iterator[tuple[str, NDArray[n
         if labelled:
             mask, _ = read_mask(folder / "masks" / path.name)
             if mask.shape != image.shape:
-                raise SourceError(f"{path.name}: the mask is of {mask.shape}, the image of {image.shape}")
+                raise SourceError(
+                    f"{path.name}: the mask is of {mask.shape}, the image of {image.shape}",
+                    hint="masks are of the size of their images",
+                )
             image = without_targets(image, mask)
         yield path.stem, image
 

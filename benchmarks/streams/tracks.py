@@ -206,11 +206,17 @@ def labelled_videos(folder: Path, part: Part, number: int | None) -> Iterator[tu
     try:
         boxes = json.loads((folder / "boxes.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise SourceError(f"{folder}: cannot read boxes.json: {error}") from error
+        raise SourceError(
+            f"{folder}: cannot read boxes.json: {error}",
+            hint="is it the folder of labelled videos?",
+        ) from error
     files = {path.stem: path for path in folder.iterdir() if path.suffix != ".json"}
     for name in sorted(boxes)[PARTS[part]][:number]:
         if name not in files:
-            raise SourceError(f"{folder}: boxes.json names {name}, of which there is no video")
+            raise SourceError(
+                f"{folder}: boxes.json names {name}, of which there is no video",
+                hint="is the video there, under that name?",
+            )
         yield files[name], [None if box is None else tuple(box) for box in boxes[name]["boxes"]]
 
 

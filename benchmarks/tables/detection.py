@@ -89,7 +89,7 @@ def tune(method: Classical, samples: Iterable[LabelledImage]) -> Tuned:
     """
     images = list(samples)
     if not images:
-        raise InputError("tuning needs at least one image")
+        raise InputError("tuning needs at least one image", hint="name a split with images")
     best = Tuned({}, 0.0, -1.0, len(images))
     combinations = list(itertools.product(*method.grid.values()))
     with Progress("tuning", len(combinations) * len(images)) as line:

@@ -275,7 +275,9 @@ def _link(code: bytes, out: Path, target: Target) -> None:
         command = [*_linker(target), "-shared", "-Wl,--gc-sections", "-s", "-o", str(out), str(source), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise MissingDependencyError(f"cannot link {out.name}: {done.stderr.strip()[-500:]}")
+        raise MissingDependencyError(
+            f"cannot link {out.name}: {done.stderr.strip()[-500:]}", hint="install a C compiler, or pip install ziglang"
+        )
 
 
 def _linker(target: Target) -> list[str]:

@@ -69,7 +69,9 @@ def read_csist(folder: Path) -> Patches:
     images = _numbered(folder, _IMAGE)
     annotations = _numbered(folder, _ANNOTATION)
     if not images:
-        raise SourceError(f"{folder} holds no image_<id>.png")
+        raise SourceError(
+            f"{folder} holds no image_<id>.png", hint="expected the layout of CSIST-100K; glint simulate writes it"
+        )
     missing = sorted(images.keys() - annotations.keys())
     if missing:
         raise SourceError(
@@ -95,7 +97,7 @@ def read_csist(folder: Path) -> Patches:
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> dict[int, Path]:
     if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder")
+        raise SourceError(f"{folder}: no such folder", hint="is the name right, seen from this folder? ls tells")
     found: dict[int, Path] = {}
     for path in sorted(folder.rglob("*.*")):
         if match := pattern.fullmatch(path.name):

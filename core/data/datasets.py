@@ -71,7 +71,7 @@ def image_files(folder: Path) -> list[Path]:
         SourceError: if the folder is missing or holds no image.
     """
     if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder")
+        raise SourceError(f"{folder}: no such folder", hint="is the name right, seen from this folder? ls tells")
     found = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     files = sorted(found, key=natural_order)
     if not files:
@@ -91,7 +91,7 @@ def split_file(root: Path, split: str) -> Path:
         InputError: if there are several.
     """
     if not root.is_dir():
-        raise SourceError(f"{root}: no such folder")
+        raise SourceError(f"{root}: no such folder", hint="is the name right, seen from this folder? ls tells")
     exact = root / f"{split}.txt"
     if exact.is_file():
         return exact

@@ -98,7 +98,10 @@ def count_image(
         InputError: if the shapes differ or the matching is unknown.
     """
     if predicted.shape != actual.shape:
-        raise InputError(f"the predicted mask has shape {predicted.shape}, the true one {actual.shape}")
+        raise InputError(
+            f"the predicted mask has shape {predicted.shape}, the true one {actual.shape}",
+            hint="predict at the size of the images: masks are compared pixel by pixel",
+        )
     if matching not in MATCHINGS:
         raise InputError(f"matching: expected one of {', '.join(MATCHINGS)}, got {matching!r}")
     truth, _ = components(actual)

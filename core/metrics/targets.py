@@ -57,7 +57,10 @@ def match_targets(
         InputError: if the shapes differ.
     """
     if predicted.shape != actual.shape:
-        raise InputError(f"the predicted mask has shape {predicted.shape}, the true one {actual.shape}")
+        raise InputError(
+            f"the predicted mask has shape {predicted.shape}, the true one {actual.shape}",
+            hint="predict at the size of the images: masks are compared pixel by pixel",
+        )
     truth, areas = components(actual)
     guess, _ = components(predicted)
     distance = np.hypot(*(truth[:, None] - guess[None]).transpose(2, 0, 1))

@@ -157,9 +157,15 @@ def _columns(patch: ArrayLike, *others: ArrayLike, number: int) -> tuple[NDArray
     patch = np.asarray(patch, dtype=np.int64)
     columns = [np.asarray(v, dtype=np.float64) for v in others]
     if any(v.shape != patch.shape for v in columns) or patch.ndim != 1:
-        raise InputError("score_unmixing: patch, x, y, radiance and score must be columns of one length")
+        raise InputError(
+            "score_unmixing: patch, x, y, radiance and score must be columns of one length",
+            hint="give one entry for each target in all of them",
+        )
     if len(patch) and not (patch.min() >= 0 and patch.max() < number):
-        raise InputError(f"score_unmixing: patch numbers must lie in 0..{number - 1}")
+        raise InputError(
+            f"score_unmixing: patch numbers must lie in 0..{number - 1}",
+            hint="number the patches from 0, in the order of the true ones",
+        )
     return patch, *columns
 
 

@@ -78,7 +78,10 @@ def recentre(
     """
     n = patches.shape[-1]
     if size > n:
-        raise InputError(f"recentre: a crop of {size} pixels does not fit into patches of {n}")
+        raise InputError(
+            f"recentre: a crop of {size} pixels does not fit into patches of {n}",
+            hint="give larger patches, or a smaller crop",
+        )
     if size == n:
         zero = np.zeros(len(patches), dtype=np.int64)
         return patches, zero, zero

@@ -25,7 +25,7 @@ def inpaint(image: NDArray[np.floating], hole: NDArray[np.bool_]) -> NDArray[np.
         InputError: if nothing is left outside the hole.
     """
     if hole.all():
-        raise InputError("inpaint: the hole covers the whole frame")
+        raise InputError("inpaint: the hole covers the whole frame", hint="leave a pixel of background at least")
     result = image.astype(np.float64)
     rows, columns = np.nonzero(hole)
     if not len(rows):

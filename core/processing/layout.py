@@ -39,7 +39,10 @@ class Layout:
         if not self.aligned:
             return 0
         if frame.data.dtype != np.uint16:
-            raise SourceError(f"align=msb is for words of 16 bits, and these are {frame.data.dtype}")
+            raise SourceError(
+                f"align=msb is for words of 16 bits, and these are {frame.data.dtype}",
+                hint="leave align away: words of 8 bits and floats have no spare bits",
+            )
         if frame.full_scale is not None:
             return 16 - int(frame.full_scale).bit_length()
         bits = int(np.bitwise_or.reduce(self._words(frame.data), axis=None))
@@ -64,17 +67,23 @@ class Layout:
             x, y, width, height = self.crop
             if x + width > data.shape[1] or y + height > data.shape[0]:
                 size = f"{data.shape[1]}x{data.shape[0]}"
-                raise SourceError(f"crop={x},{y},{width},{height} reaches over the edge of frames of {size}")
+                raise SourceError(
+                    f"crop={x},{y},{width},{height} reaches over the edge of frames of {size}",
+                    hint="give crop=X,Y,WIDTH,HEIGHT inside the frame",
+                )
             data = data[y : y + height, x : x + width]
         if not data.size:
-            raise SourceError("deinterlace: the frame has one line only")
+            raise SourceError("deinterlace: the frame has one line only", hint="leave deinterlace away")
         return replace(frame, data=np.ascontiguousarray(data), full_scale=full_scale)
 
     def _words(self, data: NDArray[Any]) -> NDArray[Any]:
         if not self.swapped:
             return data
         if data.dtype != np.uint16:
-            raise SourceError(f"endian=swap is for words of 16 bits, and these are {data.dtype}")
+            raise SourceError(
+                f"endian=swap is for words of 16 bits, and these are {data.dtype}",
+                hint="leave endian away: only words of 16 bits have an order of bytes here",
+            )
         return data.byteswap()
 
 

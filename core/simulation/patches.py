@@ -67,11 +67,16 @@ class PatchConfig:
             # Five points in a unit square can be at most 0.707 apart; close to that, sampling stalls.
             raise InputError(f"PatchConfig.separation: expected 0 to 0.6 px, got {self.separation}")
         if not self.quantum or not self.full_scale:
-            raise InputError("PatchConfig: quantum and full_scale need at least one value (0 for none)")
+            raise InputError(
+                "PatchConfig: quantum and full_scale need at least one value (0 for none)", hint="0 stands for none"
+            )
         if not 0 <= self.base[0] <= self.base[1] < self.size:
             raise InputError(f"PatchConfig.base: expected pixels 0..{self.size - 1}, got {self.base}")
         if self.sigma[0] <= 0 or self.radiance[0] <= 0 or self.noise[0] < 0:
-            raise InputError("PatchConfig: sigma and radiance must be positive and noise not negative")
+            raise InputError(
+                "PatchConfig: sigma and radiance must be positive and noise not negative",
+                hint="give ranges (low, high) above 0",
+            )
 
 
 _SATURATED = PatchConfig(quantum=(1.0,), full_scale=(255.0,))

@@ -65,7 +65,9 @@ class SceneConfig:
         if not 8 <= self.bits <= 16:
             raise InputError(f"scene bits: expected 8 to 16, got {self.bits}")
         if min(self.frames, self.clusters, self.singles, self.seed) < 0:
-            raise InputError("scene: frames, clusters, singles and seed must not be negative")
+            raise InputError(
+                "scene: frames, clusters, singles and seed must not be negative", hint="give whole numbers from 0"
+            )
         if self.clusters + self.singles > _MOST_GROUPS:
             raise InputError(
                 f"scene: expected at most {_MOST_GROUPS} clusters and singles, got {self.clusters + self.singles}"
@@ -217,9 +219,14 @@ def parse_synthetic(uri: str) -> SceneConfig:
             else:
                 values[name] = int(text) if known[name] == "int" else float(text)
         except ValueError as error:
-            raise InputError(f"synthetic://: {name}={text!r} is malformed") from error
+            raise InputError(
+                f"synthetic://: {name}={text!r} is malformed",
+                hint="e.g. synthetic://?size=640x512&frames=200&clusters=6&noise=2&bits=14&seed=1",
+            ) from error
     if len(values.get("radiance", (0, 0))) != 2:  # type: ignore[arg-type]
-        raise InputError("synthetic://: radiance takes two numbers, e.g. radiance=80-120")
+        raise InputError(
+            "synthetic://: radiance takes two numbers, e.g. radiance=80-120", hint="radiance=LOW-HIGH, in DN"
+        )
     if values.get("background") and "width" not in values:
         values["height"], values["width"] = read_image(Path(str(values["background"]))).shape
     return SceneConfig(**values)  # type: ignore[arg-type]

@@ -86,7 +86,7 @@ def _missing_for_graphs() -> str:
 
 def _checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ModelError(f"checkpoint {path}: no such file")
+        raise ModelError(f"checkpoint {path}: no such file", hint="is the name right, seen from this folder? ls tells")
     from glint.export.export import describe
 
     info, network = load_model(path)

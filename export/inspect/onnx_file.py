@@ -43,7 +43,10 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
     except GlintError:
         raise
     except Exception as error:  # whatever a damaged graph makes the libraries stumble over
-        raise ModelError(f"{path} is no valid ONNX model: {first_line(error)}") from error
+        raise ModelError(
+            f"{path} is no valid ONNX model: {first_line(error)}",
+            hint="export it again; onnx.checker.check_model tells more",
+        ) from error
 
 
 def _described(path: Path) -> dict[str, Any]:

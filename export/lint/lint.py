@@ -68,7 +68,10 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except (DecodeError, onnx.checker.ValidationError, ValueError) as error:  # names that are no text, unknown types
-        raise ModelError(f"{path} is no valid ONNX model: {first_line(error)}") from error
+        raise ModelError(
+            f"{path} is no valid ONNX model: {first_line(error)}",
+            hint="export it again; onnx.checker.check_model tells more",
+        ) from error
     return model
 
 

@@ -66,7 +66,10 @@ class RayExecutor:
         try:
             for row in rows.iter_rows():
                 if row["broken"]:
-                    raise EngineError(f"a worker cannot begin, on {row['broken']}")
+                    raise EngineError(
+                        f"a worker cannot begin, on {row['broken']}",
+                        hint="glint doctor on that machine says what it lacks",
+                    )
                 yield pickle.loads(row["result"])  # noqa: S301  (made by our own workers)
         except ray.exceptions.RayError as error:
             raise EngineError(f"workers cannot go on: {first_line(error)}", hint="see the logs of Ray") from error
@@ -158,7 +161,8 @@ def started(
             if not (on_gpus if gpus_per_worker else places):
                 raise InputError(
                     f"Ray at {address} has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs: not enough "
-                    f"for a worker of {threads} CPUs and {gpus_per_worker:g} GPUs"
+                    f"for a worker of {threads} CPUs and {gpus_per_worker:g} GPUs",
+                    hint="start Ray on more machines, or ask for fewer --threads",
                 )
             most = places if not gpus_per_worker or (workers and without_gpu) else on_gpus
             number = min(workers or most, most)

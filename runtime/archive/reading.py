@@ -78,7 +78,10 @@ class ChunkSource(Source):
             delivered += 1
         if not delivered:
             first = f"{self.skipped[0].name}: {self.skipped[0].reason}"
-            raise SourceError(f"none of the {len(paths)} files can be read; the first: {first}")
+            raise SourceError(
+                f"none of the {len(paths)} files can be read; the first: {first}",
+                hint="glint run with one of them tells more; leave the folder out if it holds no frames",
+            )
 
     def _file(self, folder: Path) -> Iterator[Frame]:
         (name,) = self.chunk.paths()
@@ -128,9 +131,15 @@ class ChunkSource(Source):
                     yield Frame(index, round(seconds * 10**9), data, full_scale=full_scale, damaged=damaged)
                 if len(packets.stamps) != piece.frames:
                     counted = f"{len(packets.stamps)} frames where {piece.frames} were counted"
-                    raise SourceError(f"{name}: {counted}: it was changed")
+                    raise SourceError(
+                        f"{name}: {counted}: it was changed",
+                        hint="leave recordings as they are while they are processed; run it again with another OUT",
+                    )
                 if shape is None:
-                    raise SourceError(f"{name}: none of {piece.frames} frames can be decoded")
+                    raise SourceError(
+                        f"{name}: none of {piece.frames} frames can be decoded",
+                        hint="glint run with the file tells more; leave it out if it is damaged",
+                    )
 
     def _pictures(self, av: Any, packets: _Packets, stream: Any, piece: Piece) -> Iterator[tuple[Any, str]]:
         """Pictures of a piece, as shown, each with what speaks against it."""
@@ -181,7 +190,9 @@ class _Packets:
         for packet in self.container.demux(stream):
             self.last = packet.pts
             if first and (packet.pts is None or packet.pts > piece.start):
-                raise SourceError(f"the key frame of frame {piece.first} is not found")
+                raise SourceError(
+                    f"the key frame of frame {piece.first} is not found", hint="convert it with ffmpeg, or leave it out"
+                )
             first = False
             inside = packet.pts is not None and packet.pts >= piece.start
             if inside and packet.size and (piece.stop is None or packet.pts < piece.stop):
@@ -196,5 +207,8 @@ class _Packets:
         """
         place = bisect_left(self.stamps, picture.pts)
         if place == len(self.stamps) or self.stamps[place] != picture.pts:
-            raise SourceError(f"{name}: a frame with a stamp that no packet has: it cannot be cut")
+            raise SourceError(
+                f"{name}: a frame with a stamp that no packet has: it cannot be cut",
+                hint="convert it with ffmpeg, or leave it out",
+            )
         return self.piece.first + place

@@ -99,11 +99,17 @@ class _Finished(Source):
             for frame in source_of(self.root, chunk, self.settings, start).frames():
                 row = rows.pop(frame.index, None)
                 if row is None:
-                    raise SourceError(f"{chunk.frames_part} lacks frame {frame.index}: the recording was changed")
+                    raise SourceError(
+                        f"{chunk.frames_part} lacks frame {frame.index}: the recording was changed",
+                        hint="leave recordings as they are while they are processed; run it again with another OUT",
+                    )
                 self._rows[frame.index] = row
                 yield frame
             if rows:
-                raise SourceError(f"{chunk.recording} lacks frame {min(rows)}, which a part has: it was changed")
+                raise SourceError(
+                    f"{chunk.recording} lacks frame {min(rows)}, which a part has: it was changed",
+                    hint="leave recordings as they are while they are processed; run it again with another OUT",
+                )
 
     def _read(self, chunk: Chunk) -> list[FrameRow]:
         tables: list[Any] = []

@@ -107,7 +107,10 @@ class Worker:
             known = bool(rows) or chunk.number == 0
             rows.append(FrameRow.of(result, repeated=result.repeated if known else None))
         if not rows:
-            raise SourceError(f"{chunk.recording} holds no frame that can be read")
+            raise SourceError(
+                f"{chunk.recording} holds no frame that can be read",
+                hint="glint run with the recording tells more; leave it out if it is damaged",
+            )
         notes: list[tuple[int | None, str, str]] = [(None, s.name, f"skipped: {s.reason}") for s in inner.skipped]
         notes += [(g.t_ns, "", f"gap of {g.seconds:.3f} s: {g.reason}") for g in inner.gaps]
         notes += [(None, "", f"lost: {inner.lost}")] if inner.lost else []

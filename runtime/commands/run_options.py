@@ -277,7 +277,7 @@ class RunOptions:
 def _refuse_twice(given: Container[str], more: Iterable[str]) -> None:
     for name in more:
         if name in given:
-            raise InputError(f"run: {name} is given twice")
+            raise InputError(f"run: {name} is given twice", hint="give it once")
 
 
 _KINDS: dict[str, Any] = {f.name: type(f.default) for f in fields(RunOptions)}

@@ -153,7 +153,9 @@ class EngineProxy(Engine):
         if self._answer is not None:
             return self._answer(arrays)
         if self.inner is None:
-            raise EngineError(f"{self.name}: there is no engine that answers")
+            raise EngineError(
+                f"{self.name}: there is no engine that answers", hint="open the model again: its engine is closed"
+            )
         return self.inner._infer(arrays)
 
     def _infer_some(self, arrays: Arrays, names: tuple[str, ...]) -> Arrays:

@@ -68,7 +68,9 @@ class OnnxRuntimeEngine(Engine):
         try:
             results = self._session.run(list(names), arrays)
         except Exception as error:  # as above
-            raise EngineError(f"ONNX Runtime failed: {first_line(error)}") from error
+            raise EngineError(
+                f"ONNX Runtime failed: {first_line(error)}", hint="glint inspect tells what the model expects"
+            ) from error
         return dict(zip(names, results))
 
 

@@ -58,7 +58,10 @@ class Detection:
         """Where blobs are: ``uint8 [H, W]``, 255 there and 0 elsewhere."""
         labels = self.blobs.label_map
         if labels is None:
-            raise InputError("Detection.mask: these blobs have no label map")
+            raise InputError(
+                "Detection.mask: these blobs have no label map",
+                hint="a detector that is called with a frame gives blobs with one",
+            )
         return np.where(labels > 0, 255, 0).astype(np.uint8)
 
     def residual_windows(self, left: NDArray[np.int64], top: NDArray[np.int64], size: int) -> NDArray[np.float32]:

@@ -390,7 +390,8 @@ class Pipeline:
         if x + width > frame.shape[1] or y + height > frame.shape[0]:
             raise InputError(
                 f"the region of {width}x{height} pixels at ({x}, {y}) does not fit into a frame of "
-                f"{frame.shape[1]}x{frame.shape[0]}"
+                f"{frame.shape[1]}x{frame.shape[0]}",
+                hint="give --roi x,y,width,height inside the frame",
             )
         part = replace(frame, data=frame.data[y : y + height, x : x + width])
         return self._detected(part).placed(x, y, frame.shape)

@@ -56,14 +56,19 @@ class Conditioner:
         given = {"dead pixels": dead, "dark": dark, "flat": flat}
         shapes = {name: array.shape for name, array in given.items() if array is not None}
         if len(set(shapes.values())) > 1:
-            raise InputError(f"corrections of different shapes: {', '.join(f'{n} {s}' for n, s in shapes.items())}")
+            raise InputError(
+                f"corrections of different shapes: {', '.join(f'{n} {s}' for n, s in shapes.items())}",
+                hint="all of them must be of the camera that is used now, in its full size",
+            )
         if flat is not None and dark is None:
             raise InputError("a flat frame without a dark one", hint="two-point correction needs --dark and --flat")
         self.shape: tuple[int, int] | None = next(iter(shapes.values()), None)
         self.files = dark, flat
         good = None if dead is None else ~dead
         if good is not None and not good.any():
-            raise InputError("dead pixels: not a single pixel is good")
+            raise InputError(
+                "dead pixels: not a single pixel is good", hint="look at the mask: a pixel that is not 0 counts as dead"
+            )
         self._dead = dead if dead is not None and dead.any() else None
         self._neighbours = [] if self._dead is None else _neighbours(self._dead)
         self._gain, self._offset = _correction(dark, flat, good)
@@ -92,7 +97,10 @@ class Conditioner:
         if self.shape is None:
             return Conditioned(frame, frame.full_scale)
         if frame.shape != self.shape:
-            raise InputError(f"a frame of {_size(frame.shape)} meets corrections for frames of {_size(self.shape)}")
+            raise InputError(
+                f"a frame of {_size(frame.shape)} meets corrections for frames of {_size(self.shape)}",
+                hint="measure the corrections with this camera in its full size, or leave them away",
+            )
         data = self._correct(frame.data)
         for pixels, neighbours in self._neighbours:
             data.flat[pixels] = np.median(data.reshape(-1)[neighbours], axis=1)
@@ -163,7 +171,10 @@ def _load(path: Path) -> NDArray[Any]:
     if array.ndim != 2:
         raise InputError(f"{path}: expected numbers [H, W], got {array.dtype} {list(array.shape)}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"{path} holds NaN or infinite values")
+        raise InputError(
+            f"{path} holds NaN or infinite values",
+            hint="measure it again, or put the mean of the others into these pixels and list them in --dead-pixels",
+        )
     return array
 
 

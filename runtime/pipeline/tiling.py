@@ -33,7 +33,10 @@ def spans(length: int, tile: int, overlap: int = OVERLAP_PX) -> list[Span]:
         InputError: if the overlap leaves a tile no room of its own.
     """
     if not 0 <= overlap < tile:
-        raise InputError(f"tiles of {tile} pixels cannot overlap by {overlap}")
+        raise InputError(
+            f"tiles of {tile} pixels cannot overlap by {overlap}",
+            hint="tiles must be larger than the overlap that the network needs: give a larger --tile",
+        )
     firsts = [0]
     while firsts[-1] + tile < length:
         firsts.append(min(firsts[-1] + tile - overlap, length - tile))

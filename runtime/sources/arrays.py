@@ -126,7 +126,10 @@ def _of_file(uri: str, path: Path, times: FrameTimes) -> ArraySource:
         except OSError as error:
             raise SourceLostError(f"{uri}: frame {index}: {error.strerror or error}") from error
         if len(content) != count:
-            raise SourceLostError(f"{uri} became shorter while it was read: frame {index} is not there")
+            raise SourceLostError(
+                f"{uri} became shorter while it was read: frame {index} is not there",
+                hint="let the file be finished before it is read",
+            )
         return np.frombuffer(content, header.dtype).reshape(shape).astype(header.dtype.newbyteorder("="))
 
     return ArraySource(uri, header.shape, header.dtype, read, times)

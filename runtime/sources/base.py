@@ -40,7 +40,10 @@ def check_like(data: NDArray[Any], shape: tuple[int, ...] | None) -> None:
         SourceError: if it is.
     """
     if shape is not None and data.shape != shape:
-        raise SourceError(f"the size changed from {shape[1]}x{shape[0]} to {data.shape[1]}x{data.shape[0]}")
+        raise SourceError(
+            f"the size changed from {shape[1]}x{shape[0]} to {data.shape[1]}x{data.shape[0]}",
+            hint="a stream has one size: run each size on its own",
+        )
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise SourceError("the frame holds NaN or infinite values", hint="are dtype and endian right?")
 

@@ -55,7 +55,10 @@ class GstSource(LiveSource):
         try:
             self._words = shlex.split(uri.removeprefix("gst:"))
         except ValueError as error:
-            raise InputError(f"{self.uri}: {error}") from error
+            raise InputError(
+                f"{self.uri}: {error}",
+                hint="e.g. gst:v4l2src device=/dev/video0 ! video/x-raw,format=GRAY16_LE,width=640,height=512",
+            ) from error
         if not self._words:
             raise InputError("gst: names no pipeline", hint="e.g. gst:videotestsrc ! video/x-raw,format=GRAY8")
         launcher = shutil.which(LAUNCHER)
@@ -115,9 +118,14 @@ class _Pipeline(Connection):
         data[0, 0] = first[0]
         if not self._fill(data.data.cast("B")[1:], deadline):
             self._raise_if_failed()
-            raise SourceLostError("the pipeline ended inside a frame")
+            raise SourceLostError(
+                "the pipeline ended inside a frame", hint="does gst-launch-1.0 with the same pipeline run on?"
+            )
         if len(self._caps) > 1:
-            raise SourceLostError("the pipeline has changed the format of its frames")
+            raise SourceLostError(
+                "the pipeline has changed the format of its frames",
+                hint="fix it in the pipeline, e.g. video/x-raw,format=GRAY16_LE,width=640,height=512",
+            )
         image = np.ascontiguousarray(data[:, : width * dtype.itemsize].view(dtype))
         return Captured(arrived, image, full_scale)
 
@@ -136,7 +144,10 @@ class _Pipeline(Connection):
         """Read until the buffer is full; False if the pipeline ends before."""
         while view:
             if not self._waker.wait(self._frames, deadline - time.monotonic()):
-                raise SourceLostError("no frame in time from GStreamer")
+                raise SourceLostError(
+                    "no frame in time from GStreamer",
+                    hint="does gst-launch-1.0 with the same pipeline deliver? --wait-source SECONDS waits for it",
+                )
             count = os.readv(self._frames, [view])
             if not count:
                 return False
@@ -147,7 +158,9 @@ class _Pipeline(Connection):
         try:
             code = self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            raise SourceLostError("the pipeline closed its output") from None
+            raise SourceLostError(
+                "the pipeline closed its output", hint="does gst-launch-1.0 with the same pipeline run on?"
+            ) from None
         self._listener.join(_STOP_S)
         if code == 0:
             return

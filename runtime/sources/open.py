@@ -196,7 +196,10 @@ def open_paths(paths: Sequence[str]) -> Source:
     files = [Path(p) for p in paths]
     for path in files:
         if not path.is_file():
-            raise SourceError(f"{path}: no such file" if not path.is_dir() else f"{path} is one of several folders")
+            raise SourceError(
+                f"{path}: no such file" if not path.is_dir() else f"{path} is one of several folders",
+                hint="name files, or one folder alone",
+            )
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{path} is no image: only images go together", hint="one call of glint for each video")
     if [p.as_posix() for p in files] == sorted(p.as_posix() for p in files):
@@ -248,4 +251,4 @@ def _open_path(uri: str, path: str) -> Source:
         return open_source(f"v4l2://{path}")
     if where.is_char_device():
         raise SourceError(f"{uri} is a device", hint=f"a camera is v4l2://{path}?fmt=y16")
-    raise SourceError(f"{uri}: no such file or folder")
+    raise SourceError(f"{uri}: no such file or folder", hint="is the name right, seen from this folder? ls tells")

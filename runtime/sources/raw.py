@@ -170,7 +170,7 @@ class RawSource(Source):
             if isinstance(error, SourceError):
                 raise
             reason = getattr(error, "strerror", None) or str(error)
-            raise SourceError(f"{self.uri}: {reason}") from error
+            raise SourceError(f"{self.uri}: {reason}", hint="is the name right? raw:- reads standard input") from error
 
     def _read(self, descriptor: int, index: int) -> NDArray[Any] | None:
         """The next frame, None at the end."""

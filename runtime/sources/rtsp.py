@@ -91,7 +91,10 @@ class _Stream(Connection):
         # libav's own timeout comes first, so that its thread is over when the next one starts.
         patience = seconds + 0.5 if self._opened else 2 * seconds + 0.5
         if not self._waker.wait(self._readable, patience):
-            raise SourceLostError(f"no frame for {seconds:g} s")
+            raise SourceLostError(
+                f"no frame for {seconds:g} s",
+                hint="does it send? #timeout=SECONDS waits longer, --wait-source SECONDS for one that is not there yet",
+            )
         os.read(self._readable, 1)
         item = self._items.get_nowait()
         if isinstance(item, Exception):
@@ -112,7 +115,11 @@ class _Stream(Connection):
                 if not self._hand_over(captured):
                     return
                 delivered = True
-            self._hand_over(SourceLostError("the sender has closed the stream"))
+            self._hand_over(
+                SourceLostError(
+                    "the sender has closed the stream", hint="does it send? --wait-source SECONDS waits for it"
+                )
+            )
         except GlintError as error:
             self._hand_over(error)
         except Exception as error:

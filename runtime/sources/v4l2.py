@@ -147,7 +147,9 @@ class _Camera(Connection):
             except BlockingIOError:
                 continue
             except OSError as error:
-                raise SourceLostError(_loss(error)) from error
+                raise SourceLostError(
+                    _loss(error), hint="is it plugged in? dmesg tells; --wait-source SECONDS waits for it"
+                ) from error
             missing = 0 if self._sequence is None else (filled.sequence - self._sequence - 1) % 2**32
             self._sequence = filled.sequence
             if 0 < missing < 2**31:
@@ -167,7 +169,9 @@ class _Camera(Connection):
                 continue
             self._delivered = True
             return Captured(filled.t_ns or arrived, grey, self._full_scale(), lost)
-        raise SourceLostError(f"no frame for {seconds:g} s")
+        raise SourceLostError(
+            f"no frame for {seconds:g} s", hint="does v4l2-ctl --stream-mmap deliver? timeout=SECONDS waits longer"
+        )
 
     def close(self) -> None:
         try:

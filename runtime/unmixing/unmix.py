@@ -134,7 +134,7 @@ def read_patches(path: Path) -> NDArray[Any]:
             raise InputError(f"{path}: expected patches of one size, got {', '.join(map(str, sorted(shapes)))}")
         return np.stack(images)
     if not path.is_file():
-        raise SourceError(f"{path}: no such file or folder")
+        raise SourceError(f"{path}: no such file or folder", hint="is the name right, seen from this folder? ls tells")
     return load_npy(path, what="patches")
 
 

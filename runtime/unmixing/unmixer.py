@@ -118,7 +118,8 @@ class Unmixer:
         if bad.any():
             raise InputError(
                 f"patches: {bad.sum()} of {len(patches)} hold NaN or infinite values, "
-                f"the first is patch {int(np.flatnonzero(bad)[0])}"
+                f"the first is patch {int(np.flatnonzero(bad)[0])}",
+                hint="leave them out, or put the background in their place",
             )
         return values
 

@@ -46,7 +46,9 @@ class DistaNetConfig:
 
     def __post_init__(self) -> None:
         if min(self.channels, self.hidden, self.stages) < 1:
-            raise InputError("DistaNetConfig: channels, hidden and stages must be at least 1")
+            raise InputError(
+                "DistaNetConfig: channels, hidden and stages must be at least 1", hint="leave them at their defaults"
+            )
         if self.cells not in (1, 3, 5, 7) or self.size % 2 == 0:
             raise InputError(f"DistaNetConfig: expected odd size and cells 1, 3, 5 or 7, got {self.size}, {self.cells}")
 

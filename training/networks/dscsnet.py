@@ -382,7 +382,8 @@ class TargetHead(nn.Module):
         if other.cells != self.cells or {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in theirs.items()}:
             raise InputError(
                 f"a target head of {len(other.blocks)} blocks of {len(read)} channels for {other.cells} cells does not "
-                f"fit one of {len(self.blocks)} of {len(self.merge.weight)} for {self.cells}"
+                f"fit one of {len(self.blocks)} of {len(self.merge.weight)} for {self.cells}",
+                hint="start from a checkpoint of a network of the same size",
             )
         self.load_state_dict(theirs, strict=False)
         shared = min(self.merge.in_channels, other.merge.in_channels) - self.own

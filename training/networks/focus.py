@@ -42,7 +42,9 @@ class FocusConfig:
 
     def __post_init__(self) -> None:
         if min(self.pixel_channels, self.spread, self.channels, self.blocks) < 1:
-            raise InputError("FocusConfig: channels, spread and blocks must be at least 1")
+            raise InputError(
+                "FocusConfig: channels, spread and blocks must be at least 1", hint="leave them at their defaults"
+            )
         if self.cells not in (1, 3, 5, 7) or self.size % 2 == 0:
             raise InputError(f"FocusConfig: expected odd size and cells 1, 3, 5 or 7, got {self.size}, {self.cells}")
 

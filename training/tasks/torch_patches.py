@@ -113,7 +113,10 @@ def recentre(image: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """As ``glint.processing.crop.recentre``: ``[N, n, n]`` -> ``[N, size, size]``, column and row of its origin."""
     n = image.shape[-1]
     if size > n:
-        raise InputError(f"recentre: a crop of {size} pixels does not fit into patches of {n}")
+        raise InputError(
+            f"recentre: a crop of {size} pixels does not fit into patches of {n}",
+            hint="give larger patches, or a smaller crop",
+        )
     inner = torch.zeros((n, n), dtype=torch.bool, device=image.device)
     inner[1:-1, 1:-1] = True
     ring = image[:, ~inner].sort(dim=1).values  # 4 (n - 1) pixels: an even number

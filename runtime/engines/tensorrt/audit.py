@@ -159,10 +159,16 @@ def layers_of_inspector(text: str, rows: int = 1) -> list[EngineLayer]:
         # Node names in a layer's metadata are parted by a raw control character in some releases.
         document = json.loads(_NOT_FINITE.sub("null", text), strict=False)
     except ValueError as error:
-        raise EngineError(f"TensorRT's engine inspector gave no JSON: {error}") from error
+        raise EngineError(
+            f"TensorRT's engine inspector gave no JSON: {error}",
+            hint="this TensorRT writes another format: please report it",
+        ) from error
     entries = document.get("Layers") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise EngineError("TensorRT's engine inspector gave no details of the layers")
+        raise EngineError(
+            "TensorRT's engine inspector gave no details of the layers",
+            hint="build the engine again with this glint",
+        )
     return [
         EngineLayer(
             name=str(entry.get("Name", "")),
@@ -202,7 +208,9 @@ def layers_of_log(lines: Iterable[str], rows: int = 1) -> list[EngineLayer]:
             nodes = tuple(_NODE.findall(line))
             found.append(EngineLayer(match["name"], match["kind"], reads, nodes, writes, moved))
     if not found:
-        raise EngineError("the builder's log lists no layers")
+        raise EngineError(
+            "the builder's log lists no layers", hint="this TensorRT writes another log: please report it"
+        )
     return found
 
 

@@ -84,7 +84,10 @@ class BuildOptions:
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise InputError(f"optimization level: expected 0 to 5, got {self.optimization_level}")
         if self.weak and self.precision not in ("fp16", "int8"):
-            raise InputError("weak typing needs a precision to choose: fp16 or int8")
+            raise InputError(
+                "weak typing needs a precision to choose: fp16 or int8",
+                hint="add --precision fp16 or int8, or leave --weak away",
+            )
 
 
 @dataclass(frozen=True)
@@ -316,7 +319,9 @@ def _profiles(card: ModelCard, options: BuildOptions) -> tuple[Profile, ...]:
         )
     for batch in options.batches:
         if not dynamic_batch and batch != (1, 1, 1):
-            raise InputError(f"batch {','.join(map(str, batch))}: {card.name} takes one frame at a time")
+            raise InputError(
+                f"batch {','.join(map(str, batch))}: {card.name} takes one frame at a time", hint="leave --batch away"
+            )
     for size in options.sizes:
         _check_size(card, size, dynamic_size)
     batches = dict.fromkeys(options.batches) or (DEFAULT_BATCH,)
@@ -332,7 +337,10 @@ def _check_size(card: ModelCard, size: FrameSize, dynamic: bool) -> None:
     if not dynamic:
         height, width = card.inputs[0].shape[-2:]
         if size != (width, height):
-            raise InputError(f"{text}: {card.name} takes {FrameSize(width, height)} only")
+            raise InputError(
+                f"{text}: {card.name} takes {FrameSize(width, height)} only",
+                hint="leave --size away, or export the model for that size",
+            )
         return
     multiple = card.detector.multiple
     fitting = FrameSize(*(max(2, -(-side // multiple)) * multiple for side in size))
@@ -352,7 +360,10 @@ def _range(spec: TensorSpec, batch: tuple[int, int, int], size: FrameSize | None
         if size is not None and len(shape) == 4:
             shape[-2:] = [wanted if n == -1 else n for n, wanted in zip(shape[-2:], size.shape)]
         if -1 in shape:
-            raise ModelError(f"input {spec.name!r} has a shape that cannot be filled in: {spec.shape}")
+            raise ModelError(
+                f"input {spec.name!r} has a shape that cannot be filled in: {spec.shape}",
+                hint="export the model again: only rows and sides of frames may stay open",
+            )
         shapes.append(tuple(shape))
     return InputRange(spec.name, *shapes)
 

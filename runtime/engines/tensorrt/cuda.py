@@ -130,7 +130,10 @@ def current() -> Iterator[Any]:
         hint = "close other programs that use the GPU, or build for a smaller batch or frame"
         raise EngineError(f"out of GPU memory: {error}", hint=hint) from error
     except driver.Error as error:
-        raise EngineError(f"CUDA failed: {error}") from error
+        raise EngineError(
+            f"CUDA failed: {error}",
+            hint="glint doctor says whether the GPU answers; another process may hold its memory",
+        ) from error
 
 
 def _primary() -> tuple[Any, Any]:

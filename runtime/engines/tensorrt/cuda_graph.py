@@ -70,5 +70,7 @@ class CudaGraph:
         except RuntimeError as error:  # cuda-bindings' way of saying that this driver has no such function
             raise EngineError(f"{name}: {error}; cuda-bindings newer than the driver?") from error
         if status != self._driver.CUresult.CUDA_SUCCESS:
-            raise EngineError(f"{name}: {status.name}")
+            raise EngineError(
+                f"{name}: {status.name}", hint="TensorRTEngine(plan, graph=False) runs without CUDA graphs"
+            )
         return results[0] if results else None

@@ -78,7 +78,10 @@ class LoadedPlan:
     def _spec(self, name: str) -> TensorSpec:
         dtype = self.trt.dtype_name(self.engine.get_tensor_dtype(name))
         if dtype not in _DTYPES:
-            raise EngineError(f"engine tensor {name!r} is of type {dtype}, which NumPy does not have")
+            raise EngineError(
+                f"engine tensor {name!r} is of type {dtype}, which NumPy does not have",
+                hint="build the engine again from an fp32, fp16 or int8 model of glint",
+            )
         return TensorSpec(name, dtype, tuple(self.engine.get_tensor_shape(name)))
 
     def _range(self, spec: TensorSpec, profile: int) -> tuple[tuple[int, ...], ...]:
@@ -90,7 +93,10 @@ class LoadedPlan:
         """An error with what TensorRT said about it."""
         said = self.messages.errors()
         self.messages.forget_errors()
-        return EngineError(f"{what}: {said}" if said else what)
+        return EngineError(
+            f"{what}: {said}" if said else what,
+            hint="glint build makes it again; glint doctor says what works on this machine",
+        )
 
     def close(self) -> None:
         """Give the engine back; call in a block of ``cuda.current()``, when no context of it is left."""

@@ -175,11 +175,17 @@ def _spec(trt: TensorRT, tensor: Any) -> TensorSpec:
 def _check_profile(onnx: Path, profile: Profile, inputs: tuple[TensorSpec, ...]) -> None:
     ranges = {r.name: r for r in profile}
     if ranges.keys() != {spec.name for spec in inputs}:
-        raise ModelError(f"{onnx.name}: its inputs are {[s.name for s in inputs]}, its card says {sorted(ranges)}")
+        raise ModelError(
+            f"{onnx.name}: its inputs are {[s.name for s in inputs]}, its card says {sorted(ranges)}",
+            hint="card and file do not belong together: export or calibrate the model again",
+        )
     for spec in inputs:
         for shape in (ranges[spec.name].min, ranges[spec.name].max):
             if len(shape) != len(spec.shape) or any(s not in (-1, n) for s, n in zip(spec.shape, shape)):
-                raise ModelError(f"{onnx.name}: input {spec.name!r} is {spec.shape}, its profile wants {shape}")
+                raise ModelError(
+                    f"{onnx.name}: input {spec.name!r} is {spec.shape}, its profile wants {shape}",
+                    hint="card and file do not belong together: export or calibrate the model again",
+                )
 
 
 def _usual_batch(profile: Profile, inputs: tuple[TensorSpec, ...]) -> int:
@@ -256,7 +262,10 @@ def _config(trt: TensorRT, builder: Any, order: Order, workspace: int | None) ->
         for r in profile:
             entry.set_shape(r.name, r.min, r.opt, r.max)
         if config.add_optimization_profile(entry) < 0:
-            raise EngineError(f"TensorRT refuses the profile {profile}")
+            raise EngineError(
+                f"TensorRT refuses the profile {profile}",
+                hint="give MIN,OPT,MAX that the model takes: glint inspect names its inputs",
+            )
     return config
 
 
@@ -307,7 +316,10 @@ def _inspect(trt: TensorRT, plan: Any, dla: int | None) -> str:
         runtime.DLA_core = dla
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise EngineError(f"TensorRT cannot load the plan that it built: {log.errors() or 'it gave no reason'}")
+        raise EngineError(
+            f"TensorRT cannot load the plan that it built: {log.errors() or 'it gave no reason'}",
+            hint="is the memory of the GPU full? glint doctor tells",
+        )
     inspector = engine.create_engine_inspector()
     return str(inspector.get_engine_information(trt.module.LayerInformationFormat.JSON))
 
@@ -340,7 +352,9 @@ def _build(trt: TensorRT, builder: Any, network: Any, config: Any) -> Any:
             raise
     del monitor  # TensorRT holds no reference to it: it had to live until here
     if failures:
-        raise EngineError(f"TensorRT failed: {failures[0]}") from failures[0]
+        raise EngineError(
+            f"TensorRT failed: {failures[0]}", hint="is the memory of the GPU full? glint doctor tells"
+        ) from failures[0]
     return results[0]
 
 
