@@ -125,7 +125,10 @@ def _resumed(info: CheckpointInfo, recipe: dict[str, Any], init: Path | None, la
     changed = [n for n, v in recipe.items() if n != "steps" and v != getattr(default, n)]
     if changed or init is not None:
         what = ", ".join(f"--{n.replace('_', '-')}" for n in changed) or "--init"
-        raise InputError(f"--resume continues with the settings of the run; {what} cannot be changed")
+        raise InputError(
+            f"--resume continues with the settings of the run; {what} cannot be changed",
+            hint="leave the changed options away, or begin in a new --out with --init",
+        )
     return default
 
 

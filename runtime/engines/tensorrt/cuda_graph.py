@@ -68,7 +68,10 @@ class CudaGraph:
         try:
             status, *results = getattr(self._driver, name)(*arguments)
         except RuntimeError as error:  # cuda-bindings' way of saying that this driver has no such function
-            raise EngineError(f"{name}: {error}; cuda-bindings newer than the driver?") from error
+            raise EngineError(
+                f"{name}: {error}; cuda-bindings newer than the driver?",
+                hint="TensorRTEngine(plan, graph=False) runs without CUDA graphs",
+            ) from error
         if status != self._driver.CUresult.CUDA_SUCCESS:
             raise EngineError(
                 f"{name}: {status.name}", hint="TensorRTEngine(plan, graph=False) runs without CUDA graphs"
