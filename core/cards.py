@@ -19,6 +19,7 @@ from glint.choices import PRECISIONS as PRECISIONS
 from glint.config import from_dict, to_dict
 from glint.errors import InputError, ModelError, did_you_mean
 from glint.files import read_json, sha256, write_json
+from glint.processing.cfar import Cfar
 from glint.processing.extent import Extent
 from glint.processing.normalise import Normaliser
 
@@ -46,11 +47,13 @@ class DetectorSpec:
         threshold: target probability above which a pixel belongs to a blob, between 0 and 1. LSNet's is the sigmoid of
             an eighth of its logit: an order of spots, of which 0.5 is the middle, not a share of hits.
         extent: where targets end (:mod:`glint.processing.extent`); None: where the probability does.
+        cfar: how clutter lowers the probability (:mod:`glint.processing.cfar`); None: not at all.
     """
 
     multiple: int = 16
     threshold: float = 0.5
     extent: Extent | None = None
+    cfar: Cfar | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:

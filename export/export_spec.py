@@ -97,7 +97,8 @@ def _detector(model: nn.Module, size: FrameSize | None, threshold: float | None)
     return ExportSpec(
         *_tensors(model, "frame", trials[0], dynamic), dynamic, trials, 0, NORMALISER,
         detector=DetectorSpec(
-            MULTIPLE, 0.5 if threshold is None else threshold, model.EXTENT if isinstance(model, LSNet) else None
+            MULTIPLE, 0.5 if threshold is None else threshold,
+            *((model.EXTENT, model.CFAR) if isinstance(model, LSNet) else (None, None)),
         ),
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard
 from glint.errors import EngineError, InputError, ModelError
+from glint.processing.cfar import against_clutter
 from glint.processing.connected import number_connected, pixels_above
 from glint.processing.crop import crop_windows
 from glint.processing.extent import confine
@@ -131,6 +132,7 @@ class Detector:
         """
         normalised = self.card.normaliser.apply(frame.data, unit=frame.depth.divisor)
         raw, background = self._maps(normalised.value, "probability", "background")
+        raw = self._against_clutter(raw)
         scale = normalised.scale[0, 0]
         probability = self._confined(raw, frame, normalised, background, self.spec.threshold)
 
@@ -147,12 +149,16 @@ class Detector:
         """Target probability, background and targets of one frame, the last two in DN: ``float32 [H, W]``."""
         normalised = self.card.normaliser.apply(frame.data, unit=frame.depth.divisor)
         probability, background, target = self._maps(normalised.value, "probability", "background", "target")
+        probability = self._against_clutter(probability)
         probability = self._confined(probability, frame, normalised, background, 0.0)
         return probability, background * normalised.scale + normalised.offset, target * normalised.scale
 
     def prepare(self, size: FrameSize) -> None:
         """Get the engine ready for frames of a size, so that the first one does not wait for it."""
         self.engine.prepare(FrameSize(self._size(1, size.width), self._size(0, size.height)))
+
+    def _against_clutter(self, probability: Map) -> Map:
+        return probability if self.spec.cfar is None else against_clutter(probability, self.spec.cfar)
 
     def _confined(self, probability: Map, frame: Frame, normalised: Normalised, background: Map, least: float) -> Map:
         extent = self.spec.extent

@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glint.errors import InputError
+from glint.processing.cfar import Cfar
 from glint.processing.extent import Extent
 from glint.training.networks.prox import soft_threshold, softplus
 
@@ -546,13 +547,15 @@ class LSNet(nn.Module):
 
     Input ``[N, 1, H, W]`` (normalised, H and W multiples of 16); output (probability, background,
     target), each of the same shape. :meth:`stages` gives what the stages learn, :meth:`forward` also
-    what follows from it without learning: the background under targets. Where targets end is said by
-    :data:`EXTENT`, which needs the frame's light in DN and so is applied to the outputs
+    what follows from it without learning: the background under targets. What needs the whole frame or its light in
+    DN is applied to the outputs: :data:`CFAR` holds the probability against the frame's clutter
+    (:func:`glint.processing.cfar.against_clutter`), :data:`EXTENT` says where targets end
     (:func:`glint.processing.extent.confine`).
     """
 
     OUTPUTS = ("probability", "background", "target")
     EXTENT = Extent()
+    CFAR = Cfar()
 
     def __init__(self, config: LSNetConfig | None = None) -> None:
         super().__init__()

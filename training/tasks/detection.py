@@ -17,6 +17,7 @@ from glint.data.boxes import boxed_images
 from glint.data.datasets import labelled_images
 from glint.depth import depth_of
 from glint.images import read_image
+from glint.processing.cfar import against_clutter
 from glint.processing.extent import confine
 from glint.processing.inpaint import reach_of
 from glint.simulation.scenes import generate_background
@@ -198,6 +199,7 @@ def predict(model: nn.Module, image: NDArray[Any], device: torch.device) -> tupl
     )
     if isinstance(model, LSNet):
         scale = normalised.scale.item()
+        probability = against_clutter(probability, model.CFAR)
         probability = confine(probability, normalised.value, background, scale, model.EXTENT, depth=depth)
     return probability, background * normalised.scale + normalised.offset, target * normalised.scale
 

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from glint.cards import PRECISIONS, load_card
 from glint.errors import EngineError, ModelError
+from glint.processing.cfar import Cfar
 from glint.processing.extent import Extent, confine
 from glint.processing.normalise import Normaliser
 from glint.runtime.pipeline.detector import Detection, Detector, find_blobs
@@ -218,9 +219,31 @@ def test_masks_end_at_a_share_of_the_peak_at_the_latest_unless_the_frame_is_know
     assert detector(frame).blobs.area.tolist() == [area]
 
 
+def as_probability(frame: np.ndarray) -> dict[str, np.ndarray]:
+    return {"probability": frame / 100, "background": np.zeros_like(frame), "target": frame.copy()}
+
+
+@pytest.mark.parametrize(("places", "found"), [(0, 1), (18, 1), (19, 0)])
+def test_what_is_a_target_in_a_calm_frame_is_none_among_clutter(
+    fake_detector: Callable[..., Detector], places: int, found: int
+) -> None:
+    detector = fake_detector(as_probability, normaliser=Normaliser("fixed", 1.0))
+    data = np.full((96, 96), 5.0, dtype=np.float32)
+    data[8::16, 8::16].flat[:places] = 48
+    data[90, 90] = 60
+    frame = Frame(0, 0, data)
+    assert len(detector(frame).blobs) == 1
+    detector.spec = replace(detector.spec, cfar=Cfar(cell=16, rank=20, calm=0.27, most=0.5))
+    detection = detector(frame, candidates_above=0.2)
+    assert len(detection.blobs) == found
+    assert detection.candidates is not None and len(detection.candidates) == places + 1 - found
+    assert (detector.decompose(frame)[0] > 0.5).sum() == found
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_released_detector_has_its_rule(precision: str) -> None:
-    assert load_card("lsnet-s", precision=precision)[0].detector.extent == Extent()
+def test_the_released_detector_has_its_rules(precision: str) -> None:
+    spec = load_card("lsnet-s", precision=precision)[0].detector
+    assert (spec.extent, spec.cfar) == (Extent(), Cfar())
 
 
 def test_an_unmixer_cannot_be_opened_as_a_detector() -> None:
