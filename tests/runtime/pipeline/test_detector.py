@@ -233,7 +233,7 @@ def test_what_is_a_target_in_a_calm_frame_is_none_among_clutter(
     data[90, 90] = 60
     frame = Frame(0, 0, data)
     assert len(detector(frame).blobs) == 1
-    detector.spec = replace(detector.spec, cfar=Cfar(cell=16, rank=20, calm=0.27, most=0.5))
+    detector.spec = replace(detector.spec, cfar=Cfar(cell=16, rank=20, calm=0.27, least=0.27))
     detection = detector(frame, candidates_above=0.2)
     assert len(detection.blobs) == found
     assert detection.candidates is not None and len(detection.candidates) == places + 1 - found
