@@ -30,9 +30,9 @@ from glint.benchmarks.tool import Tool
 from glint.cli import positive_int
 from glint.errors import GlintError, InputError
 from glint.progress import Progress
+from glint.runtime.sources.cameras.rtsp import NetworkSource
 from glint.runtime.sources.decoding import import_av
 from glint.runtime.sources.open import open_source
-from glint.runtime.sources.rtsp import NetworkSource
 from glint.types import Frame
 
 TRANSPORTS = ("udp", "tcp", "rtsp")

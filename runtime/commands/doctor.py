@@ -30,7 +30,7 @@ from glint.runtime.engines.choose import choose_engine, choose_precision
 from glint.runtime.engines.onnxruntime import available_cores
 from glint.runtime.engines.tensorrt import cuda
 from glint.runtime.engines.tensorrt.api import FLAVOURS
-from glint.runtime.sources.gstreamer import LAUNCHER
+from glint.runtime.sources.cameras.gstreamer import LAUNCHER
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 

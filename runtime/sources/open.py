@@ -16,9 +16,9 @@ from glint.errors import GlintError, InputError, SourceError
 from glint.images import SUFFIXES
 from glint.runtime.sources.adjusted import LAYOUT, AdjustedSource, Scale, adjusted, layout_of
 from glint.runtime.sources.base import Source
+from glint.runtime.sources.cameras.live import LiveSource
 from glint.runtime.sources.images import ImageSource, parse_times
 from glint.runtime.sources.items import items_of
-from glint.runtime.sources.live import LiveSource
 from glint.runtime.sources.synthetic import open_synthetic
 from glint.runtime.sources.uri import parameters, safe_uri, split_path
 
@@ -29,14 +29,14 @@ VIDEO_SUFFIXES = (
 
 # Each in a module of its own, imported when it is asked for: (module, function of the URI).
 _SCHEMES = {
-    "v4l2": ("v4l2", "open_camera"),
-    "rtsp": ("rtsp", "open_network"),
-    "rtsps": ("rtsp", "open_network"),
-    "udp": ("rtsp", "open_network"),
-    "tcp": ("rtsp", "open_network"),
-    "http": ("rtsp", "open_network"),
-    "https": ("rtsp", "open_network"),
-    "gst": ("gstreamer", "GstSource"),
+    "v4l2": ("cameras.v4l2", "open_camera"),
+    "rtsp": ("cameras.rtsp", "open_network"),
+    "rtsps": ("cameras.rtsp", "open_network"),
+    "udp": ("cameras.rtsp", "open_network"),
+    "tcp": ("cameras.rtsp", "open_network"),
+    "http": ("cameras.rtsp", "open_network"),
+    "https": ("cameras.rtsp", "open_network"),
+    "gst": ("cameras.gstreamer", "GstSource"),
     "raw": ("raw", "open_raw"),
     "replay": ("replay", "open_replay"),
 }

@@ -14,9 +14,9 @@ from patience import within
 from PIL import Image
 
 from glint.errors import GlintError, InputError, SourceError, SourceLostError
-from glint.runtime.sources.live import Reconnect
+from glint.runtime.sources.cameras.live import Reconnect
+from glint.runtime.sources.cameras.rtsp import NetworkSource
 from glint.runtime.sources.open import open_source
-from glint.runtime.sources.rtsp import NetworkSource
 from glint.types import Frame, Gap
 
 av = pytest.importorskip("av", reason="needs PyAV: pip install '.[video]'")
@@ -274,7 +274,7 @@ def test_a_redirection_and_a_playlist_lead_nowhere() -> None:
 
 
 def test_a_csi_sensor_is_a_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glint.runtime.sources.gstreamer.shutil.which", lambda name: "/usr/bin/gst-launch-1.0")
+    monkeypatch.setattr("glint.runtime.sources.cameras.gstreamer.shutil.which", lambda name: "/usr/bin/gst-launch-1.0")
     assert "nvarguscamerasrc sensor-id=1" in open_source("csi://1").uri
     with pytest.raises(SourceError, match="csi:// is not known"):
         open_source("csi://camera")

@@ -12,9 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.errors import InputError, SourceAbsentError, SourceError, SourceLostError
-from glint.runtime.sources import v4l2_ioctl as v4l2
+from glint.runtime.sources.cameras import v4l2_ioctl as v4l2
+from glint.runtime.sources.cameras.live import (
+    RECONNECT_PARAMETERS,
+    Captured,
+    Connection,
+    LiveSource,
+    Reconnect,
+    reconnect_of,
+)
 from glint.runtime.sources.grey import packed_luma
-from glint.runtime.sources.live import RECONNECT_PARAMETERS, Captured, Connection, LiveSource, Reconnect, reconnect_of
 from glint.runtime.sources.uri import full_scale_of_bits, one_of, parameters, positive
 from glint.types import FrameSize
 

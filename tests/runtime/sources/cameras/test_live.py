@@ -9,7 +9,7 @@ import pytest
 from patience import within
 
 from glint.errors import InputError, SourceAbsentError, SourceError, SourceLostError
-from glint.runtime.sources.live import Captured, Connection, LiveSource, Reconnect, reconnect_of
+from glint.runtime.sources.cameras.live import Captured, Connection, LiveSource, Reconnect, reconnect_of
 from glint.runtime.sources.open import open_frames
 from glint.types import Frame, Gap
 

@@ -16,6 +16,14 @@ from contextlib import suppress
 
 from glint.errors import GlintError, InputError, SourceAbsentError, SourceError, SourceLostError
 from glint.runtime.sources.base import check_like
+from glint.runtime.sources.cameras.live import (
+    RECONNECT_PARAMETERS,
+    Captured,
+    Connection,
+    LiveSource,
+    Reconnect,
+    reconnect_of,
+)
 from glint.runtime.sources.decoding import (
     DAMAGED,
     GREY_PARAMETERS,
@@ -28,7 +36,6 @@ from glint.runtime.sources.decoding import (
     reason_of,
 )
 from glint.runtime.sources.grey import grey_of
-from glint.runtime.sources.live import RECONNECT_PARAMETERS, Captured, Connection, LiveSource, Reconnect, reconnect_of
 from glint.runtime.sources.uri import one_of, parameters, safe_uri
 
 _DOUBTFUL_PICTURES = 3  # behind a loss, before which more may be missing: libav tells it a packet early or late

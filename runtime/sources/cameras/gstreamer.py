@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from glint.errors import InputError, MissingDependencyError, SourceError, SourceLostError
 from glint.formats.seal import KEY
-from glint.runtime.sources.live import Captured, Connection, LiveSource, Reconnect
+from glint.runtime.sources.cameras.live import Captured, Connection, LiveSource, Reconnect
 from glint.runtime.sources.uri import redact
 from glint.runtime.sources.waiting import InterruptibleWait
 

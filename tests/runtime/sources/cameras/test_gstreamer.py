@@ -12,8 +12,8 @@ import pytest
 from patience import within
 
 from glint.errors import InputError, MissingDependencyError, SourceError, SourceLostError
-from glint.runtime.sources.gstreamer import LAUNCHER, GstSource
-from glint.runtime.sources.live import Reconnect
+from glint.runtime.sources.cameras.gstreamer import LAUNCHER, GstSource
+from glint.runtime.sources.cameras.live import Reconnect
 from glint.runtime.sources.open import open_source
 from glint.types import Frame, Gap
 

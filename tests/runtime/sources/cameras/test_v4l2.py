@@ -12,10 +12,10 @@ from fake_camera import FakeCamera
 from patience import within
 
 from glint.errors import InputError, SourceError, SourceLostError
-from glint.runtime.sources import v4l2_ioctl as v4l2
-from glint.runtime.sources.live import Reconnect
+from glint.runtime.sources.cameras import v4l2_ioctl as v4l2
+from glint.runtime.sources.cameras.live import Reconnect
+from glint.runtime.sources.cameras.v4l2 import CameraConfig, CameraSource
 from glint.runtime.sources.open import open_source
-from glint.runtime.sources.v4l2 import CameraConfig, CameraSource
 from glint.types import Frame, Gap
 
 SECOND = 1_000_000_000
