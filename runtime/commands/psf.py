@@ -24,7 +24,7 @@ from glint.runtime.pipeline.spots import cut_spots, local_noise
 from glint.runtime.sources.open import open_frames
 from glint.runtime.unmixing.optics_state import LEARNED, OpticsState
 from glint.runtime.unmixing.patch_unmixing import windows_of_patches
-from glint.runtime.unmixing.psf_fit import PsfWindows, fit_psf_reasons
+from glint.runtime.unmixing.psf_fit import PsfWindows, fit_psf
 from glint.runtime.unmixing.psf_shapes import described, fit_shapes, same_targets
 from glint.runtime.unmixing.shapes import Shapes, measure_shapes
 from glint.runtime.unmixing.unmix import read_patches, recognised_clipping
@@ -101,7 +101,7 @@ def _finer(
 ) -> tuple[PsfEstimate, NDArray[np.int64]]:
     """A round and narrow PSF from the joint fit, if that finds enough spots, with an error that is no smaller."""
     try:
-        fine, reason_fine = fit_psf_reasons(spots, least=least)
+        fine, reason_fine = fit_psf(spots, least=least)
     except InputError:
         return estimate, reason
     error = max(fine.sigma_error, estimate.sigma_error if len(np.unique(target)) < len(target) else 0.0)

@@ -104,21 +104,19 @@ class _Fits:
         return _Fits(self.theta[rows], self.misfit[rows], self.error[rows])
 
 
-def fit_psf(spots: PsfWindows, *, least: int = 5) -> PsfEstimate:
+def fit_psf(spots: PsfWindows, *, least: int = 5) -> tuple[PsfEstimate, NDArray[np.int64]]:
     """Measure sigma.
 
     Args:
         spots: candidates of any kind; those that are no isolated single targets are left out.
         least: fewest spots to rest a figure on, 2 or more.
 
+    Returns:
+        The estimate; and why each spot is left out, as its place in ``REASONS``, or -1: ``[N]``.
+
     Raises:
         InputError: if fewer than ``least`` are left, or ``least`` is below 2.
     """
-    return fit_psf_reasons(spots, least=least)[0]
-
-
-def fit_psf_reasons(spots: PsfWindows, *, least: int = 5) -> tuple[PsfEstimate, NDArray[np.int64]]:
-    """As ``fit_psf``; and why each spot is left out, as its place in ``REASONS``, or -1: ``[N]``."""
     if least < 2:
         raise InputError(f"fit_psf: expected at least 2 spots to rest on, got {least}")
     noise = _noise(spots)
