@@ -23,6 +23,7 @@ from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sinks.json_lines import LINES_VERSION, RunFiles
 from glint.runtime.sinks.summary import Summary
+from glint.runtime.sources.adjusted import AdjustedSource
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.open import open_frames
 from glint.runtime.stream.following import Following
@@ -129,7 +130,7 @@ def _models_text(pipeline: Pipeline, precision: str, engine: str) -> str:
     return f"{chosen} ({reason}); detector {detector}, unmixer {unmixer}"
 
 
-def _settings(asked: RunOptions, frames: Source, engine: str, pipeline: Pipeline) -> dict[str, Any]:
+def _settings(asked: RunOptions, frames: AdjustedSource, engine: str, pipeline: Pipeline) -> dict[str, Any]:
     """What a manifest tells of the source, the models and what becomes of a frame."""
     models, sensor, opened = asked.models, asked.sensor, (pipeline.detector, pipeline.unmixer)
     return {
