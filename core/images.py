@@ -22,6 +22,7 @@ from glint.formats import chunks, pgm, tiff
 from glint.formats.stored import FormatError, StoredFile, UnknownFormatError, opened
 
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".pgm")
+_RADIOMETRIC = b"FLIR\0"  # what a JPEG's segment begins with that holds raw values
 _GREY_MODES = {"1", "L", "I;16", "I;16B", "I;16L", "I", "F"}
 _WHOLE: tuple[tuple[bytes, str, Callable[[bytes], None]], ...] = (
     (chunks.PNG, "PNG", chunks.check_png),
@@ -195,10 +196,15 @@ def _to_grey(image: Image.Image, path: Path) -> NDArray[Any]:
                 f"{path}: its palette shows different values as one colour", hint="save it in greys, without a palette"
             )
         if (channels != channels[..., :1]).any():
-            raise SourceError(
-                f"{path} is a colour image (mode {image.mode}); expected one channel of infrared",
-                hint="convert it to greyscale yourself: how colours map to radiance is not ours to guess",
-            )
+            kind = f"colour image (mode {image.mode})"
+            hint = "convert it to greyscale yourself: how colours map to radiance is not ours to guess"
+            if any(name == "APP1" and data.startswith(_RADIOMETRIC) for name, data in getattr(image, "applist", ())):
+                kind = "radiometric JPEG with a picture in colours"
+                hint = (
+                    f"its 16-bit values: exiftool -b -RawThermalImage {path.name} > {path.stem}.png; "
+                    "?endian=swap if their bytes are turned"
+                )
+            raise SourceError(f"{path} is a {kind}; expected one channel of infrared", hint=hint)
         return channels[..., 0].copy()
     data = np.asarray(image)
     if data.dtype == np.bool_:

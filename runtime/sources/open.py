@@ -52,6 +52,7 @@ _KNOWN = (
 
 
 _CAMERA = re.compile(r"/dev/video\d+")
+_NUMBERED = re.compile(r"(?:usb:|video)?(\d{1,3})")  # how other programs name cameras
 _CSI = re.compile(r"csi://(\d+)")
 _ARGUS = "gst:nvarguscamerasrc sensor-id={} ! nvvidconv ! video/x-raw,format=GRAY8"
 _RAW_SUFFIXES = (".raw", ".bin")
@@ -251,4 +252,7 @@ def _open_path(uri: str, path: str) -> Source:
         return open_source(f"v4l2://{path}")
     if where.is_char_device():
         raise SourceError(f"{uri} is a device", hint=f"a camera is v4l2://{path}?fmt=y16")
-    raise SourceError(f"{uri}: no such file or folder", hint="is the name right, seen from this folder? ls tells")
+    hint = "is the name right, seen from this folder? ls tells"
+    if number := _NUMBERED.fullmatch(file):
+        hint = f"a camera is v4l2:///dev/video{number[1]}?fmt=y16; v4l2-ctl --list-devices lists cameras"
+    raise SourceError(f"{uri}: no such file or folder", hint=hint)

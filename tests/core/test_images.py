@@ -245,3 +245,15 @@ def test_32_bit_integers_that_fit_become_16_bit(tmp_path):
     back = read_image(tmp_path / "a.tif")
     assert back.dtype == np.uint16
     assert back.tolist() == [[0, 65535]]
+
+
+def test_of_a_radiometric_jpeg_in_colours_it_is_told_where_the_values_are(tmp_path):
+    picture = BytesIO()
+    colours = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
+    Image.fromarray(colours).save(picture, "JPEG")
+    data, segment = picture.getvalue(), b"FLIR\0\x01\0\0FFF\0" + bytes(64)
+    head = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big")
+    (tmp_path / "a.jpg").write_bytes(data[:2] + head + segment + data[2:])
+    with pytest.raises(SourceError, match="radiometric JPEG") as caught:
+        read_image(tmp_path / "a.jpg")
+    assert "exiftool -b -RawThermalImage a.jpg" in caught.value.hint

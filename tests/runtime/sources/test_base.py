@@ -299,3 +299,13 @@ def test_a_folder_that_vanishes_is_lost_and_its_frames_before_are_good(tmp_path)
     with pytest.raises(SourceLostError, match="1 of its 4 files vanished"):
         assert [frame.name for frame in frames] == ["1", "3"]
     assert sum(source.skips.values()) == 1
+
+
+@pytest.mark.parametrize("name", ["0", "video0", "usb:0"])
+def test_a_camera_by_the_name_that_other_programs_give_it_is_told_its_uri(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match="no such file") as caught:
+        open_source(name)
+    assert "v4l2:///dev/video0?fmt=y16" in (caught.value.hint or "")
