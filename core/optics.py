@@ -160,6 +160,7 @@ class PsfEstimate:
         sigma_x, sigma_y: standard deviations along x and y, pixels; 0 in old files: both are ``sigma``.
         angle: of the longer axis from x towards y, degrees.
         ratio: of the longer axis to the shorter one; 1 for a round PSF.
+        clusters: whether it rests on spots that may be clusters, because too few agree as single targets.
         samples: of the PSF itself, a pixel's share of the radiance at offsets a quarter of a pixel apart, rows of y,
             with offset 0 in the middle, ``[m][m]``, m odd; empty: the Gaussian explains the spots as well.
     """
@@ -176,6 +177,7 @@ class PsfEstimate:
     sigma_y: float = 0.0
     angle: float = 0.0
     ratio: float = 1.0
+    clusters: bool = False
     samples: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from glint.depth import EIGHT_BITS, Depth, depth_of
 from glint.errors import InputError
 
 MOST_SIDE_PX = 16384
+_FLOAT, _INTEGER = np.dtype(np.float64), np.dtype(np.int64)
 FRAME_DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
 
@@ -65,8 +66,11 @@ def _flag_names(value: int) -> tuple[str, ...]:
     return tuple(flag.name or "" for flag in TargetFlag if value & flag)
 
 
-def _column(owner: str, name: str, value: ArrayLike, dtype: Any, length: int | None) -> NDArray[Any]:
-    array = np.array(value, dtype=dtype)  # a copy: the caller's array stays the caller's
+def _column(owner: str, name: str, value: ArrayLike, dtype: np.dtype[Any], length: int | None) -> NDArray[Any]:
+    if type(value) is np.ndarray and value.dtype == dtype and not value.flags.writeable and value.base is None:
+        array = value  # a column of another record, which nobody writes to
+    else:
+        array = np.array(value, dtype=dtype)  # a copy: the caller's array stays the caller's
     if array.ndim != 1:
         raise InputError(f"{owner}.{name}: expected one dimension, got shape {array.shape}")
     if length is not None and len(array) != length:
@@ -195,8 +199,8 @@ class Blobs:
     dark: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        columns = {"x": np.float64, "y": np.float64, "area": np.int64, "score": np.float64}
-        _set_columns(self, columns if self.dark is None else {**columns, "dark": np.bool_})
+        columns = {"x": _FLOAT, "y": _FLOAT, "area": _INTEGER, "score": _FLOAT}
+        _set_columns(self, columns if self.dark is None else {**columns, "dark": np.dtype(np.bool_)})
 
     def __len__(self) -> int:
         return len(self.x)
@@ -206,7 +210,7 @@ class Blobs:
         """Left, top, width and height of each spot, pixels, ``int64 [N, 4]``; None without a label map."""
         if self.label_map is None:
             return None
-        places = np.flatnonzero(self.label_map)
+        places = np.flatnonzero(self.label_map != 0)  # of bits: that is much faster
         row = self.label_map.ravel()[places] - 1
         y, x = np.divmod(places, self.label_map.shape[1])
         least, most = np.full((2, len(self)), np.iinfo(np.int64).max), np.full((2, len(self)), -1)
@@ -261,8 +265,7 @@ class Targets:
     def __post_init__(self) -> None:
         if not len(self.count_probability):
             object.__setattr__(self, "count_probability", np.full(np.size(self.x), np.nan))
-        integer = {"blob", "flags"}
-        _set_columns(self, {f.name: np.int64 if f.name in integer else np.float64 for f in fields(self)})
+        _set_columns(self, _OF_TARGETS)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -270,11 +273,20 @@ class Targets:
     @staticmethod
     def concatenate(parts: Sequence[Targets]) -> Targets:
         """All rows of several tables, in their order."""
-        return Targets(**{f.name: np.concatenate([getattr(p, f.name) for p in parts] or [[]]) for f in fields(Targets)})
+        if len(parts) == 1:
+            return parts[0]
+        return Targets._of({n: np.concatenate([getattr(p, n) for p in parts]) for n in _OF_TARGETS} if parts else {})
 
     def select(self, rows: NDArray[Any]) -> Targets:
         """The rows that an index or boolean array names, in its order."""
-        return Targets(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        return Targets._of({name: getattr(self, name)[rows] for name in _OF_TARGETS})
+
+    @staticmethod
+    def _of(columns: dict[str, NDArray[Any]]) -> Targets:
+        """Targets of arrays that were just made, which are not copied."""
+        for column in columns.values():
+            column.setflags(write=False)
+        return Targets(**columns)
 
     def records(self, *, counts: bool = False) -> list[dict[str, Any]]:
         """One JSON-ready object per target; an unknown uncertainty is ``None``.
@@ -282,22 +294,24 @@ class Targets:
         Positions are rounded to 1e-5 px and radiances to 1e-3 DN, far below what can be measured. With ``counts`` each
         says how many targets its blob has, ``n``, and how probable that is.
         """
-        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "count_probability"}
+        columns = {name: getattr(self, name) for name in _OF_TARGETS if name != "count_probability"}
         if counts:
-            _, place, number = np.unique(self.blob, return_inverse=True, return_counts=True)
-            columns |= {"n": number[place], "count_probability": self.count_probability}
-        lists = {n: np.round(c, _DIGITS[n]).tolist() if n in _DIGITS else c.tolist() for n, c in columns.items()}
+            blob = self.blob - self.blob.min(initial=0)
+            columns |= {"n": np.bincount(blob)[blob], "count_probability": self.count_probability}
+        lists = {n: c.round(_DIGITS[n]).tolist() if n in _DIGITS else c.tolist() for n, c in columns.items()}
         for name in _DIGITS.keys() & columns.keys():
-            if np.isnan(columns[name]).any():
-                lists[name] = [None if value != value else value for value in lists[name]]
+            lists[name] = [None if value != value else value for value in lists[name]]
         lists["flags"] = [flag_names(value) for value in lists["flags"]]
         return [dict(zip(lists, values)) for values in zip(*lists.values())]
 
 
-def _set_columns(record: Any, dtypes: dict[str, Any]) -> None:
+_OF_TARGETS = {f.name: _INTEGER if f.name in {"blob", "flags"} else _FLOAT for f in fields(Targets)}
+
+
+def _set_columns(record: Any, dtypes: dict[str, np.dtype[Any]]) -> None:
     """Store every column as a read-only array of its dtype, all as long as ``x``."""
     length: int | None = None
+    owner, columns = type(record).__name__, vars(record)
     for name, dtype in dtypes.items():
-        array = _column(type(record).__name__, name, getattr(record, name), dtype, length)
+        array = columns[name] = _column(owner, name, columns[name], dtype, length)
         length = len(array)
-        object.__setattr__(record, name, array)

@@ -1,4 +1,4 @@
-"""``glint psf``: measure the width of the PSF from isolated targets."""
+"""``glint psf``: measure the width of the PSF from isolated targets, or from clusters where there are none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from glint.runtime.sources.open import open_frames
 from glint.runtime.unmixing.optics_state import LEARNED, OpticsState
 from glint.runtime.unmixing.patch_unmixing import windows_of_patches
 from glint.runtime.unmixing.psf_fit import PsfWindows, fit_psf
-from glint.runtime.unmixing.psf_shapes import described, fit_shapes, same_targets
+from glint.runtime.unmixing.psf_shapes import described, fit_clusters, fit_shapes, of_one_shape, same_targets
 from glint.runtime.unmixing.shapes import Shapes, measure_shapes
 from glint.runtime.unmixing.unmix import read_patches, recognised_clipping
 from glint.runtime.unmixing.windows import Windows, cut_windows
@@ -58,11 +58,12 @@ def psf(
         detector: finds the spots in frames; name in the zoo or path of a model card.
         engine, precision, threads: what runs it.
         full_scale: DN at which the sensor clips; None: what the source says (255 for ``uint8``).
-        least: fewest isolated spots to rest the figure on.
+        least: fewest isolated spots to rest the figure on; 12 of any kind where no isolated ones agree.
         report: picture of the PSF as sampled, of the spots used and of those left out, to write.
 
     Raises:
-        InputError: if there are too few isolated single targets, or ``report`` has another ending than ``.png``.
+        InputError: if there are too few isolated single targets and clusters do not tell it either, or ``report`` has
+            another ending than ``.png``.
         EngineError: if the engine cannot be used.
         GlintError: one of its subclasses, for a bad source or model.
     """
@@ -73,14 +74,11 @@ def psf(
         spots, seen = _seen_in_patches(read_patches(Path(source)), full_scale)
     else:
         spots, seen = _seen_in_frames(str(source), detector, engine, precision, threads, full_scale)
-    estimate, reason = fit_shapes(
-        seen.shapes, spots.edge, np.any(spots.saturated & spots.valid, axis=(1, 2)), ~seen.shapes.whole,
-        seen.peak_to_noise, seen.target, least=least,
-    )  # fmt: skip
-    if estimate.sigma < _FINE_SIGMA_PX and estimate.ratio == 1:
-        estimate, reason = _finer(estimate, reason, spots, seen.target, least)
-    spots_used = light_of(seen.windows, seen.shapes, np.flatnonzero(reason < 0))
-    estimate = with_samples(replace(estimate, source=str(source), glint=__version__), spots_used)
+    estimate, reason = _fitted(spots, seen, least)
+    if not estimate.clusters:
+        spots_used = light_of(seen.windows, seen.shapes, np.flatnonzero(reason < 0))
+        estimate = with_samples(estimate, spots_used)
+    estimate = replace(estimate, source=str(source), glint=__version__)
     if report is not None:
         write_report(report, estimate, reason, seen.windows, seen.shapes)
     return estimate
@@ -94,6 +92,26 @@ class _Seen:
     shapes: Shapes
     peak_to_noise: NDArray[np.float64]
     target: NDArray[np.int64]
+
+
+def _fitted(spots: PsfWindows, seen: _Seen, least: int) -> tuple[PsfEstimate, NDArray[np.int64]]:
+    """The PSF from single targets that agree; else from spots that may be clusters, if points of one explain them."""
+    saturated = np.any(spots.saturated & spots.valid, axis=(1, 2))
+    columns = spots.edge, saturated, ~seen.shapes.whole, seen.peak_to_noise, seen.target
+    try:
+        estimate, reason = fit_shapes(seen.shapes, *columns, least=least)
+    except InputError:
+        found = fit_clusters(seen.windows, seen.shapes, *columns)
+        if found is None:
+            raise
+        return found
+    if not of_one_shape(seen.shapes, reason):
+        found = fit_clusters(seen.windows, seen.shapes, *columns)
+        if found is not None:
+            return found
+    if estimate.sigma < _FINE_SIGMA_PX and estimate.ratio == 1:
+        return _finer(estimate, reason, spots, seen.target, least)
+    return estimate, reason
 
 
 def _finer(
@@ -191,7 +209,8 @@ def _seen_in_frames(
 
 def psf_text(estimate: PsfEstimate) -> str:
     """The result for the terminal."""
-    lines = [f"sigma     {estimate.sigma:.4f} +- {estimate.sigma_error:.4f} px, from {estimate.used} isolated targets"]
+    kind = "spots, clusters among them: points explain them best" if estimate.clusters else "isolated targets"
+    lines = [f"sigma     {estimate.sigma:.4f} +- {estimate.sigma_error:.4f} px, from {estimate.used} {kind}"]
     if estimate.ratio > 1:
         lines.append(
             f"axes      sigma_x {estimate.sigma_x:.4f}, sigma_y {estimate.sigma_y:.4f} px; "

@@ -76,6 +76,7 @@ def run(
         talk(f"engine: {name} ({why}); {_models_text(pipeline, models.precision, name)}")
         if frames.polarity == "both":
             talk("polarity: both; every frame goes through the networks twice")
+        pipeline.learn_live(frames.live)
         if models.refine:
             _tell_optics(pipeline)
         if frames.size is not None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -72,13 +73,13 @@ class Engine(ABC):
             raise InputError(f"engine outputs: expected some of {known}, got {sorted(unknown)}")
         results = self._infer_some(arrays, outputs) if outputs else self._infer(arrays)
         for name, array in results.items():
-            if not _is_finite(array):
+            if not is_finite(array):
                 raise self._not_finite(name, arrays)
         return results
 
     def _not_finite(self, output: str, arrays: Arrays) -> EngineError:
         what = f"engine output {output!r} is not finite ({self.name})"
-        bad = [name for name, array in arrays.items() if not _is_finite(array)]
+        bad = [name for name, array in arrays.items() if not is_finite(array)]
         if bad:
             return EngineError(f"{what}: input {bad[0]!r} holds NaN or infinite values", hint="look at the source")
         return EngineError(
@@ -173,9 +174,9 @@ class EngineProxy(Engine):
             self.inner.close()
 
 
-def _is_finite(array: NDArray[Any]) -> bool:
+def is_finite(array: NDArray[Any]) -> bool:
     """Whether all numbers are finite; the sum tells cheaply, unless it overflows itself."""
     if array.dtype.kind != "f":
         return True
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
+        return math.isfinite(array.sum()) or bool(np.isfinite(array).all())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +18,7 @@ from glint.processing.connected import number_connected, pixels_above
 from glint.processing.crop import crop_windows
 from glint.processing.extent import confine
 from glint.processing.normalise import Normalised
-from glint.runtime.engines.base import Engine
+from glint.runtime.engines.base import Engine, is_finite
 from glint.runtime.engines.choose import find_model, open_engine
 from glint.runtime.pipeline.tiling import Maps, in_tiles
 from glint.types import Blobs, Frame, FrameSize
@@ -184,7 +183,7 @@ class Detector:
 
         maps = infer(value) if value.shape == tuple(size) else in_tiles(value, (size[0], size[1]), infer)
         for name, values in zip(names, maps):
-            if not math.isfinite(float(values.sum(dtype=np.float64))):  # NaN would look like an empty sky
+            if not is_finite(values):  # NaN would look like an empty sky
                 raise EngineError(
                     f"the detector {self.card.name} gives {name} that is NaN or infinite",
                     hint="try --precision fp32; if that helps, the reduced model does not suit these frames",

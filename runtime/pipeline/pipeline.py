@@ -241,6 +241,11 @@ class Pipeline:
             self.learner = None if known is not None else Learner(self.unmixer.spec.sigma, self.config.radiance)
             self.optics = known or OpticsState(UNKNOWN, self.unmixer.spec.sigma)
 
+    def learn_live(self, live: bool) -> None:
+        """Whether frames cannot wait: then the search for the PSF goes on in pieces, a frame each."""
+        if self.learner is not None:
+            self.learner.at_once = not live
+
     def close(self) -> None:
         """Give back what the engines hold. May be called twice."""
         self._closed = True

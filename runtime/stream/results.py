@@ -71,6 +71,7 @@ def stream(
     frames, following = open_any(source), Following.of(settings)
 
     def start(opened: Pipeline) -> Stream:
+        opened.learn_live(frames.live)
         if frames.size is not None:
             opened.prepare(frames.size)
         return Stream(

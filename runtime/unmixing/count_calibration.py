@@ -9,11 +9,13 @@ probability that they have, and so do targets that are far apart.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from glint.compiled import compiled, entry
 from glint.types import TargetFlag, Targets
 
 # Weights of: 1, log odds before, log of the least gap over its error, log of the position error over sigma, log of the
@@ -27,10 +29,12 @@ RADIANCE_TOLD_WEIGHTS = (2.58, 0.0, 0.0, -1.18, 0.0, 0.0, 0.0, 0.0, 0.0)
 JUDGED_TOLD_WEIGHTS = (0.20, 0.80, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 """Points that ``evidence`` weighed, where the radiance is known: it is nearly right by itself."""
 _GAP_RANGE, _SPREAD_RANGE, _ERROR_RANGE, _RATIO_RANGE = (1.0, 50.0), (0.002, 0.5), (0.005, 1.0), (0.05, 1.0)
+_MOST_TARGETS = 5  # targets of a blob whose number is calibrated
 _RESOLVED_WIDTHS = 2.5  # of the PSF; targets farther apart imitate no others
 _ODDS_FLOOR = 1e-4  # least distance of a probability from 0 and 1
 AMBIGUOUS_PROBABILITY = 0.75  # probability of a number below which it is flagged
 _SAME_PLACE_ERROR_RATIO = 1.0  # error of a distance over the distance from which on two targets are in one place
+Array = NDArray[np.float64]
 _COUNT_AMBIGUOUS, _UNRESOLVED = int(TargetFlag.COUNT_AMBIGUOUS), int(TargetFlag.UNRESOLVED)
 
 
@@ -42,21 +46,11 @@ def calibrated(targets: Targets, sigma: float, weights: tuple[float, ...]) -> Ta
         sigma: width of the PSF, px.
         weights: one of the four above.
     """
-    _, place, number = np.unique(targets.blob, return_inverse=True, return_counts=True)
-    several = np.flatnonzero((number > 1) & (number <= 5))
-    if not len(several):
+    order, blob, columns = _in_order(targets)
+    if not (blob[1:] == blob[:-1]).any():
         return targets
-    order = np.argsort(place, kind="stable")
-    first = np.cumsum(number) - number
-    slot = np.arange(number[several].max())
-    rows = order[np.minimum(first[several, None] + slot, len(order) - 1)]  # [B, K]
-    used = slot < number[several, None]
-    before = targets.count_probability[rows[:, 0]]
-    gap, error = _least_gap(targets, rows, used)
-    odds = _features(targets, rows, used, before, gap / error, sigma) @ np.array(weights)
-    after = np.where(gap > _RESOLVED_WIDTHS * sigma, before, 1 / (1 + np.exp(-odds)))
     probability = targets.count_probability.copy()
-    probability[rows[used]] = np.repeat(np.where(np.isfinite(before), after, np.nan), number[several])
+    _calibrate(order, blob, columns, sigma, np.array(weights), probability)
     return replace(targets, count_probability=probability)
 
 
@@ -71,51 +65,102 @@ def flagged(targets: Targets) -> Targets:
     """
     flags = targets.flags & ~(_COUNT_AMBIGUOUS | _UNRESOLVED)
     flags |= np.where(targets.count_probability < AMBIGUOUS_PROBABILITY, _COUNT_AMBIGUOUS, 0)
-    order = np.argsort(targets.blob, kind="stable")
-    variance = 0.5 * (targets.sigma_x**2 + targets.sigma_y**2)
-    for step in range(1, len(order)):  # pairs so many rows apart; blobs are short
-        a, b = order[:-step], order[step:]
-        same = targets.blob[a] == targets.blob[b]
-        if not same.any():
-            break
-        a, b = a[same], b[same]
-        square = (targets.x[a] - targets.x[b]) ** 2 + (targets.y[a] - targets.y[b]) ** 2
-        near = _SAME_PLACE_ERROR_RATIO**2 * square < variance[a] + variance[b]
-        flags[a[near]] |= _UNRESOLVED
-        flags[b[near]] |= _UNRESOLVED
+    _flag_unresolved(*_in_order(targets), flags)
     return replace(targets, flags=flags)
 
 
-def _least_gap(
-    targets: Targets, rows: NDArray[np.int64], used: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distance of the pair that is closest over its error, and that error, px, ``[B]`` each."""
-    x, y = targets.x[rows], targets.y[rows]
-    variance = 0.5 * (targets.sigma_x[rows] ** 2 + targets.sigma_y[rows] ** 2)
-    pair = used[:, :, None] & used[:, None] & ~np.eye(rows.shape[1], dtype=bool)
-    square = (x[:, :, None] - x[:, None]) ** 2 + (y[:, :, None] - y[:, None]) ** 2
-    error = variance[:, :, None] + variance[:, None]
-    at = np.where(pair, square / error, np.inf).reshape(len(rows), -1).argmin(axis=1)[:, None]
-    square, error = (np.take_along_axis(v.reshape(len(rows), -1), at, 1)[:, 0] for v in (square, error))
-    return np.sqrt(square), np.sqrt(error)
+def _in_order(targets: Targets) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
+    """Rows blob by blob, their blobs in that order, and x, y, radiance and their errors, ``[6, N]``."""
+    order = np.argsort(targets.blob, kind="stable")
+    columns = [getattr(targets, name) for name in ("x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance")]
+    return order, targets.blob[order], np.array(columns)
 
 
-def _features(
-    targets: Targets, rows: NDArray[np.int64], used: NDArray[np.bool_], before: NDArray[np.float64],
-    over_error: NDArray[np.float64], sigma: float,
-) -> NDArray[np.float64]:  # fmt: skip
-    """What the weights are of, ``[B, 9]``, for the targets ``rows [B, K]`` that are ``used``."""
-    number, light = used.sum(axis=1), targets.radiance[rows]
-    variance = np.where(used, targets.sigma_x[rows] ** 2 + targets.sigma_y[rows] ** 2, 0.0).sum(axis=1) / number
-    dim, bright = np.where(used, light, np.inf).min(axis=1), np.where(used, light, -np.inf).max(axis=1)
-    relative = np.where(used, targets.sigma_radiance[rows] / light, 0.0).max(axis=1)
-    chance = np.clip(before, _ODDS_FLOOR, 1 - _ODDS_FLOOR)
-    return np.column_stack([
-        np.ones(len(rows)),
-        np.log(chance / (1 - chance)),
-        np.log(np.clip(over_error, *_GAP_RANGE)),
-        np.log(np.clip(np.sqrt(variance) / sigma, *_SPREAD_RANGE)),
-        np.log(np.clip(relative, *_ERROR_RANGE)),
-        np.log(np.clip(dim / bright, *_RATIO_RANGE)),
-        number == 2, number == 4, number == 5,
-    ])  # fmt: skip
+@entry("i8[1] i8[1] f8[2] f8 f8[1] f8[1]")
+def _calibrate(
+    order: NDArray[np.int64], blob: NDArray[np.int64], columns: Array, sigma: float, weights: Array, probability: Array
+) -> None:
+    first = 0
+    while first < len(order):
+        rows = _of_one_blob(order, blob, first)
+        first += len(rows)
+        before = probability[rows[0]]
+        if 2 <= len(rows) <= _MOST_TARGETS and np.isfinite(before):
+            gap, error = _least_gap(columns, rows)
+            odds = (_features(columns, rows, before, gap / error, sigma) * weights).sum()
+            after = before if gap > _RESOLVED_WIDTHS * sigma else 1 / (1 + math.exp(-odds))
+            for row in rows:
+                probability[row] = after
+
+
+@entry("i8[1] i8[1] f8[2] i8[1]")
+def _flag_unresolved(
+    order: NDArray[np.int64], blob: NDArray[np.int64], columns: Array, flags: NDArray[np.int64]
+) -> None:
+    first = 0
+    while first < len(order):
+        rows = _of_one_blob(order, blob, first)
+        first += len(rows)
+        for i in range(len(rows)):
+            for j in range(i):
+                square, variance = _apart(columns, rows[i], rows[j])
+                if _SAME_PLACE_ERROR_RATIO**2 * square < variance:
+                    flags[rows[i]] |= _UNRESOLVED
+                    flags[rows[j]] |= _UNRESOLVED
+
+
+@compiled
+def _of_one_blob(order: NDArray[np.int64], blob: NDArray[np.int64], first: int) -> NDArray[np.int64]:
+    """Rows of the blob whose rows begin there."""
+    end = first + 1
+    while end < len(order) and blob[end] == blob[first]:
+        end += 1
+    return order[first:end]
+
+
+@compiled
+def _apart(columns: Array, one: int, other: int) -> tuple[float, float]:
+    """Square of the distance of two targets, and its variance along it, about, px^2."""
+    variance = 0.0
+    for row in (one, other):
+        variance += 0.5 * (columns[3, row] ** 2 + columns[4, row] ** 2)
+    square = (columns[0, one] - columns[0, other]) ** 2 + (columns[1, one] - columns[1, other]) ** 2
+    return square, variance
+
+
+@compiled
+def _least_gap(columns: Array, rows: NDArray[np.int64]) -> tuple[float, float]:
+    """Distance of the pair that is closest over its error, and that error, px."""
+    gap, error = np.inf, 1.0
+    for i in range(len(rows)):
+        for j in range(i):
+            square, variance = _apart(columns, rows[i], rows[j])
+            if not square / variance >= (gap / error) ** 2:
+                gap, error = math.sqrt(square), math.sqrt(variance)
+    return gap, error
+
+
+@compiled
+def _features(columns: Array, rows: NDArray[np.int64], before: float, over_error: float, sigma: float) -> Array:
+    """What the weights are of, ``[9]``, for the targets of one blob."""
+    variance, relative, dim, bright = 0.0, 0.0, np.inf, -np.inf
+    for row in rows:
+        light = columns[2, row]
+        variance += (columns[3, row] ** 2 + columns[4, row] ** 2) / len(rows)
+        relative = max(relative, columns[5, row] / light)
+        dim, bright = min(dim, light), max(bright, light)
+    chance = min(max(before, _ODDS_FLOOR), 1 - _ODDS_FLOOR)
+    features = np.zeros(9)
+    features[0], features[1] = 1.0, math.log(chance / (1 - chance))
+    features[2] = _log_within(over_error, _GAP_RANGE)
+    features[3] = _log_within(math.sqrt(variance) / sigma, _SPREAD_RANGE)
+    features[4] = _log_within(relative, _ERROR_RANGE)
+    features[5] = _log_within(dim / bright, _RATIO_RANGE)
+    if len(rows) != 3:
+        features[6 + max(len(rows) - 3, 0)] = 1.0
+    return features
+
+
+@compiled
+def _log_within(value: float, bounds: tuple[float, float]) -> float:
+    return math.log(min(max(value, bounds[0]), bounds[1]))

@@ -485,6 +485,15 @@ def network_priors(fit: Fit, axes: int) -> Array:
     return priors
 
 
+@entry("f8[2]")
+def all_count_costs(presence: Array) -> Array:
+    """The ``count_costs`` of patches, ``[N, LISTED]`` to ``[N, SLOTS + 1]``."""
+    costs = np.empty((len(presence), SLOTS + 1))
+    for i in range(len(presence)):
+        costs[i] = count_costs(presence[i])
+    return costs
+
+
 @entry("f8[1]")
 def count_costs(presence: Array) -> Array:
     """Negative log probability of each number of targets ``[SLOTS + 1]`` if candidates come and go on their own."""

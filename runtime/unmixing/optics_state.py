@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.errors import InputError
-from glint.runtime.unmixing.common_width import CommonWidth, common_width
+from glint.runtime.unmixing.common_width import CommonWidth, Search, finished, search_width
 from glint.runtime.unmixing.shapes import Shapes
 from glint.runtime.unmixing.windows import Windows
 
@@ -121,7 +121,13 @@ class Learner:
         sigma: of the PSF that the model was made for, px.
         radiance: mean and standard deviation of a target's, DN, which tell single ones; None: unknown.
         tell: called with a text whenever the kind of the state changes.
+
+    Attributes:
+        at_once: whether the width that spots have in common is sought at once, which takes 0.1 to 0.2 s; else one spot
+            is weighed with each frame, so that no frame has to wait.
     """
+
+    at_once = True
 
     def __init__(
         self,
@@ -137,9 +143,14 @@ class Learner:
         self._seen: deque[tuple[Windows, Shapes]] = deque(maxlen=_MOST_WEIGHED_SPOTS)
         self._number, self._next = 0, _FIRST_WEIGHED_SPOTS
         self._common: CommonWidth | None = None
+        self._search: Search | None = None
+        self._before: Array = np.zeros(0)  # pixels of the last frame's spots
 
     def update(self, windows: Windows, shapes: Shapes) -> OpticsState:
-        """Take the spots of a frame into account, and say what is known now."""
+        """Take the spots of a frame into account, and say what is known now. A frame that is repeated is no news."""
+        if len(windows) and np.array_equal(windows.data, self._before):
+            return self.state
+        self._before = windows.data
         bright = shapes.theta[:, 2] > _BRIGHT_SNR * shapes.error[:, 2]
         usable = shapes.whole & bright & (shapes.error[:, -3] < _SHARP_WIDTH_ERROR)
         clean = usable & (shapes.chi_square < _CLEAN_CHI_SQUARE)
@@ -155,28 +166,49 @@ class Learner:
         if self._number > self._next - _MOST_WEIGHED_SPOTS:  # the others would be forgotten until it is time
             for one in np.flatnonzero(usable).tolist():
                 self._seen.append((windows.rows([one]), shapes.rows([one])))
-        again = self._number >= self._next
-        if again or (self._fresh and (len(self._spots) < 20 or self._fresh >= len(self._spots) // 4)):
+        found = self._in_common()
+        if found or (self._fresh and (len(self._spots) < 20 or self._fresh >= len(self._spots) // 4)):
             self._fresh = 0
             before = self.state.kind
-            self.state = self._learned(again)
+            self.state = self._learned()
             if self.state.kind != before:
                 self.tell(f"optics: {self.state.text()}")
         return self.state
 
-    def _learned(self, again: bool) -> OpticsState:
-        """What the spots speak for; ``again``: the width that they have in common is sought anew."""
-        spots = np.array(self._spots).reshape(-1, 6)
-        state, member = OpticsState(UNKNOWN, self.card), np.zeros(0, dtype=bool)
-        if len(spots):
-            state, member = weigh(spots, self.card)
-        if again:
+    def _in_common(self) -> bool:
+        """Go on with the search for the width that spots have in common; whether it has ended with this frame."""
+        if self._search is None and self._number >= self._next:
             while self._next <= self._number:
                 self._next *= 2
             windows = Windows.concatenate([w for w, _ in self._seen])
             shapes = Shapes.concatenate([s for _, s in self._seen])
-            found = common_width(windows, shapes, state.e, state.shear, self.radiance)
-            self._common = found if found is not None and found.believed else None
+            single = self._single()[0]
+            self._search = search_width(windows, shapes, single.e, single.shear, self.radiance)
+        if self._search is None:
+            return False
+        try:
+            next(self._search)
+            if not self.at_once:
+                return False
+            found = finished(self._search)
+        except StopIteration as end:
+            found = end.value
+        self._search, self._common = None, found if found is not None and found.believed else None
+        return True
+
+    def _single(self) -> tuple[OpticsState, NDArray[np.bool_]]:
+        """What isolated spots speak for, and which of them are single targets."""
+        if not self._spots:
+            return OpticsState(UNKNOWN, self.card), np.zeros(0, dtype=bool)
+        return weigh(self._table(), self.card)
+
+    def _table(self) -> Array:
+        return np.array(self._spots).reshape(-1, 6)
+
+    def _learned(self) -> OpticsState:
+        """What all spots speak for."""
+        state, member = self._single()
+        spots = self._table()
         if self._common is None or (state.kind == UNKNOWN and alike(spots)):  # of one shape: no clusters
             return state
         return with_common(state, self._common, self.card, spots[member])

@@ -29,6 +29,7 @@ from glint.runtime.unmixing.count_search import (
     NetworkCandidates,
     PatchProblem,
     SearchRules,
+    all_count_costs,
     best_fit,
     count_costs,
     network_priors,
@@ -187,8 +188,7 @@ def refine_doubting(
 
 def count_costs_of(candidates: Candidates) -> Array:
     """Negative log probability of each number of targets that the network sees in each patch, ``[N, SLOTS + 1]``."""
-    costs = [count_costs(p) for p in candidates.presence.astype(np.float64)]
-    return np.array(costs).reshape(-1, SLOTS + 1)
+    return all_count_costs(candidates.presence.astype(np.float64))
 
 
 def prepare_refinement(psf: Psf) -> None:

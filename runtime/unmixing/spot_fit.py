@@ -29,7 +29,8 @@ _NODES, _WEIGHTS = (0.5 * v for v in np.polynomial.legendre.leggauss(5))
 _LEAST_LOG_WIDTH = math.log(0.15)  # of px; narrower than a pixel sees
 _LEAST_ROUND_LOG_WIDTH = math.log(0.3)  # narrower than the nodes see
 _LONGEST_STEP_WIDTHS = 0.5  # step of a position over the larger of a pixel and the width
-_SHORT_STEP_SD = 1e-3  # step of a position over its standard deviation at which a fit ends
+_SHORT_STEP_SD = 1e-3  # step of a parameter over its standard deviation at which a fit ends
+_SHORT_STEP_GAIN = 1e-3  # of misfit and strain; an undamped step that gains less ends a fit, 0.03 deviations off
 _DAMPING = 1e-3
 _APART_WIDTHS = 0.5  # widths of the PSF from which on two points are in two places
 _LEAST_INFORMATION = 1e-12
@@ -85,7 +86,9 @@ def fit_points(
     for _ in range(iterations):
         trial, still = _step(theta, information, gradient, damping, size, scaled, widest)
         tried = _linearise(patch, trial, prior, correction, jacobian, residual, tried_information, tried_gradient)
-        if tried[0] + tried[1] <= misfit + strain:
+        gain = misfit + strain - tried[0] - tried[1]
+        if gain >= 0:
+            still |= gain < _SHORT_STEP_GAIN and damping <= _DAMPING
             damping = max(0.1 * damping, 1e-7)
             misfit, strain, counted = tried
             theta = trial

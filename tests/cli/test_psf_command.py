@@ -114,6 +114,35 @@ def test_too_few_targets_and_wrong_files_are_refused(glint: Glint, tmp_path: Pat
     glint("unmix", patches_file(tmp_path, 0.5), "--psf", tmp_path / "none.json").refused(2, "none.json")
 
 
+def clusters_of(sigma: float, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Two to five targets within 1.2 widths of the middle, one apart at least, ``[N, 21, 21]``."""
+    images = []
+    for count in rng.integers(2, 6, number).tolist():
+        gaps = np.zeros(1)
+        while gaps.min() < sigma:
+            place = 10 + rng.uniform(-1.2 * sigma, 1.2 * sigma, (count, 2))
+            gaps = np.hypot(*(place[:, None] - place).transpose(2, 0, 1))[np.triu_indices(count, 1)]
+        place = place + rng.uniform(-0.5, 0.5, 2)
+        light = rng.uniform(40, 80, count) * (2 * np.pi * sigma**2 + 0.6)
+        images.append(Psf(sigma).render(place[:, 0], place[:, 1], light, (21, 21)))
+    return np.stack(images) + 100 + rng.standard_normal((number, 21, 21))
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0])
+def test_clusters_alone_tell_it(glint: Glint, tmp_path: Path, sigma: float) -> None:
+    np.save(tmp_path / "clusters.npy", clusters_of(sigma, 24, np.random.default_rng(4)).astype(np.float32))
+    done = glint("psf", tmp_path / "clusters.npy", "--json", "--report", tmp_path / "psf.png")
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert abs(result["sigma"] - sigma) < max(0.01 * sigma, 2 * result["sigma_error"])
+    assert result["sigma_error"] < 0.05 * sigma
+    assert result["clusters"]
+    assert result["used"] >= 20
+    assert not result["samples"]
+    assert "clusters" in done.err
+    assert (tmp_path / "psf.png").exists()
+
+
 @pytest.mark.parametrize("least", ["0", "1", "x"])
 def test_a_figure_rests_on_two_spots_at_least(glint: Glint, tmp_path: Path, least: str) -> None:
     assert glint("psf", patches_file(tmp_path, 0.5), "--least", least).code == 2

@@ -1,7 +1,7 @@
 """The records validate what they are given and cannot be changed."""
 
 import json
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +104,16 @@ def test_select_takes_all_columns_in_the_order_of_the_rows(rows):
     chosen = targets(6).select(np.array(rows, dtype=int))
     for field in fields(Targets):
         assert getattr(chosen, field.name).tolist() == [i + 1 for i in rows]
+
+
+def test_columns_of_another_record_are_not_copied():
+    first = Targets(x=[1.0, 2.0], y=[0, 0], radiance=[1, 1], sigma_x=[0, 0], sigma_y=[0, 0], sigma_radiance=[0, 0],
+                    blob=[0, 1], score=[0, 0], flags=[0, 0])  # fmt: skip
+    moved = replace(first, x=first.x + 1)
+    assert moved.y is first.y
+    half = first.x[:1]  # of an array that somebody may write to
+    assert Blobs(x=half, y=half, area=[1], score=[1]).x is not half
+    assert not (moved.x.flags.writeable or first.select([0]).x.flags.writeable)
 
 
 def test_select_takes_a_mask():

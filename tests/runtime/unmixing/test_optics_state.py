@@ -135,6 +135,31 @@ def test_clusters_alone_tell_the_optics(render: Render, sigma: float) -> None:
     assert abs(state.sigma - sigma) < 3 * state.sigma_error
 
 
+def test_the_search_in_pieces_finds_what_the_one_at_once_does(render: Render) -> None:
+    rng = np.random.default_rng(8)
+    windows = windows_of(clusters(render, 0.8, 14, rng), 1.0, rng)
+    at_once, in_pieces = Learner(0.5), Learner(0.5)
+    in_pieces.at_once = False
+    expected, state = (one.update(windows, measure_shapes(windows)) for one in (at_once, in_pieces))
+    assert (expected.kind, state.kind) == (LEARNED, UNKNOWN)
+    nothing = windows.rows([])
+    frames = 0
+    while state.kind == UNKNOWN and frames < 40:
+        frames += 1
+        state = in_pieces.update(nothing, measure_shapes(nothing))
+    assert 2 * len(windows) - 1 <= frames <= 2 * len(windows)  # one spot with each frame, on two grids of widths
+    assert state == expected
+
+
+def test_a_frame_that_is_repeated_is_no_news(render: Render) -> None:
+    windows = spots_of(render, 0.8, 5)
+    learner = Learner(0.5)
+    once = learner.update(windows, measure_shapes(windows))
+    for _ in range(50):  # as warming up does
+        again = learner.update(windows, measure_shapes(windows))
+    assert again is once
+
+
 def test_elongated_spots_of_one_shape_are_not_taken_for_pairs(render: Render) -> None:
     rng = np.random.default_rng(6)
     pairs = []

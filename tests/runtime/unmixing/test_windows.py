@@ -13,9 +13,10 @@ def patches_of(condition: str, number: int = 200) -> np.ndarray:
     return simulate_patches(CONDITIONS[condition], number, np.random.default_rng(2)).image.astype(np.float32)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1 / 255, 64.0])
-def test_clipped_patches_are_recognised_in_any_unit(scale: float) -> None:
-    patches = patches_of("8sat") * np.float32(scale)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1.0, 1 / 255, 64.0, 16383 / 255])
+def test_clipped_patches_are_recognised_in_any_unit(scale: float, dtype: type) -> None:
+    patches = patches_of("8sat").astype(dtype) * dtype(scale)
     assert clipping_level(patches) == patches.max()
 
 
