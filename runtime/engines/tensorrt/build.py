@@ -195,7 +195,7 @@ def preview_build(
     """
     _refuse_impossible(trt, options, compute_capability)
     card, onnx, precision, profiles = plan_model(model, options, card)
-    target, workspace = _machine(trt, compute_capability, options.workspace)
+    target, workspace = machine(trt, compute_capability, options.workspace)
     onnx_sha256 = _model_hash(card, onnx)
     built_with: dict[str, Any] = {
         "precision": precision,
@@ -232,24 +232,21 @@ def plan_model(
     return card, onnx, precision, _profiles(card, options)
 
 
-def machine(trt: TensorRT, compute_capability: str | None = None) -> Target:
-    """What engines are tied to here.
-
-    Raises:
-        MissingDependencyError: if pycuda is not installed.
-        EngineError: if there is no GPU.
-    """
-    return _machine(trt, compute_capability, None)[0]
-
-
 def describe(target: Target) -> str:
     """A target for the person at the terminal."""
     gpu = "any GPU" if target.gpu == ANY_GPU else target.gpu
     return f"{gpu} (compute capability {target.sm}), {target.flavour} {target.tensorrt}"
 
 
-def _machine(trt: TensorRT, compute_capability: str | None, workspace: int | None) -> tuple[Target, int | None]:
-    """The target, and the workspace limit that its free memory allows."""
+def machine(
+    trt: TensorRT, compute_capability: str | None = None, workspace: int | None = None
+) -> tuple[Target, int | None]:
+    """What engines are tied to here, and the workspace limit, bytes, that its free memory allows.
+
+    Raises:
+        MissingDependencyError: if pycuda is not installed.
+        EngineError: if there is no GPU.
+    """
     if compute_capability is not None:
         return Target(trt.flavour, trt.version, ANY_GPU, compute_capability), workspace
     try:

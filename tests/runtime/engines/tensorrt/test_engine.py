@@ -51,7 +51,7 @@ class Bench:
         trt = tensorrt_api.load()
         built = plan_from_onnx(trt, Order(source, profiles, "fp32", dla=dla))
         info = Sidecar(
-            model="model", precision="fp32", onnx_sha256="", plan_sha256="", target=machine(trt), options={},
+            model="model", precision="fp32", onnx_sha256="", plan_sha256="", target=machine(trt)[0], options={},
             profiles=profiles, inputs=built.inputs, outputs=built.outputs,
         )  # fmt: skip
         store(path, built.plan, dataclasses.replace(info, **changes))
@@ -634,14 +634,14 @@ def test_a_plan_or_sidecar_that_is_missing_or_edited_is_refused(bench: Bench) ->
 def test_a_plan_of_another_machine_is_refused_with_the_difference(
     bench: Bench, field: str, value: str, told: str
 ) -> None:
-    target = dataclasses.replace(machine(tensorrt_api.load()), **{field: value})
+    target = dataclasses.replace(machine(tensorrt_api.load())[0], **{field: value})
     path = bench.plan(pair(), pair_profile(1, 4, 8), target=target)
     with pytest.raises(EngineError, match=told):
         TensorRTEngine(path)
 
 
 def test_a_plan_of_the_other_flavour_needs_that_flavour(bench: Bench) -> None:
-    target = dataclasses.replace(machine(tensorrt_api.load()), flavour="tensorrt_rtx")
+    target = dataclasses.replace(machine(tensorrt_api.load())[0], flavour="tensorrt_rtx")
     path = bench.plan(pair(), pair_profile(1, 4, 8), target=target)
     with pytest.raises(MissingDependencyError, match="tensorrt_rtx"):
         TensorRTEngine(path)
