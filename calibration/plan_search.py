@@ -117,15 +117,7 @@ def search(
 
     found = _sensitivities(model, units, build, saving, shares, judges.units, held)
     order = rank(found, budget)
-    references: dict[int, dict[str, float]] = {}
-
-    def change(judge: Judge, candidate: onnx.ModelProto) -> tuple[float, dict[str, float]]:
-        if id(judge) not in references:
-            references[id(judge)] = judge.score(model)
-        scores = judge.score(candidate)
-        talk(f"search: on {judge.what}: {pairs_text(references[id(judge)], scores)}")
-        return loss(references[id(judge)], scores), scores
-
+    change = _Changes(model)
     points: list[dict[str, Any]] = []
     best: list[Unit] = []
     tried: list[Unit] | None = None
@@ -154,6 +146,21 @@ def search(
         measured={u.name: {k: float(f"{v:.3g}") for k, v in vars(s).items()} for u, s in found.items()},
         pareto=tuple(points),
     )  # fmt: skip
+
+
+class _Changes:
+    """Loss and scores of a candidate by a judge, who scores the model itself once."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._model = model
+        self._references: dict[int, dict[str, float]] = {}
+
+    def __call__(self, judge: Judge, candidate: onnx.ModelProto) -> tuple[float, dict[str, float]]:
+        if id(judge) not in self._references:
+            self._references[id(judge)] = judge.score(self._model)
+        reference, scores = self._references[id(judge)], judge.score(candidate)
+        talk(f"search: on {judge.what}: {pairs_text(reference, scores)}")
+        return loss(reference, scores), scores
 
 
 def rank(found: Mapping[Unit, Sensitivity], budget: float) -> list[Unit]:
