@@ -186,7 +186,8 @@ class Calibration:
 
 def _cells(spot: NDArray[np.float64], shift: Shift) -> set[tuple[str, int, int]]:
     x, y = float(spot[0]), float(spot[1])
-    scene = "scene", int((x - shift.x) // _CELL_PX), int((y - shift.y) // _CELL_PX)
+    across, down = shift.to_scene(x, y)
+    scene = "scene", int(across // _CELL_PX), int(down // _CELL_PX)
     return {("frame", int(x // _CELL_PX), int(y // _CELL_PX)), scene}
 
 

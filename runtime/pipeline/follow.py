@@ -17,7 +17,7 @@ from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.pipeline.spots import local_noise
 from glint.runtime.tracking.clusters import Clusters, Cuts, steady
 from glint.runtime.tracking.evidence import SCORES, Evidence
-from glint.runtime.tracking.faint import FaintSearch
+from glint.runtime.tracking.faint import Faint, FaintSearch
 from glint.runtime.tracking.registration import Registration, Shift
 from glint.runtime.tracking.tracker import TrackConfig, Tracker
 from glint.runtime.tracking.zones import Zone, ZoneWatch
@@ -83,7 +83,7 @@ class Follower:
         numbers = self.tracker.update(
             t_ns, _scored(steady(result.targets, frames), blobs), others, spots=blobs,
             others=result.detection.candidates, shift=shift, shape=frame.shape,
-            faint=() if self.faint is None else self.faint(frame.data, shift, blobs),
+            faint=self._faint_points(frame, shift, blobs),
         )  # fmt: skip
         tracks = replace(self.tracker.tracks(), t_ns=t_ns, utc=self._utc(frame))
         if self.static == "hide":
@@ -97,6 +97,19 @@ class Follower:
         tracks = replace(tracks, crossed=self.zones(tracks, shift))
         return replace(result, track=numbers, tracks=tracks)
 
+    def _faint_points(self, frame: Frame, shift: Shift, blobs: Blobs) -> list[Faint]:
+        """The points that the last frames show; the search knows of shifts alone, and is told that of the middle."""
+        if self.faint is None or shift.angle == 0:
+            return [] if self.faint is None else self.faint(frame.data, shift, blobs)
+        middle = np.array(frame.shape[::-1]) / 2
+        x, y = shift.to_frame(*middle) - middle
+        turned = []
+        for one in self.faint(frame.data, Shift(x, y, shift.known, shift.blind), blobs):
+            at = np.array(shift.to_scene(one.x + x, one.y + y))
+            velocity = np.array(shift.to_scene(one.x + x + one.vx, one.y + y + one.vy)) - at
+            turned.append(replace(one, x=at[0], y=at[1], vx=velocity[0], vy=velocity[1]))
+        return turned
+
     def _taken_apart(self, result: Result, shift: Shift) -> tuple[Result, NDArray[np.int64]]:
         """The result with members of clusters as their last frames tell them, and of how many frames each target is."""
         optics, spots, frame, blobs = result.optics, result.spots, result.frame, result.blobs
@@ -109,7 +122,7 @@ class Follower:
         floor = self.unmixing.noise_floor * (1.0 if frame.data.dtype.kind in "ui" else 0.1)
         noise = np.maximum(np.maximum(local_noise(frame.data, blobs.x, blobs.y), spots.structure), floor)
         cuts = Cuts(spots.patches, spots.valid, spots.full_scale, spots.left, spots.top, noise)
-        targets, frames = self.clusters(result.targets, cuts, (shift.x, shift.y), optics.sigma)
+        targets, frames = self.clusters(result.targets, cuts, shift, optics.sigma)
         return replace(result, targets=targets), frames
 
     def _utc(self, frame: Frame) -> str:

@@ -26,6 +26,7 @@ from scipy.optimize import linear_sum_assignment
 
 from glint.errors import InputError
 from glint.runtime.tracking.joint import MOST_MEMBERS, Sequence, refine_jointly
+from glint.runtime.tracking.registration import Shift
 from glint.types import TargetFlag, Targets
 
 MOST_FRAMES = 30
@@ -34,6 +35,7 @@ _OLD_FRAMES, _SETTLED_FRAMES = (
     3,
     10,
 )  # frames after which a number of members is looked for anew; where all frames are there
+_ALONE_FRAMES = 5  # frames of one target each, after which it is looked for more in all of them
 _GATE_PX = 2.0  # px from where a spot is looked for
 _UNSEEN_FRAMES = 5  # frames for which a spot is remembered
 _MISFIT_CHI_SQUARE = 2.5  # chi square beyond which frames do not belong together
@@ -65,7 +67,7 @@ class _View(NamedTuple):
     noise: float
     frame: int
     middle: Array
-    shift: Array
+    shift: Shift
     answer: Array
 
 
@@ -100,8 +102,8 @@ class _Spot:
         trust = (_LINE_PX**2 / (_LINE_PX**2 + own))[:, None]  # in what was seen
         middle = np.array([view.middle for view in self.views])
         line = self.line(np.array([view.frame for view in self.views], dtype=np.float64))
-        places: Array = trust * middle + (1 - trust) * line + np.array([view.shift for view in self.views])
-        return places
+        scene = trust * middle + (1 - trust) * line
+        return np.array([view.shift.to_frame(*place) for view, place in zip(self.views, scene)])
 
     def moved_on(self) -> Targets | None:
         """The members as they were told last, at the middle of the last frame; None if nothing was told."""
@@ -114,7 +116,8 @@ class _Spot:
     @property
     def several(self) -> bool:
         """Whether it may hold several targets."""
-        return len(self.views) > 1 and any(view.answer.shape[1] > 1 for view in self.views)
+        found = self.members is not None and self.members.shape[1] > 1
+        return len(self.views) > 1 and (found or any(view.answer.shape[1] > 1 for view in self.views))
 
 
 class Clusters:
@@ -131,7 +134,8 @@ class Clusters:
 
     def __init__(self, frames: int, radiance: tuple[float, float] | None = None, most: int = MOST_MEMBERS) -> None:
         if not 2 <= frames <= MOST_FRAMES:
-            raise InputError(f"Clusters: expected 2 to {MOST_FRAMES} frames, got {frames}")
+            hint = f"--unmix-frames takes 2 to {MOST_FRAMES}; 1 takes each frame by itself"
+            raise InputError(f"unmix_frames: expected 2 to {MOST_FRAMES} frames, got {frames}", hint=hint)
         self.frames, self.radiance, self.most = frames, radiance, min(most, MOST_MEMBERS)
         self._spots: list[_Spot] = []
         self._frame = 0
@@ -140,28 +144,28 @@ class Clusters:
         """The scene is another one."""
         self._spots = []
 
-    def __call__(
-        self, targets: Targets, cuts: Cuts, shift: tuple[float, float], sigma: float
-    ) -> tuple[Targets, NDArray[np.int64]]:
+    def __call__(self, targets: Targets, cuts: Cuts, shift: Shift, sigma: float) -> tuple[Targets, NDArray[np.int64]]:
         """The targets of the next frame, those of followed clusters from all of their last frames.
 
         Args:
             targets: in frame pixels; ``blob`` is a row of the cuts.
             cuts: of the frame.
-            shift: where the scene lies in the frame, x and y, pixels.
+            shift: where the scene lies in the frame.
             sigma: of the PSF, pixels.
 
         Returns:
             The targets, in the order of their blobs, and of how many frames each was made, ``int64 [N]``.
         """
         self._frame += 1
-        views = self._views(targets, cuts, np.asarray(shift, dtype=np.float64))
+        views = self._views(targets, cuts, shift)
         followed = self._follow(views)
         several = {blob: spot for blob, spot in followed.items() if spot.several}
         due = [blob for blob, spot in several.items() if self._frame - spot.searched >= spot.patience]
         anew = sorted(due, key=lambda blob: several[blob].searched)[:SEARCHES]
         rest = sorted(several.keys() - set(anew), key=lambda blob: (several[blob].fitted, blob))
         found: dict[int, tuple[Targets, int]] = {}
+        if not anew and (one := self._alone(followed)) is not None:
+            several[one], anew = followed[one], [one]
         for blob in [*anew, *rest]:
             spot = several[blob]
             if blob in anew or blob in rest[:FITS]:
@@ -173,7 +177,14 @@ class Clusters:
                 found[blob] = together, len(spot.views)
         return _replaced(targets, found)
 
-    def _views(self, targets: Targets, cuts: Cuts, shift: Array) -> dict[int, _View]:
+    def _alone(self, followed: dict[int, _Spot]) -> int | None:
+        """The blob of a spot that was one target in all frames and may yet be several in all of them together."""
+        waits = {blob: self._frame - spot.searched for blob, spot in followed.items()
+                 if not spot.several and len(spot.views) >= _ALONE_FRAMES}  # fmt: skip
+        longest = max(waits, key=lambda blob: waits[blob], default=None)
+        return longest if longest is not None and waits[longest] >= _SETTLED_FRAMES else None
+
+    def _views(self, targets: Targets, cuts: Cuts, shift: Shift) -> dict[int, _View]:
         """The spots of this frame that may be point targets, by their blobs."""
         views = {}
         points = (targets.flags & int(TargetFlag.EXTENDED | TargetFlag.UNREFINED)) == 0
@@ -193,7 +204,7 @@ class Clusters:
                 top,
                 float(cuts.noise[blob]),
                 self._frame,
-                middle - shift,
+                np.array(shift.to_scene(*middle)),
                 shift,
                 answer,
             )
@@ -227,7 +238,7 @@ class Clusters:
         )
         valid = np.array([view.valid for view in views])
         sequence = Sequence(patches, left, top, noise, at[:, 0], at[:, 1], valid=valid, time=time - time[-1])
-        off = [v.middle + v.shift - place for v, place in zip(views, at)]
+        off = [np.array(v.shift.to_frame(*v.middle)) - place for v, place in zip(views, at)]
         alone = [v.answer + np.array([[o[0]], [o[1]], [0.0]]) for v, o in zip(views, off)][-_STARTS_FRAMES:]
         starts = alone if spot.members is None else [spot.members, *(alone if anew else ())]
         number = None if anew else Counter(start.shape[1] for start in starts).most_common(1)[0][0]
@@ -240,6 +251,8 @@ class Clusters:
             spot.members = spot.last = None
             return None
         members = joint.targets
+        if not spot.several and (len(members) == 1 or members.flags[0] & int(TargetFlag.COUNT_AMBIGUOUS)):
+            return None
         if number is not None and spot.last is not None and len(spot.last) == number:
             old = spot.last  # the search told how sure the number is
             members = replace(

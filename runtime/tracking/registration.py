@@ -1,9 +1,11 @@
-"""How the camera moved from frame to frame: the shift of the background, to a fraction of a pixel.
+"""How the camera moved from frame to frame: shift and turn of the background, to a fraction of a pixel.
 
 A frame is averaged to half its size (blocks of 2 x 2 pixels), freed of what is smooth, and windowed. Its spectrum is
 compared with that of a *key frame*: the peak of the phase correlation gives the shift to a pixel, the slope of the
 phases of the cross spectrum the rest. The key frame stays until the picture has moved by a tenth of its size, so
-that errors do not add up from frame to frame. Blobs are painted over first: targets move, the background tells.
+that errors do not add up from frame to frame. A turn of the picture, where there is one beyond doubt, is fitted from
+there on (see ``roll``), and then tells the shift, too. Blobs are painted over first: targets move, the background
+tells.
 
 Overlay text and the fixed pattern of a sensor say that nothing moves. Where the phase correlation has a clear peak away
 from 0 it is taken, unless the one at 0 is more than three times as high: twigs and the blocks of a codec agree with
@@ -16,19 +18,24 @@ after it. A scene that comes back within two seconds is the same one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from glint.runtime.tracking.roll import Marks, Turn, marks, smooth, turn
+
+FloatArray = NDArray[np.float64]
 _BLOCK_PX = 2  # px averaged on either axis, in a frame of more than _LARGE_SIDE_PX on its longer side twice as many
 _LARGE_SIDE_PX = 400
 _SMOOTHED_BLOCKS = 9  # blocks over which the level is taken off
 _PAINTED_PX = 6  # px around a blob that are painted over
 _KEY_FRAME_RANGE_SHARE = 0.1  # of the picture's size, after which a new key frame is taken
+_KEY_FRAME_RANGE_RAD = math.radians(1.5)  # turn after which a new key frame is taken
 _LEAST_PEAK_SD = 8.0  # peak of the phase correlation in its standard deviations; 5 is chance
 _FIXED_SHIFT_BLOCKS = 3  # about a shift of 0, at which overlay text and the sensor's pattern agree, whatever moves
 _LEAST_SECOND_PEAK_RATIO = 0.3  # least height of a peak away from 0 over that at 0
@@ -47,12 +54,29 @@ class Shift:
         x, y: what is at (0, 0) of the scene is there in the frame, pixels; the first frame's is (0, 0).
         known: whether it is the scene of the frames before; if not, it starts anew here.
         blind: nothing is to be seen, as behind a shutter.
+        angle: by which the scene is turned in the frame, from x to y, rad.
     """
 
     x: float = 0.0
     y: float = 0.0
     known: bool = True
     blind: bool = False
+    angle: float = 0.0
+
+    def to_scene(self, x: FloatArray | float, y: FloatArray | float) -> tuple[Any, Any]:
+        """Where places of the frame lie in the scene, x and y."""
+        right, down = x - self.x, y - self.y
+        if self.angle == 0:
+            return right, down
+        cosine, sine = math.cos(self.angle), math.sin(self.angle)
+        return cosine * right + sine * down, cosine * down - sine * right
+
+    def to_frame(self, x: FloatArray | float, y: FloatArray | float) -> tuple[Any, Any]:
+        """Where places of the scene lie in the frame, x and y."""
+        if self.angle == 0:
+            return x + self.x, y + self.y
+        cosine, sine = math.cos(self.angle), math.sin(self.angle)
+        return cosine * x - sine * y + self.x, sine * x + cosine * y + self.y
 
 
 class Registration:
@@ -63,7 +87,7 @@ class Registration:
         self._last: _Key | None = None
         self._scene: _Key | None = None  # the key frame of the scene before a cut
         self._since = 0  # frames
-        self._at = np.zeros(2)  # y, x
+        self._at = Shift()
         self._shape = (0, 0)
         self._contrast, self._blind = 0.0, 0
         self._locked = True  # whether the last frame agreed with its key frame
@@ -77,22 +101,27 @@ class Registration:
         """
         block = _BLOCK_PX * (2 if max(frame.shape) > _LARGE_SIDE_PX else 1)
         small, contrast = _prepared(frame, x, y, block)
-        now = _Key(fft.rfft2(small), self._at)
+        now = _Key(fft.rfft2(small * _grid(small.shape).window), self._at, small, block)
         if self._key is None or self._last is None or small.shape != self._shape:
             first, self._shape, self._contrast = self._key is None, small.shape, contrast
             self._key = self._last = now
             self._scene = None
-            return _told(self._at, known=first)
+            return self._told(known=first)
         moved = self._agreed(now, small.shape)
         if moved is None:
             return self._lost(now, contrast)
-        self._at = self._key.at + block * moved
-        self._last = _Key(now.spectrum, self._at)
+        key = self._key
+        start = Turn(float(moved[1]), float(moved[0]), self._at.angle - key.at.angle)
+        turned = turn(key.marks, now.smooth, start, block)
+        self._at = key.moved(Turn(start.x, start.y, 0.0) if turned is None else turned)
+        self._last = _Key(now.spectrum, self._at, small, block)
         self._locked, self._blind = True, 0
         self._contrast += 0.1 * (contrast - self._contrast)
-        if (np.abs(moved) > _KEY_FRAME_RANGE_SHARE * np.array(small.shape)).any():
+        if (np.abs(moved) > _KEY_FRAME_RANGE_SHARE * np.array(small.shape)).any() or abs(
+            self._at.angle - key.at.angle
+        ) > _KEY_FRAME_RANGE_RAD:
             self._key = self._last
-        return _told(self._at)
+        return self._told()
 
     def _agreed(self, now: _Key, shape: tuple[int, int]) -> NDArray[np.float64] | None:
         """Blocks moved since the key frame; the last frame, or the scene before, becomes that if it agrees better."""
@@ -114,21 +143,43 @@ class Registration:
         """A frame that agrees with none."""
         if contrast < _BLIND_CONTRAST_SHARE * self._contrast and self._blind < _MOST_BLIND_FRAMES:
             self._blind += 1
-            return _told(self._at, blind=True)
+            return self._told(blind=True)
         cut = self._locked
         if cut:
             self._scene, self._since = self._key, 0
         self._key = self._last = now
         self._locked, self._contrast, self._blind = False, contrast, 0
-        return _told(self._at, known=not cut)
+        return self._told(known=not cut)
+
+    def _told(self, *, known: bool = True, blind: bool = False) -> Shift:
+        return replace(self._at, known=known, blind=blind)
 
 
 @dataclass(frozen=True, eq=False)
 class _Key:
-    """The spectrum of a frame, and where the scene lay in it: y, x."""
+    """A frame: its spectrum, where the scene lay in it, and its blocks, of so many pixels."""
 
     spectrum: NDArray[np.complexfloating[Any, Any]]
-    at: NDArray[np.float64]
+    at: Shift
+    small: NDArray[np.float32]
+    block: int
+
+    @cached_property
+    def smooth(self) -> NDArray[np.float32]:
+        return smooth(self.small)
+
+    @cached_property
+    def marks(self) -> Marks:
+        return marks(self.smooth)
+
+    def moved(self, way: Turn) -> Shift:
+        """Where the scene lies in a frame that is so far from this one."""
+        x, y = (self.block * n / 2 - 0.5 for n in self.small.shape[::-1])  # the middle
+        cosine, sine, right, down = math.cos(way.angle), math.sin(way.angle), self.at.x - x, self.at.y - y
+        return Shift(
+            x + cosine * right - sine * down + self.block * way.x,
+            y + sine * right + cosine * down + self.block * way.y, angle=self.at.angle + way.angle,
+        )  # fmt: skip
 
 
 def _prepared(
@@ -149,7 +200,6 @@ def _prepared(
     contrast = float(np.std(small))
     limit = 3 * contrast or 1.0
     np.clip(small, -limit, limit, out=small)
-    small *= _grid(small.shape).window
     return small, contrast
 
 
@@ -206,7 +256,3 @@ def _shift(key: NDArray[Any], now: NDArray[Any], shape: tuple[int, int]) -> NDAr
         normal = (grid.slope * kept[:, None]).T @ grid.slope
         shift = shift - np.linalg.solve(normal + 1e-12 * np.eye(2), grid.slope.T @ (kept * left))
     return shift if np.abs(shift - whole).max() < 1.5 else whole
-
-
-def _told(at: NDArray[np.float64], *, known: bool = True, blind: bool = False) -> Shift:
-    return Shift(float(at[1]), float(at[0]), known, blind)

@@ -1,12 +1,17 @@
 """What stays where it is: static clutter of the scene, and marks of the sensor.
 
-A track is *static* until it has moved. It has moved when its place, averaged over ``NOW_S``, is away from the mean of
-its places so far by more than ``MOVED_PX``, and stays so for ``MOVED_FRAMES``: what moves at a constant velocity leaves
-its mean behind, what flickers about a place does not. The mean forgets with ``MEMORY_S``. A camera that moves makes
-scenes turn, swell and shift against each other, which a single shift does not tell: ``TURNED_SHARE`` of its way in that
-time is added to the limit. What has rested for ``SETTLED_S`` must go twice as far: digits of overlay text hop. Frames
-in which a target is not seen say nothing. Once it has moved, a track that stops (a hovering target) is not static for
-``FORGET_S``; its history speaks for it.
+A track is *static* until it has moved, and is seen so for ``MOVED_FRAMES``. It has moved
+
+- when its place, averaged over ``NOW_S``, is away from the mean of its places by more than ``MOVED_PX``: what moves at
+  a constant velocity leaves its mean behind, what flickers about a place does not. What has rested for ``SETTLED_S``
+  must go twice as far: digits of overlay text hop;
+- or when its places lie on a line that it goes along, by ``WENT_PX`` at least, and at a velocity of ``SURE_ERRORS``
+  standard errors.
+
+Mean and line forget with ``MEMORY_S``. A camera that moves makes scenes swell and shift against each other, which
+registration does not tell: ``TURNED_SHARE`` of its way in that time is added to the limits. Frames in which a target
+is not seen say nothing. Once it has moved, a track that stops (a hovering target) is not static for ``FORGET_S``; its
+history speaks for it.
 
 A mark of the sensor (overlay text, a stuck pixel) moves through the scene when the camera turns. It is told by its
 place in the frame, which does not change by more than ``FIXED_PX`` while the scene moves. A target that a
@@ -15,11 +20,14 @@ camera follows never stays as still.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 MOVED_PX = 0.8
+WENT_PX, SURE_ERRORS = 0.5, 6.0
 SETTLED_S = 4.0
 TURNED_SHARE = 0.1
 FIXED_PX = 0.4
@@ -27,6 +35,7 @@ MOVED_FRAMES = 4
 NOW_S = 0.07
 MEMORY_S = 2.0
 FORGET_S = 20.0
+_JITTER_PX = 0.05  # least standard deviation of a place on either axis
 
 
 class Rest:
@@ -37,6 +46,7 @@ class Rest:
         self._now, self._here = np.zeros((0, 2)), np.zeros((0, 2))  # places of late, in the scene and in the frame
         self._shift: FloatArray | None = None  # its mean
         self._age_s, self._away, self._rested_s = np.zeros(0), np.zeros(0), np.zeros(0)
+        self._line = np.zeros((0, 8))  # sums of 1, t, t^2, x, y, t x, t y, x^2 + y^2 over places, t from now on
 
     @property
     def static(self) -> NDArray[np.bool_]:
@@ -50,10 +60,12 @@ class Rest:
         self._now, self._here = np.concatenate([self._now, scene]), np.concatenate([self._here, frame])
         self._age_s, self._away = np.concatenate([self._age_s, new]), np.concatenate([self._away, new])
         self._rested_s = np.concatenate([self._rested_s, new + np.inf])
+        first = np.stack([new + 1, new, new, *scene.T, new, new, (scene**2).sum(axis=1)], axis=1)
+        self._line = np.concatenate([self._line, first])
 
     def keep(self, alive: NDArray[np.bool_]) -> None:
         """Forget the other tracks."""
-        for name in ("_scene", "_frame", "_now", "_here", "_age_s", "_away", "_rested_s"):
+        for name in ("_scene", "_frame", "_now", "_here", "_age_s", "_away", "_rested_s", "_line"):
             setattr(self, name, getattr(self, name)[alive])
 
     def tell_moved(self, row: int) -> None:
@@ -63,10 +75,13 @@ class Rest:
     def start_anew(self) -> None:
         """The scene is another one: places in it say nothing."""
         self._age_s[:] = 0
+        self._line[:] = 0
         self._shift = None
 
-    def move(self, place: FloatArray, shift: FloatArray, seconds: float, seen: NDArray[np.bool_]) -> None:
-        """Take the places in the scene ``[N, 2]``, and where the scene lies in the frame, after so many s.
+    def move(
+        self, place: FloatArray, here: FloatArray, shift: FloatArray, seconds: float, seen: NDArray[np.bool_]
+    ) -> None:
+        """Take the places in the scene and in the frame ``[N, 2]``, and how far the scene moved in it, after so many s.
 
         Only those of ``seen`` tracks count.
         """
@@ -75,16 +90,39 @@ class Rest:
         weight = np.where(seen, np.maximum(weight, min(1.0, seconds / MEMORY_S)), 0.0)[:, None]
         quick = np.where(seen[:, None], np.maximum(weight, min(1.0, seconds / NOW_S)), 0.0)
         self._scene += weight * (place - self._scene)
-        self._frame += weight * (place + shift - self._frame)
+        self._frame += weight * (here - self._frame)
         self._now += quick * (place - self._now)
-        self._here += quick * (place + shift - self._here)
+        self._here += quick * (here - self._here)
         lag = np.hypot(*(self._now - self._scene).T)
         fixed = np.hypot(*(self._here - self._frame).T) < FIXED_PX
         before = shift if self._shift is None else self._shift
         self._shift = before + min(1.0, seconds / MEMORY_S) * (shift - before)
         settled = 1 + np.minimum(self._age_s / SETTLED_S, 1)
-        away = (lag > MOVED_PX * settled + TURNED_SHARE * float(np.hypot(*(shift - self._shift)))) & ~fixed
+        turned = TURNED_SHARE * float(np.hypot(*(shift - self._shift)))
+        away = ((lag > MOVED_PX * settled + turned) | self._goes(place, seconds, seen, 2 * turned)) & ~fixed
         self._away = np.where(seen, np.where(away, self._away + 1, 0), self._away)
         left = seen & (self._away >= MOVED_FRAMES)
         # A negative count is the time for which history speaks for it; infinity is static for good.
         self._rested_s = np.where(left, -FORGET_S, self._rested_s + seconds)
+
+    def _goes(self, place: FloatArray, seconds: float, seen: NDArray[np.bool_], turned: float) -> NDArray[np.bool_]:
+        """Which tracks go straight on, beyond doubt, by more than the camera's turning tells."""
+        n, t, _, x, y = self._line[:, :5].T.copy()
+        self._line[:, 2] += seconds * (seconds * n - 2 * t)
+        self._line[:, 1] -= seconds * n
+        self._line[:, 5] -= seconds * x
+        self._line[:, 6] -= seconds * y
+        self._line *= math.exp(-seconds / MEMORY_S)
+        self._line[seen, 0] += 1
+        self._line[seen, 3:5] += place[seen]
+        self._line[seen, 7] += (place[seen] ** 2).sum(axis=1)
+        n, t, tt, x, y, tx, ty, squares = self._line.T
+        n = np.maximum(n, 1e-9)
+        spread = np.maximum(tt - t**2 / n, 1e-12)
+        along_x, along_y = tx - t * x / n, ty - t * y / n
+        speed = np.hypot(along_x, along_y) / spread
+        rest = np.maximum(squares - (x**2 + y**2) / n - speed**2 * spread, 0.0)
+        jitter = np.sqrt(rest / np.maximum(2 * n - 4, 1.0) + _JITTER_PX**2)
+        went = speed * np.sqrt(12 * spread / n)
+        goes: NDArray[np.bool_] = (went > WENT_PX + turned) & (speed * np.sqrt(spread) > SURE_ERRORS * jitter) & (n > 3)
+        return goes

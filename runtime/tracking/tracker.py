@@ -18,7 +18,8 @@ camera moved is told by ``registration``; a camera that is not registered counts
 - **Birth**: a target or candidate without a track starts one, at rest, with a wide uncertainty of its velocity.
 - **Score**: the log-odds of a target over clutter (see ``evidence``). It begins with the odds that the first detection
   is a new target, ``births_per_hour`` being expected in the whole frame, and gains the log-likelihood ratio of each
-  detection and of each miss.
+  detection and of each miss. What moves is seldom a false thing that is there again; when a track is seen to move, that
+  counts for its frames so far, too.
 - **Confirmation** when the odds reach ``births_per_hour / false_tracks_per_hour``: clutter that is as independent from
   frame to frame as the table says is then confirmed no more often than ``false_tracks_per_hour`` (Ville's inequality:
   a likelihood ratio exceeds A under clutter with a probability of at most 1/A). Until then a target's track is -1.
@@ -130,6 +131,7 @@ class _Rows:
     born_ns: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     score: FloatArray = field(default_factory=lambda: np.zeros(0))
     best: FloatArray = field(default_factory=lambda: np.zeros(0))
+    moving: FloatArray = field(default_factory=lambda: np.zeros(0))  # the score that it has if it moves
     radiance: FloatArray = field(default_factory=lambda: np.zeros(0))
     seen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     faint: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
@@ -189,7 +191,7 @@ class Tracker:
         """
         seconds = _FIRST_STEP_S if self._t_ns is None else max(0, t_ns - self._t_ns) / 1e9
         before, self._t_ns, self._shift = self._shift, t_ns, shift or Shift()
-        jerk = self._jerked(before, seconds)
+        jerk = self._jerked(before, seconds, shape)
         if not self._shift.known:
             self._state[2] += self.config.lost_px**2 / 4
             self._rest.start_anew()
@@ -199,28 +201,28 @@ class Tracker:
         blob = every.blob.copy()
         blob[len(targets) :] += 1 + targets.blob.max(initial=-1) if spots is None else len(spots)
         place, sigma = self._measured(every)
-        at = self._shift.x, self._shift.y
         kind, clutter = self.evidence.classes(every.score), self._clutter.factor(every.x, every.y)
         rows, columns = self._assign(place, sigma)
         if seconds > 0 and np.hypot(*jerk) > _USUAL_JERK_PX:
             rows, columns = self._assign_in_frame(rows, columns, place, sigma, jerk, seconds)
         gain = np.full(len(self), 0.0 if self._shift.blind else self.evidence.missed)
         gain[self._rows.faint] = np.maximum(gain[self._rows.faint], -_FAINT_SCORE_FALL)  # no single frame shows them
-        gain[rows] = self._gain(rows, kind[columns], clutter[columns], sigma[columns])
+        moving = gain.copy()
+        gain[rows], moving[rows] = self._gain(rows, kind[columns], clutter[columns], sigma[columns])
         _correct(self._state, rows, place[columns], sigma[columns])
         middles = _middles(place, blob, every.radiance)
         if spots is not None:
             both = [spots] if others is None else [spots, others]
             xy = [np.concatenate([getattr(part, axis) for part in both]) for axis in "xy"]
-            middles = np.stack(xy, axis=1) - np.array([self._shift.x, self._shift.y])
+            middles = np.stack(self._shift.to_scene(*xy), axis=1)
         more, further, merged, middle = self._share(rows, columns, place, blob, middles)
         wide = np.full((len(more), 2), self.config.spot)
-        gain[more] = self._gain(more, kind[further], clutter[further], wide)
+        gain[more], moving[more] = self._gain(more, kind[further], clutter[further], wide)
         _correct(self._state, more, place[further], wide)
-        gain[merged] = -_MERGED_SCORE_FALL
+        gain[merged] = moving[merged] = -_MERGED_SCORE_FALL
         _correct(self._state, merged, middle, np.full((len(merged), 2), 2 * self.config.spot))
         rows, columns = np.concatenate([rows, more]), np.concatenate([columns, further])
-        self._weigh(gain, np.concatenate([rows, merged]))
+        self._weigh(gain, moving, np.concatenate([rows, merged]))
         self._rows.radiance[rows] = every.radiance[columns]
         owner = np.full(len(every), -1, dtype=np.int64)
         owner[columns] = rows
@@ -237,7 +239,11 @@ class Tracker:
         at_rest = self._state[0].copy()  # a spot's members come and go, its middle does not
         at_rest[rows] = middles[blob[columns]]
         at_rest[merged] = middle
-        self._rest.move(at_rest, np.array(at), seconds, self._rows.seen)
+        way = np.array(self._shift.to_frame(shape[1] / 2, shape[0] / 2))
+        self._rest.move(at_rest, self._in_frame(at_rest), way, seconds, self._rows.seen)
+        goes = ~self._rest.static  # what was said against it as a thing that stays does not count any more
+        self._rows.score[goes] = np.maximum(self._rows.score[goes], self._rows.moving[goes])
+        np.maximum(self._rows.best, self._rows.score, out=self._rows.best)
         self._judge()
         numbers = np.where(owner < 0, -1, self._rows.number[owner]) if len(self) else owner
         self._end(seconds, shape, gone)
@@ -248,8 +254,9 @@ class Tracker:
         rows, which = self._rows, np.flatnonzero(self._rows.number >= 0)
         place, velocity = self._state[0, which], self._state[1, which]
         confirmed, lost = self._events
+        x, y = self._shift.to_frame(*place.T)
         return Tracks(
-            number=rows.number[which], x=place[:, 0] + self._shift.x, y=place[:, 1] + self._shift.y,
+            number=rows.number[which], x=x, y=y,
             vx=velocity[:, 0], vy=velocity[:, 1], covariance=np.moveaxis(self._state[2:][:, which], 0, -1),
             age_s=((self._t_ns or 0) - rows.born_ns[which]) / 1e9, score=rows.score[which],
             static=self._rest.static[which], seen=rows.seen[which], radiance=rows.radiance[which],
@@ -258,8 +265,8 @@ class Tracker:
 
     def _measured(self, targets: Targets) -> tuple[FloatArray, FloatArray]:
         """Places in the scene and their standard deviations, each ``[N, 2]``."""
-        sigmas = targets.sigma_x, targets.sigma_y, self.config.floor, self.config.unknown
-        place, sigma = _measured(targets.x - self._shift.x, targets.y - self._shift.y, *sigmas)
+        x, y = self._shift.to_scene(targets.x, targets.y)
+        place, sigma = _measured(x, y, targets.sigma_x, targets.sigma_y, self.config.floor, self.config.unknown)
         extended = (targets.flags & int(TargetFlag.EXTENDED)) != 0
         sigma[extended] = np.hypot(sigma[extended], self.config.extended)
         return place, sigma
@@ -271,11 +278,16 @@ class Tracker:
         paired = cost[rows, columns] < 0
         return rows[paired], columns[paired]
 
-    def _jerked(self, before: Shift, seconds: float) -> FloatArray:
-        """How much farther than before the scene went in the frame, pixels."""
+    def _in_frame(self, place: FloatArray) -> FloatArray:
+        """Where places of the scene ``[N, 2]`` lie in the frame."""
+        return np.stack(self._shift.to_frame(*place.T), axis=1)
+
+    def _jerked(self, before: Shift, seconds: float, shape: tuple[int, int]) -> FloatArray:
+        """How much farther than before the middle of the scene went in the frame, pixels."""
         if not self._shift.known or self._shift.blind or seconds <= 0:
             return np.zeros(2)
-        step = np.array([self._shift.x - before.x, self._shift.y - before.y])
+        middle = shape[1] / 2, shape[0] / 2
+        step = np.array(self._shift.to_frame(*before.to_scene(*middle))) - middle
         jerk = step - self._drift * seconds
         self._drift += _JERK_WEIGHT * jerk / seconds
         return jerk
@@ -333,17 +345,23 @@ class Tracker:
         whole = [np.asarray(part, dtype=np.int64) for part in (more, further, merged)]
         return whole[0], whole[1], whole[2], np.asarray(spots, dtype=np.float64).reshape(-1, 2)
 
-    def _gain(self, rows: IntArray, kind: IntArray, clutter: FloatArray, sigma: FloatArray) -> FloatArray:
-        """Log-likelihood ratios of the detections of some tracks."""
+    def _gain(
+        self, rows: IntArray, kind: IntArray, clutter: FloatArray, sigma: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Log-likelihood ratios of the detections of some tracks, and what they are if those move."""
         variance = self._state[2, rows] + sigma**2
         density = 1 / (2 * math.pi * np.sqrt(variance.prod(axis=1)))
-        return self.evidence.seen(kind, clutter, density, ~self._rest.static[rows])
+        static = self._rest.static[rows]
+        moving = self.evidence.seen(kind, clutter, density, np.ones_like(static))
+        return np.where(static, self.evidence.seen(kind, clutter, density, ~np.ones_like(static)), moving), moving
 
-    def _weigh(self, gain: FloatArray, seen: IntArray) -> None:
+    def _weigh(self, gain: FloatArray, moving: FloatArray, seen: IntArray) -> None:
         """Add what this frame says to the scores."""
         self._rows.seen[:] = False
         self._rows.seen[seen] = True
         self._rows.score[:] += np.clip(gain, -self.config.most_loss, self.config.most_gain)
+        self._rows.moving[:] += np.clip(moving, -self.config.most_loss, self.config.most_gain)
+        np.minimum(self._rows.moving, self._ceiling, out=self._rows.moving)
         np.minimum(self._rows.score, self._ceiling, out=self._rows.score)
         np.maximum(self._rows.best, self._rows.score, out=self._rows.best)
 
@@ -354,8 +372,8 @@ class Tracker:
         number = np.full(len(place), -1, dtype=np.int64)
         seen = np.ones(len(place), dtype=np.bool_)
         now = np.full_like(number, self._t_ns or 0)
-        self._rows = self._rows.joined(number, now, odds, odds, radiance, seen, ~seen)
-        self._rest.bear(place, place + np.array([self._shift.x, self._shift.y]))
+        self._rows = self._rows.joined(number, now, odds, odds, odds, radiance, seen, ~seen)
+        self._rest.bear(place, self._in_frame(place))
 
     def _take_faint(self, one: Faint, seconds: float) -> None:
         """A point of the last frames belongs to the track that is there, or starts one."""
@@ -404,7 +422,7 @@ class Tracker:
         rows, config = self._rows, self.config
         sure = rows.number >= 0
         fall = np.where(sure, -math.log(config.false_delete), _LOST_SCORE_FALL)
-        place = self._state[0] + np.array([self._shift.x, self._shift.y])
+        place = self._in_frame(self._state[0])
         inside = ((place > -config.lost_px) & (place < np.array(shape[::-1]) - 1 + config.lost_px)).all(axis=1)
         alive = (rows.best - rows.score < fall) & ~self._uncertain() & inside
         self._clutter.learn(place[~alive, 0], place[~alive, 1], seconds)

@@ -113,7 +113,7 @@ class ZoneWatch:
         found: list[Crossing] = []
         for zone in self.zones:
             scene = zone.where == "scene"
-            x, y = (tracks.x - shift.x, tracks.y - shift.y) if scene else (tracks.x, tracks.y)
+            x, y = shift.to_scene(tracks.x, tracks.y) if scene else (tracks.x, tracks.y)
             for number, inside in zip(tracks.number.tolist(), zone.holds(x, y).tolist()):
                 if self._changes((number, zone.name), inside):
                     found.append(Crossing("enter" if inside else "leave", number, zone.name))

@@ -7,6 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from glint.errors import InputError
 from glint.optics import Psf
 from glint.runtime.tracking.clusters import Clusters, Cuts, steady
+from glint.runtime.tracking.registration import Shift
 from glint.types import TargetFlag, Targets
 
 SIGMA, NOISE, SIZE = 0.5, 2.0, 11
@@ -58,7 +59,7 @@ def test_members_that_single_frames_leave_open_are_found_whatever_the_camera_doe
         shift = shake * np.array([np.sin(index), np.cos(index)])
         place = np.array([40.2, 30.4]) + index * np.array([0.21, -0.13]) + MEMBERS + shift
         seen = targets(pair(place))
-        found, frames = clusters(seen, sky.cuts([(place, LIGHT)]), tuple(shift), SIGMA)
+        found, frames = clusters(seen, sky.cuts([(place, LIGHT)]), Shift(*shift), SIGMA)
         if index == 0:
             assert found is seen
     assert len(found) == 3
@@ -72,9 +73,22 @@ def test_a_single_target_keeps_the_answer_of_each_frame() -> None:
     for index in range(5):
         place = np.array([[40.2 + 0.2 * index, 30.0]])
         seen = targets([(place[0, 0], place[0, 1], 240.0, 0)])
-        found, frames = clusters(seen, sky.cuts([(place, LIGHT[:1])]), (0.0, 0.0), SIGMA)
+        found, frames = clusters(seen, sky.cuts([(place, LIGHT[:1])]), Shift(), SIGMA)
         np.testing.assert_array_equal(found.x, seen.x)
         assert frames.tolist() == [1]
+
+
+def test_members_that_no_single_frame_shows_are_found_and_no_member_is_made_of_one_target() -> None:
+    """Two spots that each frame takes for one target: three are in one of them."""
+    clusters, sky = Clusters(20, TOLD), Sky()
+    for index in range(20):
+        three = np.array([40.2, 30.4]) + index * np.array([0.21, -0.13]) + MEMBERS
+        one = np.array([[80.1, 20.0 + 0.17 * index]])
+        seen = targets([(*three.mean(axis=0), LIGHT.sum(), 0), (*one[0], LIGHT[0], 1)])
+        found, _ = clusters(seen, sky.cuts([(three, LIGHT), (one, LIGHT[:1])]), Shift(), SIGMA)
+    assert np.bincount(found.blob).tolist() == [3, 1]
+    assert off(found.select(found.blob == 0), three) < 0.06
+    assert found.x[found.blob == 1] == one[0, 0]  # as its frame alone tells
 
 
 def test_what_is_no_point_and_what_was_not_refined_is_left_alone() -> None:
@@ -83,7 +97,7 @@ def test_what_is_no_point_and_what_was_not_refined_is_left_alone() -> None:
         for index in range(4):
             place = np.array([40.2, 30.4]) + index * np.array([0.21, -0.13]) + MEMBERS
             seen = targets(pair(place), int(flag))
-            found, _ = clusters(seen, sky.cuts([(place, LIGHT)]), (0.0, 0.0), SIGMA)
+            found, _ = clusters(seen, sky.cuts([(place, LIGHT)]), Shift(), SIGMA)
             assert found is seen
 
 
@@ -92,7 +106,7 @@ def test_frames_that_do_not_belong_together_are_forgotten() -> None:
     for index in range(8):
         members = MEMBERS if index < 6 else 1.3 * MEMBERS[:, ::-1] * [1, -1]  # it is another one from the sixth on
         place = np.array([40.2, 30.4]) + index * np.array([0.21, -0.13]) + members
-        _, frames = clusters(targets(pair(place)), sky.cuts([(place, LIGHT)]), (0.0, 0.0), SIGMA)
+        _, frames = clusters(targets(pair(place)), sky.cuts([(place, LIGHT)]), Shift(), SIGMA)
     assert frames.max() <= 2
 
 
@@ -107,7 +121,7 @@ def test_every_cluster_gets_its_members_in_the_end_and_work_is_bounded(monkeypat
         spots = [np.array([40.2 + 20 * k, 30.4]) + index * np.array([0.21, -0.13]) + MEMBERS for k in range(5)]
         seen = targets([row for blob, place in enumerate(spots) for row in pair(place, blob)])
         calls.clear()
-        found, frames = clusters(seen, sky.cuts([(place, LIGHT) for place in spots]), (0.0, 0.0), SIGMA)
+        found, frames = clusters(seen, sky.cuts([(place, LIGHT) for place in spots]), Shift(), SIGMA)
         assert len(calls) <= module.SEARCHES + module.FITS
         assert np.all(np.diff(found.blob) >= 0)
     for blob, place in enumerate(spots):
@@ -126,5 +140,6 @@ def test_what_many_frames_say_counts_once_to_a_tracker() -> None:
 
 @pytest.mark.parametrize("frames", [0, 1, 31])
 def test_a_bad_number_of_frames_is_refused(frames: int) -> None:
-    with pytest.raises(InputError, match="2 to 30"):
+    with pytest.raises(InputError, match="2 to 30") as raised:
         Clusters(frames)
+    assert "--unmix-frames takes 2 to 30" in str(raised.value.hint)

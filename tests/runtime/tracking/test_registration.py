@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from glint.runtime.tracking.registration import Registration
+from glint.runtime.tracking.registration import Registration, Shift
 
 NONE = np.zeros(0)
 
@@ -36,6 +36,56 @@ def test_a_pan_is_followed_to_a_tenth_of_a_pixel(speed: float) -> None:
         assert shift.known
         errors.append((shift.x + x, shift.y + y))
     assert np.sqrt(np.mean(np.square(errors))) < 0.1
+
+
+def rolled(background: Any, x: float, y: float, degrees: float, shape: tuple[int, int], noise: float, rng: Any) -> Any:
+    """A frame of a camera at x, y of the background, turned about its middle."""
+    a, middle = np.deg2rad(degrees), (np.array(shape) - 1) / 2
+    turn = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])  # of y and x, from frame to background
+    spline = ndimage.spline_filter(background, order=3)
+    offset = np.array([40 + y, 40 + x]) + middle - turn @ middle
+    part = ndimage.affine_transform(spline, turn, offset=offset, output_shape=shape, order=3, prefilter=False)
+    return part + noise * rng.standard_normal(shape)
+
+
+@pytest.mark.parametrize("degrees", [0.05, 0.2, -0.5])
+def test_a_camera_that_rolls_while_it_pans_is_followed_to_a_tenth_of_a_pixel(degrees: float) -> None:
+    rng, background, register, shape = np.random.default_rng(1), scene(), Registration(), (224, 256)
+    y, x = np.mgrid[8:224:20, 8:256:20].reshape(2, -1).astype(float)
+    middle = np.array([127.5, 111.5])
+    before, errors = None, []
+    for i in range(12):
+        at, a = np.array([0.9 * i, -0.4 * i]), np.deg2rad(degrees * i)
+        frame = rolled(background, *at, degrees * i, shape, 0.5, rng)
+        bx, by = np.array([60.0 + 7 * i, 150.0]), np.array([80.0, 60.0 + 8 * i])  # two targets on their own ways
+        for u, v in zip(bx.astype(int), by.astype(int)):
+            frame[v - 1 : v + 2, u - 1 : u + 2] += 300
+        shift = register(frame, bx, by)
+        assert shift.known
+        # the scene is the first frame: where its places lie now by the warp itself
+        off = np.stack([x, y]) - middle[:, None] - at[:, None]
+        true = np.stack([np.cos(a) * off[0] - np.sin(a) * off[1], np.cos(a) * off[1] + np.sin(a) * off[0]])
+        error = np.stack(shift.to_frame(x, y)) - true - middle[:, None]
+        if before is not None:
+            errors.append(error - before)
+        before = error
+    assert np.sqrt(np.mean(np.square(errors).sum(axis=1))) < 0.1
+    assert np.sqrt(np.mean(before**2)) < 0.3
+
+
+def test_places_go_from_the_frame_to_the_scene_and_back() -> None:
+    shift, x, y = Shift(3.0, -2.0, angle=0.3), np.array([1.0, 50.0]), np.array([7.0, -4.0])
+    np.testing.assert_allclose(shift.to_frame(*shift.to_scene(x, y)), [x, y])
+    assert shift.to_frame(0.0, 0.0) == (3.0, -2.0)
+    right = np.subtract(shift.to_frame(1.0, 0.0), shift.to_frame(0.0, 0.0))
+    np.testing.assert_allclose(right, [np.cos(0.3), np.sin(0.3)])  # from x to y
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.7])
+def test_a_camera_that_does_not_roll_is_not_said_to(speed: float) -> None:
+    rng, background, register = np.random.default_rng(3), scene(4), Registration()
+    shifts = [register(seen(background, speed * i, 0.3 * speed * i, 1.0, rng), NONE, NONE) for i in range(15)]
+    assert {shift.angle for shift in shifts} == {0.0}
 
 
 def test_targets_that_move_on_their_own_do_not_count() -> None:

@@ -340,3 +340,54 @@ def test_no_other_set_of_pairs_is_more_likely(
         pairs = [(i, j) if len(tracker) <= len(after) else (j, i) for i, j in enumerate(order)]
         best = max(best, sum(max(gain(i, j), 0.0) for i, j in pairs))
     assert chosen == pytest.approx(best, abs=1e-6)
+
+
+def path(speed: float, jitter: float, frames: int, pan: float = 0.0) -> Tracker:
+    """A tracker after so many frames of one target that goes on through the scene, px per frame."""
+    rng, tracker = np.random.default_rng(5), Tracker()
+    for i in range(frames):
+        place = np.array([100.0 + (speed + pan) * i, 50.0]) + jitter * rng.standard_normal(2)
+        tracker.update(i * PERIOD, targets([place]), shift=Shift(pan * i, 0.0))
+    return tracker
+
+
+def test_a_slow_target_that_goes_straight_on_is_soon_known_to_move() -> None:
+    assert not path(0.15, 0.05, 20).tracks().static.any()
+    assert not path(0.3, 0.05, 20, pan=0.4).tracks().static.any()
+    assert path(0.0, 0.05, 20).tracks().static.all()
+
+
+@pytest.mark.parametrize("jitter", [0.05, 0.2, 0.5])
+def test_what_flickers_about_a_place_stays_static(jitter: float) -> None:
+    told = [path(0.0, jitter, frames).tracks().static for frames in (30, 60, 90)]
+    assert all(static.all() for static in told)
+
+
+def test_what_a_camera_s_turning_may_explain_is_no_motion() -> None:
+    assert path(0.08, 0.02, 40, pan=1.0).tracks().static.all()
+
+
+def test_a_track_that_is_seen_to_move_counts_as_no_false_thing_that_stays_from_its_beginning() -> None:
+    """A score that false things that stay have as often as targets: it tells nothing of a track at rest."""
+    table = Evidence([0.1], [0.9], [1e-7], [0.88])
+    scores = {}
+    for speed in (0.0, 0.2):
+        tracker = Tracker(evidence=table)
+        for i in range(20):
+            tracker.update(i * PERIOD, targets([(100 + speed * i, 50)]))
+        scores[speed] = float(tracker._rows.score[0])
+        assert len(tracker.tracks()) == (speed > 0)
+    assert scores[0.2] > scores[0.0] + 10
+
+
+def test_tracks_keep_their_places_in_a_scene_that_rolls() -> None:
+    tracker, scene = Tracker(), np.array([[60.0, 40.0], [300.0, 200.0], [500.0, 90.0]])
+    for i in range(30):
+        shift = Shift(2.0 * i, -1.0 * i, angle=0.008 * i)
+        frame = np.stack(shift.to_frame(scene[:, 0] + 0.4 * i, scene[:, 1]), axis=1)
+        numbers = tracker.update(i * PERIOD, targets(frame), shift=shift)
+    tracks = tracker.tracks()
+    assert sorted(numbers.tolist()) == [0, 1, 2]
+    assert np.stack([tracks.x, tracks.y], axis=1) == pytest.approx(frame, abs=0.1)
+    assert tracks.vx == pytest.approx([0.4 * 30] * 3, abs=1)
+    assert not tracks.static.any()
