@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 _TS_PACKET_BYTES, _TS_SYNC = (188, 192, 204), 0x47
 _NUT_INDEX = b"NX\xdd\x67\x2f\x23\xe6\x4e"
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _MOST_HEADER_BYTES = 1 << 12
 _MOST_BOXES = 100_000
 UNPROVEN = "whether frames are missing behind the last one cannot be told"
@@ -30,12 +31,33 @@ def end_of(path: Path, container: str) -> tuple[str, str]:
             return _ts(file, size), ""
         if "yuv4mpegpipe" in container:
             return _y4m(file, size), ""
+        if "matroska" in container:
+            return _matroska(file, size), ""
         if container == "nut":
             return "", "" if _has_index(file, size) else f"it has no index at its end: {UNPROVEN}"
         if "mp4" in container:
             number = _movies(file, size)
             return "", "" if number < 2 else f"it holds {number} films one behind the other, and only the first is read"
     return "", ""
+
+
+def _matroska(file: BinaryIO, size: int) -> str:
+    """The segment, behind the head, tells how long it is, unless it was written as a stream."""
+    file.seek(0)
+    head = file.read(_MOST_HEADER_BYTES)
+    place = 0
+    for mark in (_EBML, _SEGMENT):
+        if head[place : place + 4] != mark or place + 4 >= len(head):
+            return ""
+        first = head[place + 4]
+        width = 9 - first.bit_length()  # bytes of the length: as many zeros as lead in the first one, and one
+        length = int.from_bytes(head[place + 4 : place + 4 + width], "big") & ((1 << 7 * width) - 1)
+        unknown = length == (1 << 7 * width) - 1
+        place += 4 + width + (length if mark == _EBML else 0)
+    lacking = place + length - size
+    return (
+        f"it lacks {lacking} of the bytes that its head promises" if not unknown and width < 9 and lacking > 0 else ""
+    )
 
 
 def _ts(file: BinaryIO, size: int) -> str:

@@ -94,7 +94,7 @@ _UNLIKE_RATIO = 2.0  # times as different
 
 def looks_swapped(data: NDArray[Any]) -> bool:
     """Whether 16-bit words are many times smoother with their bytes in the other order."""
-    if data.dtype != np.uint16 or min(data.shape) < 2:
+    if data.dtype != np.uint16 or min(data.shape) < 2 or not (data & 0xFF).any():  # 8 bits at the top of 16
         return False
 
     def roughness(words: NDArray[Any]) -> float:
@@ -104,7 +104,7 @@ def looks_swapped(data: NDArray[Any]) -> bool:
     return rough > _ROUGH_DN and roughness(data.byteswap()) * _SMOOTHER_RATIO < rough
 
 
-_ROUGH_DN = 2000.0  # between neighbours: no scene has that
+_ROUGH_DN = 300.0  # between neighbours: few scenes have that
 _SMOOTHER_RATIO = 8.0  # how much smoother the other order is
 
 

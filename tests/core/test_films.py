@@ -54,5 +54,23 @@ def test_a_second_film_in_an_mp4_is_told(tmp_path):
     assert "2 films" in end_of(written(tmp_path, 2 * film), "mov,mp4,m4a,3gp,3g2,mj2")[1]
 
 
+@pytest.mark.parametrize("width", [1, 4, 8])
+def test_matroska_promises_a_length(tmp_path, width):
+    head = b"\x1a\x45\xdf\xa3\x85abcde\x18\x53\x80\x67"
+    film = head + (1 << 7 * width | 100).to_bytes(width, "big") + bytes(100)
+    assert end_of(written(tmp_path, film), "matroska,webm") == ("", "")
+    assert end_of(written(tmp_path, film + b"more"), "matroska,webm") == ("", "")
+    assert end_of(written(tmp_path, film[:-3]), "matroska,webm")[0].startswith("it lacks 3 of the bytes")
+    streamed = head + ((1 << 7 * width + 1) - 1).to_bytes(width, "big") + bytes(10)
+    assert end_of(written(tmp_path, streamed), "matroska,webm") == ("", "")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x1a\x45\xdf\xa3", b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67", b"\x1a\x45\xdf\xa3\x00"]
+)
+def test_a_torn_head_of_matroska_says_nothing(tmp_path, data):
+    assert end_of(written(tmp_path, data), "matroska,webm") == ("", "")
+
+
 def test_other_containers_say_nothing(tmp_path):
     assert end_of(written(tmp_path, b"anything"), "avi") == ("", "")

@@ -7,6 +7,7 @@ import pytest
 
 from glint.errors import InputError, SourceError
 from glint.images import write_image
+from glint.processing.layout import looks_swapped
 from glint.runtime.sources.adjusted import picture_of, warnings_of
 from glint.runtime.sources.open import open_any, open_frames
 from glint.types import Frame
@@ -109,6 +110,10 @@ def test_values_at_the_top_of_their_words_are_brought_down(tmp_path: Path) -> No
 
 def test_turned_bytes_are_told_and_turned_back(tmp_path: Path) -> None:
     assert any("endian=swap" in word for word in warnings_of(Frame(0, 0, SKY.byteswap())))
+    quiet = np.random.default_rng(1).normal(7300, 6, (96, 128)).astype(np.uint16)  # a cooled sensor
+    assert looks_swapped(quiet.byteswap())
+    assert not looks_swapped(quiet)
+    assert not looks_swapped((quiet & 0xFF) << 8)  # 8 bits at the top of 16
     write_image(tmp_path / "a.png", SKY.byteswap())
     (frame,) = open_frames(f"{tmp_path}/a.png?endian=swap").frames()
     assert np.array_equal(frame.data, SKY)
