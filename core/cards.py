@@ -8,6 +8,7 @@ person wants to know (data, recipe, measured accuracy, parity), and the hash of 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -27,6 +28,10 @@ CARD_FORMAT = 1
 _MOST_SIDE_PX, _MOST_CELLS_PER_PX = 1024, 32
 ISLAND = "fp32"
 """Part of the name of every node that must stay float32 when its model becomes float16."""
+
+
+_MOST_NAME_LETTERS = 100
+_NAME = re.compile(rf"\w[\w .+()-]{{0,{_MOST_NAME_LETTERS - 1}}}")
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,12 @@ class ModelCard:
     format: int = CARD_FORMAT
 
     def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):  # files of calibrations and engines are called so
+            raise InputError(
+                f"model card: name: expected letters, digits, spaces and . _ - + ( ), at most {_MOST_NAME_LETTERS}, "
+                f"the first a letter or digit, got {self.name!r}",
+                hint="glint card NAME.onnx --name NAME writes a card",
+            )
         if (self.task, self.detector is None, self.unmixer is None) not in {
             ("detect", False, True),
             ("unmix", True, False),

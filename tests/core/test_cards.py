@@ -197,6 +197,17 @@ def test_the_hint_of_a_misspelt_key_survives(tmp_path):
     assert "sha256" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["", "../../x", "a/b", "a\\b", ".hidden", "a\0", "a\nb", "a\x1b[31m", "x" * 101, "-x"])
+def test_a_name_is_never_a_path(name):
+    with pytest.raises(InputError, match="name: expected letters"):
+        card(name=name)
+
+
+@pytest.mark.parametrize("name", ["lsnet-s", "v1.2 (of mine)+", "é", "_x"])
+def test_usual_names_of_cards_are_taken(name):
+    assert card(name=name).name == name
+
+
 def test_a_card_is_checked_when_it_is_made():
     with pytest.raises(InputError, match="precision"):
         replace(card(), precision="fp64")
