@@ -108,7 +108,7 @@ def _common(uri: str) -> tuple[str, dict[str, str]]:
         return plain, found
     pattern = _COMMON_OF_RAW if _BY_SOURCE.match(uri) else _COMMON
     kept = ""
-    if _SCHEMES.get(uri.partition("://")[0].lower(), ("",))[0] == "rtsp":  # what stands before # is for the sender
+    if _SCHEMES.get(uri.partition("://")[0].lower(), ("", ""))[1] == "open_network":  # before # all is for the sender
         kept, mark, rest = uri.rpartition("#")
         if not mark or "@" in rest:
             return plain, found
