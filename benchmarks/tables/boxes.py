@@ -56,7 +56,7 @@ def _refined(unmixer: Unmixer, patches: Patches) -> Targets:
 
 
 def box_score(unmixer: Unmixer, start: float, number: int, rng: np.random.Generator) -> dict[str, float]:
-    """Score of the protocol's patches whose box starts there, and that of their bound without saturation."""
+    """Score of the protocol's patches whose box starts there, and that of their bound."""
     patches = simulate_patches(replace(CONDITIONS["8sat"], box_start=(start, start)), number, rng)
     found = _refined(unmixer, patches)
     score = score_unmixing(
@@ -89,9 +89,14 @@ def _truths(patches: Patches) -> list[NDArray[np.float64]]:
 
 
 def _bound(patches: Patches, noise: float, rng: np.random.Generator) -> float:
-    """Score of the truth scattered by its Cramer-Rao bound, the radiance told as it is told to the unmixer."""
+    """Score of the truth scattered by its Cramer-Rao bound, the radiance told as it is told to the unmixer.
+
+    Saturated pixels add nothing to the bound.
+    """
     truths, sd = _truths(patches), prior_of(_RADIANCE_DN)[1]
-    rows = [[i, *row] for i, one in enumerate(truths) for row in scattered(one, 0.5, noise, rng, sd).tolist()]
+    rows: list[list[float]] = []
+    for i, (truth, limit) in enumerate(zip(truths, patches.full_scale.tolist())):
+        rows += [[i, *row] for row in scattered(truth, 0.5, noise, rng, sd, limit).tolist()]
     return cso_map(rows, truths, 1.0)
 
 

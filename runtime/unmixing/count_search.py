@@ -342,9 +342,11 @@ def _placed(problem: PatchProblem, place: Array) -> Start:
 
 @compiled
 def _spot(problem: PatchProblem, fit: Fit) -> Array:
-    """The patch without its background, ``[w, w]``."""
-    level = fit.theta[3 * targets_of(fit.theta)]
-    return np.where(problem.patch.valid, problem.patch.image - level, 0.0)
+    """The patch without its background, ``[w, w]``; what saturated pixels do not show is as the fit has it."""
+    level, patch = fit.theta[3 * targets_of(fit.theta)], problem.patch
+    model = render(fit.theta, patch.image.shape[0])
+    light = np.where(patch.image >= patch.full_scale, np.maximum(patch.image, model), patch.image)
+    return np.where(patch.valid, light - level, 0.0)
 
 
 @compiled

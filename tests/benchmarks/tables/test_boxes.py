@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from glint.benchmarks.tables.boxes import markdown, spread_patches
+from glint.benchmarks.tables.optics import scattered
 from glint.optics import Psf
 
 
@@ -29,3 +31,16 @@ def test_the_tables_have_a_row_for_each_condition() -> None:
     rows = {"boxes": [{"model": "a", "box": "[-0.5, 0.5]", "cso_map": 95.0}], "spreads": [{"side": 1.5}]}
     text = markdown(rows)
     assert "| a " in text and "1.5" in text
+
+
+def test_the_bound_is_that_of_fisher_and_grows_where_pixels_are_saturated() -> None:
+    truth = np.array([[5.1, 4.9, 240.0]])
+    light = Psf(0.5).render(*truth.T, (11, 11))
+    expected = np.sqrt(np.diag(np.linalg.inv(Psf(0.5).fisher(*truth.T, (11, 11), 1.0))))
+    rng = np.random.default_rng(1)
+    off, clipped = (
+        np.array([scattered(truth, 0.5, 1.0, rng, full_scale=limit)[0, :3] - truth[0] for _ in range(400)])
+        for limit in (np.inf, 0.9 * light.max())
+    )
+    assert off.std(axis=0) == pytest.approx(expected, rel=0.15)
+    assert (clipped.std(axis=0) > 1.2 * off.std(axis=0)).any()
