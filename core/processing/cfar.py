@@ -66,7 +66,9 @@ def against_clutter(probability: Map, cfar: Cfar) -> Map:
     factor = np.float32(cfar.odds(probability))
     if factor == 1:
         return probability
-    return probability * factor / (1 + (factor - 1) * probability)
+    odds = probability * factor
+    held: Map = odds / (odds + (1 - probability))  # never above 1, whatever is rounded
+    return held
 
 
 def _odds(probability: float) -> float:

@@ -45,4 +45,4 @@ def test_a_dry_run_needs_no_tensorrt():
     assert code == 0
     assert "model:     lsnet-s (fp16)" in text
     assert "profile 0: frame 1x1x512x640" in text
-    assert "for:       not known here: TensorRT cannot be imported" in text
+    assert "for:       not known here: " in text

@@ -687,6 +687,7 @@ def test_the_function_has_the_arguments_of_the_command() -> None:
     parser = build_parser("run")
     names = set(vars(parser.parse_args(["run", "frames"]))) - {
         "command", "debug", "json", "require", "no_refine", "quiet", "print_completion",
+        "print_python",
     }  # fmt: skip
     assert names | {"refine", "on_result", "on_end", "groups"} == set(inspect.signature(run).parameters)
 
