@@ -52,7 +52,7 @@ class DetectorSpec:
         threshold: target probability above which a pixel belongs to a blob, between 0 and 1. LSNet's is the sigmoid of
             an eighth of its logit: an order of spots, of which 0.5 is the middle, not a share of hits.
         extent: where targets end (:mod:`glint.processing.extent`); None: where the probability does.
-        cfar: how clutter lowers the probability (:mod:`glint.processing.cfar`); None: not at all.
+        cfar: how the clutter of a frame changes the probability (:mod:`glint.processing.cfar`); None: not at all.
     """
 
     multiple: int = 16

@@ -43,7 +43,7 @@ from glint.errors import SourceError
 from glint.files import refuse_existing, write_json
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
-from glint.runtime.pipeline.follow import Follower
+from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.sources.video import VideoSource
 from glint.runtime.tracking.evidence import SCORES, Evidence
@@ -243,7 +243,7 @@ def tracks(
     if calibrate is not None:
         refuse_existing(calibrate, overwrite=overwrite)
     first = Detector.open(detector, threads=threads)
-    least = SCORES[0] if calibrate is None else THING_PROBABILITY
+    least = CANDIDATES_ABOVE if calibrate is None else THING_PROBABILITY
     pipeline = Pipeline(first, Unmixer.open(unmixer, threads=threads), candidates_above=least)
     scores: dict[str, VideoScore] = {}
     table, seen = Calibration(), 0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from glint.errors import InputError
 
 Map = NDArray[np.float32]
+_LARGEST_CELL_PX = 1024
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ class Cfar:
 
     def __post_init__(self) -> None:
         ordered = 0 < self.least <= self.calm <= self.most < self.sure <= 1
-        if not (self.cell >= 1 and self.rank >= 1 and ordered):
+        if not (1 <= self.cell <= _LARGEST_CELL_PX and self.rank >= 1 and ordered):
             raise InputError(
-                f"Cfar: expected a cell and a rank of at least 1 and 0 < least <= calm <= most < sure <= 1, got {self}"
+                f"Cfar: expected a cell of 1 to {_LARGEST_CELL_PX} pixels, a rank of at least 1 and "
+                f"0 < least <= calm <= most < sure <= 1, got {self}"
             )
 
     def odds(self, probability: Map) -> float:
@@ -80,8 +82,7 @@ def _cells(probability: Map, side: int) -> Map:
     height, width = probability.shape
     if height % side or width % side:
         probability = np.pad(probability, ((0, -height % side), (0, -width % side)), mode="edge")
-    rows = probability.reshape(-1, side, probability.shape[1]).max(
-        1
-    )  # axis by axis: five times as fast as both at once
+    # Axis by axis: five times as fast as both at once.
+    rows = probability.reshape(-1, side, probability.shape[1]).max(1)
     cells: Map = rows.reshape(len(rows), -1, side).max(2)
     return cells

@@ -66,7 +66,17 @@ def test_cells_are_those_of_a_maximum_filter(probability):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"cell": 0}, {"rank": 0}, {"least": 0.0}, {"least": 0.3}, {"calm": 0.6}, {"sure": 0.5}, {"most": 0.9}]
+    "wrong",
+    [
+        {"cell": 0},
+        {"cell": 10**9},
+        {"rank": 0},
+        {"least": 0.0},
+        {"least": 0.3},
+        {"calm": 0.6},
+        {"sure": 0.5},
+        {"most": 0.9},
+    ],
 )
 def test_nonsense_is_refused(wrong):
     with pytest.raises(InputError, match="Cfar: expected"):
