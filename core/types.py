@@ -284,9 +284,20 @@ class Targets:
     @staticmethod
     def _of(columns: dict[str, NDArray[Any]]) -> Targets:
         """Targets of arrays that were just made, which are not copied."""
-        for column in columns.values():
+        columns = {"count_probability": np.full(len(columns["x"]), np.nan), **columns} if columns else vars(Targets())
+        shape = np.shape(columns["x"])
+        for name, column in columns.items():
+            right = type(column) is np.ndarray and column.dtype == _OF_TARGETS[name] and column.shape == shape
+            if not right or len(shape) != 1:
+                return Targets(**columns)  # which puts it right, or says what is wrong
             column.setflags(write=False)
-        return Targets(**columns)
+        new = object.__new__(Targets)
+        vars(new).update(columns)
+        return new
+
+    def changed(self, **columns: NDArray[Any]) -> Targets:
+        """The same targets with other columns, arrays that were just made."""
+        return Targets._of({**vars(self), **columns})
 
     def records(self, *, counts: bool = False) -> list[dict[str, Any]]:
         """One JSON-ready object per target; an unknown uncertainty is ``None``.

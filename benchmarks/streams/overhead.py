@@ -27,7 +27,7 @@ from glint.benchmarks.tool import Tool, add_pipeline_arguments
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.cli import positive_float, positive_int
 from glint.progress import Progress
-from glint.runtime.engines.base import Arrays, Engine, EngineProxy
+from glint.runtime.engines.base import Arrays, Engine
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.pipeline import Pipeline, Result, to_frame
 from glint.runtime.sinks.records import frame_record
@@ -42,17 +42,19 @@ _PERCENTILES = (50, 95, 99)
 T = TypeVar("T")
 
 
-def _replayed(engine: Engine, present: list[int]) -> EngineProxy:
-    """Answers as the engine did when it was asked first for the present frame."""
-    answers: dict[int, Arrays] = {}
+class _Replayed(Engine):
+    """Answers as an engine did when it was asked first for the present frame."""
 
-    def answer(arrays: Arrays) -> Arrays:
-        (frame,) = present
-        if frame not in answers:
-            answers[frame] = engine.infer(**arrays)
-        return answers[frame]
+    def __init__(self, engine: Engine, present: list[int]) -> None:
+        self.name, self.inputs, self.outputs = engine.name, engine.inputs, engine.outputs
+        self._engine, self._present = engine, present
+        self._answers: dict[int, Arrays] = {}
 
-    return EngineProxy(engine, answer)
+    def _infer(self, arrays: Arrays) -> Arrays:
+        (frame,) = self._present
+        if frame not in self._answers:
+            self._answers[frame] = self._engine.infer(**arrays)
+        return self._answers[frame]
 
 
 class _Clock:
@@ -106,7 +108,7 @@ def pipeline_overhead(
     """
     first, second = Detector.open(detector, threads=1), Unmixer.open(unmixer, threads=1)
     present = [0]  # number of the frame
-    first.engine, second.engine = (_replayed(model.engine, present) for model in (first, second))
+    first.engine, second.engine = (_Replayed(model.engine, present) for model in (first, second))
     pipeline = Pipeline(first, second)
     frames = [frame for frame, _ in simulate_scene(parse_synthetic(scene))]
     rows: list[dict[str, float]] = []

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from glint.compiled import entry
 from glint.errors import InputError
 
 Map = NDArray[np.float32]
@@ -65,11 +66,19 @@ def against_clutter(probability: Map, cfar: Cfar) -> Map:
 
     The order of a frame's pixels stays.
     """
-    factor = np.float32(cfar.odds(probability))
-    if factor == 1:
-        return probability
-    odds = probability * factor
-    held: Map = odds / (odds + (1 - probability))  # never above 1, whatever is rounded
+    factor = float(np.float32(cfar.odds(probability)))
+    return probability if factor == 1 else _held(probability, factor)
+
+
+@entry("f4[2] f8")
+def _held(probability: Map, factor: float) -> Map:
+    """Probabilities whose odds are multiplied, in one pass."""
+    held = np.empty_like(probability)
+    one, times = np.float32(1), np.float32(factor)
+    for row in range(probability.shape[0]):
+        for column in range(probability.shape[1]):
+            odds = probability[row, column] * times
+            held[row, column] = min(odds / (odds + (one - probability[row, column])), one)
     return held
 
 
@@ -77,12 +86,17 @@ def _odds(probability: float) -> float:
     return probability / (1 - probability)
 
 
+@entry("f4[2] i8")
 def _cells(probability: Map, side: int) -> Map:
     """The largest value of each cell ``[ceil(H / side), ceil(W / side)]``; those at the far edges may be smaller."""
     height, width = probability.shape
-    if height % side or width % side:
-        probability = np.pad(probability, ((0, -height % side), (0, -width % side)), mode="edge")
-    # Axis by axis: five times as fast as both at once.
-    rows = probability.reshape(-1, side, probability.shape[1]).max(1)
-    cells: Map = rows.reshape(len(rows), -1, side).max(2)
+    cells = np.zeros((-(-height // side), -(-width // side)), dtype=np.float32)
+    line = np.empty(width, dtype=np.float32)
+    for cell in range(len(cells)):
+        line[:] = probability[cell * side]
+        for row in range(cell * side + 1, min((cell + 1) * side, height)):
+            for column in range(width):
+                line[column] = max(line[column], probability[row, column])
+        for column in range(width):
+            cells[cell, column // side] = max(cells[cell, column // side], line[column])
     return cells

@@ -28,6 +28,38 @@ def pixels_above(probability: NDArray[np.float32], threshold: float) -> tuple[ND
     return rows, columns
 
 
+@entry("i8[1] i8[1] i4[2] f8[1] f4[2] i8")
+def describe_groups(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], labels: NDArray[np.int32], weight: NDArray[np.float64],
+    probability: NDArray[np.float32], number: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+    """The groups 1 to ``number`` of pixels.
+
+    Returns:
+        Weighted x and y and the highest probability ``[3, number]``; how many pixels ``[number]``; left, top, width and
+        height ``[number, 4]``.
+    """
+    values, area, total = np.zeros((3, number)), np.zeros(number, dtype=np.int64), np.zeros(number)
+    box = np.zeros((number, 4), dtype=np.int64)
+    for i in range(len(rows)):
+        k = labels[rows[i], columns[i]] - 1
+        if area[k] == 0:
+            box[k, 0], box[k, 1], box[k, 2], box[k, 3] = columns[i], rows[i], columns[i], rows[i]
+        box[k, 0], box[k, 1] = min(box[k, 0], columns[i]), min(box[k, 1], rows[i])
+        box[k, 2], box[k, 3] = max(box[k, 2], columns[i]), max(box[k, 3], rows[i])
+        area[k] += 1
+        total[k] += weight[i]
+        values[0, k] += weight[i] * columns[i]
+        values[1, k] += weight[i] * rows[i]
+        values[2, k] = max(values[2, k], probability[rows[i], columns[i]])
+    for k in range(number):
+        values[0, k] /= total[k]
+        values[1, k] /= total[k]
+        for axis in range(2):
+            box[k, 2 + axis] += 1 - box[k, axis]
+    return values, area, box
+
+
 @entry("i8[1] i8[1] i4[2]")
 def number_connected(rows: NDArray[np.int64], columns: NDArray[np.int64], labels: NDArray[np.int32]) -> int:
     """Number the 8-connected groups of pixels, given line by line, from 1 in ``labels``; returns how many there are.

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard
-from glint.errors import EngineError, InputError, ModelError
+from glint.errors import InputError, ModelError
 from glint.processing.cfar import against_clutter
-from glint.processing.connected import number_connected, pixels_above
+from glint.processing.connected import describe_groups, number_connected, pixels_above
 from glint.processing.crop import crop_windows
 from glint.processing.extent import confine
 from glint.processing.normalise import Normalised
-from glint.runtime.engines.base import Engine, is_finite
+from glint.runtime.engines.base import Engine
 from glint.runtime.engines.choose import find_model, open_engine
 from glint.runtime.pipeline.tiling import Maps, in_tiles
 from glint.types import Blobs, Frame, FrameSize
@@ -182,12 +182,6 @@ class Detector:
             return tuple(outputs[name][0, 0] for name in names)
 
         maps = infer(value) if value.shape == tuple(size) else in_tiles(value, (size[0], size[1]), infer)
-        for name, values in zip(names, maps):
-            if not is_finite(values):  # NaN would look like an empty sky
-                raise EngineError(
-                    f"the detector {self.card.name} gives {name} that is NaN or infinite",
-                    hint="try --precision fp32; if that helps, the reduced model does not suit these frames",
-                )
         return tuple(np.ascontiguousarray(m[:height, :width]) for m in maps)
 
     def _check_outputs(self, outputs: Mapping[str, NDArray[Any]], names: Sequence[str], shape: tuple[int, ...]) -> None:
@@ -237,19 +231,12 @@ def find_blobs(
     labels = np.zeros(probability.shape, dtype=np.int32)
     rows, columns = pixels_above(probability, threshold)
     number = number_connected(rows, columns, labels)
-    which = labels[rows, columns] - 1
     # A small floor keeps the centre defined where the residual is nowhere positive.
     weight = np.maximum(residual_at((rows, columns)).astype(np.float64), 0) + 1e-3
-    total = np.bincount(which, weight, number)
-    score = np.zeros(number)
-    np.maximum.at(score, which, probability[rows, columns])
-    return Blobs(
-        x=np.bincount(which, weight * columns, number) / total,
-        y=np.bincount(which, weight * rows, number) / total,
-        area=np.bincount(which, minlength=number),
-        score=np.minimum(score, 1.0),
-        label_map=labels,
-    )
+    (x, y, score), area, box = describe_groups(rows, columns, labels, weight, probability, number)
+    blobs = Blobs(x=x, y=y, area=area, score=np.minimum(score, 1.0), label_map=labels)
+    vars(blobs)["boxes"] = box  # else the whole label map is searched when somebody asks
+    return blobs
 
 
 def find_candidates(

@@ -47,13 +47,12 @@ class NetworkView:
     def to_windows(self, targets: Targets, windows: Windows) -> Targets:
         """Targets in pixels of the patches as targets in pixels of the windows."""
         blob, s = targets.blob, self.scale
-        moved = {
-            "x": targets.x * s + (self.left - windows.left)[blob],
-            "y": targets.y * s + (self.top - windows.top)[blob],
-            "sigma_x": targets.sigma_x * s,
-            "sigma_y": targets.sigma_y * s,
-        }
-        return Targets(**{**vars(targets), **moved})
+        return targets.changed(
+            x=targets.x * s + (self.left - windows.left)[blob],
+            y=targets.y * s + (self.top - windows.top)[blob],
+            sigma_x=targets.sigma_x * s,
+            sigma_y=targets.sigma_y * s,
+        )
 
 
 def network_view(

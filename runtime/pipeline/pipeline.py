@@ -354,7 +354,7 @@ class Pipeline:
                 view.patches[rows], unmixed.candidates.rows(rows), Psf(view.sigma), noise=view.noise[rows],
                 full_scale=view.full_scale[rows], valid=view.valid[rows], config=self.config,
             )  # fmt: skip
-            points = view.to_windows(replace(points, blob=rows[points.blob]), scene.windows)
+            points = view.to_windows(points.changed(blob=rows[points.blob]), scene.windows)
         said = None if scene.optics.kind == UNKNOWN else count_costs_of(unmixed.candidates)
         own = self.unmixer.spec.sigma
         return judge_spots(
@@ -414,5 +414,4 @@ def to_frame(targets: Targets, frame: Frame, scene: Scene, further: int = 0) -> 
     edge = (left < 0) | (top < 0) | (left + size > width) | (top + size > height)
     flags = targets.flags | np.where(edge[targets.blob], int(TargetFlag.EDGE), 0) | further
     windows, blob = scene.windows, targets.blob
-    moved = {"x": targets.x + windows.left[blob], "y": targets.y + windows.top[blob], "flags": flags}
-    return Targets(**{**vars(targets), **moved})
+    return targets.changed(x=targets.x + windows.left[blob], y=targets.y + windows.top[blob], flags=flags)

@@ -14,13 +14,15 @@ CELL_PX = 8
 DENSITY_PER_END = 10.0
 MEMORY_S = 20.0
 MOST_ENDS = 20.0
+_LEAST_SHARE = 1e-6  # of what is remembered, at which cells are counted anew
 
 
 class ClutterMap:
     """Ends of tracks by cell of the frame; what is beyond ``side`` cells belongs to the last."""
 
     def __init__(self, side: int = 512) -> None:
-        self._ends = np.zeros((side, side), dtype=np.float32)
+        self._ends = np.zeros((side, side))  # times what was forgotten since they were counted: ``_share``
+        self._share = 1.0
 
     def _cells(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         rows, columns = ((v // CELL_PX).astype(np.int64).clip(0, len(self._ends) - 1) for v in (y, x))
@@ -28,11 +30,15 @@ class ClutterMap:
 
     def learn(self, x: NDArray[np.float64], y: NDArray[np.float64], seconds: float) -> None:
         """Tracks ended there, so many seconds after the frame before; pixels."""
-        forgotten = max(0.0, 1 - seconds / MEMORY_S)
-        self._ends *= np.float32(forgotten)
-        np.add.at(self._ends, self._cells(x, y), 1)
-        np.minimum(self._ends, MOST_ENDS, out=self._ends)
+        self._share *= max(0.0, 1 - seconds / MEMORY_S)  # all cells forget alike: one number does it
+        if self._share < _LEAST_SHARE:
+            self._ends *= self._share
+            self._share = 1.0
+        if len(x):
+            cells = self._cells(x, y)
+            np.add.at(self._ends, cells, 1 / self._share)
+            self._ends[cells] = np.minimum(self._ends[cells], MOST_ENDS / self._share)
 
     def factor(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         """How many times as dense as usual false detections are at places, pixels ``[N]``."""
-        return 1.0 + DENSITY_PER_END * self._ends[self._cells(x, y)].astype(np.float64)
+        return 1.0 + DENSITY_PER_END * self._share * self._ends[self._cells(x, y)]

@@ -10,7 +10,6 @@ probability that they have, and so do targets that are far apart.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +50,7 @@ def calibrated(targets: Targets, sigma: float, weights: tuple[float, ...]) -> Ta
         return targets
     probability = targets.count_probability.copy()
     _calibrate(order, blob, columns, sigma, np.array(weights), probability)
-    return replace(targets, count_probability=probability)
+    return targets.changed(count_probability=probability)
 
 
 def flagged(targets: Targets) -> Targets:
@@ -66,7 +65,7 @@ def flagged(targets: Targets) -> Targets:
     flags = targets.flags & ~(_COUNT_AMBIGUOUS | _UNRESOLVED)
     flags |= np.where(targets.count_probability < AMBIGUOUS_PROBABILITY, _COUNT_AMBIGUOUS, 0)
     _flag_unresolved(*_in_order(targets), flags)
-    return replace(targets, flags=flags)
+    return targets.changed(flags=flags)
 
 
 def _in_order(targets: Targets) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:

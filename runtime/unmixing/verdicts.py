@@ -7,7 +7,6 @@ explains, is one target at its centre, ``EXTENDED``.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +118,7 @@ def judge_spots(
     x, y, radiance, sigma_x, sigma_y, sigma_radiance, score, probability = values[blob, slot].T
     fresh = Targets(x, y, radiance, sigma_x, sigma_y, sigma_radiance, blob, score, flags[blob], probability)
     same = points.select(kept[points.blob])
-    same = replace(same, flags=same.flags | flags[same.blob], count_probability=values[same.blob, 0, 7])
+    same = same.changed(flags=same.flags | flags[same.blob], count_probability=values[same.blob, 0, 7])
     joined = Targets.concatenate([fresh, same])
     joined = calibrated(joined, state.sigma, JUDGED_WEIGHTS if config.radiance is None else JUDGED_TOLD_WEIGHTS)
     return flagged(joined.select(np.lexsort((joined.x, joined.blob))))

@@ -178,3 +178,13 @@ def test_a_frame_size_is_width_by_height() -> None:
 def test_what_is_no_frame_size_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="expected WIDTHxHEIGHT"):
         FrameSize.parse(text)
+
+
+def test_changed_columns_are_kept_where_they_fit_and_refused_where_they_do_not():
+    targets = Targets([1.0, 2.0], [0.0, 0.0], [5.0, 6.0], [0.1] * 2, [0.1] * 2, [1.0] * 2, [0, 0], [0.5] * 2, [0, 0])
+    blob = np.array([3, 4])
+    changed = targets.changed(blob=blob, score=[1, 0])
+    assert changed.blob is blob and changed.blob.tolist() == [3, 4] and not changed.blob.flags.writeable
+    assert changed.score.dtype == np.float64 and changed.x is targets.x
+    with pytest.raises(InputError, match=r"Targets.flags: expected 2 entries"):
+        targets.changed(flags=np.zeros(3, dtype=np.int64))

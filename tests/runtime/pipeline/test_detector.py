@@ -269,6 +269,8 @@ def test_blobs_are_those_of_an_image_library(seed: int, height: int, width: int,
     for i in range(number):
         assert blobs.area[i] == (labels == i + 1).sum()
         assert blobs.score[i] == p[labels == i + 1].max()
+    assert blobs.boxes is not None
+    assert (blobs.boxes == replace(blobs).boxes).all()  # those that the label map has
 
 
 @pytest.mark.parametrize("turn", [False, True])
@@ -287,15 +289,15 @@ def test_answers_that_are_not_finite_are_an_error_and_no_empty_sky(
 ) -> None:
     detector = Detector.open("lsnet-s", engine="onnxruntime")
     with detector.engine:
-        infer = detector.engine.infer
+        infer = detector.engine._infer_some
 
-        def blind(*outputs: str, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-            answers = {name: array.copy() for name, array in infer(*outputs, **arrays).items()}
+        def blind(arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+            answers = {name: array.copy() for name, array in infer(arrays, names).items()}
             answers[output][..., 3, 4] = value
             return answers
 
-        monkeypatch.setattr(detector.engine, "infer", blind)
-        with pytest.raises(EngineError, match=f"{output} that is NaN or infinite"):
+        monkeypatch.setattr(detector.engine, "_infer_some", blind)
+        with pytest.raises(EngineError, match=f"{output}' is not finite"):
             detector(Frame(0, 0, np.full((64, 64), 7, np.uint8)))
 
 
