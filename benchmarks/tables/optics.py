@@ -27,7 +27,7 @@ from glint.optics import Psf
 from glint.runtime.pipeline.detector import Detection, Detector, find_blobs
 from glint.runtime.pipeline.pipeline import Pipeline, to_frame
 from glint.runtime.unmixing.optics_state import KNOWN, OpticsState
-from glint.runtime.unmixing.spot_fit import shine
+from glint.runtime.unmixing.point_model import shine_any
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import Frame, TargetFlag
 
@@ -49,7 +49,7 @@ Array = NDArray[np.float64]
 
 
 def gaussian_shape(sigma: float, ratio: float, angle: float) -> tuple[float, float, float]:
-    """u, e and shear of a Gaussian (see ``spot_fit``)."""
+    """u, e and shear of a Gaussian (see ``point_model``)."""
     long, short = sigma**2 * ratio, sigma**2 / ratio
     cos, sin = math.cos(angle), math.sin(angle)
     variance_y, both = long * sin**2 + short * cos**2, (long - short) * sin * cos
@@ -59,7 +59,7 @@ def gaussian_shape(sigma: float, ratio: float, angle: float) -> tuple[float, flo
 def _point(x: float, y: float, radiance: float, shape: tuple[float, float, float]) -> tuple[Array, Array]:
     """Jacobian ``[6, t^2]`` and image ``[t, t]`` of one point."""
     jacobian, model = np.empty((6, _TILE_PX * _TILE_PX)), np.empty(_TILE_PX * _TILE_PX)
-    shine(np.array([x, y, radiance, 0.0, 0.0, 0.0, *shape]), jacobian, model, _TILE_PX)
+    shine_any(np.array([x, y, radiance, 0.0, 0.0, 0.0, *shape]), jacobian, model, _TILE_PX)
     return jacobian, model.reshape(_TILE_PX, _TILE_PX)
 
 

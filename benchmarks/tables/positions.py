@@ -19,9 +19,9 @@ from glint.benchmarks.tables.optics import gaussian_shape
 from glint.benchmarks.tool import Tool
 from glint.cli import positive_int, seed
 from glint.runtime.unmixing.optics_state import KNOWN, LEARNED, OpticsState
+from glint.runtime.unmixing.point_model import shine_any
 from glint.runtime.unmixing.refine import RefineConfig
 from glint.runtime.unmixing.shapes import measure_shapes
-from glint.runtime.unmixing.spot_fit import shine
 from glint.runtime.unmixing.verdicts import judge_spots
 from glint.runtime.unmixing.windows import WINDOW_PX, Windows
 from glint.types import Targets
@@ -44,7 +44,7 @@ def _state(kind: str, sigma: float, e: float, shear: float) -> OpticsState:
 def lone_points(
     sigma: float, ratio: float, snr: float, number: int, rng: np.random.Generator
 ) -> tuple[Windows, Array, Array, float, float]:
-    """Windows about points, their positions and bounds ``[N, 2]``, and e and shear of the PSF (see ``spot_fit``)."""
+    """Windows about points, their positions and bounds ``[N, 2]``, and e and shear of the PSF (see ``point_model``)."""
     u, e, shear = gaussian_shape(sigma, ratio, float(rng.uniform(0, math.pi)))
     bright = snr * _NOISE_DN * (2 * math.pi * sigma**2 + 0.6)
     light, bound = np.empty((number, WINDOW_PX, WINDOW_PX)), np.empty((number, 2))
@@ -52,7 +52,7 @@ def lone_points(
     for i, (x, y) in enumerate(place):
         jacobian, model = np.empty((6, WINDOW_PX * WINDOW_PX)), np.empty(WINDOW_PX * WINDOW_PX)
         theta = np.array([x, y, bright * rng.uniform(0.7, 1.4), 0, 0, 0, u, e, shear])
-        shine(theta, jacobian, model, WINDOW_PX)
+        shine_any(theta, jacobian, model, WINDOW_PX)
         bound[i] = np.sqrt(np.diag(np.linalg.inv(jacobian @ jacobian.T / _NOISE_DN**2))[:2])
         light[i] = model.reshape(WINDOW_PX, WINDOW_PX)
     data = np.round(_LEVEL_DN + light + rng.normal(0, _NOISE_DN, light.shape))

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from glint.compiled import entry
 from glint.errors import InputError
-from glint.runtime.unmixing.fit import pixel_profile
 from glint.runtime.unmixing.normal_equations import diagonal_of_inverse, factorise, substitute
+from glint.runtime.unmixing.point_model import pixel_profile
 from glint.types import TargetFlag, Targets
 
 Array = NDArray[np.float64]

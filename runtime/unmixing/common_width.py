@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from glint.compiled import entry
 from glint.runtime.unmixing.evidence import Case, Optics, measured_spot, weigh_counts, wide_spot
 from glint.runtime.unmixing.fit import SLOTS, Array, BoolArray
+from glint.runtime.unmixing.point_model import SHAPE
 from glint.runtime.unmixing.shapes import Shapes, inner
-from glint.runtime.unmixing.spot_fit import SHAPE
 from glint.runtime.unmixing.windows import Windows
 
 _COARSE_LOG_STEP, _FINE_LOG_STEP = 0.06, 0.02  # steps of the width's logarithm
@@ -73,7 +73,7 @@ def common_width(
 
     Args:
         windows, shapes: of the spots, bright ones.
-        e, shear: shape of the PSF (see ``spot_fit``).
+        e, shear: shape of the PSF (see ``point_model``).
         radiance: mean and standard deviation of a target's, DN; None: unknown.
     """
     return finished(search_width(windows, shapes, e, shear, radiance))

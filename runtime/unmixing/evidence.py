@@ -23,18 +23,19 @@ from typing import NamedTuple
 import numpy as np
 
 from glint.compiled import compiled
-from glint.runtime.unmixing.fit import SLOTS, Array, BoolArray, Patch
-from glint.runtime.unmixing.normal_equations import PLANE
-from glint.runtime.unmixing.spot_fit import (
+from glint.runtime.unmixing.fit import (
     ANY_WIDTH_PX,
-    SHAPE,
+    SLOTS,
+    Array,
+    BoolArray,
+    Fit,
+    Patch,
     Prior,
-    SpotFit,
     fit_points,
     log_evidence,
-    points_of,
-    shine,
 )
+from glint.runtime.unmixing.normal_equations import PLANE
+from glint.runtime.unmixing.point_model import SHAPE, shine_any, targets_of
 
 ONE_TARGET_PROBABILITY = 0.9  # probability that a blob holds one; 2 to 5 share the rest alike
 WIDE_GIVEN, WIDE_LEARNED, WIDE_TOLD = 1e-4, 1e-3, 1e-4  # probability that a spot is wider than the PSF
@@ -59,13 +60,13 @@ class Optics(NamedTuple):
 
     Attributes:
         u, u_information: log of the PSF's width and 1 / variance; infinity: it is exact.
-        e, shear: the rest of its shape (see ``spot_fit``).
+        e, shear: the rest of its shape (see ``point_model``).
         radiance, radiance_information: of a target, DN, and 1 / variance; 0 where it is unknown.
         wide: log of the prior odds of a wider spot against points.
         decisive: log evidence against a wider spot that several points need.
         separation: two targets nearer than this are one, px, unless their radiance is known and tells them from one.
         max_targets: of a spot.
-        correction: what the PSF is beyond its Gaussian, as ``spot_fit.correct`` takes it; ``[0, 0]`` for nothing.
+        correction: what the PSF is beyond its Gaussian, as ``point_model.correct`` takes it; ``[0, 0]`` for nothing.
     """
 
     u: float
@@ -93,7 +94,7 @@ class Case(NamedTuple):
     """
 
     patch: Patch
-    spot: SpotFit
+    spot: Fit
     home: BoolArray
     optics: Optics
     told: Array
@@ -109,7 +110,7 @@ class Verdict(NamedTuple):
         unexplained: squared residuals over their expectation, of the pixels that count.
     """
 
-    fit: SpotFit
+    fit: Fit
     wide: bool
     probability: float
     unexplained: float
@@ -149,7 +150,7 @@ def spot_start(patch: Patch, width: float) -> Array:
 
 
 @compiled
-def measured_spot(patch: Patch, shape_free: int, start: Array, widest: float) -> SpotFit:
+def measured_spot(patch: Patch, shape_free: int, start: Array, widest: float) -> Fit:
     """One spot of free width, up to ``widest`` px, told nothing else."""
     prior = Prior(start.copy(), np.zeros(len(start)))
     prior.mean[:2] = (patch.image.shape[0] - 1) / 2
@@ -158,7 +159,7 @@ def measured_spot(patch: Patch, shape_free: int, start: Array, widest: float) ->
 
 
 @compiled
-def wide_prior(spot: SpotFit, shape_free: int) -> Prior:
+def wide_prior(spot: Fit, shape_free: int) -> Prior:
     """Of one spot of any width, about where it was found."""
     mean, information = spot.theta.copy(), np.zeros(len(spot.theta))
     reach = max(math.exp(spot.theta[-3]), 0.5)
@@ -172,7 +173,7 @@ def wide_prior(spot: SpotFit, shape_free: int) -> Prior:
 
 
 @compiled
-def points_prior(spot: SpotFit, number: int, optics: Optics) -> Prior:
+def points_prior(spot: Fit, number: int, optics: Optics) -> Prior:
     """Of some points of the PSF in a spot."""
     mean, information = np.zeros(3 * number + PLANE + SHAPE), np.zeros(3 * number + PLANE + SHAPE)
     psf = math.exp(2 * optics.u)
@@ -203,9 +204,9 @@ def count_prior(said: Array | None = None) -> Array:
 
 
 @compiled
-def _fit_count(case: Case, start: Array) -> tuple[SpotFit, float]:
+def _fit_count(case: Case, start: Array) -> tuple[Fit, float]:
     """Points from a start, and their log evidence with the prior of their number."""
-    number, optics = points_of(start), case.optics
+    number, optics = targets_of(start), case.optics
     prior = points_prior(case.spot, number, optics)
     shape_free = 0 if np.isinf(optics.u_information) else 1
     fit = fit_points(case.patch, start, prior, shape_free, _FIT_STEPS, ANY_WIDTH_PX, optics.correction)
@@ -241,7 +242,7 @@ def _at_home(home: BoolArray, x: float, y: float, reach: float) -> bool:
 
 
 @compiled
-def points_start(spot: SpotFit, x: Array, y: Array, radiance: Array, optics: Optics) -> Array:
+def points_start(spot: Fit, x: Array, y: Array, radiance: Array, optics: Optics) -> Array:
     """A row of parameters from positions and radiances, with the spot's background and the PSF's shape."""
     number = len(x)
     theta = np.empty(3 * number + PLANE + SHAPE)
@@ -254,7 +255,7 @@ def points_start(spot: SpotFit, x: Array, y: Array, radiance: Array, optics: Opt
 @compiled
 def _merged(theta: Array) -> Array:
     """One point less: the closest pair becomes its centre of light."""
-    number = points_of(theta)
+    number = targets_of(theta)
     first, second, least = 0, 1, np.inf
     for i in range(number):
         for j in range(i + 1, number):
@@ -279,9 +280,9 @@ def _merged(theta: Array) -> Array:
 
 
 @compiled
-def _grown(patch: Patch, spot: SpotFit, theta: Array, way: int) -> Array:
+def _grown(patch: Patch, spot: Fit, theta: Array, way: int) -> Array:
     """One point more: the brightest splits along the spot's longer axis (way 0), or the residual gets one (way 1)."""
-    number, size = points_of(theta), patch.image.shape[0]
+    number, size = targets_of(theta), patch.image.shape[0]
     more = np.empty(len(theta) + 3)
     bright = int(np.argmax(theta[2 * number : 3 * number]))
     for k in range(number):
@@ -300,7 +301,7 @@ def _grown(patch: Patch, spot: SpotFit, theta: Array, way: int) -> Array:
         more[number], more[2 * number + 1], more[3 * number + 2] = x + dx, y + dy, 0.5 * s
         return more
     model = np.empty(size * size)
-    shine(theta, np.empty((len(theta) - SHAPE, size * size)), model, size)
+    shine_any(theta, np.empty((len(theta) - SHAPE, size * size)), model, size)
     best, column, row = -np.inf, size // 2, size // 2
     for i in range(1, size - 1):
         for j in range(1, size - 1):
@@ -316,10 +317,10 @@ def _grown(patch: Patch, spot: SpotFit, theta: Array, way: int) -> Array:
 
 
 @compiled
-def _try(case: Case, start: Array, logs: Array, best: SpotFit, best_log: float) -> tuple[SpotFit, float, SpotFit]:
+def _try(case: Case, start: Array, logs: Array, best: Fit, best_log: float) -> tuple[Fit, float, Fit]:
     """Fit a start; the best fit so far and its log evidence, and this fit. ``logs`` by number is updated."""
     fit, log = _fit_count(case, start)
-    number = points_of(fit.theta)
+    number = targets_of(fit.theta)
     logs[number] = max(logs[number], log)
     if log > best_log:
         return fit, log, fit
@@ -367,7 +368,7 @@ def judge(case: Case, x: Array, y: Array, radiance: Array) -> Verdict:
 
 
 @compiled
-def wide_spot(case: Case) -> tuple[SpotFit, float]:
+def wide_spot(case: Case) -> tuple[Fit, float]:
     """One wider spot, round or elliptical, and its log evidence without the prior of such spots."""
     patch, spot = case.patch, case.spot
     start, gaussian = spot.theta.copy(), np.empty((0, 0))
@@ -411,17 +412,17 @@ def weigh_counts(case: Case, logs: Array, volumes: Array) -> None:
 
 
 @compiled
-def _weighed(case: Case, best: SpotFit, best_log: float, logs: Array) -> Verdict:
+def _weighed(case: Case, best: Fit, best_log: float, logs: Array) -> Verdict:
     """The points that were found against one wider spot."""
     optics = case.optics
     wide, wide_log = wide_spot(case)
     wide_log += optics.wide
     is_wide = wide_log > best_log
-    if points_of(best.theta) > 1:
+    if targets_of(best.theta) > 1:
         freedom = max(best.counted - len(best.information), 1)
         is_wide |= best_log < wide_log + optics.decisive or best.misfit > MISFIT_CHI_SQUARE * freedom
     fit = wide if is_wide else best
-    number = 1 if is_wide else points_of(best.theta)
+    number = 1 if is_wide else targets_of(best.theta)
     total, one = 0.0, 0.0
     top = max(best_log, wide_log)
     for k in range(1, SLOTS + 1):

@@ -1,11 +1,8 @@
-"""The fit behind the refinement: targets and a background plane of one patch, by Levenberg-Marquardt.
+"""The fit of a patch: its points and their plane (``point_model``), by Levenberg-Marquardt.
 
-The parameters of K targets are one row,
-
-    [x_1 .. x_K, y_1 .. y_K, radiance_1 .. radiance_K, level, slope x, slope y, sigma],
-
-and everything else that has a value per parameter has the same order. Saturated pixels are censored:
-where data and model both reach full scale there is no residual.
+There is one descent and there are two ways in: ``fit_targets``, for targets of a PSF that is known or nearly so, with
+what a network says of them as heavy-tailed priors; ``fit_points``, for spots of any width, with Gaussian priors.
+Saturated pixels are censored: where data and model both reach full scale there is no residual.
 """
 
 from __future__ import annotations
@@ -15,24 +12,31 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from glint.compiled import compiled
-from glint.runtime.unmixing.normal_equations import PLANE, damped_step, normal_equations
+from glint.runtime.unmixing.normal_equations import PLANE, damped_step, factorise, normal_equations
+from glint.runtime.unmixing.point_model import SHAPE, Array, correct, shine_any, shine_round, targets_of
 
 SLOTS = 5  # targets of a patch, at most
-_LONGEST_STEP_PX = 0.3  # px; the model is only locally linear
-# Five close targets leave directions that the data hardly see: more damping would freeze them.
-_DAMPING = 1e-4
+ANY_WIDTH_PX = 99.0  # for a spot as wide as its window
 _TAIL_FREEDOM = 2.0  # degrees of freedom of the positions' prior
-_STILL_PX = 1e-4  # px; a step as short as this ends a fit, and what is left is its square
 _LEAST_INFORMATION = 1e-12  # information that keeps a matrix regular
+_APART_WIDTHS = 0.5  # widths of the PSF from which on two points are in two places
 
-_REACH_SD, _POINTS_PER_SD = 6.5, 64  # reach of the table of the normal distribution, and its points per unit
-_POINTS = np.arange(round(-_REACH_SD * _POINTS_PER_SD), round(_REACH_SD * _POINTS_PER_SD) + 2) / _POINTS_PER_SD
-_BELOW, _DENSITY = ndtr(_POINTS), np.exp(-(_POINTS**2) / 2) / math.sqrt(2 * math.pi) / _POINTS_PER_SD
+# Of targets. Five close ones leave directions that the data hardly see: more damping would freeze them.
+_TARGETS_DAMPING = 1e-4
+_LONGEST_STEP_PX = 0.3  # px; the model is only locally linear
+_STILL_PX = 1e-4  # px; a step as short as this ends a fit, and what is left is its square
 
-Array = NDArray[np.float64]
+# Of points of any width.
+_POINTS_DAMPING = 1e-3
+_LONGEST_STEP_WIDTHS = 0.5  # step of a position over the larger of a pixel and the width
+_LONGEST_SHAPE_STEP = 0.4  # of u, e and shear
+_SHORT_STEP_SD = 1e-3  # step of a parameter over its standard deviation at which a fit ends
+_SHORT_STEP_GAIN = 1e-3  # of misfit and strain; an undamped step that gains less ends a fit, 0.03 deviations off
+_LEAST_LOG_WIDTH = math.log(0.15)  # of px; narrower than a pixel sees
+_LEAST_ELLIPTICAL_LOG_WIDTH = math.log(0.3)  # of px; narrower than the nodes see
+
 BoolArray = NDArray[np.bool_]
 
 
@@ -53,16 +57,23 @@ class Patch(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a fit of K targets begins, and what is known before it does; each ``[3 K + 4]``.
+    """Where a fit of K points begins, and what is known before it does; each ``[P]``.
 
     Attributes:
         theta: parameters.
         mean, information: prior of each parameter; information is 1 / variance, 0 where nothing is known. That of
-            positions is Student's: a network that errs, errs far, and what it says then must not bind. The others
-            are Gaussian. Infinite information of sigma holds it fixed.
+            positions of targets is Student's: a network that errs, errs far, and what it says then must not bind. The
+            others are Gaussian. Infinite information of sigma holds it fixed.
     """
 
     theta: Array
+    mean: Array
+    information: Array
+
+
+class Prior(NamedTuple):
+    """Gaussian prior of each parameter: mean and 1 / variance, 0 where nothing is known; ``[3 K + 6]``."""
+
     mean: Array
     information: Array
 
@@ -72,10 +83,10 @@ class Fit(NamedTuple):
 
     Attributes:
         start: where it began.
-        theta: parameters, ``[3 K + 4]``.
+        theta: parameters.
         misfit: squared residuals over the noise.
         strain: squared distance from the priors in standard deviations.
-        information: second derivative of the cost, ``[P, P]`` with P = 3 K + 4, or one less where sigma is held.
+        information: second derivative of the cost, half of both, by the parameters that are free.
         counted: pixels that had a say.
         converged: whether the last step was short.
         falling: by how much the last step lowered misfit and strain together.
@@ -91,45 +102,75 @@ class Fit(NamedTuple):
     falling: float
 
 
-class _Work(NamedTuple):
-    """Room for the arithmetic of one fit: profiles ``[2 K, w]``, Jacobian ``[P, w^2]`` and residual ``[w^2]``."""
+class _Problem(NamedTuple):
+    """What a fit is made of.
 
-    value: Array
-    slope: Array
-    width: Array
+    Attributes:
+        patch, start: what is fitted, and from where.
+        any_width: whether the shape is that of a PSF of any width; else it is sigma.
+        widest: px at most, of a PSF of any width.
+        correction: of that PSF (see ``point_model.correct``).
+        jacobian, residual: room for both, ``[P, w^2]`` and ``[w^2]``; the first P parameters are free.
+    """
+
+    patch: Patch
+    start: Start
+    any_width: bool
+    widest: float
+    correction: Array
     jacobian: Array
     residual: Array
 
 
 @compiled
-def targets_of(theta: Array) -> int:
-    """K, from a row of parameters."""
-    return (len(theta) - PLANE - 1) // 3
+def fit_targets(patch: Patch, start: Start, iterations: int) -> Fit:
+    """Fit targets of a PSF whose sigma is known, or has a prior, from a start ``[3 K + 4]``."""
+    size = patch.image.shape[0]
+    free = len(start.theta) - (1 if np.isinf(start.information[-1]) else 0)
+    jacobian, residual = np.empty((free, size * size)), np.empty(size * size)
+    problem = _Problem(patch, start, False, ANY_WIDTH_PX, np.empty((0, 0)), jacobian, residual)
+    return _descend(problem, _TARGETS_DAMPING, -np.inf, iterations)
 
 
 @compiled
-def fit_targets(patch: Patch, start: Start, iterations: int) -> Fit:
-    """Levenberg-Marquardt from a start."""
-    theta = start.theta.copy()
-    number, size = targets_of(theta), patch.image.shape[0]
-    free = len(theta) - (1 if np.isinf(start.information[-1]) else 0)
-    work = _Work(
-        np.empty((2 * number, size)), np.empty((2 * number, size)), np.empty((2 * number, size)),
-        np.empty((free, size * size)), np.empty(size * size),
-    )  # fmt: skip
-    information, gradient = np.empty((free, free)), np.empty(free)
-    tried_information, tried_gradient, trial = np.empty((free, free)), np.empty(free), np.empty_like(theta)
-    scaled = np.empty((free, free))
-    misfit, strain, counted = _linearise(patch, start, theta, work, information, gradient)
-    damping, converged, falling = _DAMPING, False, 0.0
+def fit_points(
+    patch: Patch, start: Array, prior: Prior, shape_free: int, iterations: int, widest: float, correction: Array
+) -> Fit:
+    """Fit points of a PSF of any width from a start ``[3 K + 6]``, to widths of ``widest`` px at most.
+
+    ``shape_free`` says how many parameters of the shape are free: 0 (a PSF that is known), 1 (a round one of any
+    width) or 3. ``correction`` is that of the PSF (see ``point_model.correct``).
+    """
+    size, free = patch.image.shape[0], len(start) - SHAPE + shape_free
+    jacobian, residual = np.empty((free, size * size)), np.empty(size * size)
+    begun = Start(start, prior.mean, prior.information)
+    problem = _Problem(patch, begun, True, widest, correction, jacobian, residual)
+    return _descend(problem, _POINTS_DAMPING, _SHORT_STEP_GAIN, iterations)
+
+
+@compiled
+def _descend(problem: _Problem, first_damping: float, least_gain: float, iterations: int) -> Fit:
+    """Levenberg-Marquardt: the parameters at which misfit and strain together are least.
+
+    A step that gains less than ``least_gain``, with no more than the first damping, is the last.
+    """
+    theta, free = problem.start.theta.copy(), len(problem.jacobian)
+    information, gradient, scaled = np.empty((free, free)), np.empty(free), np.empty((free, free))
+    tried_information, tried_gradient = np.empty((free, free)), np.empty(free)
+    trial, step = theta.copy(), np.empty(free)
+    misfit, strain, counted = _linearise(problem, theta, information, gradient)
+    damping, converged, falling = first_damping, False, 0.0
     for _ in range(iterations):
-        _step(theta, information, gradient, damping, size, scaled, trial)
-        still = True
-        for i in range(2 * number):
-            still = still and abs(trial[i] - theta[i]) < _STILL_PX
-        tried = _linearise(patch, start, trial, work, tried_information, tried_gradient)
-        falling = max(misfit + strain - tried[0] - tried[1], 0.0)
+        damped_step(information, gradient, damping, scaled, step)
+        if problem.any_width:
+            converged = _move_points(problem, theta, step, information, trial)
+        else:
+            converged = _move_targets(problem, theta, step, trial)
+        tried = _linearise(problem, trial, tried_information, tried_gradient)
+        gain = misfit + strain - tried[0] - tried[1]
+        falling = max(gain, 0.0)
         if tried[0] + tried[1] <= misfit + strain:
+            converged = converged or (gain < least_gain and damping <= first_damping)
             damping = max(0.1 * damping, 1e-7)
             misfit, strain, counted = tried
             theta, trial = trial, theta
@@ -137,25 +178,26 @@ def fit_targets(patch: Patch, start: Start, iterations: int) -> Fit:
             gradient, tried_gradient = tried_gradient, gradient
         else:
             damping = min(10 * damping, 1e7)
-        if still:  # better or not: at the bottom, rounding decides
-            converged = True
+        if converged:  # better or not: at the bottom, rounding decides
             break
-    return Fit(start, theta, misfit, strain, information, counted, converged, falling)
+    return Fit(problem.start, theta, misfit, strain, information, counted, converged, falling)
 
 
 @compiled
-def _linearise(
-    patch: Patch, start: Start, theta: Array, work: _Work, information: Array, gradient: Array
-) -> tuple[float, float, int]:
+def _linearise(problem: _Problem, theta: Array, information: Array, gradient: Array) -> tuple[float, float, int]:
     """Misfit, strain and pixels that count at ``theta``; fills the normal matrix and the downhill gradient."""
-    size, number, free = patch.image.shape[0], targets_of(theta), len(gradient)
-    _model(theta, size, free, work)
-    counted = subtract_model(patch, work.jacobian, work.residual)
-    misfit = normal_equations(work.jacobian, work.residual, patch.noise, information, gradient)
-    strain = 0.0
-    for i in range(free):
+    patch, start = problem.patch, problem.start
+    if problem.any_width:
+        shine_any(theta, problem.jacobian, problem.residual, patch.image.shape[0])
+        correct(theta, problem.correction, problem.jacobian, problem.residual, patch.image.shape[0])
+    else:
+        _shine_targets(theta, problem.jacobian, problem.residual, patch.image.shape[0])
+    counted = _subtract_model(patch, problem.jacobian, problem.residual)
+    misfit = normal_equations(problem.jacobian, problem.residual, patch.noise, information, gradient)
+    strain, tailed = 0.0, 0 if problem.any_width else 2 * targets_of(theta)
+    for i in range(len(gradient)):
         known, off = start.information[i], theta[i] - start.mean[i]
-        if i < 2 * number:
+        if i < tailed:
             far = known * off * off / _TAIL_FREEDOM
             strain += _TAIL_FREEDOM * math.log(1 + far)
             known /= 1 + far
@@ -167,69 +209,22 @@ def _linearise(
 
 
 @compiled
-def pixel_profile(coordinate: float, sigma: float, value: Array, slope: Array, width: Array) -> None:
-    """Fill in g of ``optics`` at pixels 0.. for one target on one axis, and its derivatives by coordinate and sigma."""
-    z = (-0.5 - coordinate) / sigma
-    below, density = _normal(z)
-    for i in range(len(value)):
-        next_z = (i + 0.5 - coordinate) / sigma
-        above, next_density = _normal(next_z)
-        value[i] = above - below
-        slope[i] = (density - next_density) / sigma
-        width[i] = (z * density - next_z * next_density) / sigma
-        z, below, density = next_z, above, next_density
-
-
-@compiled
-def _normal(z: float) -> tuple[float, float]:
-    """Distribution and density of the standard normal, to 1e-10 and 2e-8; faster than erf and exp."""
-    place = (min(max(z, -_REACH_SD), _REACH_SD) + _REACH_SD) * _POINTS_PER_SD
-    k = int(place)
-    t = place - k
-    # The cubic through both neighbours and with their slopes.
-    low, first, last = _BELOW[k], _DENSITY[k], _DENSITY[k + 1]
-    rise = _BELOW[k + 1] - low
-    bend, twist = 3 * rise - 2 * first - last, first + last - 2 * rise
-    return low + t * (first + t * (bend + t * twist)), _POINTS_PER_SD * (first + t * (2 * bend + 3 * t * twist))
-
-
-@compiled
-def _model(theta: Array, size: int, free: int, work: _Work) -> None:
-    """Fill in the Jacobian, and what the parameters say the patch is as the residual."""
-    number, sigma, middle = targets_of(theta), theta[-1], (size - 1) / 2
-    level, slope_x, slope_y = theta[3 * number], theta[3 * number + 1], theta[3 * number + 2]
-    jacobian, model, held = work.jacobian, work.residual, free < len(theta)
-    for row in range(size):
-        for column in range(size):
-            i = row * size + column
-            jacobian[3 * number, i] = 1.0
-            jacobian[3 * number + 1, i] = column - middle
-            jacobian[3 * number + 2, i] = row - middle
-            model[i] = level + slope_x * (column - middle) + slope_y * (row - middle)
-    if not held:
-        jacobian[-1, :] = 0.0
+def _shine_targets(theta: Array, jacobian: Array, model: Array, size: int) -> None:
+    """The model and its derivatives, also by sigma where that is free."""
+    number = targets_of(theta)
+    profiles = shine_round(theta, theta[-1], jacobian, model, size)
+    if len(jacobian) < len(theta):
+        return
     for k in range(number):
-        pixel_profile(theta[k], sigma, work.value[k], work.slope[k], work.width[k])
-        here = number + k
-        pixel_profile(theta[here], sigma, work.value[here], work.slope[here], work.width[here])
-        gx, dx, wx = work.value[k], work.slope[k], work.width[k]
-        radiance = theta[2 * number + k]
+        gx, wx, gy, wy = profiles[k, 0], profiles[k, 2], profiles[k, 3], profiles[k, 5]
         for row in range(size):
-            gy, line = work.value[here, row], radiance * work.value[here, row]
-            steep, wide = radiance * work.slope[here, row], radiance * work.width[here, row]
+            line, wide = theta[2 * number + k] * gy[row], theta[2 * number + k] * wy[row]
             for column in range(size):
-                i = row * size + column
-                jacobian[k, i] = line * dx[column]
-                jacobian[here, i] = steep * gx[column]
-                jacobian[2 * number + k, i] = gy * gx[column]
-                model[i] += line * gx[column]
-            if not held:
-                for column in range(size):
-                    jacobian[-1, row * size + column] += line * wx[column] + wide * gx[column]
+                jacobian[-1, row * size + column] += line * wx[column] + wide * gx[column]
 
 
 @compiled
-def subtract_model(patch: Patch, jacobian: Array, residual: Array) -> int:
+def _subtract_model(patch: Patch, jacobian: Array, residual: Array) -> int:
     """Turn the model, which comes as the residual, into what it leaves of a patch; returns how many pixels count.
 
     Pixels that do not count, and those at full scale in data and model, have no residual and no derivative.
@@ -250,25 +245,47 @@ def subtract_model(patch: Patch, jacobian: Array, residual: Array) -> int:
 
 
 @compiled
-def _step(
-    theta: Array, information: Array, gradient: Array, damping: float, size: int, scaled: Array, trial: Array
-) -> None:
-    """Fill in one damped Gauss-Newton step within bounds."""
-    number, free = targets_of(theta), len(gradient)
-    damped_step(information, gradient, damping, scaled, trial)
-    for i in range(free):
-        step = trial[i]
+def _move_targets(problem: _Problem, theta: Array, step: Array, trial: Array) -> bool:
+    """Fill in one step within bounds; whether no target moves by more than ``_STILL_PX``."""
+    _move(theta, step, _LONGEST_STEP_PX, problem.patch.image.shape[0], trial)
+    if len(step) == len(theta):
+        trial[-1] = min(max(theta[-1] + step[-1], 0.8 * theta[-1]), 1.25 * theta[-1])
+    still = True
+    for i in range(2 * targets_of(theta)):
+        still = still and abs(trial[i] - theta[i]) < _STILL_PX
+    return still
+
+
+@compiled
+def _move_points(problem: _Problem, theta: Array, step: Array, information: Array, trial: Array) -> bool:
+    """Fill in one step within bounds; whether it is too short to matter."""
+    size = problem.patch.image.shape[0]
+    _move(theta, step, _LONGEST_STEP_WIDTHS * max(1.0, math.exp(theta[-3])), size, trial)
+    first = len(theta) - SHAPE
+    for i in range(first, len(step)):
+        trial[i] = theta[i] + min(max(step[i], -_LONGEST_SHAPE_STEP), _LONGEST_SHAPE_STEP)
+    if len(step) > first:
+        least = _LEAST_LOG_WIDTH if len(step) < len(theta) else _LEAST_ELLIPTICAL_LOG_WIDTH
+        trial[-3] = min(max(trial[-3], least), math.log(min(problem.widest, size)))
+    if len(step) == len(theta):
+        trial[-2], trial[-1] = min(max(trial[-2], -0.9), 0.9), min(max(trial[-1], -2.0), 2.0)
+    still = True
+    for i in range(len(step)):
+        still = still and abs(step[i]) * math.sqrt(information[i, i]) < _SHORT_STEP_SD
+    return still
+
+
+@compiled
+def _move(theta: Array, step: Array, longest: float, size: int, trial: Array) -> None:
+    """Fill in places and radiances, within bounds, and the plane; places move by ``longest`` px at most."""
+    number = targets_of(theta)
+    for i in range(3 * number + PLANE):
         if i < 2 * number:
-            step = min(max(step, -_LONGEST_STEP_PX), _LONGEST_STEP_PX)
-            trial[i] = min(max(theta[i] + step, -0.5), size - 0.5)
+            trial[i] = min(max(theta[i] + min(max(step[i], -longest), longest), -0.5), size - 0.5)
         elif i < 3 * number:
-            trial[i] = max(theta[i] + step, 0.05 * abs(theta[i]))
+            trial[i] = max(theta[i] + step[i], 0.05 * abs(theta[i]))
         else:
-            trial[i] = theta[i] + step
-    if free == len(theta):
-        trial[-1] = min(max(trial[-1], 0.8 * theta[-1]), 1.25 * theta[-1])
-    else:
-        trial[-1] = theta[-1]
+            trial[i] = theta[i] + step[i]
 
 
 @compiled
@@ -279,19 +296,26 @@ def prior_weight(start: Start, theta: Array, i: int) -> float:
 
 
 @compiled
-def render(theta: Array, size: int) -> Array:
-    """What parameters say a patch is, before saturation: ``[w, w]``, DN."""
-    number, middle = targets_of(theta), (size - 1) / 2
-    model = np.empty((size, size))
-    for row in range(size):
-        for column in range(size):
-            x, y = column - middle, row - middle
-            model[row, column] = theta[3 * number] + theta[3 * number + 1] * x + theta[3 * number + 2] * y
-    gx, gy, unused = np.empty(size), np.empty(size), np.empty(size)
+def log_evidence(fit: Fit, prior: Prior) -> float:
+    """Log of the data's probability under the model, by Laplace; parameters without a prior cost nothing.
+
+    The K! orders of K points are as many ways to be right; points in one place have but one.
+    """
+    free, number = len(fit.information), targets_of(fit.theta)
+    factor, total = np.empty((free, free)), -0.5 * (fit.misfit + fit.strain)
+    for i in range(free):
+        for j in range(i + 1):
+            factor[i, j] = fit.information[i, j] / math.sqrt(fit.information[i, i] * fit.information[j, j])
+        total -= 0.5 * math.log(fit.information[i, i])
+        if prior.information[i] > 0:
+            total += 0.5 * math.log(prior.information[i])
+    factorise(factor)
+    for i in range(free):
+        total += math.log(factor[i, i])
+    near = _APART_WIDTHS * math.exp(fit.theta[-3])
     for k in range(number):
-        pixel_profile(theta[k], theta[-1], gx, unused, unused)
-        pixel_profile(theta[number + k], theta[-1], gy, unused, unused)
-        for row in range(size):
-            for column in range(size):
-                model[row, column] += theta[2 * number + k] * gy[row] * gx[column]
-    return model
+        ways = 1
+        for j in range(k):
+            ways += math.hypot(fit.theta[j] - fit.theta[k], fit.theta[number + j] - fit.theta[number + k]) > near
+        total += math.log(ways)
+    return total

@@ -13,7 +13,7 @@ from glint.cards import UnmixerSpec
 from glint.errors import InputError
 from glint.optics import Psf, PsfEstimate, load_psf
 from glint.runtime.unmixing.optics_state import KNOWN, OpticsState
-from glint.runtime.unmixing.spot_fit import PER_PX
+from glint.runtime.unmixing.point_model import PER_PX
 
 AUTO = "auto"
 _REACH_WIDTHS, _LEAST_REACH_PX, _MOST_REACH_PX = 3.0, 2, 8  # of the samples of a PSF
@@ -71,7 +71,7 @@ def gaussian_samples(estimate: PsfEstimate) -> Array:
     if e == 0 and shear == 0:
         row = _pixel_integral(offset, along)
         return np.outer(row, row)
-    height = offset[:, None] + _NODES  # above the centre, as the fit has it (``spot_fit``)
+    height = offset[:, None] + _NODES  # above the centre, as the fit has it (``point_model``)
     share = _WEIGHTS * np.exp(-0.5 * (height / across) ** 2) / (across * math.sqrt(2 * math.pi))
     rows = _pixel_integral(offset - shear * height[..., None], along)
     samples: Array = (share[..., None] * rows).sum(axis=1)

@@ -56,7 +56,7 @@ class OpticsState:
         kind: ``known``, ``learned`` or ``unknown``.
         sigma: standard deviation of the PSF, px (geometric mean of its axes); of the model's where it is unknown.
         sigma_error: standard deviation of it, px; 0 where it is taken as exact.
-        e, shear: its shape (see ``spot_fit``); 0 for a round one.
+        e, shear: its shape (see ``point_model``); 0 for a round one.
         spots: that it was learned from.
         source: where it comes from, in words.
         samples: what the PSF is beyond that Gaussian, a pixel's share of the radiance at offsets 1 / 4 px apart, the
@@ -86,7 +86,7 @@ class OpticsState:
         return self.e == 0 and self.shear == 0 and self.samples is None
 
     def splines(self) -> NDArray[np.float64]:
-        """``samples`` as ``spot_fit.correct`` takes them; ``[0, 0]`` for nothing."""
+        """``samples`` as ``point_model.correct`` takes them; ``[0, 0]`` for nothing."""
         if self.samples is None:
             return np.empty((0, 0))
         from scipy.ndimage import spline_filter

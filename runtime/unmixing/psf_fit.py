@@ -18,9 +18,9 @@ from scipy.special import erf
 
 from glint.errors import InputError
 from glint.optics import PsfEstimate
-from glint.runtime.unmixing.fit import Patch
+from glint.runtime.unmixing.fit import Patch, Prior, fit_points
 from glint.runtime.unmixing.normal_equations import PLANE, diagonal_of_inverse, plane_through
-from glint.runtime.unmixing.spot_fit import SHAPE, Prior, fit_points, shine
+from glint.runtime.unmixing.point_model import SHAPE, shine_any
 
 REASONS = ("edge", "saturated", "crowded", "faint", "not a point", "wider")
 
@@ -86,7 +86,7 @@ class PsfWindows:
 
 @dataclass(frozen=True, eq=False)
 class _Fits:
-    """Fits of N spots: parameters ``[N, 9]`` (see ``spot_fit``), misfit ``[N]``, sigma's relative error ``[N]``."""
+    """Fits of N spots: parameters ``[N, 9]`` (see ``point_model``), misfit ``[N]``, sigma's relative error ``[N]``."""
 
     theta: FloatArray
     misfit: FloatArray
@@ -267,7 +267,7 @@ def _distortions(spots: PsfWindows, noise: FloatArray, fits: _Fits) -> tuple[Flo
     known = _FREE_PER_SPOT + 1
     fitted, model = np.empty((number, known, n * n)), np.empty((number, n * n))
     for i in range(number):
-        shine(fits.theta[i], fitted[i], model[i], n)
+        shine_any(fits.theta[i], fitted[i], model[i], n)
     distorted = np.stack([bright * m for m in modes], axis=1).reshape(number, -1, n * n)
     scale = (spots.valid / noise[:, None, None]).reshape(number, n * n)
     flat = np.swapaxes(np.concatenate([fitted, distorted], axis=1) * scale[:, None], 1, 2)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from glint.compiled import compiled, entry
 from glint.runtime.unmixing.evidence import measured_spot, spot_start
-from glint.runtime.unmixing.fit import Array, BoolArray, Patch
+from glint.runtime.unmixing.fit import ANY_WIDTH_PX, Array, BoolArray, Patch, Prior, fit_points
 from glint.runtime.unmixing.normal_equations import PLANE, diagonal_of_inverse
-from glint.runtime.unmixing.spot_fit import ANY_WIDTH_PX, SHAPE, Prior, fit_points
+from glint.runtime.unmixing.point_model import SHAPE
 from glint.runtime.unmixing.windows import Windows
 
 _PARAMETERS = 3 + PLANE + SHAPE
@@ -27,7 +27,7 @@ class Shapes:
     """Fits of B spots.
 
     Attributes:
-        theta: parameters ``[B, 9]`` in pixels of the window (see ``spot_fit``).
+        theta: parameters ``[B, 9]`` in pixels of the window (see ``point_model``).
         error: their standard deviations ``[B, 9]``; 0 of e and shear of a round one.
         half: the fit took the pixels within so many of the window's middle, ``[B]``.
         stretch, stretch_error: e and shear, measured whether significant or not, and their deviations, ``[B, 2]``.

@@ -29,9 +29,9 @@ from glint.runtime.unmixing.evidence import (
 from glint.runtime.unmixing.fit import SLOTS, Array, BoolArray, Patch
 from glint.runtime.unmixing.normal_equations import diagonal_of_inverse
 from glint.runtime.unmixing.optics_state import KNOWN, UNKNOWN, OpticsState
+from glint.runtime.unmixing.point_model import SHAPE, targets_of
 from glint.runtime.unmixing.refine import RefineConfig
 from glint.runtime.unmixing.shapes import Shapes, inner
-from glint.runtime.unmixing.spot_fit import SHAPE, points_of
 from glint.runtime.unmixing.windows import Windows
 from glint.types import TargetFlag, Targets
 
@@ -174,7 +174,7 @@ def _judge_all(
         own = home[b, offset : most + reach + 1, offset : most + reach + 1].copy()
         verdict = judge(Case(patch, spot, own, optics, told[b]), x, y, starts[b, 2, :begin].copy())
         fit = verdict.fit
-        number = points_of(fit.theta)
+        number = targets_of(fit.theta)
         variance = diagonal_of_inverse(fit.information)
         # What is left tells the noise; it is never less than the sensor's own.
         scale = max(verdict.unexplained, (white[b] / coarse[b]) ** 2)

@@ -10,7 +10,8 @@ import pytest
 
 from glint.compiled import compiled
 from glint.runtime.unmixing.count_search import count_costs
-from glint.runtime.unmixing.fit import Patch, Start, fit_targets, pixel_profile, targets_of
+from glint.runtime.unmixing.fit import Patch, Start, fit_targets
+from glint.runtime.unmixing.point_model import pixel_profile, targets_of
 
 
 def ratio(a: float, b: float) -> float:

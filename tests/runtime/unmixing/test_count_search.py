@@ -23,8 +23,9 @@ from glint.runtime.unmixing.count_search import (
     network_priors,
     variance_of,
 )
-from glint.runtime.unmixing.fit import Fit, Patch, Start, fit_targets, render, targets_of
+from glint.runtime.unmixing.fit import Fit, Patch, Start, fit_targets
 from glint.runtime.unmixing.normal_equations import PLANE
+from glint.runtime.unmixing.point_model import render, targets_of
 
 N = 9
 RULES = SearchRules(

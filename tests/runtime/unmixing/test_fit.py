@@ -13,17 +13,9 @@ from scipy.optimize import least_squares
 from scipy.special import ndtr
 
 from glint.optics import pixel_profiles
-from glint.runtime.unmixing.fit import (
-    Fit,
-    Patch,
-    Start,
-    fit_targets,
-    pixel_profile,
-    prior_weight,
-    render,
-    targets_of,
-)
+from glint.runtime.unmixing.fit import Fit, Patch, Start, fit_targets, prior_weight
 from glint.runtime.unmixing.normal_equations import PLANE, factorise, substitute
+from glint.runtime.unmixing.point_model import pixel_profile, render, targets_of
 
 LONG = 60  # iterations; none of these fits needs more
 N = 11

@@ -1,4 +1,4 @@
-"""The fit of spots of free width against scipy's least squares on an oversampled rendering."""
+"""The model of points of any width, and their fit, against scipy's least squares on an oversampled rendering."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares
 from scipy.special import ndtr
 
-from glint.runtime.unmixing.fit import Patch
-from glint.runtime.unmixing.spot_fit import ANY_WIDTH_PX, Prior, fit_points, log_evidence, shine
+from glint.runtime.unmixing.fit import ANY_WIDTH_PX, Patch, Prior, fit_points, log_evidence
+from glint.runtime.unmixing.point_model import shine_any
 
 N = 13
 GAUSSIAN = np.empty((0, 0))  # no correction
@@ -43,7 +43,7 @@ def no_prior(points: int = 1) -> Prior:
 )  # fmt: skip
 def test_the_model_is_the_integral_over_pixels(x: float, y: float, u: float, e: float, shear: float) -> None:
     jacobian, model = np.empty((9, N * N)), np.empty(N * N)
-    shine(np.array([x, y, 100.0, 0, 0, 0, u, e, shear]), jacobian, model, N)
+    shine_any(np.array([x, y, 100.0, 0, 0, 0, u, e, shear]), jacobian, model, N)
     expected = rendered(x, y, 100.0, u, e, shear)
     assert model.reshape(N, N) == pytest.approx(expected, abs=2e-3 * expected.max())
 
@@ -53,13 +53,13 @@ def test_the_jacobian_is_the_slope_of_the_model(shape_free: int) -> None:
     theta = np.array([5.3, 6.8, 100.0, 3.0, 0.2, -0.1, math.log(0.8), 0.1, -0.3])
     free = 6 + shape_free
     jacobian, model = np.empty((free, N * N)), np.empty(N * N)
-    shine(theta, jacobian, model, N)
+    shine_any(theta, jacobian, model, N)
     for i in range(free):
         step = np.zeros(9)
         step[i] = 1e-5
         above, below = np.empty(N * N), np.empty(N * N)
-        shine(theta + step, np.empty((free, N * N)), above, N)
-        shine(theta - step, np.empty((free, N * N)), below, N)
+        shine_any(theta + step, np.empty((free, N * N)), above, N)
+        shine_any(theta - step, np.empty((free, N * N)), below, N)
         assert jacobian[i] == pytest.approx((above - below) / 2e-5, abs=1e-6 * np.abs(jacobian[i]).max())
 
 
