@@ -119,17 +119,8 @@ def calibrate(
             but the plan of a search.
     """
     options = options or CalibrateOptions()
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: expected {' or '.join(PRECISIONS)}, got {precision!r}")
-    if precision == "fp16" and (options.plan or options.find_plan):
-        raise InputError("a precision plan says what runs in int8", hint="--precision int8")
-    if precision == "fp16" and options.scales != USUAL:
-        raise InputError("only int8 has scales", hint="--precision int8")
-    card, path = load_card(model)
-    if card.precision != "fp32":
-        raise InputError(
-            f"{path.name} is in {card.precision}; calibration starts from the fp32 model", hint="name the .fp32.onnx"
-        )
+    _check(options, precision)
+    card, path = _float_model(model)
     file = out / f"{card.name}.{precision}.onnx"
     for output in (file, file.with_suffix(".json"), save_set, save_plan_to):
         if output is not None:
@@ -157,15 +148,35 @@ def calibrate(
     _require_buildable(result, file)
     with told_if_slow(f"calibrate {card.name}: fp32 and {precision} are scored"):
         parity = _judge(card, float_model, result, samples, precision, options)
+    calibration = {**_described(samples, options), "range": network.range, "clamped": reached, **notes}
+    return _write(result, file, replace(card, precision=precision, parity=parity, calibration=calibration))
+
+
+def _check(options: CalibrateOptions, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: expected {' or '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "fp16" and (options.plan or options.find_plan):
+        raise InputError("a precision plan says what runs in int8", hint="--precision int8")
+    if precision == "fp16" and options.scales != USUAL:
+        raise InputError("only int8 has scales", hint="--precision int8")
+
+
+def _float_model(model: str | Path) -> tuple[ModelCard, Path]:
+    card, path = load_card(model)
+    if card.precision != "fp32":
+        raise InputError(
+            f"{path.name} is in {card.precision}; calibration starts from the fp32 model", hint="name the .fp32.onnx"
+        )
+    return card, path
+
+
+def _write(result: onnx.ModelProto, file: Path, card: ModelCard) -> ModelCard:
+    """Write the model and its card; returns the card with the file's hash and what made it."""
     data = result.SerializeToString(deterministic=True)
     write_bytes(file, data)
     made_with = {"glint": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-    described = replace(
-        card, precision=precision, file=file.name, sha256=sha256(file), parity=parity,
-        calibration={**_described(samples, options), "range": network.range, "clamped": reached, **notes},
-        versions={**card.versions, **made_with},
-    )  # fmt: skip
-    save_card(described, out)
+    described = replace(card, file=file.name, sha256=sha256(file), versions={**card.versions, **made_with})
+    save_card(described, file.parent)
     talk(f"wrote {file} ({len(data) / 1e6:.1f} MB)")
     return described
 

@@ -120,18 +120,10 @@ def search(
     change = _Changes(model)
     points: list[dict[str, Any]] = []
     best: list[Unit] = []
-    tried: list[Unit] | None = None
-    for number in _ladder(len(units)):
-        kept = _worth_their_bytes([unit for unit in units if unit not in order[:number]], saving)
-        if kept == tried:
-            continue
-        tried = kept
+    for kept in _ladder_of(units, order, saving):
         share, bytes_saved = sum(found[unit].share for unit in kept), saving(kept)
         talk(f"search: {share:.1%} of the MACs in int8, {bytes_saved / 1e6:.2f} MB saved")
-        candidate = build(kept)
-        cost, scores = change(judges.few, candidate)
-        if cost <= _SURELY_OVER_BUDGETS * budget and judges.many is not judges.few:
-            cost, scores = change(judges.many, candidate)
+        cost, scores = change.by(judges, build(kept), budget)
         points.append({
             "share": round(share, 4), "bytes": bytes_saved, "loss": round(cost, 3), "scores": _rounded(scores),
             "fp16": len(units) - len(kept),
@@ -161,6 +153,25 @@ class _Changes:
         reference, scores = self._references[id(judge)], judge.score(candidate)
         talk(f"search: on {judge.what}: {pairs_text(reference, scores)}")
         return loss(reference, scores), scores
+
+    def by(self, judges: Judges, candidate: onnx.ModelProto, budget: float) -> tuple[float, dict[str, float]]:
+        """By many samples; by few where these already put it surely over the budget."""
+        cost, scores = self(judges.few, candidate)
+        if cost <= _SURELY_OVER_BUDGETS * budget and judges.many is not judges.few:
+            return self(judges.many, candidate)
+        return cost, scores
+
+
+def _ladder_of(
+    units: Sequence[Unit], order: Sequence[Unit], saving: Callable[[Sequence[Unit]], int]
+) -> Iterator[list[Unit]]:
+    """What stays in int8 as more and more units return to float, each choice once."""
+    tried: list[Unit] | None = None
+    for number in _ladder(len(units)):
+        kept = _worth_their_bytes([unit for unit in units if unit not in order[:number]], saving)
+        if kept != tried:
+            yield kept
+        tried = kept
 
 
 def rank(found: Mapping[Unit, Sensitivity], budget: float) -> list[Unit]:

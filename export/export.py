@@ -75,28 +75,30 @@ def export(
     name = name or info.network
     each: list[FrameSize | None] = list(sizes) or [None]
     names = {name if only is None else f"{name}.{only}": only for only in each}
-    for stem in names:
-        refuse_existing(out / f"{stem}.fp32.onnx", overwrite=overwrite)
-        refuse_existing(out / f"{stem}.fp32.json", overwrite=overwrite)
-    if weights is not None:
-        refuse_existing(weights / f"{name}.safetensors", overwrite=overwrite)
+    files = [out / f"{stem}.fp32.{suffix}" for stem in names for suffix in ("onnx", "json")]
+    for file in (*files, *([weights / f"{name}.safetensors"] if weights is not None else [])):
+        refuse_existing(file, overwrite=overwrite)
     plans = {stem: make_plan(info, model, size=only, threshold=threshold) for stem, only in names.items()}
     cards = []
     with tempfile.TemporaryDirectory() as scratch:
         for stem, plan in plans.items():
             talk(f"exporting {stem} ({info.network}, step {info.step})")
             cards.append(_export_one(info, model, plan, stem, Path(scratch)))
-        # Nothing is written before everything has been checked.
-        out.mkdir(parents=True, exist_ok=True)
-        for card in cards:
-            with atomic_path(out / card.file) as temporary:
-                temporary.write_bytes((Path(scratch) / card.file).read_bytes())
-            save_card(card, out)
-            megabytes = (out / card.file).stat().st_size / 1e6
-            talk(f"wrote {out / card.file} ({megabytes:.1f} MB), parity {card.parity['relative']:.1e}")
+        for card in cards:  # nothing is written before everything has been checked
+            _move(card, Path(scratch), out)
     if weights is not None:
         keep_weights(checkpoint, weights / f"{name}.safetensors", half=half)
     return cards
+
+
+def _move(card: ModelCard, scratch: Path, out: Path) -> None:
+    """Put a file that has been checked, and its card, where they belong."""
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out / card.file) as temporary:
+        temporary.write_bytes((scratch / card.file).read_bytes())
+    save_card(card, out)
+    megabytes = (out / card.file).stat().st_size / 1e6
+    talk(f"wrote {out / card.file} ({megabytes:.1f} MB), parity {card.parity['relative']:.1e}")
 
 
 def _export_one(info: CheckpointInfo, model: nn.Module, plan: ExportSpec, name: str, folder: Path) -> ModelCard:

@@ -81,13 +81,7 @@ def train(
     from glint.training.distributed import join
     from glint.training.loop import Trainer
 
-    last = out / "last.safetensors"
-    if last.exists() and not resume:
-        raise OutputError(f"{out} holds a training run", hint="pass --resume to continue it, or choose another --out")
-    if resume and not last.exists():
-        raise InputError(
-            f"--resume: {last} does not exist", hint="leave --resume away to begin, or name the folder of a run"
-        )
+    last = _last_of(out, resume=resume)
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: PyTorch sees no GPU here", hint="leave it away to train on the CPU")
     if threads:
@@ -114,6 +108,18 @@ def train(
         if ranks.rank == 0:
             talk(f"training {network} into {out}, from step {trainer.step}")
         return trainer.fit()
+
+
+def _last_of(out: Path, *, resume: bool) -> Path:
+    """The checkpoint of a run that goes on in a folder, or will be there of one that begins."""
+    last = out / "last.safetensors"
+    if last.exists() and not resume:
+        raise OutputError(f"{out} holds a training run", hint="pass --resume to continue it, or choose another --out")
+    if resume and not last.exists():
+        raise InputError(
+            f"--resume: {last} does not exist", hint="leave --resume away to begin, or name the folder of a run"
+        )
+    return last
 
 
 def _resumed(info: CheckpointInfo, recipe: dict[str, Any], init: Path | None, last: Path) -> Recipe:

@@ -69,8 +69,7 @@ def bench(
     Raises:
         GlintError: one of its subclasses, if there is nothing to measure.
     """
-    effort = QUICK if quick else Effort()
-    effort = effort if seconds is None else replace(effort, seconds=seconds)
+    effort = _effort(quick, seconds)
     common = BenchCase(
         "", "", threads=threads or available_cores(), blobs=blobs, refine=refine, detector=detector, unmixer=unmixer
     )
@@ -96,6 +95,11 @@ def bench(
             report.skipped += coarse.skipped
 
     return report.fill(measure)
+
+
+def _effort(quick: bool, seconds: float | None) -> Effort:
+    effort = QUICK if quick else Effort()
+    return effort if seconds is None else replace(effort, seconds=seconds)
 
 
 def default_engines() -> list[str]:

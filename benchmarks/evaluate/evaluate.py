@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,46 +79,64 @@ def evaluate(
     """
     if (model is None) == (pred is None):
         raise InputError("evaluate takes a model or predictions", hint="glint evaluate MODEL, or --pred FOLDER")
-    roots, empty = _listed(data), _listed(backgrounds)
-    table = len(roots) > 1 or len(empty) > 1 or any(is_boxed(root) for root in roots)
-    data, backgrounds = (v[0] if v else None for v in (roots, empty))
-    if table and (pred is not None or out is not None or legacy or "generated" in empty):
+    sets = _Sets.of(data, backgrounds)
+    if sets.table and (pred is not None or out is not None or legacy or "generated" in sets.backgrounds):
         raise InputError(
             "several sets are scored in one table, without --pred, --out, --legacy or generated skies",
             hint="score each set on its own, or leave these options away",
         )
-    images = DetectionData(data, split, protocol, legacy, against)
+    images = DetectionData(sets.root, split, protocol, legacy, against)
     if pred is not None:
-        if backgrounds is not None:
-            raise InputError(
-                "--backgrounds needs a model: stored predictions cannot see planted targets",
-                hint="leave --pred or --backgrounds away",
-            )
+        sets.refuse_backgrounds()
         return evaluate_predictions(pred, images, out=out, overwrite=overwrite)
     card, loaded = open_model(str(model), engine=engine, precision=precision, threads=threads)
     with loaded:
         common = {"model": card.name, "precision": card.precision, "engine": loaded.name}
+        if card.task == "detect" and sets.table:
+            return {**common, **_score_sets(Detector(loaded, card), sets, images)}
         if card.task == "detect":
-            detector = Detector(loaded, card)
-            if table:
-                figures = evaluate_sets(
-                    detector_prediction(detector), roots, backgrounds=[Path(folder) for folder in empty], split=split,
-                    protocol=protocol, threshold=detector.spec.threshold, against=against,
-                    trained=card.training.get("data", {}).get("negatives", []),
-                )  # fmt: skip
-                return {**common, **figures}
-            return evaluate_detector(detector, images, backgrounds=backgrounds, seed=seed, out=out, overwrite=overwrite)
-        if out is not None or backgrounds is not None or table:
+            return evaluate_detector(
+                Detector(loaded, card), images, backgrounds=sets.background, seed=seed, out=out, overwrite=overwrite
+            )
+        if out is not None or sets.backgrounds or sets.table:
             raise InputError(
                 f"{card.name} unmixes: --out, --backgrounds and several sets are for detectors",
                 hint="leave these options away, or name a detector",
             )
-        if data is not None:
-            patches, source = read_csist(data), {"data": data.name}
-        else:
-            patches = task_patches([condition], number=number, seed=seed)[condition]
-            source = {"condition": condition, "number": number, "seed": seed}
+        patches, source = _patches(sets.root, condition, number, seed)
         return {**common, **source, **_score_unmixer(Unmixer(loaded, card), patches, radiance_prior)}
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """Folders of labelled data, and of frames without targets or "generated"."""
+
+    roots: list[Path]
+    backgrounds: list[Any]
+
+    @staticmethod
+    def of(data: Any, backgrounds: Any) -> _Sets:
+        return _Sets(_listed(data), _listed(backgrounds))
+
+    @property
+    def table(self) -> bool:
+        """Whether they are scored as one table of sets."""
+        return len(self.roots) > 1 or len(self.backgrounds) > 1 or any(is_boxed(root) for root in self.roots)
+
+    @property
+    def root(self) -> Path | None:
+        return self.roots[0] if self.roots else None
+
+    @property
+    def background(self) -> Any:
+        return self.backgrounds[0] if self.backgrounds else None
+
+    def refuse_backgrounds(self) -> None:
+        if self.backgrounds:
+            raise InputError(
+                "--backgrounds needs a model: stored predictions cannot see planted targets",
+                hint="leave --pred or --backgrounds away",
+            )
 
 
 def _listed(given: Any) -> list[Any]:
@@ -149,6 +168,22 @@ def open_model(
         return card, opened
     card, path = find_model(model, engine=engine, precision=precision, task=task)
     return card, open_engine(card, path, engine=engine, threads=threads)
+
+
+def _score_sets(detector: Detector, sets: _Sets, images: DetectionData) -> dict[str, Any]:
+    return evaluate_sets(
+        detector_prediction(detector), sets.roots, backgrounds=[Path(folder) for folder in sets.backgrounds],
+        split=images.split, protocol=images.protocol, threshold=detector.spec.threshold, against=images.against,
+        trained=detector.card.training.get("data", {}).get("negatives", []),
+    )  # fmt: skip
+
+
+def _patches(data: Path | None, condition: str, number: int, seed: int) -> tuple[Patches, dict[str, Any]]:
+    """The patches of a folder, or simulated ones, and what they are."""
+    if data is not None:
+        return read_csist(data), {"data": data.name}
+    patches = task_patches([condition], number=number, seed=seed)[condition]
+    return patches, {"condition": condition, "number": number, "seed": seed}
 
 
 def _score_unmixer(unmixer: Unmixer, patches: Patches, radiance_prior: RadiancePrior) -> dict[str, Any]:

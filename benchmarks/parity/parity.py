@@ -112,30 +112,27 @@ def parity(
         except NotFiniteError as error:
             raise NotFiniteError(f"{error}{_where_not_finite(first, second, threads)}", hint=error.hint) from error
         reasons, notes = _reasons(compared, allowed), _notes(compared, allowed, labelled)
-        try:
-            steps = _layers(first, second, compared.inputs, threads, build=layers) if layers or reasons else None
-        except GlintError as error:
-            if layers:
-                raise
-            steps = None  # nobody asked for them: the verdict stands without
-            notes.append(f"layers were not compared: {error}")
-        else:
-            if layers and steps is None:
-                notes.append("layers were not compared: both must be ONNX files, or plans whose ONNX file is here")
-            elif reasons and steps is None:
-                notes.append("--layers shows where it goes wrong")
+        steps = None
+        if layers or reasons:
+            steps, note = _compared_layers(first, second, compared.inputs, threads, asked=layers)
+            notes += [note] if note else []
         result = {
             "passed": not reasons, "reasons": reasons, "notes": notes,
             "reference": first.facts(), "candidate": second.facts(), "data": {**facts, "labelled": labelled},
-            "budget": asdict(allowed), "scores": [_score(d, allowed) for d in compared.differences],
-            "outputs": {name: error.summary() for name, error in compared.errors.items()},
-            "moved": {name: _moved(distance) for name, distance in compared.moved.items()},
-            "layers": None if steps is None else _layer_facts(steps, allowed),
+            **_measured(compared, allowed), "layers": None if steps is None else _layer_facts(steps, allowed),
         }  # fmt: skip
     if out is not None:
         write_bytes(out, report_html(result, compared, steps).encode())
         talk(f"wrote {out}")
     return result
+
+
+def _measured(compared: Comparison, allowed: Budget) -> dict[str, Any]:
+    return {
+        "budget": asdict(allowed), "scores": [_score(d, allowed) for d in compared.differences],
+        "outputs": {name: error.summary() for name, error in compared.errors.items()},
+        "moved": {name: _moved(distance) for name, distance in compared.moved.items()},
+    }  # fmt: skip
 
 
 def _allowed(precision: str, points: float | None, tolerance: float | None) -> Budget:
@@ -246,6 +243,23 @@ def _moved(distance: NDArray[np.float64]) -> dict[str, Any]:
     quantiles = {"median": 0.5, "q99": 0.99, "max": 1.0}
     moved = {name: float(np.quantile(same, q)) if len(same) else None for name, q in quantiles.items()}
     return {"patches": len(distance), "other_number": len(distance) - len(same), **moved}
+
+
+def _compared_layers(
+    first: Side, second: Side, inputs: Arrays, threads: int | None, *, asked: bool
+) -> tuple[list[LayerError] | None, str]:
+    """Layer by layer, where that is possible, and a note about it; what nobody asked for may fail."""
+    try:
+        steps = _layers(first, second, inputs, threads, build=asked)
+    except GlintError as error:
+        if asked:
+            raise
+        return None, f"layers were not compared: {error}"
+    if steps is not None:
+        return steps, ""
+    if asked:
+        return None, "layers were not compared: both must be ONNX files, or plans whose ONNX file is here"
+    return None, "--layers shows where it goes wrong"
 
 
 def _layers(

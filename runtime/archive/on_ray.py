@@ -129,10 +129,8 @@ def started(
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     _reach(address)
-    if address == LOCAL:  # else it takes the machine's outer address, whatever it is told
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        if constants := sys.modules.get("ray._private.ray_constants"):  # it is read when Ray is imported
-            vars(constants)["ENABLE_RAY_CLUSTER"] = False
+    if address == LOCAL:
+        _stay_on_loopback()
     with _stdout_on_stderr():
         import ray
         import ray.data
@@ -156,22 +154,35 @@ def started(
             context.enable_progress_bars = False
             context.print_on_execution_start = False
             context.max_errored_blocks = -1  # a chunk that kills its workers costs itself alone
-            there = ray.cluster_resources()
-            places, on_gpus = _room(there, threads, gpus_per_worker)
-            if not (on_gpus if gpus_per_worker else places):
-                raise InputError(
-                    f"Ray at {address} has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs: not enough "
-                    f"for a worker of {threads} CPUs and {gpus_per_worker:g} GPUs",
-                    hint="start Ray on more machines, or ask for fewer --threads",
-                )
-            most = places if not gpus_per_worker or (workers and without_gpu) else on_gpus
-            number = min(workers or most, most)
-            on_gpus = min(number, on_gpus)
+            number, on_gpus = _staff(address, ray.cluster_resources(), workers, threads, gpus_per_worker, without_gpu)
             with_gpu = f", {on_gpus} of them with a GPU" if gpus_per_worker else ""
             talk(f"ray: {len(ray.nodes())} machines, {number} workers of {threads} threads{with_gpu}")
             yield RayExecutor(number, threads, gpus_per_worker, on_gpus)
         finally:
             ray.shutdown()
+
+
+def _stay_on_loopback() -> None:
+    """Else Ray takes the machine's outer address, whatever it is told."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    if constants := sys.modules.get("ray._private.ray_constants"):  # it is read when Ray is imported
+        vars(constants)["ENABLE_RAY_CLUSTER"] = False
+
+
+def _staff(
+    address: str, there: dict[str, float], workers: int | None, threads: int, gpus_per_worker: float, without_gpu: bool
+) -> tuple[int, int]:
+    """How many workers there will be, and how many of them with a GPU, of what a cluster has."""
+    places, on_gpus = _room(there, threads, gpus_per_worker)
+    if not (on_gpus if gpus_per_worker else places):
+        raise InputError(
+            f"Ray at {address} has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs: not enough "
+            f"for a worker of {threads} CPUs and {gpus_per_worker:g} GPUs",
+            hint="start Ray on more machines, or ask for fewer --threads",
+        )
+    most = places if not gpus_per_worker or (workers and without_gpu) else on_gpus
+    number = min(workers or most, most)
+    return number, min(number, on_gpus)
 
 
 @contextmanager

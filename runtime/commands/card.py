@@ -64,12 +64,7 @@ def card(
         OutputError: if the card exists.
     """
     path = Path(model)
-    if path.suffix != ".onnx":
-        raise InputError(f"{path}: expected an .onnx file", hint="glint export makes one of a checkpoint")
-    target = path.with_suffix(".json")
-    refuse_existing(target, overwrite=overwrite)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file", hint="is the name right?")
+    target = _card_of(path, overwrite=overwrite)
     digest = sha256(path)
     engine = OnnxRuntimeEngine(path, threads=1, sha256=digest)
     found = task or _task_of(engine)
@@ -80,13 +75,13 @@ def card(
         )
     _check(path, engine, found)
     detects = found == "detect"
-    given = {"threshold": threshold, "multiple": multiple} if detects else {}
-    given |= {} if detects else {"patch": patch, "crop": crop, "cells": cells, "sigma": sigma}
-    for option, value in {"threshold": threshold, "multiple": multiple, "patch": patch, "crop": crop, "cells": cells,
-                          "sigma": sigma}.items():  # fmt: skip
-        if value is not None and option not in given:
-            raise InputError(f"{option} says nothing about a network that is made to {found}", hint="leave it out")
-    asked: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
+    of_detector: dict[str, Any] = {"threshold": threshold, "multiple": multiple}
+    of_unmixer: dict[str, Any] = {"patch": patch, "crop": crop, "cells": cells, "sigma": sigma}
+    asked, foreign = _given(of_detector), _given(of_unmixer)
+    if not detects:
+        asked, foreign = foreign, asked
+    for option in foreign:
+        raise InputError(f"{option} says nothing about a network that is made to {found}", hint="leave it out")
     made = ModelCard(
         name=name or path.stem.partition(".")[0], task=found, precision=precision or "fp32", network="own", config={},
         file=path.name, sha256=digest, inputs=engine.inputs, outputs=engine.outputs,
@@ -97,6 +92,21 @@ def card(
     write_json(target, to_dict(made))
     talk(f"card: {target}; glint run --{'detector' if detects else 'unmixer'} {target} takes it")
     return made
+
+
+def _card_of(path: Path, *, overwrite: bool) -> Path:
+    """Where the card of an ONNX file goes."""
+    if path.suffix != ".onnx":
+        raise InputError(f"{path}: expected an .onnx file", hint="glint export makes one of a checkpoint")
+    target = path.with_suffix(".json")
+    refuse_existing(target, overwrite=overwrite)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file", hint="is the name right?")
+    return target
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {option: value for option, value in options.items() if value is not None}
 
 
 def _task_of(engine: OnnxRuntimeEngine) -> str:

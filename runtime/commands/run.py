@@ -74,25 +74,19 @@ def run(
         pipeline = Pipeline.of(asked.settings(), following.candidates_above)
         follow = following.follower(frames, pipeline)
         talk(f"engine: {name} ({why}); {_models_text(pipeline, models.precision, name)}")
-        if frames.polarity == "both":
-            talk("polarity: both; every frame goes through the networks twice")
-        pipeline.learn_live(frames.live)
-        if models.refine:
-            _tell_optics(pipeline)
-        if frames.size is not None:
-            pipeline.prepare(frames.size)
+        _made_ready(pipeline, frames, models.refine)
         line = Progress("run", frames.total)
         last: list[Sink] = [summary, ProgressLine(line, frames), *([Callback(on_result)] if on_result else [])]
         last += [DarkHint(pipeline, frames.uri)] if frames.polarity == "white" else []
-        stream = Stream(
+        streams += [Stream(
             frames, pipeline, [*sinks, *last], drop=delivery.drop, deadline_ms=delivery.deadline_ms,
             warm=delivery.warm_up, track=follow,
-        )  # fmt: skip
+        )]  # fmt: skip
     except BaseException:
         for sink in sinks:
             sink.close()
         raise
-    streams.append(stream)
+    (stream,) = streams
     started, error = time.perf_counter(), None
     with Interruption() as signals, pipeline:
         try:
@@ -105,12 +99,7 @@ def run(
             "lines": LINES_VERSION,
             **provenance.as_dict(),
             **_settings(asked, frames, name, pipeline),
-            "interrupted": stream.interrupted,
-            "error": None if error is None else str(error) or type(error).__name__,
-            "seconds": round(time.perf_counter() - started, 3),
-            "skipped": [asdict(s) for s in frames.skipped],
-            "skips": dict(frames.skips),
-            "missing": frames.missing,
+            **_ending(stream, frames, error, time.perf_counter() - started),
             **_account(stream),
             **summary.as_dict(),
             **({"tracks": follow.confirmed, "static": follow.static} if follow is not None else {}),
@@ -123,6 +112,29 @@ def run(
             for sink in sinks:
                 sink.linger(lambda: error is not None or signals.requested)
     return manifest
+
+
+def _made_ready(pipeline: Pipeline, frames: AdjustedSource, refine: bool) -> None:
+    """Tell the pipeline what is known of the source, and say what becomes of its frames."""
+    if frames.polarity == "both":
+        talk("polarity: both; every frame goes through the networks twice")
+    pipeline.learn_live(frames.live)
+    if refine:
+        _tell_optics(pipeline)
+    if frames.size is not None:
+        pipeline.prepare(frames.size)
+
+
+def _ending(stream: Stream, frames: AdjustedSource, error: Exception | None, seconds: float) -> dict[str, Any]:
+    """How a run ended, and which frames it did not see."""
+    return {
+        "interrupted": stream.interrupted,
+        "error": None if error is None else str(error) or type(error).__name__,
+        "seconds": round(seconds, 3),
+        "skipped": [asdict(s) for s in frames.skipped],
+        "skips": dict(frames.skips),
+        "missing": frames.missing,
+    }
 
 
 def _models_text(pipeline: Pipeline, precision: str, engine: str) -> str:

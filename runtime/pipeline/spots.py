@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from glint.compiled import compiled, entry
 from glint.processing.crop import crop_windows
 from glint.runtime.pipeline.detector import Detection
-from glint.runtime.unmixing.fit import Array, BoolArray
-from glint.runtime.unmixing.normal_equations import plane_through
+from glint.runtime.unmixing.fit import BoolArray
+from glint.runtime.unmixing.normal_equations import Array, plane_through
 from glint.runtime.unmixing.windows import Ceiling, noise_of_windows
 from glint.types import Frame
 

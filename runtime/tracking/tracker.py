@@ -189,13 +189,7 @@ class Tracker:
         Returns:
             The number of each target's track, -1 while that is not confirmed, ``int64 [N]``.
         """
-        seconds = _FIRST_STEP_S if self._t_ns is None else max(0, t_ns - self._t_ns) / 1e9
-        before, self._t_ns, self._shift = self._shift, t_ns, shift or Shift()
-        jerk = self._jerked(before, seconds, shape)
-        if not self._shift.known:
-            self._state[2] += self.config.lost_px**2 / 4
-            self._rest.start_anew()
-        _predict(self._state, seconds, self.config.agility**2)
+        seconds, jerk = self._advance(t_ns, shift or Shift(), shape)
         gone = self._keep(~self._uncertain())
         every = targets if candidates is None else Targets.concatenate([targets, candidates])
         blob = every.blob.copy()
@@ -210,11 +204,7 @@ class Tracker:
         moving = gain.copy()
         gain[rows], moving[rows] = self._gain(rows, kind[columns], clutter[columns], sigma[columns])
         _correct(self._state, rows, place[columns], sigma[columns])
-        middles = _middles(place, blob, every.radiance)
-        if spots is not None:
-            both = [spots] if others is None else [spots, others]
-            xy = [np.concatenate([getattr(part, axis) for part in both]) for axis in "xy"]
-            middles = np.stack(self._shift.to_scene(*xy), axis=1)
+        middles = _middles(place, blob, every.radiance) if spots is None else self._middles_of(spots, others)
         more, further, merged, middle = self._share(rows, columns, place, blob, middles)
         wide = np.full((len(more), 2), self.config.spot)
         gain[more], moving[more] = self._gain(more, kind[further], clutter[further], wide)
@@ -226,11 +216,7 @@ class Tracker:
         self._rows.radiance[rows] = every.radiance[columns]
         owner = np.full(len(every), -1, dtype=np.int64)
         owner[columns] = rows
-        births = self.config.births_per_hour / _HOUR_S * max(seconds, 1e-3) / (shape[0] * shape[1])
-        # No single detection confirms a track, however rare its score is among clutter.
-        odds = np.minimum(
-            self.evidence.born(kind, clutter, births), self.config.confirmation - 2 * self.config.most_gain
-        )
+        odds = self._birth_odds(kind, clutter, max(seconds, 1e-3), shape)
         new = np.flatnonzero((owner < 0) & (odds > _BIRTH_LOG_ODDS))
         owner[new] = len(self) + np.arange(len(new))
         self._bear(place[new], sigma[new], odds[new], every.radiance[new])
@@ -239,15 +225,43 @@ class Tracker:
         at_rest = self._state[0].copy()  # a spot's members come and go, its middle does not
         at_rest[rows] = middles[blob[columns]]
         at_rest[merged] = middle
+        self._judge_rest(at_rest, seconds, shape)
+        self._judge()
+        numbers = np.where(owner < 0, -1, self._rows.number[owner]) if len(self) else owner
+        self._end(seconds, shape, gone)
+        return numbers[: len(targets)]
+
+    def _advance(self, t_ns: int, shift: Shift, shape: tuple[int, int]) -> tuple[float, FloatArray]:
+        """Move all tracks to the time of a frame; seconds since the last one, and the camera's jerk, px."""
+        seconds = _FIRST_STEP_S if self._t_ns is None else max(0, t_ns - self._t_ns) / 1e9
+        before, self._t_ns, self._shift = self._shift, t_ns, shift
+        jerk = self._jerked(before, seconds, shape)
+        if not self._shift.known:
+            self._state[2] += self.config.lost_px**2 / 4
+            self._rest.start_anew()
+        _predict(self._state, seconds, self.config.agility**2)
+        return seconds, jerk
+
+    def _middles_of(self, spots: Blobs, others: Blobs | None) -> FloatArray:
+        """Middles of all spots in the scene, ``[B, 2]``."""
+        both = [spots] if others is None else [spots, others]
+        xy = [np.concatenate([getattr(part, axis) for part in both]) for axis in "xy"]
+        return np.stack(self._shift.to_scene(*xy), axis=1)
+
+    def _birth_odds(self, kind: IntArray, clutter: FloatArray, seconds: float, shape: tuple[int, int]) -> FloatArray:
+        """Log odds that each detection is of a target that was not there before."""
+        births = self.config.births_per_hour / _HOUR_S * seconds / (shape[0] * shape[1])
+        # No single detection confirms a track, however rare its score is among clutter.
+        most = self.config.confirmation - 2 * self.config.most_gain
+        return np.minimum(self.evidence.born(kind, clutter, births), most)
+
+    def _judge_rest(self, at_rest: FloatArray, seconds: float, shape: tuple[int, int]) -> None:
+        """Tell which tracks are things that stay, from their places in the scene ``[T, 2]``."""
         way = np.array(self._shift.to_frame(shape[1] / 2, shape[0] / 2))
         self._rest.move(at_rest, self._in_frame(at_rest), way, seconds, self._rows.seen)
         goes = ~self._rest.static  # what was said against it as a thing that stays does not count any more
         self._rows.score[goes] = np.maximum(self._rows.score[goes], self._rows.moving[goes])
         np.maximum(self._rows.best, self._rows.score, out=self._rows.best)
-        self._judge()
-        numbers = np.where(owner < 0, -1, self._rows.number[owner]) if len(self) else owner
-        self._end(seconds, shape, gone)
-        return numbers[: len(targets)]
 
     def tracks(self) -> Tracks:
         """The confirmed tracks after the last frame."""

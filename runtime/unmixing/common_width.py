@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from glint.compiled import entry
 from glint.runtime.unmixing.evidence import Case, Optics, measured_spot, weigh_counts, wide_spot
-from glint.runtime.unmixing.fit import SLOTS, Array, BoolArray
+from glint.runtime.unmixing.fit import SLOTS, BoolArray
+from glint.runtime.unmixing.normal_equations import Array
 from glint.runtime.unmixing.point_model import SHAPE
 from glint.runtime.unmixing.shapes import Shapes, inner
 from glint.runtime.unmixing.windows import Windows

@@ -16,8 +16,8 @@ import numpy as np
 
 from glint.compiled import compiled, entry
 from glint.runtime.unmixing.arrangements import TEMPLATE_SIZE_PX, Bank, nearest_arrangements
-from glint.runtime.unmixing.fit import SLOTS, Array, Fit, Patch, Start, fit_targets, prior_weight
-from glint.runtime.unmixing.normal_equations import PLANE, diagonal_of_inverse
+from glint.runtime.unmixing.fit import SLOTS, Fit, Patch, Start, fit_targets, prior_weight
+from glint.runtime.unmixing.normal_equations import PLANE, Array, diagonal_of_inverse
 from glint.runtime.unmixing.point_model import pixel_profile, render, targets_of
 
 COUNT_FLOOR_PROBABILITY = 1e-4  # least probability of a count: the network is never that sure

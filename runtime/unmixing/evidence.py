@@ -23,18 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 from glint.compiled import compiled
-from glint.runtime.unmixing.fit import (
-    ANY_WIDTH_PX,
-    SLOTS,
-    Array,
-    BoolArray,
-    Fit,
-    Patch,
-    Prior,
-    fit_points,
-    log_evidence,
-)
-from glint.runtime.unmixing.normal_equations import PLANE
+from glint.runtime.unmixing.fit import ANY_WIDTH_PX, SLOTS, BoolArray, Fit, Patch, Prior, fit_points, log_evidence
+from glint.runtime.unmixing.normal_equations import PLANE, Array
 from glint.runtime.unmixing.point_model import SHAPE, shine_any, targets_of
 
 ONE_TARGET_PROBABILITY = 0.9  # probability that a blob holds one; 2 to 5 share the rest alike

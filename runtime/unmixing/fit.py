@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.compiled import compiled
-from glint.runtime.unmixing.normal_equations import PLANE, damped_step, factorise, normal_equations
-from glint.runtime.unmixing.point_model import SHAPE, Array, correct, shine_any, shine_round, targets_of
+from glint.runtime.unmixing.normal_equations import PLANE, Array, damped_step, factorise, normal_equations
+from glint.runtime.unmixing.point_model import SHAPE, correct, shine_any, shine_round, targets_of
 
 SLOTS = 5  # targets of a patch, at most
 ANY_WIDTH_PX = 99.0  # for a spot as wide as its window

@@ -21,11 +21,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from glint.compiled import compiled
-from glint.runtime.unmixing.normal_equations import PLANE
+from glint.runtime.unmixing.normal_equations import PLANE, Array
 
 SHAPE = 3  # parameters of a Gaussian of any width
 PER_PX = 4  # offsets per pixel at which a PSF is sampled
@@ -33,8 +32,6 @@ _NODES, _WEIGHTS = (0.5 * v for v in np.polynomial.legendre.leggauss(5))
 _REACH_SD, _POINTS_PER_SD = 6.5, 64  # reach of the table of the normal distribution, and its points per unit
 _POINTS = np.arange(round(-_REACH_SD * _POINTS_PER_SD), round(_REACH_SD * _POINTS_PER_SD) + 2) / _POINTS_PER_SD
 _BELOW, _DENSITY = ndtr(_POINTS), np.exp(-(_POINTS**2) / 2) / math.sqrt(2 * math.pi) / _POINTS_PER_SD
-
-Array = NDArray[np.float64]
 
 
 @compiled

@@ -36,8 +36,8 @@ from glint.runtime.unmixing.count_search import (
     prior_axes,
     variance_of,
 )
-from glint.runtime.unmixing.fit import SLOTS, Array, BoolArray, Fit, Patch
-from glint.runtime.unmixing.normal_equations import PLANE, diagonal_of_inverse, plane_through
+from glint.runtime.unmixing.fit import SLOTS, BoolArray, Fit, Patch
+from glint.runtime.unmixing.normal_equations import PLANE, Array, diagonal_of_inverse, plane_through
 from glint.runtime.unmixing.point_model import pixel_profile, targets_of
 from glint.types import TargetFlag, Targets
 

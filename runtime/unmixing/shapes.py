@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from glint.compiled import compiled, entry
 from glint.runtime.unmixing.evidence import measured_spot, spot_start
-from glint.runtime.unmixing.fit import ANY_WIDTH_PX, Array, BoolArray, Patch, Prior, fit_points
-from glint.runtime.unmixing.normal_equations import PLANE, diagonal_of_inverse
+from glint.runtime.unmixing.fit import ANY_WIDTH_PX, BoolArray, Patch, Prior, fit_points
+from glint.runtime.unmixing.normal_equations import PLANE, Array, diagonal_of_inverse
 from glint.runtime.unmixing.point_model import SHAPE
 from glint.runtime.unmixing.windows import Windows
 

@@ -26,8 +26,8 @@ from glint.runtime.unmixing.evidence import (
     judge,
     measured_spot,
 )
-from glint.runtime.unmixing.fit import SLOTS, Array, BoolArray, Patch
-from glint.runtime.unmixing.normal_equations import diagonal_of_inverse
+from glint.runtime.unmixing.fit import SLOTS, BoolArray, Patch
+from glint.runtime.unmixing.normal_equations import Array, diagonal_of_inverse
 from glint.runtime.unmixing.optics_state import KNOWN, UNKNOWN, OpticsState
 from glint.runtime.unmixing.point_model import SHAPE, targets_of
 from glint.runtime.unmixing.refine import RefineConfig

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from glint.compiled import entry
 from glint.processing.crop import crop_windows
-from glint.runtime.unmixing.fit import Array
+from glint.runtime.unmixing.normal_equations import Array
 from glint.types import Blobs, Frame
 
 Ceiling = float | NDArray[np.float32] | None
