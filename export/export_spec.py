@@ -24,7 +24,7 @@ from glint.training.tasks.unmixing import (
     DOMAINS,
     RADIANCE_PRIOR,
     RADIANCE_UNIT_DN,
-    SIGMA_SD,
+    SIGMA_SD_PX,
     THRESHOLD_DN,
     THRESHOLD_SHARE,
     UnmixingTask,
@@ -124,7 +124,7 @@ def _unmixer(info: CheckpointInfo, model: nn.Module, threshold: float | None) ->
         patch=task.scene.size, crop=int(config["size"]), cells=int(config["cells"]), sigma=float(config["sigma"]),
         threshold=level if absolute else 0.0, relative=0.0 if absolute else level, radiance_unit=RADIANCE_UNIT_DN,
         radiance_prior=RADIANCE_PRIOR[domain],
-        sigma_sd=round((largest - least) / math.sqrt(12), 6) if one_camera else SIGMA_SD[domain],
+        sigma_sd=round((largest - least) / math.sqrt(12), 6) if one_camera else SIGMA_SD_PX[domain],
     )  # fmt: skip
     # Traced with 7 patches: a batch of 1 could be taken for a constant.
     return ExportSpec(*_tensors(model, "patch", trials[1], dynamic), dynamic, trials, 1, task.normaliser, unmixer=spec)

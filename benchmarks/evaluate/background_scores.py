@@ -17,10 +17,10 @@ from glint.metrics.detection import components
 from glint.metrics.matching import match_points
 
 SCRS = (1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0)
-PER_LEVEL = 3  # singles of each SCR on a frame
-CLUSTERS = 8  # on a frame
+SINGLES_PER_LEVEL = 3  # singles of each SCR on a frame
+CLUSTERS_PER_FRAME = 8  # on a frame
 CLUSTER_SCR = (5.0, 40.0)  # drawn log-uniformly
-NEAR_PX = 3.0  # between a target and the centre of the spot that finds it
+MATCH_PX = 3.0  # between a target and the centre of the spot that finds it
 _WORST_FRAMES = 5  # frames that are named
 
 
@@ -55,12 +55,12 @@ def evaluate_backgrounds(
         rng = np.random.default_rng((seed, index))
         bare, _ = components(_look(predict, image).probability > threshold)
         alarms[name] = len(bare)
-        points = plant(image, SCRS * PER_LEVEL, [1] * (PER_LEVEL * len(SCRS)), rng, avoid=bare)
+        points = plant(image, SCRS * SINGLES_PER_LEVEL, [1] * (SINGLES_PER_LEVEL * len(SCRS)), rng, avoid=bare)
         found = _found(_look(predict, points.data).probability > threshold, points)
         for i, scr in enumerate(points.scr.tolist()):
             singles[scr].append(i in found)
-        scrs = np.exp(rng.uniform(math.log(CLUSTER_SCR[0]), math.log(CLUSTER_SCR[1]), CLUSTERS)).tolist()
-        groups = plant(image, scrs, rng.integers(2, 6, CLUSTERS).tolist(), rng, avoid=bare)
+        scrs = np.exp(rng.uniform(math.log(CLUSTER_SCR[0]), math.log(CLUSTER_SCR[1]), CLUSTERS_PER_FRAME)).tolist()
+        groups = plant(image, scrs, rng.integers(2, 6, CLUSTERS_PER_FRAME).tolist(), rng, avoid=bare)
         flux.extend(_fluxes(_look(predict, groups.data), threshold, groups))
         progress(index + 1)
     return {
@@ -78,7 +78,7 @@ def _found(mask: NDArray[np.bool_], planted: Planted) -> dict[int, int]:
     """Which predicted spot (its number in scan order, from 0) finds each planted one."""
     centres, _ = components(mask)
     distance = np.hypot(planted.x[:, None] - centres[:, 0], planted.y[:, None] - centres[:, 1])
-    return dict(zip(*(v.tolist() for v in match_points(distance, NEAR_PX))))
+    return dict(zip(*(v.tolist() for v in match_points(distance, MATCH_PX))))
 
 
 def _fluxes(prediction: Prediction, threshold: float, planted: Planted) -> list[NDArray[np.float64] | None]:

@@ -22,14 +22,14 @@ from glint.images import write_image
 from glint.metrics.detection import FIGURES
 from glint.runtime.pipeline.picture import stretch
 
-_TRUE, _PREDICTED, _PAPER = (90, 220, 120), (255, 80, 60), 18
+_TRUE_RGB, _PREDICTED_RGB, _PAPER_GREY = (90, 220, 120), (255, 80, 60), 18
 _CROP_PX = 41  # pixels of the image that a magnified piece shows
-_ZOOM = 9
+_ZOOM_FACTOR = 9
 _PIECES_PER_IMAGE = 2
-_MOST_FA = 1e4  # of a million pixels
-_MOST_PAIRS = 20  # of images that look the same
+_MOST_FALSE_PER_MILLION = 1e4  # of a million pixels
+_MOST_LEAK_PAIRS = 20  # of images that look the same
 _GAP_PX = 6
-_SIDE_PX = 2 * (_CROP_PX * _ZOOM) + _GAP_PX  # screen pixels of the whole image's longer side
+_SIDE_PX = 2 * (_CROP_PX * _ZOOM_FACTOR) + _GAP_PX  # screen pixels of the whole image's longer side
 
 NAMES = {name: f"{written}, {unit}" for name, (written, unit) in FIGURES.items()}
 
@@ -44,15 +44,15 @@ def draw_errors(examined: Examined) -> NDArray[np.uint8]:
     size = (max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom)))
     grey = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
     whole = np.repeat(np.asarray(grey)[..., None], 3, axis=2)
-    for mask, colour, room in ((truth, _TRUE, 4), (examined.predicted, _PREDICTED, 7)):
+    for mask, colour, room in ((truth, _TRUE_RGB, 4), (examined.predicted, _PREDICTED_RGB, 7)):
         _draw_boxes(whole, mask, zoom, room, colour)
     pieces = [_piece(image, truth, examined.predicted, centre) for centre in _worst_places(examined)]
-    strip = np.full((_CROP_PX * _ZOOM, _SIDE_PX, 3), _PAPER, dtype=np.uint8)
+    strip = np.full((_CROP_PX * _ZOOM_FACTOR, _SIDE_PX, 3), _PAPER_GREY, dtype=np.uint8)
     for i, piece in enumerate(pieces):
-        left = i * (_CROP_PX * _ZOOM + _GAP_PX)
+        left = i * (_CROP_PX * _ZOOM_FACTOR + _GAP_PX)
         strip[: piece.shape[0], left : left + piece.shape[1]] = piece
     below = _GAP_PX + len(strip) if pieces else 0
-    sheet = np.full((whole.shape[0] + below, _SIDE_PX, 3), _PAPER, dtype=np.uint8)
+    sheet = np.full((whole.shape[0] + below, _SIDE_PX, 3), _PAPER_GREY, dtype=np.uint8)
     sheet[: whole.shape[0], : whole.shape[1]] = whole
     if not pieces:
         return sheet
@@ -93,9 +93,9 @@ def _piece(
     half = _CROP_PX // 2
     row, column = (min(max(c, half), max(n - half - 1, half)) for c, n in zip(centre, image.shape))
     window = (slice(row - half, row + half + 1), slice(column - half, column + half + 1))
-    big = np.ones((_ZOOM, _ZOOM), dtype=np.uint8)
+    big = np.ones((_ZOOM_FACTOR, _ZOOM_FACTOR), dtype=np.uint8)
     picture = np.repeat(np.kron(image[window], big)[..., None], 3, axis=2)
-    for mask, colour, width in ((truth, _TRUE, 2), (predicted, _PREDICTED, 1)):
+    for mask, colour, width in ((truth, _TRUE_RGB, 2), (predicted, _PREDICTED_RGB, 1)):
         full = np.kron(mask[window].astype(np.uint8), big).astype(bool)
         picture[full & ~ndimage.binary_erosion(full, np.ones((3, 3)), iterations=width)] = colour
     return picture
@@ -165,7 +165,7 @@ def _intervals(result: dict[str, Any]) -> list[Interval]:
 def _curve(curve: Sequence[dict[str, Any]]) -> str:
     labels = [f"{point['threshold']:g}" for point in curve]
     # Beyond a hundredth of all pixels there is nothing to choose from, and a logarithm has no place for 0.
-    fa = [p["fa"] if p["fa"] is not None and 0 < p["fa"] <= _MOST_FA else np.nan for p in curve]
+    fa = [p["fa"] if p["fa"] is not None and 0 < p["fa"] <= _MOST_FALSE_PER_MILLION else np.nan for p in curve]
     pd = [np.nan if p["pd"] is None else p["pd"] for p in curve]
     levels = [p["threshold"] for p in curve]
     overlap = [
@@ -264,8 +264,12 @@ def _leaks(leaks: dict[str, Any] | None) -> str:
     return section(
         "Leaks",
         paragraph(text + " These look the same (edges of 32 x 32 thumbnails, any shift of up to 3 cells):"),
-        table([leaks["against"], "this split", "correlation"], rows[:_MOST_PAIRS]),
-        *([paragraph(f"{len(rows) - _MOST_PAIRS} more are in scores.json.")] if len(rows) > _MOST_PAIRS else []),
+        table([leaks["against"], "this split", "correlation"], rows[:_MOST_LEAK_PAIRS]),
+        *(
+            [paragraph(f"{len(rows) - _MOST_LEAK_PAIRS} more are in scores.json.")]
+            if len(rows) > _MOST_LEAK_PAIRS
+            else []
+        ),
     )
 
 

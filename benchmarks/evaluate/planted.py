@@ -20,8 +20,8 @@ from glint.simulation.patches import draw_offsets
 from glint.simulation.scenes import generate_background
 
 SIGMA_PX = (0.5, 1.0)  # of the PSF, px, drawn uniformly
-_EDGE, _APART, _WINDOW = 16, 32, 10
-_TRIES = 100
+_EDGE_PX, _APART_PX, _WINDOW_PX = 16, 32, 10
+_MOST_TRIES = 100
 
 Array = NDArray[Any]
 
@@ -60,15 +60,15 @@ def plant(
     full = float(np.iinfo(image.dtype).max) if image.dtype.kind in "ui" else np.inf
     data = image.astype(np.float64)
     taken = np.zeros((0, 2)) if avoid is None else np.asarray(avoid, dtype=np.float64)
-    reach = np.full(len(taken), float(_EDGE))
+    reach = np.full(len(taken), float(_EDGE_PX))
     places, kept, spots = [], [], []
     for scr, number in zip(scrs, members):
-        for _ in range(_TRIES if min(height, width) > 2 * _EDGE + 1 else 0):
-            centre = rng.uniform((_EDGE, _EDGE), (width - 1 - _EDGE, height - 1 - _EDGE))
+        for _ in range(_MOST_TRIES if min(height, width) > 2 * _EDGE_PX + 1 else 0):
+            centre = rng.uniform((_EDGE_PX, _EDGE_PX), (width - 1 - _EDGE_PX, height - 1 - _EDGE_PX))
             if (np.hypot(*(taken - centre).T) < reach).any():
                 continue
             column, row = np.round(centre).astype(int).tolist()
-            left, top = column - _WINDOW, row - _WINDOW
+            left, top = column - _WINDOW_PX, row - _WINDOW_PX
             spot, middle = _spot(centre - (left, top), number, rng)
             spot *= scr * clutter(image, slice(row, row + 1), slice(column, column + 1))
             window = (slice(top, top + len(spot)), slice(left, left + len(spot)))
@@ -78,7 +78,7 @@ def plant(
             places.append(middle + np.array([left, top]))
             kept.append(scr)
             spots.append((left, top, spot))
-            taken, reach = np.concatenate([taken, centre[None]]), np.append(reach, float(_APART))
+            taken, reach = np.concatenate([taken, centre[None]]), np.append(reach, float(_APART_PX))
             break
     if image.dtype.kind in "ui":
         data = np.clip(np.round(data), 0, full)
@@ -91,7 +91,7 @@ def _spot(centre: Array, members: int, rng: np.random.Generator) -> tuple[NDArra
     psf, share = Psf(rng.uniform(*SIGMA_PX)), rng.uniform(0.5, 1.0, members)
     local = np.nan_to_num(draw_offsets(np.array([members]), 0.5, rng)[0, :members]) - 0.5
     places = centre + (local if members > 1 else 0.0 * local)
-    spot = psf.render(places[:, 0], places[:, 1], share, (2 * _WINDOW + 1, 2 * _WINDOW + 1))
+    spot = psf.render(places[:, 0], places[:, 1], share, (2 * _WINDOW_PX + 1, 2 * _WINDOW_PX + 1))
     return spot / spot.max(), np.average(places, axis=0, weights=share)
 
 

@@ -25,7 +25,7 @@ from glint.metrics.detection import ImageCounts, components, count_image, score_
 from glint.metrics.targets import AREA_EDGES_PX, SCR_EDGES, TargetMatches, found_by, match_targets, signal_to_clutter
 from glint.progress import Progress
 
-CURVE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # thresholds that are told beside the detector's own
+CURVE_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # thresholds that are told beside the detector's own
 
 
 @dataclass
@@ -83,7 +83,7 @@ def _duplicates(root: Path, split: str, against: str | None) -> int | None:
 def _masks(
     predict: Predict, root: Path, split: str, protocol: str, threshold: float, progress: Callable[[int], None]
 ) -> dict[str, Any]:
-    tallies = {level: _Tally() for level in (threshold, *CURVE)}
+    tallies = {level: _Tally() for level in (threshold, *CURVE_THRESHOLDS)}
     for done, original in enumerate(labelled_images(root, split), start=1):
         sample = in_protocol(original, protocol)
         probability = resized(predict(sample).probability, sample.mask.shape)
@@ -94,7 +94,7 @@ def _masks(
             tally.targets.append(match_targets(mask, sample.mask, scr))
         progress(done)
     return {"labels": "masks", **_mask_figures(tallies[threshold]), **_kinds(tallies[threshold].targets), "curve": [
-        {"threshold": level, **_mask_figures(tallies[level])} for level in CURVE
+        {"threshold": level, **_mask_figures(tallies[level])} for level in CURVE_THRESHOLDS
     ]}  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def _mask_figures(tally: _Tally) -> dict[str, Any]:
 def _boxes(
     predict: Predict, root: Path, split: str, protocol: str, threshold: float, progress: Callable[[int], None]
 ) -> dict[str, Any]:
-    tallies = {level: _Tally() for level in (threshold, *CURVE)}
+    tallies = {level: _Tally() for level in (threshold, *CURVE_THRESHOLDS)}
     for done, boxed in enumerate(boxed_images(root, split), start=1):
         probability = _look(predict, boxed).probability
         for level, tally in tallies.items():
@@ -124,7 +124,7 @@ def _boxes(
             )
         progress(done)
     return {"labels": "boxes", **_box_figures(tallies[threshold]), **_kinds(tallies[threshold].targets), "curve": [
-        {"threshold": level, **_box_figures(tallies[level])} for level in CURVE
+        {"threshold": level, **_box_figures(tallies[level])} for level in CURVE_THRESHOLDS
     ]}  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def _kinds(targets: Sequence[TargetMatches]) -> dict[str, Any]:
 
 
 def _empty(predict: Predict, folder: Path, threshold: float, trained: set[str]) -> dict[str, Any]:
-    tallies = {level: _Tally() for level in (threshold, *CURVE)}
+    tallies = {level: _Tally() for level in (threshold, *CURVE_THRESHOLDS)}
     new: list[bool] = []
     with Progress(f"evaluate {folder.resolve().name}", len(image_files(folder))) as line:
         for done, (name, image) in enumerate(background_images(folder), start=1):
@@ -175,7 +175,11 @@ def _empty(predict: Predict, folder: Path, threshold: float, trained: set[str]) 
         "frames": len(new),
         "unseen_frames": sum(new),
     }
-    return {**named, **figures(threshold), "curve": [{"threshold": level, **figures(level)} for level in CURVE]}
+    return {
+        **named,
+        **figures(threshold),
+        "curve": [{"threshold": level, **figures(level)} for level in CURVE_THRESHOLDS],
+    }
 
 
 def _or_nan(value: float | None) -> float:

@@ -17,8 +17,8 @@ from glint.errors import InputError, SourceError
 from glint.files import load_npy
 from glint.images import read_image
 
-_LEAST_TOP = 128  # of floating numbers up to 255: below, they may be logits
-_LARGEST_SHARE = 0.5  # of the pixels, that are predicted where masks are not inverted
+_LEAST_MAXIMUM = 128  # of floating numbers up to 255: below, they may be logits
+_MOST_PREDICTED_SHARE = 0.5  # of the pixels, that are predicted where masks are not inverted
 
 
 @dataclass
@@ -136,7 +136,7 @@ class StoredPredictions:
             talk(f"predictions of another size are brought to that of their images: {self._resized}, ...")
         if self._number and not self._greatest > 0.5:
             talk(f"warning: no prediction exceeds 0.5, the greatest is {self._greatest:.3g}: is the scale right?")
-        if self._predicted > _LARGEST_SHARE * self._number:
+        if self._predicted > _MOST_PREDICTED_SHARE * self._number:
             share = 100 * self._predicted / self._number
             talk(f"warning: {share:.0f} % of all pixels are predicted as targets: are they inverted?")
 
@@ -155,7 +155,7 @@ def _scale_of(kind: np.dtype[Any], held: _Held) -> float:
     if not held.maps and (kind.kind != "f" or held.top == 255):
         return held.top
     if kind.kind == "f":
-        if _LEAST_TOP < held.top <= 255:
+        if _LEAST_MAXIMUM < held.top <= 255:
             talk(f"predictions up to {held.top:g} are taken as parts of 255")
             return 255.0
         return 1.0

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.benchmarks.evaluate.background_scores import NEAR_PX, SCRS
+from glint.benchmarks.evaluate.background_scores import MATCH_PX, SCRS
 from glint.benchmarks.evaluate.detection_scores import detector_prediction
 from glint.benchmarks.evaluate.detector import empty_frames
 from glint.benchmarks.evaluate.evaluate import open_model
@@ -77,7 +77,7 @@ def point_roc(
             alarms[k] += len(components(bare > level)[0])
             centres, _ = components(lit > level)
             distance = np.hypot(points.x[:, None] - centres[:, 0], points.y[:, None] - centres[:, 1])
-            for i in match_points(distance, NEAR_PX)[0]:
+            for i in match_points(distance, MATCH_PX)[0]:
                 found[float(points.scr[i])][k] += 1
         for scr in points.scr.tolist():
             planted[scr] += 1

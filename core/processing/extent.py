@@ -18,8 +18,8 @@ from glint.errors import InputError
 from glint.processing.connected import number_connected, pixels_above
 
 Map = NDArray[np.float32]
-_FARTHEST_PX = 16
-_MARKED = 0.5  # probability above which a pixel is rather a target than not
+_FARTHEST_PX = 16  # reach at most
+_MARKED_PROBABILITY = 0.5  # probability above which a pixel is rather a target than not
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,13 @@ def _confine(
 ) -> None:  # fmt: skip
     height, width = probability.shape
     faintest = _faintest(factor, exponent) if share >= 1 else 0.0
-    if least < _MARKED:
+    if least < _MARKED_PROBABILITY:
         for row in range(height):
             for column in range(width):
                 light = (level[row, column] - background[row, column]) * scale
                 if probability[row, column] > least and light > faintest:
                     confined[row, column] = probability[row, column]
-    rows, columns = pixels_above(probability, _MARKED)
+    rows, columns = pixels_above(probability, _MARKED_PROBABILITY)
     peaks = np.zeros(number_connected(rows, columns, spots) + 1, dtype=np.float32)
     for k in range(len(rows)):
         row, column = rows[k], columns[k]

@@ -41,9 +41,9 @@ MULTIPLE = 16  # H and W must be divisible by this
 _REACH_PX = 2  # pixels around a target's mask that its blur reaches
 _SURROUNDINGS_PX = 4  # pixels to all sides that a point is held against
 _POINT_SIGMA_PX = 0.7  # pixels, standard deviation of the point looked for
-_LEAST_DEVIATION = 0.02  # standard deviations of the frame, least deviation of a point's surroundings
-_NEAR_PX = 5  # pixels to all sides that continue the background under a target
-_NEAR_SIGMA_PX = 3.0  # pixels, standard deviation of their weights
+_LEAST_DEVIATION_SD = 0.02  # standard deviations of the frame, least deviation of a point's surroundings
+_NEIGHBOURHOOD_PX = 5  # pixels to all sides that continue the background under a target
+_NEIGHBOURHOOD_SIGMA_PX = 3.0  # pixels, standard deviation of their weights
 _OWN_BACKGROUND_WEIGHT = 0.01  # of the network's own background; pixels nearby weigh 1 where no target is near
 SCAN_SCALE = 1 / 8  # of what a scan gives: its norm takes that away again, and float16 ends at 65504
 _NORM_FLOOR = 1e-6  # mean square of what a norm leaves as it is; an export leaves out what is below 1e-8
@@ -274,7 +274,9 @@ class BehindTargets(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        near = torch.exp(-0.5 * (torch.arange(-_NEAR_PX, _NEAR_PX + 1) / _NEAR_SIGMA_PX) ** 2)
+        near = torch.exp(
+            -0.5 * (torch.arange(-_NEIGHBOURHOOD_PX, _NEIGHBOURHOOD_PX + 1) / _NEIGHBOURHOOD_SIGMA_PX) ** 2
+        )
         mean = torch.outer(near, near) / near.sum() ** 2
         self.register_buffer("weight", torch.eye(2)[:, :, None, None] * mean, persistent=False)  # of either map
 
@@ -323,7 +325,7 @@ class Contrast(nn.Module):
             detail = frame - light / self._share(frame)
             energy = narrow_conv(detail * detail, self.box, fold=4)
             explained = narrow_conv(detail, self.point, fold=4)
-            rest = F.relu(energy - explained * explained) + _LEAST_DEVIATION**2
+            rest = F.relu(energy - explained * explained) + _LEAST_DEVIATION_SD**2
             return torch.clamp(explained * torch.rsqrt(rest), -1, 4)
 
     def _share(self, frame: Tensor) -> Tensor:

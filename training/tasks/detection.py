@@ -44,7 +44,7 @@ from glint.training.tasks.validation import THRESHOLD, Validation
 _SHEET_FRAMES = 12  # frames of the contact sheet
 _BOXED_WEIGHT = 0.5  # weight of targets of which the box is known only
 _ALARM_WEIGHT = 0.6  # weight of the likeliest false alarms
-_ALARM_PIXELS = 12  # per crop, the likeliest
+_ALARM_PIXELS_PER_CROP = 12  # per crop, the likeliest
 _ALARM_DISTANCE_PX = 3  # from the nearest target: nearer ones are its edge
 
 
@@ -234,7 +234,7 @@ def _alarm_loss(logit: Tensor, mask: Tensor, known: Tensor) -> Tensor:
     """
     side = 2 * _ALARM_DISTANCE_PX + 1
     away = known * (1 - F.max_pool2d(mask, side, stride=1, padding=_ALARM_DISTANCE_PX))
-    alarms = torch.where(away > 0, logit, torch.full_like(logit, -30.0)).flatten(1).topk(_ALARM_PIXELS).values
+    alarms = torch.where(away > 0, logit, torch.full_like(logit, -30.0)).flatten(1).topk(_ALARM_PIXELS_PER_CROP).values
     return F.softplus(alarms).mean()
 
 

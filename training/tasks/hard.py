@@ -24,7 +24,7 @@ from glint.metrics.detection import components
 from glint.progress import Progress
 from glint.training.tasks.data_sets import DataSet, empty_frames
 
-_FROM_TARGETS_PX = 3  # nearer marks are a target's edge
+_LEAST_TARGET_DISTANCE_PX = 3  # nearer marks are a target's edge
 
 Frame = TypeVar("Frame")
 Probability = Callable[[NDArray[Any]], NDArray[np.float32]]
@@ -106,7 +106,7 @@ def mine(
     with Progress("mine") as line:
         for of in masked:
             for sample in labelled_images(of.root, "train"):
-                near = ndimage.binary_dilation(sample.mask, np.ones((3, 3)), _FROM_TARGETS_PX)
+                near = ndimage.binary_dilation(sample.mask, np.ones((3, 3)), _LEAST_TARGET_DISTANCE_PX)
                 found = _alarms(probability(sample.image) > threshold, near)
                 yield from (HardPlace(of.root.resolve().name, sample.name, place) for place in found)
                 line.update(line.done + 1)

@@ -18,7 +18,7 @@ from glint.processing.normalise import Normaliser
 from glint.simulation.patches import LEAST_NOISE_DN, TRIES_PER_TARGET, PatchConfig
 
 _GROWTH_FACTOR = 4  # times as many arrangements are tried side by side in each round
-_MOST_ARRANGEMENTS = 16  # that are
+_MOST_ARRANGEMENTS_AT_ONCE = 16  # that are
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ def draw_offsets(count: Tensor, separation: float, generator: torch.Generator) -
         found, first = fits.any(1), fits.int().argmax(1)
         points[pending[found]] = tried[found, first[found]]
         pending = pending[~found]
-        attempts = min(_GROWTH_FACTOR * attempts, _MOST_ARRANGEMENTS)
+        attempts = min(_GROWTH_FACTOR * attempts, _MOST_ARRANGEMENTS_AT_ONCE)
     return points
 
 

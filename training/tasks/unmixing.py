@@ -31,12 +31,12 @@ DOMAINS: dict[str, tuple[PatchConfig, Normaliser]] = {
 }
 # What the scenes of a domain tell the refinement: uniform on [a, b] has a deviation of (b - a) / sqrt(12).
 RADIANCE_PRIOR: dict[str, tuple[float, float] | None] = {"csist": (235.0, 8.66), "sensor": None}
-SIGMA_SD = {"csist": 0.0, "sensor": 0.017}
+SIGMA_SD_PX = {"csist": 0.0, "sensor": 0.017}
 THRESHOLD_DN = 50.0  # the paper's brightness threshold, for csist
 THRESHOLD_SHARE = 0.2  # of the brightest cell, for sensor
 HEAD_WEIGHT = 0.1  # of the head's loss beside Eq. 23
 NEIGHBOUR_WEIGHT = 0.2  # of the cells around a target's
-UNKNOWN_FULL_SCALE = 0.1  # share of the patches whose saturation is not told
+UNKNOWN_FULL_SCALE_SHARE = 0.1  # share of the patches whose saturation is not told
 VALIDATION_SEED = 20_000
 VALIDATION_PATCHES = 2000
 
@@ -92,7 +92,7 @@ class UnmixingTask:
         crops, left, top = simulation.recentre(patches.image, self.config.size)
         value, scale = simulation.normalise(crops, self.normaliser)
         # A runtime that does not know the full scale cannot tell which pixels are saturated.
-        told = torch.rand((size, 1, 1), generator=generator, device=device) >= UNKNOWN_FULL_SCALE
+        told = torch.rand((size, 1, 1), generator=generator, device=device) >= UNKNOWN_FULL_SCALE_SHARE
         saturated = told & (crops >= patches.full_scale[:, None, None])
         used = patches.radiance > 0
         x, y = (torch.where(used, p - first[:, None], -9.0) for p, first in ((patches.x, left), (patches.y, top)))

@@ -1,8 +1,8 @@
 """What a detector's validation measures: each set apart, empty frames, and one figure to choose by.
 
 ``score``, percent: the mean over the sets of nIoU (sets with masks) and Pd (sets with boxes), less
-:data:`ALARM_COST` for every false alarm per frame (mean over empty frames' folders and sets with boxes, of each
-:data:`MOST_ALARMS` at most).
+:data:`ALARM_COST_PERCENT` for every false alarm per frame (mean over empty frames' folders and sets with boxes, of each
+:data:`MOST_ALARMS_PER_FRAME` at most).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from glint.progress import Progress
 from glint.training.tasks.data_sets import DataSet
 
 THRESHOLD = 0.5  # of the probability
-ALARM_COST = 4.0  # percent
-MOST_ALARMS = 5.0  # per frame
+ALARM_COST_PERCENT = 4.0  # percent
+MOST_ALARMS_PER_FRAME = 5.0  # per frame
 
 Probability = Callable[[NDArray[Any]], NDArray[np.float32]]
 
@@ -97,7 +97,7 @@ class Validation:
             number = [len(components(probability(read_image(path)) > THRESHOLD)[0]) for path in files]
             empty[name] = {"frames": len(number), "false_per_frame": round(float(np.mean(number)), 3)}
             alarms.append(float(np.mean(number)))
-        cost = ALARM_COST * float(np.mean(np.minimum(alarms, MOST_ALARMS))) if alarms else 0.0
+        cost = ALARM_COST_PERCENT * float(np.mean(np.minimum(alarms, MOST_ALARMS_PER_FRAME))) if alarms else 0.0
         result: dict[str, Any] = {"score": round(float(np.mean(merits)) - cost, 3) if merits else None}
         if pooled:
             result |= _together(pooled)

@@ -5,7 +5,13 @@ import pytest
 from arithmetic_detector import above, detector
 from scipy.stats import binomtest
 
-from glint.benchmarks.evaluate.background_scores import CLUSTERS, PER_LEVEL, SCRS, evaluate_backgrounds, wilson
+from glint.benchmarks.evaluate.background_scores import (
+    CLUSTERS_PER_FRAME,
+    SCRS,
+    SINGLES_PER_LEVEL,
+    evaluate_backgrounds,
+    wilson,
+)
 from glint.benchmarks.evaluate.detection_scores import Prediction, detector_prediction
 
 
@@ -29,11 +35,11 @@ def test_a_perfect_detector_of_flat_frames_finds_all_and_keeps_the_flux():
     assert score["false_alarms"]["worst"] == []
     curve = {p["scr"]: p for p in score["pd_by_scr"]}
     assert list(curve) == list(SCRS)
-    assert all(p["targets"] == 2 * PER_LEVEL for p in curve.values())
+    assert all(p["targets"] == 2 * SINGLES_PER_LEVEL for p in curve.values())
     assert all(curve[scr]["pd"] == 100 for scr in SCRS)
     assert curve[5.0]["interval"] == list(wilson(6, 6))
     flux = score["flux"]
-    assert (flux["clusters"], flux["found"]) == (2 * CLUSTERS, 2 * CLUSTERS)
+    assert (flux["clusters"], flux["found"]) == (2 * CLUSTERS_PER_FRAME, 2 * CLUSTERS_PER_FRAME)
     assert flux["residual_error"] < 2  # of whole DN
     assert flux["target_error"] < 2
     assert flux["inside"] > 90

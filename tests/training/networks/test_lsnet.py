@@ -166,8 +166,8 @@ def test_the_background_under_a_target_is_that_around_it():
 def test_the_background_is_continued_as_its_formula_says():
     rng = np.random.default_rng(2)
     frame, own, probability = rng.normal(size=(2, 24, 32)), rng.normal(size=(2, 24, 32)), rng.random((2, 24, 32)) ** 6
-    steps = np.arange(-lsnet._NEAR_PX, lsnet._NEAR_PX + 1)
-    kernel = np.exp(-(steps**2 + steps[:, None] ** 2) / (2 * lsnet._NEAR_SIGMA_PX**2))
+    steps = np.arange(-lsnet._NEIGHBOURHOOD_PX, lsnet._NEIGHBOURHOOD_PX + 1)
+    kernel = np.exp(-(steps**2 + steps[:, None] ** 2) / (2 * lsnet._NEIGHBOURHOOD_SIGMA_PX**2))
     kernel /= kernel.sum()
     tensors = (torch.from_numpy(v.astype(np.float32))[:, None] for v in (frame, own, probability))
     got = BehindTargets()(*(lsnet.reach(t) if i == 2 else t for i, t in enumerate(tensors)))
@@ -212,7 +212,7 @@ def test_the_contrast_is_what_a_point_explains_over_what_it_does_not(seed, brigh
     point = np.exp(-(steps**2 + steps[:, None] ** 2) / (2 * lsnet._POINT_SIGMA_PX**2)).ravel()
     point -= point.mean()
     explained = windows @ point / np.linalg.norm(point)
-    rest = (windows**2).sum(-1) - explained**2 + (side * lsnet._LEAST_DEVIATION) ** 2
+    rest = (windows**2).sum(-1) - explained**2 + (side * lsnet._LEAST_DEVIATION_SD) ** 2
     assert np.allclose(contrast_of(frame), np.clip(explained / np.sqrt(rest), -1, 4), atol=2e-3)
 
 

@@ -19,7 +19,7 @@ from glint.simulation import patches
 from glint.simulation.patches import CONDITIONS, CSIST_TRAINING, SENSOR_TRAINING, PatchConfig, Patches
 from glint.training.networks.dscsnet import DSCSNetConfig
 from glint.training.tasks import torch_patches as simulation
-from glint.training.tasks.unmixing import DOMAINS, UNKNOWN_FULL_SCALE, UnmixingTask
+from glint.training.tasks.unmixing import DOMAINS, UNKNOWN_FULL_SCALE_SHARE, UnmixingTask
 
 NUMBER = 4000
 
@@ -239,7 +239,7 @@ def test_a_batch_shows_the_network_what_the_runtime_shows_it(domain):
     saturated = value[:, 1].any(axis=(1, 2))
     told = (batch["patch"][:, 1] == value[:, 1]).all(axis=(1, 2))
     assert not batch["patch"][~told, 1].any()  # the whole patch is told or not
-    assert stats.binomtest(int((saturated & ~told).sum()), int(saturated.sum()), UNKNOWN_FULL_SCALE).pvalue > 1e-3
+    assert stats.binomtest(int((saturated & ~told).sum()), int(saturated.sum()), UNKNOWN_FULL_SCALE_SHARE).pvalue > 1e-3
     truth = grid.encode(drawn.x - left[:, None], drawn.y - top[:, None], drawn.radiance, 7, 3)
     assert_array_equal(batch["grid"][:, 0], truth)
     used = drawn.radiance > 0
