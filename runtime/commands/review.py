@@ -31,7 +31,7 @@ def review(
     Raises:
         GlintError: one of its subclasses, if lines, frames or truth cannot be read or the port cannot be had.
     """
-    from glint.runtime.sinks.address import parse_address
+    from glint.runtime.sinks.publishing.address import parse_address
     from glint.runtime.view.finished_run import FinishedRun
     from glint.runtime.view.review_page import ReviewPage
 

@@ -107,11 +107,14 @@ class Outputs(Group):
         "serve /metrics and /healthz alone", "publishing", "view.metrics_endpoint", **_ADDRESS
     )
     mqtt: str | None = _option(
-        "publish results to a broker: mqtt://HOST/TOPIC", "publishing", "sinks.mqtt", metavar="URL"
+        "publish results to a broker: mqtt://HOST/TOPIC", "publishing", "sinks.publishing.mqtt", metavar="URL"
     )
-    udp: str | None = _option("send each JSON line as a datagram", "publishing", "sinks.udp", **_ADDRESS)
+    udp: str | None = _option("send each JSON line as a datagram", "publishing", "sinks.publishing.udp", **_ADDRESS)
     video_udp: str | None = _option(
-        "send the film as it is made, MPEG-TS for any player", "publishing", "view.overlay_stream", **_ADDRESS
+        "send the film as it is made, MPEG-TS for any player",
+        "publishing",
+        "sinks.publishing.overlay_stream",
+        **_ADDRESS,
     )
 
 

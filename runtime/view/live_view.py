@@ -22,8 +22,8 @@ from typing import Any
 from glint import __version__
 from glint.cli import talk
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.address import parse_address
 from glint.runtime.sinks.base import Opening, Sink
+from glint.runtime.sinks.publishing.address import parse_address
 from glint.runtime.sinks.track_tails import Tails
 from glint.runtime.view.history import History
 from glint.runtime.view.live_frame import ViewFrame, cluster_facts, display_range, frame_facts, picture

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from glint.cli import talk
 from glint.runtime.device.state import DeviceState
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.address import parse_address
 from glint.runtime.sinks.base import Opening, Sink
+from glint.runtime.sinks.publishing.address import parse_address
 from glint.runtime.view.prometheus_text import CONTENT_TYPE, metrics_text
 from glint.runtime.view.status import StreamStatus
 from glint.runtime.view.telemetry import Telemetry

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from glint.errors import InputError, OutputError
 from glint.progress import speaking
-from glint.runtime.sinks.address import parse_address
+from glint.runtime.sinks.publishing.address import parse_address
 from glint.runtime.view import web_server as web
 from glint.runtime.view.web_server import Answer, WebServer, is_loopback, json_answer
 

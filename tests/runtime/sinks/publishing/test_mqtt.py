@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from made_results import made_result, made_tracks
 
 from glint.errors import InputError
-from glint.runtime.sinks.mqtt import MqttSink
+from glint.runtime.sinks.publishing.mqtt import MqttSink
+from glint.runtime.sinks.publishing.udp import DATAGRAM_BYTES, UdpSink, split_record
 from glint.runtime.sinks.records import frame_record
-from glint.runtime.sinks.udp import DATAGRAM_BYTES, UdpSink, split_record
 from glint.types import Gap
 
 MANY = [(i // 3, 10 + i, 12.5, 100 + i) for i in range(40)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from glint.runtime.sinks.address import parse_address
 from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.overlay_video import Film, encoder_of
-from glint.runtime.sinks.udp import UdpSink
+from glint.runtime.sinks.publishing.address import parse_address
+from glint.runtime.sinks.publishing.udp import UdpSink
 
 DATAGRAM_BYTES = 7 * 188  # whole packets of MPEG-TS in one Ethernet frame
 _UNFIT = ("ffv1", "mjpeg")  # for MPEG-TS

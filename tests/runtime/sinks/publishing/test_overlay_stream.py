@@ -10,7 +10,7 @@ from made_results import made_result
 
 from glint.errors import InputError
 from glint.progress import speaking
-from glint.runtime.view.overlay_stream import DATAGRAM_BYTES, OverlayStream
+from glint.runtime.sinks.publishing.overlay_stream import DATAGRAM_BYTES, OverlayStream
 
 av = pytest.importorskip("av", reason="needs PyAV (pip install '.[video]')")
 NUMBER = 12

@@ -12,8 +12,8 @@ from typing import Any
 from glint.cli import talk
 from glint.errors import InputError
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.address import parse_address
 from glint.runtime.sinks.base import Opening, Sink
+from glint.runtime.sinks.publishing.address import parse_address
 from glint.runtime.sinks.records import encode_record, frame_record, gap_record
 from glint.types import Gap
 

@@ -1,0 +1,1 @@
+"""Results sent over the network: to a broker, or as datagrams."""
