@@ -65,5 +65,6 @@ def _numbers(name: str, array: Any) -> NDArray[Any]:
         hint = "numpy.asarray(x) makes one of lists and of tensors on the CPU"
         raise InputError(f"{name}: expected a NumPy array, got {type(array).__name__}", hint=hint)
     if array.dtype.kind not in "uif":
-        raise InputError(f"{name}: expected integers or floating-point numbers, got {array.dtype}")
+        hint = "convert it yourself, e.g. array.astype(numpy.float32): what its values mean is not known"
+        raise InputError(f"{name}: expected integers or floating-point numbers, got {array.dtype}", hint=hint)
     return array

@@ -138,13 +138,17 @@ class Frame:
         data = self.data
         if not isinstance(data, np.ndarray) or data.dtype not in FRAME_DTYPES:
             got = getattr(data, "dtype", type(data).__name__)
-            raise InputError(f"Frame.data: expected an array of uint8, uint16 or float32, got {got}")
+            hint = "give the array itself to a pipeline, which casts it, or cast it: array.astype(numpy.float32)"
+            raise InputError(f"Frame.data: expected an array of uint8, uint16 or float32, got {got}", hint=hint)
         if data.ndim != 2 or 0 in data.shape:
-            raise InputError(f"Frame.data: expected [H, W] with at least one pixel, got shape {data.shape}")
+            hint = "one image at a time; glint.stream takes several, [N, H, W]"
+            raise InputError(f"Frame.data: expected [H, W] with at least one pixel, got shape {data.shape}", hint=hint)
         if data.dtype == np.float32 and not np.isfinite(data).all():
-            raise InputError("Frame.data: expected finite values, got NaN or infinity")
+            hint = "fill them with what is around; pixels that never work go into dead_pixels"
+            raise InputError("Frame.data: expected finite values, got NaN or infinity", hint=hint)
         if self.full_scale is not None and not 0 < self.full_scale < np.inf:
-            raise InputError(f"Frame.full_scale: expected a positive number or None, got {self.full_scale}")
+            hint = "it is the level in DN at which a pixel is saturated; None: there is none"
+            raise InputError(f"Frame.full_scale: expected a positive number or None, got {self.full_scale}", hint=hint)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -125,10 +125,13 @@ def test_the_array_stays_the_callers(pipeline: Pipeline, images: np.ndarray) -> 
     assert np.array_equal(result.frame.data, images[0])
 
 
-@pytest.mark.parametrize("bad", [np.zeros((2, 3, 4, 5)), np.zeros((64, 64, 3)), np.zeros(5), [[1]], None, "a.png"])
+@pytest.mark.parametrize(
+    "bad", [np.zeros((2, 3, 4, 5)), np.zeros((64, 64, 3)), np.zeros(5), np.full((8, 8), np.nan), [[1]], None, "a.png"]
+)
 def test_a_pipeline_refuses_what_is_no_frame(pipeline: Pipeline, bad: Any) -> None:
-    with pytest.raises((InputError, SourceError)):
+    with pytest.raises((InputError, SourceError)) as caught:
         pipeline(bad)
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
