@@ -21,6 +21,7 @@ _TAIL, _MISSED, _RIM = (80, 190, 255), (255, 90, 255), (0, 0, 0)
 _WINDOWS_PX = (7, 5, 3)  # of a patch that an inset may show: the fewest that hold a cluster and tell its members
 _INSET_PX = 154  # screen pixels of an inset's side
 _APART_PX = 18  # screen pixels between two marks that do not hide each other
+_ONE_CROSS_PX = 4  # screen pixels: two crosses nearer than this look like one
 _MISSED_RING_PX = 5  # screen pixels
 _LINE_PX = 17  # screen pixels of a line of text
 _SHORT = {
@@ -195,9 +196,27 @@ def _patch_picture(
     for rows, colour in () if truth is None else ((truth, _TRUE), (missed, _MISSED)):
         for x, y in place(rows):
             _ring(draw, x, y, 7, colour)
-    for (x, y), a, b in zip(place(found), found.sigma_x * zoom, found.sigma_y * zoom):
+    crosses = list(place(found))
+    for (x, y), a, b in zip(crosses, found.sigma_x * zoom, found.sigma_y * zoom):
         if a > 2 and b > 2:  # screen pixels; false for NaN too
             draw.ellipse([x - a, y - b, x + a, y + b], outline=_FOUND)
         _line(draw, [(x - 4, y - 4), (x + 4, y + 4)], _FOUND, 2)
         _line(draw, [(x - 4, y + 4), (x + 4, y - 4)], _FOUND, 2)
+    for x, y, number in _hidden(crosses):
+        label = f"x{number}"
+        right = x + 7 + draw.textlength(label, font=_font()) < _INSET_PX
+        _text(draw, (x + 7 if right else x - 7 - draw.textlength(label, font=_font()), y - 8), label, _FOUND)
     return picture
+
+
+def _hidden(crosses: Sequence[tuple[float, float]]) -> list[tuple[float, float, int]]:
+    """Place and number of the crosses that lie on each other, where they look like one."""
+    groups: list[tuple[float, float, int]] = []
+    for x, y in crosses:
+        for i, (a, b, number) in enumerate(groups):
+            if np.hypot(a - x, b - y) < _ONE_CROSS_PX:
+                groups[i] = a, b, number + 1
+                break
+        else:
+            groups.append((x, y, 1))
+    return [group for group in groups if group[2] > 1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glint.runtime.pipeline.detector import Detection
-from glint.runtime.pipeline.picture import _window, stretch
+from glint.runtime.pipeline.picture import _hidden, _window, stretch
 from glint.runtime.pipeline.pipeline import Result, SpotPatches
 from glint.runtime.sinks.overlay import draw_overlay
 from glint.types import Blobs, Frame, Targets
@@ -159,3 +159,13 @@ def test_members_that_would_hide_each_other_are_magnified_more() -> None:
     left, top, side = _window(11, middle, middle)
     assert side == 3 and left <= 5 and top <= 5 and left + side > 6 and top + side > 6
     assert _window(11, np.array([3.0, 3.3, 7.0]), np.array([5.0, 5.0, 5.0]))[2] in (5, 7)  # all of them stay in it
+
+
+def test_targets_under_one_cross_are_counted(scene: np.ndarray, make_targets: Make) -> None:
+    apart = [(0, 29.2, 20.4, 300), (0, 31.2, 20.4, 300)]
+    one_cross = draw_overlay(result(scene, make_targets([*apart, (0, 31.21, 20.4, 300)]), [(25, 15)]))
+    two = draw_overlay(result(scene, make_targets(apart), [(25, 15)]))
+    inset = slice(3 * 48, 3 * 48 + 160), slice(0, 170)
+    assert colourful(one_cross[inset], 0) > colourful(two[inset], 0) + 10  # the words x2
+    assert _hidden([(10, 10), (40, 40), (10.5, 10)]) == [(10, 10, 2)]
+    assert _hidden([(10, 10), (40, 40)]) == []
