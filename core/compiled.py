@@ -30,7 +30,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _FREEDOM = {"reassoc", "contract", "arcp", "nsz"}
 _OPTIONS = {"nogil": True, "fastmath": _FREEDOM, "error_model": "numpy", "no_cfunc_wrapper": True}
 _NOTE = "compiling {} for this processor, once; all together may take minutes"
+_WAITS = "waiting for another process, which compiles; all together may take minutes"
 _LOCK = threading.RLock()
+_ONE_THREAD = threading.RLock()
 _digests: dict[str, str] = {}
 
 
@@ -98,7 +100,7 @@ class Compiled:
     def _call(self, *arguments: Any, **named: Any) -> Any:
         if self._called:
             return self._dispatcher(*arguments, **named)
-        with told_if_slow(_NOTE.format(self.label.removeprefix("glint."))), _one_compiles():
+        with _one_compiles(), told_if_slow(_NOTE.format(self.label.removeprefix("glint."))):
             if named:
                 return self.dispatcher(*arguments, **named)
             self.dispatcher.compile(tuple(_numba().typeof(one) for one in arguments))
@@ -126,13 +128,17 @@ def _ahead_of_time(function: Compiled) -> Callable[..., Any] | None:
 
 @contextmanager
 def _one_compiles() -> Iterator[None]:
-    """One process at a time: the others wait, and find what it has made."""
-    with ExitStack() as stack:
+    """One process at a time: the others say that they wait, and find what it has made."""
+    with _ONE_THREAD, ExitStack() as stack:
         if _ROOT is not None:
             with suppress(OSError):  # no room, no right, a file system without locks: then each for itself
                 _ROOT.mkdir(parents=True, exist_ok=True)
                 lock = stack.enter_context((_ROOT / "lock").open("ab"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    with told_if_slow(_WAITS):
+                        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,3 +72,45 @@ def test_sums_may_be_reordered_but_are_sums() -> None:
 def test_a_function_keeps_its_name() -> None:
     fast = compiled(ratio)
     assert (fast.__name__, fast.__qualname__, fast.__module__) == ("ratio", "ratio", ratio.__module__)
+
+
+MODULE = """
+import sys
+import time
+
+from glint.compiled import _one_compiles, compiled
+from glint.progress import speaking
+
+
+@compiled
+def twice(x):
+    return 2 * x
+
+
+if sys.argv[1] == "hold":
+    with _one_compiles():
+        print("held", flush=True)
+        sys.stdin.readline()
+else:
+    with speaking():
+        print(twice(21))
+"""
+
+
+def test_who_waits_for_the_compilation_of_another_process_says_so(tmp_path: Path) -> None:
+    module = tmp_path / "twice.py"
+    module.write_text(MODULE, encoding="utf-8")
+    settings = {"env": {**os.environ, "GLINT_CACHE": str(tmp_path / "cache")}, "text": True}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    holds = subprocess.Popen([sys.executable, str(module), "hold"], **pipes, **settings)  # type: ignore[call-overload]
+    try:
+        assert holds.stdout.readline() == "held\n"
+        waits = subprocess.Popen([sys.executable, str(module), "call"], **pipes, **settings)  # type: ignore[call-overload]
+        first = waits.stderr.readline()
+        assert first.startswith("waiting for another process, which compiles")
+        holds.communicate("\n", timeout=60)
+        out, err = waits.communicate(timeout=300)
+    finally:
+        holds.kill()
+    assert (out, waits.returncode) == ("42\n", 0), err
+    assert "waiting" not in err
