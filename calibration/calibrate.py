@@ -34,7 +34,7 @@ from glint.errors import CheckFailedError, InputError
 from glint.export.lint.findings import PRODUCTS, REFUSED, VERSIONS
 from glint.export.lint.lint import lint, load_whole_onnx
 from glint.files import refuse_existing, sha256, write_bytes, write_json
-from glint.progress import told_if_slow
+from glint.progress import Progress, told_if_slow
 
 PRECISIONS = ("fp16", "int8")
 BUDGET_POINTS = {"fp16": 0.1, "int8": 0.3}  # points
@@ -146,8 +146,7 @@ def calibrate(
         if save_plan_to is not None:
             save_plan(plan, save_plan_to)
     _require_buildable(result, file)
-    with told_if_slow(f"calibrate {card.name}: fp32 and {precision} are scored"):
-        parity = _judge(card, float_model, result, samples, precision, options)
+    parity = _judge(card, float_model, result, samples, precision, options)
     calibration = {**_described(samples, options), "range": network.range, "clamped": reached, **notes}
     return _write(result, file, replace(card, precision=precision, parity=parity, calibration=calibration))
 
@@ -317,7 +316,9 @@ def _judge(
     judge = _make_judge(card, options)
     rounded = round_like_fp16(result)
     _require_finite(rounded, extreme_inputs(card))
-    reference, scores = judge.score(float_model), judge.score(rounded)
+    with Progress(f"calibrate {card.name}: fp32 and {precision} are scored", 2 * judge.size) as line:
+        reference = judge.score(float_model, line.update)
+        scores = judge.score(rounded, lambda done: line.update(judge.size + done))
     change = loss(reference, scores)
     pairs = pairs_text(reference, scores)
     talk(f"calibrate {card.name}: {precision}: {pairs} on {judge.what}")

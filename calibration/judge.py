@@ -8,7 +8,7 @@ and Pd): real ones, or simulated frames whose truth is where the targets' light 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,8 +47,15 @@ class Judge:
     images: Sequence[LabelledImage] = ()
     what: str = ""
 
-    def score(self, model: onnx.ModelProto) -> Scores:
+    @property
+    def size(self) -> int:
+        """Number of patches or images."""
+        return sum(map(len, self.patches.values())) + len(self.images)
+
+    def score(self, model: onnx.ModelProto, progress: Callable[[int], None] | None = None) -> Scores:
         """Percent by name: ``grid`` and ``refined``, also ``grid on n1`` and so on, or ``iou`` and ``pd``.
+
+        ``progress`` is called with the number of patches or images done so far.
 
         Raises:
             ModelError: if ONNX Runtime cannot load the model.
@@ -58,9 +65,10 @@ class Judge:
             path.write_bytes(model.SerializeToString())
             with OnnxRuntimeEngine(path, threads=1) as engine:
                 if not self.patches:
-                    found = score_detector(engine, self.card, self.images)
+                    found = score_detector(engine, self.card, self.images, progress=progress)
                     return {"iou": found.iou, "pd": found.pd}
-                scores = score_unmixer(engine, self.card, self.patches, stages=("grid", "refined"))
+                stages = ("grid", "refined")
+                scores = score_unmixer(engine, self.card, self.patches, stages=stages, progress=progress)
                 return {
                     f"{stage} on {name}" if name else stage: score.cso_map
                     for name, by_stage in scores.items()

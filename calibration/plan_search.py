@@ -149,8 +149,8 @@ class _Changes:
 
     def __call__(self, judge: Judge, candidate: onnx.ModelProto) -> tuple[float, dict[str, float]]:
         if id(judge) not in self._references:
-            self._references[id(judge)] = judge.score(self._model)
-        reference, scores = self._references[id(judge)], judge.score(candidate)
+            self._references[id(judge)] = _scored("search: the float model", judge, self._model)
+        reference, scores = self._references[id(judge)], _scored("search: a plan", judge, candidate)
         talk(f"search: on {judge.what}: {pairs_text(reference, scores)}")
         return loss(reference, scores), scores
 
@@ -172,6 +172,11 @@ def _ladder_of(
         if kept != tried:
             yield kept
         tried = kept
+
+
+def _scored(what: str, judge: Judge, model: onnx.ModelProto) -> dict[str, float]:
+    with Progress(what, judge.size) as line:
+        return judge.score(model, line.update)
 
 
 def rank(found: Mapping[Unit, Sensitivity], budget: float) -> list[Unit]:

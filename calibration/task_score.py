@@ -7,6 +7,7 @@ They are called once per layer by a sensitivity analysis, so that the data are m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -62,19 +63,28 @@ def score_unmixer(
     *,
     stages: Sequence[str] = STAGES,
     radiance_prior: RadiancePrior = "card",
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, dict[str, UnmixingScore]]:
     """Scores of an unmixer: by the name of the set (see :func:`task_patches`), then by stage.
+
+    ``progress`` is called with the number of patches done so far, of all sets.
 
     Raises:
         InputError: if the patches do not fit the network.
         EngineError: if the engine fails.
     """
     unmixer = Unmixer(engine, card)
-    scores = {}
+    scores, before = {}, 0
     for name, patches in sets.items():
-        run = run_unmixer(unmixer, patches, radiance_prior=radiance_prior, stages=stages)
+        told = None if progress is None else partial(_add, progress, before)
+        run = run_unmixer(unmixer, patches, radiance_prior=radiance_prior, stages=stages, progress=told)
+        before += len(patches)
         scores[name] = {stage: score_targets(targets, patches) for stage, targets in run.targets.items()}
     return scores
+
+
+def _add(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)
 
 
 def count_detector(
@@ -95,11 +105,17 @@ def count_detector(
 
 
 def score_detector(
-    engine: Engine, card: ModelCard, samples: Iterable[LabelledImage], *, matching: str = "one-to-one"
+    engine: Engine,
+    card: ModelCard,
+    samples: Iterable[LabelledImage],
+    *,
+    matching: str = "one-to-one",
+    progress: Callable[[int], None] | None = None,
 ) -> DetectionScore:
     """IoU, nIoU, F1, Pd and Fa of a detector on labelled images (``glint.data.datasets.labelled_images``).
 
     Raises:
         EngineError: if the engine fails.
     """
-    return score_detection(count_detector(Detector(engine, card), samples, matching=matching), matching=matching)
+    counts = count_detector(Detector(engine, card), samples, matching=matching, progress=progress)
+    return score_detection(counts, matching=matching)

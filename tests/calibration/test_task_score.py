@@ -56,6 +56,16 @@ def test_stages_that_nobody_wants_are_not_computed_and_change_nothing(unmixer):
     }
 
 
+def test_the_pace_of_several_sets_counts_all_of_their_patches(unmixer):
+    seen = []
+    score_unmixer(*unmixer, task_patches(["n1", "n2"], number=5), stages=["grid"], progress=seen.append)
+    assert seen == [5, 10]
+    images = [LabelledImage(f"{i}", np.zeros((32, 32), np.uint8), np.zeros((32, 32), bool)) for i in range(3)]
+    seen.clear()
+    score_detector(Bright(), BRIGHT, images, progress=seen.append)
+    assert seen == [1, 2, 3]
+
+
 def test_a_set_is_the_same_whatever_else_is_asked_for():
     alone, among = task_patches(["n2"], number=5, seed=7)["n2"], task_patches(number=5, seed=7)
     assert tuple(among) == TASK_CONDITIONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +16,7 @@ from glint.metrics.unmixing import score_unmixing
 from glint.processing import grid
 from glint.processing.crop import recentre
 from glint.processing.normalise import Normaliser
-from glint.progress import told_if_slow
+from glint.progress import Progress
 from glint.simulation.patches import CONDITIONS, simulate_patches
 from glint.training.networks import registry as networks
 from glint.training.tasks.unmixing import VALIDATION_PATCHES, VALIDATION_SEED, UnmixingTask, decode_threshold, grid_loss
@@ -48,11 +49,13 @@ class GridTask(UnmixingTask):
         """Squared error of the grid, in units of 235 DN, summed over cells per patch."""
         return grid_loss(model(batch["patch"]), batch)
 
-    @told_if_slow("validate: patches are unmixed and scored")
     def validate(self, model: nn.Module) -> dict[str, Any]:
         """CSO-mAP and its companions on the set that DSCSNet is validated on."""
         truth = self.validation
-        patch, x, y, radiance = decode_patches(model, self.config, self.domain, self.normaliser, truth.image)
+        with Progress("validate", len(truth)) as line:
+            patch, x, y, radiance = decode_patches(
+                model, self.config, self.domain, self.normaliser, truth.image, progress=line.update
+            )
         score = score_unmixing(
             patch, x, y, radiance, radiance, truth_x=truth.x, truth_y=truth.y, truth_radiance=truth.radiance
         )
@@ -60,7 +63,13 @@ class GridTask(UnmixingTask):
 
 
 def decode_patches(
-    model: nn.Module, config: Any, domain: str, normaliser: Normaliser, patches: NDArray[np.float32]
+    model: nn.Module,
+    config: Any,
+    domain: str,
+    normaliser: Normaliser,
+    patches: NDArray[np.float32],
+    *,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """What a grid network finds in patches ``float32 [N, n, n]``, DN.
 
@@ -73,7 +82,12 @@ def decode_patches(
     # These networks do not look at the second channel, the saturated pixels.
     channels = np.stack([normalised.value, np.zeros_like(normalised.value)], axis=1)
     inputs = torch.split(torch.from_numpy(channels).to(device), _PATCHES_PER_BATCH)
+    parts = []
     with torch.no_grad():
-        grids = torch.cat([model(part).float().cpu() for part in inputs])[:, 0].numpy() * normalised.scale
+        for some in inputs:
+            parts.append(model(some).float().cpu())
+            if progress is not None:
+                progress(sum(map(len, parts)))
+    grids = torch.cat(parts)[:, 0].numpy() * normalised.scale
     which, x, y, radiance = grid.decode(grids, config.cells, decode_threshold(domain, grids))
     return which, x + left[which], y + top[which], radiance

@@ -16,7 +16,7 @@ from glint.processing import grid
 from glint.processing.candidates import SLOTS, find_candidates
 from glint.processing.crop import recentre
 from glint.processing.normalise import Normaliser
-from glint.progress import told_if_slow
+from glint.progress import Progress
 from glint.simulation.patches import CSIST_TRAINING, SENSOR_TRAINING, PatchConfig, Patches, simulate_patches
 from glint.training.networks.dscsnet import DSCSNet, DSCSNetConfig
 from glint.training.tasks import torch_patches as simulation
@@ -114,13 +114,16 @@ class UnmixingTask:
         out, *head = model(batch["patch"])
         return grid_loss(out, batch) + HEAD_WEIGHT * head_loss(head, batch, self.config.cells)
 
-    @told_if_slow("validate: patches are unmixed and scored")
     def validate(self, model: nn.Module) -> dict[str, Any]:
         """CSO-mAP of head and grid on a fixed set that no training seed draws."""
         patches = self.validation
         value, scale, left, top = self.prepare(patches)
         device = next(model.parameters()).device
-        parts = [[t.float().cpu() for t in model(v.to(device))] for v in torch.split(torch.from_numpy(value), 256)]
+        parts = []
+        with Progress("validate", len(value)) as line:
+            for some in torch.split(torch.from_numpy(value), 256):
+                parts.append([t.float().cpu() for t in model(some.to(device))])
+                line.update(sum(len(part[0]) for part in parts))
         grids, presence, offset, radiances, spread = (torch.cat(t).numpy() for t in zip(*parts))
         grids = grids[:, 0] * scale
         which, x, y, radiance = grid.decode(grids, self.config.cells, decode_threshold(self.domain, grids))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from glint import progress
 from glint.optics import Psf
 from glint.processing import grid
 from glint.processing.candidates import find_candidates
@@ -236,11 +237,14 @@ def test_the_same_generator_gives_the_same_batch(task):
     assert not any(torch.equal(first[name], other[name]) for name in ("patch", "x", "y", "radiance"))
 
 
-def test_validation_scores_head_and_grid(task):
+def test_validation_scores_head_and_grid(task, monkeypatch, capsys):
     torch.manual_seed(0)
     model = task.build().eval()
     with torch.no_grad():
-        result = task.validate(model)
+        monkeypatch.setattr(progress, "_LINE_PERIOD_S", 0.0)
+        with progress.speaking():
+            result = task.validate(model)
+        assert f"validate: {len(task.validation)}/{len(task.validation)}" in capsys.readouterr().err
         assert repr(task.validate(model)) == repr(result)  # an error without a single target is NaN
     assert {"cso_map", "count_accuracy", "position_rmse", "grid_cso_map", "grid_count_accuracy"} <= result.keys()
     assert 0 <= result["cso_map"] <= 100
