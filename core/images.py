@@ -7,6 +7,7 @@ of ``glint.formats`` that looks at its sizes, checksums and pages first; Pillow 
 from __future__ import annotations
 
 import io
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -200,9 +201,10 @@ def _to_grey(image: Image.Image, path: Path) -> NDArray[Any]:
             hint = "convert it to greyscale yourself: how colours map to radiance is not ours to guess"
             if any(name == "APP1" and data.startswith(_RADIOMETRIC) for name, data in getattr(image, "applist", ())):
                 kind = "radiometric JPEG with a picture in colours"
+                values = shlex.quote(f"{path.stem}.png"), shlex.quote(f"{path.stem}.png?endian=swap")
                 hint = (
-                    f"its 16-bit values: exiftool -b -RawThermalImage {path.name} > {path.stem}.png; "
-                    "?endian=swap if their bytes are turned"
+                    f"its 16-bit values: exiftool -b -RawThermalImage {shlex.quote(path.name)} > {values[0]}; "
+                    f"most cameras write them with swapped bytes: then glint run {values[1]}"
                 )
             raise SourceError(f"{path} is a {kind}; expected one channel of infrared", hint=hint)
         return channels[..., 0].copy()

@@ -1,6 +1,9 @@
 """Images come in as they were stored, or not at all."""
 
+import re
+import shutil
 import struct
+import subprocess
 import zlib
 from io import BytesIO
 
@@ -251,9 +254,26 @@ def test_of_a_radiometric_jpeg_in_colours_it_is_told_where_the_values_are(tmp_pa
     picture = BytesIO()
     colours = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
     Image.fromarray(colours).save(picture, "JPEG")
-    data, segment = picture.getvalue(), b"FLIR\0\x01\0\0FFF\0" + bytes(64)
+    values = np.random.default_rng(1).integers(3000, 3100, (48, 64)).astype(np.uint16)
+    data, segment = picture.getvalue(), b"FLIR\0\x01\0\0" + thermal_file(values)
     head = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big")
-    (tmp_path / "a.jpg").write_bytes(data[:2] + head + segment + data[2:])
+    (tmp_path / "a b.jpg").write_bytes(data[:2] + head + segment + data[2:])
     with pytest.raises(SourceError, match="radiometric JPEG") as caught:
-        read_image(tmp_path / "a.jpg")
-    assert "exiftool -b -RawThermalImage a.jpg" in caught.value.hint
+        read_image(tmp_path / "a b.jpg")
+    command = re.search("exiftool [^;]*", caught.value.hint)
+    assert command is not None
+    assert command[0] == "exiftool -b -RawThermalImage 'a b.jpg' > 'a b.png'"
+    assert "glint run 'a b.png?endian=swap'" in caught.value.hint
+    if shutil.which("exiftool"):  # Debian's libimage-exiftool-perl
+        subprocess.run(command[0], shell=True, cwd=tmp_path, check=True)  # noqa: S602
+        assert np.array_equal(read_image(tmp_path / "a b.png").byteswap(), values)
+
+
+def thermal_file(values: np.ndarray) -> bytes:
+    """What such a camera puts into its JPEG: a directory of one record, a PNG of values with swapped bytes."""
+    picture = BytesIO()
+    Image.fromarray(values.byteswap()).save(picture, "PNG")
+    height, width = values.shape
+    record = struct.pack("<16H", 2, width, height, 0, 0, 0, width - 1, 0, height - 1, *[0] * 7) + picture.getvalue()
+    head = b"FFF\0" + bytes(16) + struct.pack(">III", 100, 0x40, 1) + bytes(0x20)
+    return head + struct.pack(">HH7I", 1, 3, 0x64, 1, 0x60, len(record), 0, 0, 0) + record
