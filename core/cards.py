@@ -23,6 +23,7 @@ from glint.files import read_json, sha256, write_json
 from glint.processing.cfar import Cfar
 from glint.processing.extent import Extent
 from glint.processing.normalise import Normaliser
+from glint.processing.point_evidence import PointEvidence
 
 CARD_FORMAT = 1
 _MOST_SIDE_PX, _MOST_CELLS_PER_PX = 1024, 32
@@ -53,12 +54,14 @@ class DetectorSpec:
             an eighth of its logit: an order of spots, of which 0.5 is the middle, not a share of hits.
         extent: where targets end (:mod:`glint.processing.extent`); None: where the probability does.
         cfar: how the clutter of a frame changes the probability (:mod:`glint.processing.cfar`); None: not at all.
+        points: what a sharp point adds to it (:mod:`glint.processing.point_evidence`); None: nothing.
     """
 
     multiple: int = 16
     threshold: float = 0.5
     extent: Extent | None = None
     cfar: Cfar | None = None
+    points: PointEvidence | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:

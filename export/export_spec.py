@@ -98,7 +98,7 @@ def _detector(model: nn.Module, size: FrameSize | None, threshold: float | None)
         *_tensors(model, "frame", trials[0], dynamic), dynamic, trials, 0, NORMALISER,
         detector=DetectorSpec(
             MULTIPLE, 0.5 if threshold is None else threshold,
-            *((model.EXTENT, model.CFAR) if isinstance(model, LSNet) else (None, None)),
+            *((model.EXTENT, model.CFAR, model.POINTS) if isinstance(model, LSNet) else (None, None, None)),
         ),
     )  # fmt: skip
 

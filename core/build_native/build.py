@@ -39,9 +39,9 @@ from glint.native.signature import Argument, Array, Number, parse
 
 MODULES = (
     "glint.processing.candidates", "glint.processing.connected", "glint.processing.crop", "glint.processing.extent",
-    "glint.processing.normalise", "glint.runtime.pipeline.spots", "glint.runtime.tracking.faint",
-    "glint.runtime.tracking.joint", "glint.runtime.tracking.tracker", "glint.runtime.unmixing.refine",
-    "glint.runtime.unmixing.verdicts",
+    "glint.processing.normalise", "glint.processing.point_evidence", "glint.runtime.pipeline.spots",
+    "glint.runtime.tracking.faint", "glint.runtime.tracking.joint", "glint.runtime.tracking.tracker",
+    "glint.runtime.unmixing.refine", "glint.runtime.unmixing.verdicts",
 )  # fmt: skip
 _WORD = ir.IntType(64)
 _STATUS = ir.IntType(32)

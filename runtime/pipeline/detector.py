@@ -18,6 +18,7 @@ from glint.processing.connected import describe_groups, number_connected, pixels
 from glint.processing.crop import crop_windows
 from glint.processing.extent import confine
 from glint.processing.normalise import Normalised
+from glint.processing.point_evidence import with_point_evidence
 from glint.runtime.engines.base import Engine
 from glint.runtime.engines.choose import find_model, open_engine
 from glint.runtime.pipeline.tiling import Maps, in_tiles
@@ -131,7 +132,7 @@ class Detector:
         """
         normalised = self.card.normaliser.apply(frame.data, unit=frame.depth.divisor)
         raw, background = self._maps(normalised.value, "probability", "background")
-        raw = self._against_clutter(raw)
+        raw = self._weighed(raw, frame, normalised)
         scale = normalised.scale[0, 0]
         probability = self._confined(raw, frame, normalised, background, self.spec.threshold)
 
@@ -148,7 +149,7 @@ class Detector:
         """Target probability, background and targets of one frame, the last two in DN: ``float32 [H, W]``."""
         normalised = self.card.normaliser.apply(frame.data, unit=frame.depth.divisor)
         probability, background, target = self._maps(normalised.value, "probability", "background", "target")
-        probability = self._against_clutter(probability)
+        probability = self._weighed(probability, frame, normalised)
         probability = self._confined(probability, frame, normalised, background, 0.0)
         return probability, background * normalised.scale + normalised.offset, target * normalised.scale
 
@@ -156,8 +157,14 @@ class Detector:
         """Get the engine ready for frames of a size, so that the first one does not wait for it."""
         self.engine.prepare(FrameSize(self._size(1, size.width), self._size(0, size.height)))
 
-    def _against_clutter(self, probability: Map) -> Map:
-        return probability if self.spec.cfar is None else against_clutter(probability, self.spec.cfar)
+    def _weighed(self, probability: Map, frame: Frame, normalised: Normalised) -> Map:
+        """The network's word beside the clutter of the frame, and beside what sharp points say."""
+        if self.spec.cfar is not None:
+            probability = against_clutter(probability, self.spec.cfar)
+        if self.spec.points is not None:
+            rounding = frame.depth.unit / normalised.scale.item()
+            probability = with_point_evidence(probability, normalised.value, self.spec.points, rounding)
+        return probability
 
     def _confined(self, probability: Map, frame: Frame, normalised: Normalised, background: Map, least: float) -> Map:
         extent = self.spec.extent

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from glint.errors import InputError
 from glint.processing.cfar import Cfar
 from glint.processing.extent import Extent
+from glint.processing.point_evidence import PointEvidence
 from glint.training.networks.prox import soft_threshold, softplus
 
 MULTIPLE = 16  # H and W must be divisible by this
@@ -551,13 +552,15 @@ class LSNet(nn.Module):
     target), each of the same shape. :meth:`stages` gives what the stages learn, :meth:`forward` also
     what follows from it without learning: the background under targets. What needs the whole frame or its light in
     DN is applied to the outputs: :data:`CFAR` holds the probability against the frame's clutter
-    (:func:`glint.processing.cfar.against_clutter`), :data:`EXTENT` says where targets end
+    (:func:`glint.processing.cfar.against_clutter`), :data:`POINTS` says what a sharp point adds to it
+    (:func:`glint.processing.point_evidence.with_point_evidence`), :data:`EXTENT` where targets end
     (:func:`glint.processing.extent.confine`).
     """
 
     OUTPUTS = ("probability", "background", "target")
     EXTENT = Extent()
     CFAR = Cfar()
+    POINTS = PointEvidence()
 
     def __init__(self, config: LSNetConfig | None = None) -> None:
         super().__init__()

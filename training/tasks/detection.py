@@ -20,6 +20,7 @@ from glint.images import read_image
 from glint.processing.cfar import against_clutter
 from glint.processing.extent import confine
 from glint.processing.inpaint import reach_of
+from glint.processing.point_evidence import with_point_evidence
 from glint.simulation.scenes import generate_background
 from glint.training.networks.lsnet import MULTIPLE, LSNet, LSNetConfig, LSNetStage
 from glint.training.networks.registry import build
@@ -200,6 +201,7 @@ def predict(model: nn.Module, image: NDArray[Any], device: torch.device) -> tupl
     if isinstance(model, LSNet):
         scale = normalised.scale.item()
         probability = against_clutter(probability, model.CFAR)
+        probability = with_point_evidence(probability, normalised.value, model.POINTS, depth.unit / scale)
         probability = confine(probability, normalised.value, background, scale, model.EXTENT, depth=depth)
     return probability, background * normalised.scale + normalised.offset, target * normalised.scale
 

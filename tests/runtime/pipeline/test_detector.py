@@ -14,9 +14,11 @@ from scipy import ndimage
 
 from glint.cards import PRECISIONS, load_card
 from glint.errors import EngineError, ModelError
+from glint.optics import Psf
 from glint.processing.cfar import Cfar
 from glint.processing.extent import Extent, confine
 from glint.processing.normalise import Normaliser
+from glint.processing.point_evidence import PointEvidence
 from glint.runtime.pipeline.detector import Detection, Detector, find_blobs
 from glint.types import Frame
 
@@ -240,10 +242,23 @@ def test_what_is_a_target_in_a_calm_frame_is_none_among_clutter(
     assert (detector.decompose(frame)[0] > 0.5).sum() == found
 
 
+def test_a_sharp_point_that_the_network_doubts_is_a_target(fake_detector: Callable[..., Detector]) -> None:
+    detector = fake_detector(as_probability, normaliser=Normaliser("fixed", 1.0))
+    data = np.random.default_rng(1).normal(20, 0.5, (64, 64))
+    data += Psf(0.7).render(np.array([40.0]), np.array([30.0]), np.array([75.0]), data.shape)
+    data[10:20, 10:20] += 25  # as likely, and no point
+    frame = Frame(0, 0, data.astype(np.float32))
+    assert len(detector(frame).blobs) == 0
+    detector.spec = replace(detector.spec, points=PointEvidence())
+    blobs = detector(frame).blobs
+    assert len(blobs) == 1 and (round(float(blobs.x[0])), round(float(blobs.y[0]))) == (40, 30)
+    np.testing.assert_array_equal(detector.decompose(frame)[0] > 0.5, detector(frame).probability > 0.5)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_released_detector_has_its_rules(precision: str) -> None:
     spec = load_card("lsnet-s", precision=precision)[0].detector
-    assert (spec.extent, spec.cfar) == (Extent(), Cfar())
+    assert (spec.extent, spec.cfar, spec.points) == (Extent(), Cfar(), PointEvidence())
 
 
 def test_an_unmixer_cannot_be_opened_as_a_detector() -> None:
