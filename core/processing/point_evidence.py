@@ -42,7 +42,7 @@ class PointEvidence:
 
     above: float = 0.4
     least: float = 16.0
-    weight: float = 0.1
+    weight: float = 0.05
 
     def __post_init__(self) -> None:
         if not (0 < self.above < 1 and 0 < self.least < math.inf and 0 < self.weight < math.inf):

@@ -249,7 +249,7 @@ def test_a_sharp_point_that_the_network_doubts_is_a_target(fake_detector: Callab
     data[10:20, 10:20] += 25  # as likely, and no point
     frame = Frame(0, 0, data.astype(np.float32))
     assert len(detector(frame).blobs) == 0
-    detector.spec = replace(detector.spec, points=PointEvidence())
+    detector.spec = replace(detector.spec, points=PointEvidence(weight=0.1))
     blobs = detector(frame).blobs
     assert len(blobs) == 1 and (round(float(blobs.x[0])), round(float(blobs.y[0]))) == (40, 30)
     np.testing.assert_array_equal(detector.decompose(frame)[0] > 0.5, detector(frame).probability > 0.5)
