@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from glint.choices import Static
 from glint.clock import utc_of, utc_text
 from glint.errors import InputError
+from glint.runtime.pipeline.detector import Detection
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.pipeline.spots import local_noise
 from glint.runtime.tracking.clusters import Clusters, Cuts, steady
 from glint.runtime.tracking.evidence import SCORES, Evidence
 from glint.runtime.tracking.faint import Faint, FaintSearch
+from glint.runtime.tracking.history import Behind, History
 from glint.runtime.tracking.registration import Registration, Shift
 from glint.runtime.tracking.tracker import TrackConfig, Tracker
 from glint.runtime.tracking.zones import Zone, ZoneWatch
@@ -60,9 +62,12 @@ class Follower:
         self.tracker, self.registration = Tracker(config, evidence), Registration()
         self.static, self.timed, self.live = static, timed, live
         self.zones, self.unmixing, self.clusters = ZoneWatch(zones), unmixing or RefineConfig(), None
+        self.history: History | None = None
         if unmix_frames != 1:
             self.clusters = Clusters(unmix_frames, self.unmixing.radiance, self.unmixing.max_targets)
+            self.history = History()
         self.faint = FaintSearch() if faint else None
+        self._ahead: tuple[Frame, Frame, Shift] | None = None  # a frame, as the detector saw it, and its shift
         self._told: set[int] = set()  # that live
         self._shown = 0
 
@@ -74,7 +79,13 @@ class Follower:
     def __call__(self, result: Result) -> Result:
         """The result with the numbers of its targets' tracks, and the confirmed tracks; call it in order."""
         frame, blobs = result.frame, result.detection.blobs
-        shift = self.registration(frame.data, blobs.x, blobs.y)
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or ahead[0] is not frame:
+            shift = self.registration(frame.data, blobs.x, blobs.y)
+        else:
+            shift = ahead[2]
+            if self.history is not None:
+                self.history.add(ahead[1].data, shift, blobs, result.detection.candidates)
         result, frames = self._taken_apart(result, shift)
         others = result.candidates
         if others is not None:
@@ -96,6 +107,22 @@ class Follower:
             numbers = np.where(np.isin(numbers, tracks.number), numbers, -1)
         tracks = replace(tracks, crossed=self.zones(tracks, shift))
         return replace(result, track=numbers, tracks=tracks)
+
+    def background(self, frame: Frame, seen: Frame, detection: Detection) -> Behind | None:
+        """What lies behind the spots of the frame that comes next, if earlier ones have shown it.
+
+        Args:
+            frame, seen: as it came, and as the detector saw it.
+            detection: of it.
+        """
+        blobs, history = detection.blobs, self.history
+        if history is None:
+            return None
+        shift = self.registration(frame.data, blobs.x, blobs.y)
+        self._ahead = frame, seen, shift
+        floor = self.unmixing.noise_floor * (1.0 if seen.data.dtype.kind in "ui" else 0.1)
+        noise = np.maximum(local_noise(seen.data, blobs.x, blobs.y), floor)
+        return history.behind(seen.data, shift, blobs, noise)
 
     def _faint_points(self, frame: Frame, shift: Shift, blobs: Blobs) -> list[Faint]:
         """The points that the last frames show; the search knows of shifts alone, and is told that of the middle."""

@@ -17,6 +17,7 @@ from glint.errors import EngineError, InputError
 from glint.files import refuse_existing
 from glint.images import write_image
 from glint.optics import Psf
+from glint.runtime.pipeline.behind import Background, without
 from glint.runtime.pipeline.detector import Detection, Detector
 from glint.runtime.pipeline.network_view import NetworkView, network_view
 from glint.runtime.pipeline.picture import draw_picture
@@ -278,6 +279,7 @@ class Pipeline:
         capture_ms: float = 0.0,
         queue_ms: float = 0.0,
         deadline_ns: int | None = None,
+        background: Background | None = None,
     ) -> Result:
         """Process one frame.
 
@@ -286,6 +288,7 @@ class Pipeline:
                 which is copied and becomes frame 0.
             capture_ms, queue_ms: what it took to get it, and how long it waited.
             deadline_ns: ``time.monotonic_ns`` after which the refinement is left out and targets are ``UNREFINED``.
+            background: says what lies behind the spots, from earlier frames; asked once, for bright targets alone.
 
         Raises:
             InputError: if it is no frame, or one that the settings do not fit.
@@ -296,7 +299,7 @@ class Pipeline:
         started = time.perf_counter()
         seen = self.conditioner(frame)
         conditioned = time.perf_counter() - started
-        found = self._found(frame, seen, deadline_ns)
+        found = self._found(frame, seen, deadline_ns, None if frame.dark_too else background)
         if frame.dark_too:
             found = joined(found, self._found(frame, turned(seen), deadline_ns))
         spans = (conditioned + found.seconds[0], *found.seconds[1:])
@@ -306,12 +309,16 @@ class Pipeline:
             frame, found.detection, found.targets, found.spots, latency, found.optics, candidates=found.candidates
         )
 
-    def _found(self, frame: Frame, seen: Conditioned, deadline_ns: int | None) -> Found:
+    def _found(
+        self, frame: Frame, seen: Conditioned, deadline_ns: int | None, background: Background | None = None
+    ) -> Found:
         """What one look at a frame gives, as it was corrected or turned."""
         started = time.perf_counter()
         detection = self._detect(seen.frame)
         detected = time.perf_counter()
-        scene, candidates = self.look(seen.frame, detection, seen.ceiling), None
+        behind = None if background is None else background(frame, seen.frame, detection)
+        clear, shown = (seen, detection) if behind is None else without(seen, detection, behind)
+        scene, candidates = self.look(clear.frame, shown, clear.ceiling), None
         spots, view = scene.spots, scene.view
         unmixed = self.unmixer(view.patches, full_scale=view.full_scale, with_grid=False)
         taken_apart = time.perf_counter()

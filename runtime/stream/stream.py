@@ -36,6 +36,7 @@ from glint.choices import Drop
 from glint.clock import utc_of
 from glint.errors import InputError
 from glint.interruption import Interruption
+from glint.runtime.pipeline.follow import Follower
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sources.base import Source
@@ -216,7 +217,9 @@ class Stream:
             self._lost["late"] += 1
             return None
         waited = (now - item.arrived_ns) / 1e6 if live else 0.0
-        result = self.pipeline(frame, capture_ms=item.capture_ms, queue_ms=waited, deadline_ns=until)
+        follow = self.track if isinstance(self.track, Follower) else None
+        earlier = {} if follow is None or follow.history is None else {"background": follow.background}
+        result = self.pipeline(frame, capture_ms=item.capture_ms, queue_ms=waited, deadline_ns=until, **earlier)
         late = until is not None and time.monotonic_ns() > until
         repeated = self._last is not None and np.array_equal(self._last.frame.data, frame.data)
         result = replace(result, repeated=repeated)

@@ -1,9 +1,10 @@
 """A cluster that is followed, taken apart in all of its last frames at once.
 
 Its members keep their places in the cluster and their radiances; the cluster moves on with a constant velocity beside
-the motion that was predicted. Each frame samples the same light at other sub-pixel places, and that is what one frame
-cannot have. Positions, radiances, the correction of the velocity and one background level are fitted to all windows by
-Levenberg-Marquardt with the pixel-integrated PSF. Saturated pixels do not count.
+the motion that was predicted, give or take a few hundredths of a pixel in each frame. Each frame samples the same light
+at other sub-pixel places, and that is what one frame cannot have. Positions, radiances, the correction of the velocity
+and one background level are fitted to all windows by Levenberg-Marquardt with the pixel-integrated PSF. Saturated
+pixels do not count.
 
 The number of members has the largest evidence: the likelihood of all pixels, integrated over the parameters (Laplace).
 Each number is fitted from what single frames say, and from the fit of one less with one more where it explains most.
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 
 from glint.compiled import entry
 from glint.errors import InputError
-from glint.runtime.unmixing.normal_equations import diagonal_of_inverse, factorise, substitute
+from glint.optics import Psf
+from glint.runtime.unmixing.normal_equations import factorise, substitute
 from glint.runtime.unmixing.point_model import pixel_profile
 from glint.types import TargetFlag, Targets
 
@@ -32,6 +34,7 @@ WINDOW_PX = 7  # px
 SPREAD_PX = 0.4  # px, of the members about the cluster's middle
 RADIANCE_SPREAD_SHARE = 0.6  # standard deviation of radiances over their mean, where nothing is known of them
 LEVEL_SPREAD_SHARE = 0.01  # standard deviation of the background level over the brightest pixel
+JITTER_PX = 0.03  # px, standard deviation of the place of a frame about the predicted motion
 DRIFT_PX = 0.05  # px per frame that the predicted motion may be off
 NEAREST_PX, NEAREST_TOLD_PX = 0.45, 0.3  # px between two members; where their radiance is known
 _SHARED_PARAMETERS = 3  # parameters beside those of members: velocity and level
@@ -251,24 +254,43 @@ class _Search:
 def _told(sequence: Sequence, frames: _Frames, fit: _Fit, evidence: Array, sigma: float) -> Joint:
     number = (len(fit.theta) - _SHARED_PARAMETERS) // 3
     x, y, radiance = fit.theta[: 3 * number].reshape(3, number)
-    variance = diagonal_of_inverse(fit.information)[: 3 * number].reshape(3, number)
     weight = np.exp(np.where(np.isfinite(evidence), evidence - evidence.max(), -np.inf))
     probability = float(weight[number] / weight.sum())
     rest = np.delete(evidence, number)
     flags = int(TargetFlag.COUNT_AMBIGUOUS) if number > 1 and evidence[number] - rest.max() < _RIVAL_LOG_EVIDENCE else 0
-    sigma_x, sigma_y, sigma_radiance = np.sqrt(variance)
-    targets = Targets(
-        x + sequence.x[-1], y + sequence.y[-1], radiance, sigma_x, sigma_y, sigma_radiance,
-        blob=np.zeros(number, dtype=np.int64), score=np.exp(-(variance[0] + variance[1]) / 0.01),
-        flags=np.full(number, flags), count_probability=np.full(number, probability),
-    )  # fmt: skip
     one = slice(-1, None)
     where = frames.noise[one], frames.x[one], frames.y[one], frames.time[one]
     last = _Frames(frames.image[one], frames.valid[one], *where)
+    off, variance = _place_of(last, fit, sigma)
+    sigma_x, sigma_y, sigma_radiance = np.sqrt(variance)
+    targets = Targets(
+        x + sequence.x[-1] + off[0], y + sequence.y[-1] + off[1], radiance, sigma_x, sigma_y, sigma_radiance,
+        blob=np.zeros(number, dtype=np.int64), score=np.exp(-(variance[0] + variance[1]) / 0.01),
+        flags=np.full(number, flags), count_probability=np.full(number, probability),
+    )  # fmt: skip
     none = np.zeros(len(fit.theta))
     latest = _cost(last, fit.theta, sigma, none, none) / max(int(last.valid.sum()), 1)
     chi_square = max(latest, fit.cost / max(int(frames.valid.sum()), 1))
     return Joint(targets, float(fit.theta[-3]), float(fit.theta[-2]), evidence, chi_square)
+
+
+def _place_of(last: _Frames, fit: _Fit, sigma: float) -> tuple[Array, Array]:
+    """By how much the one frame is off its predicted place, px ``[2]``, and the members' variances in it ``[3, K]``."""
+    members, rest = fit.theta[:-_SHARED_PARAMETERS].reshape(3, -1), fit.theta[-_SHARED_PARAMETERS:]
+    x, y = (members[i] + (last.x, last.y)[i] + rest[i] * last.time for i in (0, 1))
+    psf, shape, valid = Psf(sigma), last.image.shape[1:], last.valid[0]
+    slope = psf.jacobian(x, y, members[2], shape)[valid] / last.noise  # [P, K, 3]
+    left = (last.image[0] - rest[2] - psf.render(x, y, members[2], shape))[valid] / last.noise
+    along, size = slope[..., :2].sum(axis=1), members.size
+    inverse = np.linalg.inv(along.T @ along + JITTER_PX**-2.0 * np.eye(2))
+    # A place that is told is a parameter and the frame's own: what the one has too much, the other has too little.
+    told = np.zeros((size, len(fit.theta)))
+    told[:, :size] = np.eye(size)
+    own = np.repeat(np.eye(3, 2), members.shape[1], axis=0) @ inverse
+    told[:, :size] -= own @ along.T @ np.moveaxis(slope, -1, -2).reshape(len(slope), -1)
+    told[:, -1] -= own @ along.sum(axis=0) / last.noise[0]
+    variance = ((told @ np.linalg.inv(fit.information)) * told).sum(axis=1).reshape(members.shape)
+    return inverse @ (along.T @ left), variance + np.append(np.diag(inverse), 0.0)[:, None]
 
 
 @entry("_Frames(f8[3] b1[3] f8[1] f8[1] f8[1] f8[1]) f8[1] f8 f8[2] f8")
@@ -311,9 +333,13 @@ def _cost(frames: _Frames, theta: Array, sigma: float, mean: Array, information:
 def _equations(
     frames: _Frames, theta: Array, sigma: float, mean: Array, information: Array, matrix: Array, vector: Array
 ) -> float:
-    """The cost; fills in its second derivative and minus its first one (both halved), unless they are empty."""
+    """The cost; fills in its second derivative and minus its first one (both halved), unless they are empty.
+
+    Each frame may lie a little off where it was predicted (``JITTER_PX``): that is integrated out of all of them.
+    """
     n, number, size = len(theta), (len(theta) - 3) // 3, frames.image.shape[1]
     wanted = len(vector) > 0
+    joined = np.empty((n, 2))  # of the parameters with the place of the frame
     gx, gy = np.empty((number, size)), np.empty((number, size))
     dx, dy = np.empty((number, size)), np.empty((number, size))
     unused, row = np.empty(size), np.empty(n)
@@ -331,28 +357,47 @@ def _equations(
             pixel_profile(theta[k] + frames.x[f] + theta[n - 3] * t, sigma, gx[k], dx[k], unused)
             pixel_profile(theta[number + k] + frames.y[f] + theta[n - 2] * t, sigma, gy[k], dy[k], unused)
         weight = frames.noise[f] ** -2.0
+        xx = yy = JITTER_PX**-2.0
+        xy = x_rest = y_rest = 0.0
+        joined[:] = 0.0
         for r in range(size):
             for c in range(size):
                 if not frames.valid[f, r, c]:
                     continue
-                model = theta[n - 1]
-                row[n - 3] = row[n - 2] = 0.0
+                model, along_x, along_y = theta[n - 1], 0.0, 0.0
                 row[n - 1] = 1.0
                 for k in range(number):
                     s, light = theta[2 * number + k], gx[k, c] * gy[k, r]
                     model += s * light
-                    if wanted:
-                        row[k], row[number + k] = s * dx[k, c] * gy[k, r], s * gx[k, c] * dy[k, r]
-                        row[2 * number + k] = light
-                        row[n - 3] += t * row[k]
-                        row[n - 2] += t * row[number + k]
+                    row[k], row[number + k] = s * dx[k, c] * gy[k, r], s * gx[k, c] * dy[k, r]
+                    row[2 * number + k] = light
+                    along_x += row[k]
+                    along_y += row[number + k]
+                row[n - 3], row[n - 2] = t * along_x, t * along_y
                 rest = frames.image[f, r, c] - model
                 cost += weight * rest * rest
+                xx += weight * along_x * along_x
+                xy += weight * along_x * along_y
+                yy += weight * along_y * along_y
+                x_rest += weight * along_x * rest
+                y_rest += weight * along_y * rest
                 if wanted:
                     for i in range(n):
                         vector[i] += weight * row[i] * rest
+                        joined[i, 0] += weight * row[i] * along_x
+                        joined[i, 1] += weight * row[i] * along_y
                         for j in range(i + 1):
                             matrix[i, j] += weight * row[i] * row[j]
+        whole = xx * yy - xy * xy
+        x_off, y_off = (yy * x_rest - xy * y_rest) / whole, (xx * y_rest - xy * x_rest) / whole
+        cost -= x_off * x_rest + y_off * y_rest
+        if wanted:
+            for i in range(n):
+                across = (yy * joined[i, 0] - xy * joined[i, 1]) / whole
+                down = (xx * joined[i, 1] - xy * joined[i, 0]) / whole
+                vector[i] -= x_off * joined[i, 0] + y_off * joined[i, 1]
+                for j in range(i + 1):
+                    matrix[i, j] -= across * joined[j, 0] + down * joined[j, 1]
     return cost
 
 

@@ -75,3 +75,33 @@ def test_a_repeated_frame_has_the_targets_that_were_told_of_it() -> None:
     assert [r.repeated for r in results] == [False, True]
     assert [r.targets.x.tolist() for r in results] == [[1.5], [1.5]]
     assert [None if r.track is None else r.track.tolist() for r in results] == [[4], [4]]
+
+
+@pytest.mark.parametrize(("unmix_frames", "kept"), [(1, None), (10, 2)])
+def test_the_pipeline_asks_the_follower_for_the_background_and_a_frame_is_registered_once(
+    unmix_frames: int, kept: int | None
+) -> None:
+    class Asks(FakePipeline):
+        def __call__(self, item: Any, **told: Any) -> Any:
+            result = result_of(item)
+            assert ("background" in told) == (unmix_frames > 1)
+            assert "background" not in told or told["background"](item, item, result.detection) is None
+            return result
+
+    class Counted(Follower):
+        def __init__(self) -> None:
+            super().__init__(unmix_frames=unmix_frames)
+            self.shifts, own = 0, self.registration
+
+            def register(*of: Any) -> Any:
+                self.shifts += 1
+                return own(*of)
+
+            self.registration = cast(Any, register)
+
+    follow, rng = Counted(), np.random.default_rng(0)
+    scene = rng.integers(0, 9999, (96, 96), dtype=np.uint16)
+    frames = [replace(frame(index), data=scene + rng.integers(0, 9, (96, 96), dtype=np.uint16)) for index in range(5)]
+    results = list(Stream(FakeSource(frames), cast(Pipeline, Asks()), (), track=follow).results())
+    assert len(results) == follow.shifts == 5
+    assert (None if follow.history is None else len(follow.history._past)) == kept

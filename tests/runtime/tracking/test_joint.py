@@ -14,7 +14,7 @@ MEMBERS = np.array([[-0.3, -0.2], [0.3, -0.25], [0.05, 0.35]])
 LIGHT = np.array([240.0, 225.0, 232.0])
 
 
-def sequence(frames: int, seed: int = 3, **parts: float) -> Sequence:
+def sequence(frames: int, seed: int = 3, jitter: float = 0.0, **parts: float) -> Sequence:
     """A cluster of three that moves by (0.21, -0.13) px per frame and ends at (40.2, 30.4)."""
     rng = np.random.default_rng(seed)
     back = np.arange(frames) - (frames - 1.0)
@@ -22,6 +22,7 @@ def sequence(frames: int, seed: int = 3, **parts: float) -> Sequence:
     left, top = np.round(x).astype(int) - 5, np.round(y).astype(int) - 5
     at_x, at_y = (m[:, None] + MEMBERS[:, axis] - c[:, None] for axis, (m, c) in enumerate(((x, left), (y, top))))
     image = Psf(SIGMA).render(at_x, at_y, LIGHT, (11, 11)) + NOISE * rng.standard_normal((frames, 11, 11))
+    x, y = (axis + jitter * rng.standard_normal(frames) for axis in (x, y))  # as they are predicted
     return Sequence(image, left, top, np.full(frames, NOISE), x, y, **parts)
 
 
@@ -53,31 +54,36 @@ def test_a_prediction_that_is_off_is_corrected() -> None:
     assert error(found.targets.x, found.targets.y) < 0.05
 
 
-def test_the_equations_are_the_derivatives_of_the_cost() -> None:
+def test_the_equations_are_those_of_a_fit_of_the_place_of_each_frame_too() -> None:
     frames = joint_module._windows(sequence(4))
     theta = np.concatenate([MEMBERS.T.ravel() + 0.05, LIGHT + 5, [0.01, -0.02, 0.4]])
     mean, information = np.zeros(12), np.full(12, 0.01)
     matrix, vector = np.empty((12, 12)), np.empty(12)
-    joint_module._equations(frames, theta, SIGMA, mean, information, matrix, vector)
-    step = 1e-5
-    for i in range(12):
-        ends = []
-        for sign in (-1, 1):
-            moved = theta.copy()
-            moved[i] += sign * step
-            ends.append(joint_module._cost(frames, moved, SIGMA, mean, information))
-        assert (ends[0] - ends[1]) / (4 * step) == pytest.approx(vector[i], rel=1e-3, abs=1e-2)
-    # Against the information of the frames' pixels from an independent Jacobian.
-    x, y = (theta[k : k + 3] + np.stack([frames.x, frames.y])[k // 3][:, None] for k in (0, 3))
-    x, y = x + 0.01 * frames.time[:, None], y - 0.02 * frames.time[:, None]
-    jacobian = Psf(SIGMA).jacobian(x, y, theta[6:9], (7, 7))  # [N, H, W, K, 3]
-    flat = np.moveaxis(jacobian, -1, -2).reshape(-1, 9) / NOISE
-    lower = np.tril(flat.T @ flat + 0.01 * np.eye(9))
-    np.testing.assert_allclose(np.tril(matrix[:9, :9]), lower, rtol=1e-4, atol=1e-3)
+    cost = joint_module._equations(frames, theta, SIGMA, mean, information, matrix, vector)
+
+    def rest(all_of_them: np.ndarray) -> np.ndarray:
+        """What a model with 8 more parameters, the places of 4 frames, leaves of all pixels, over the noise."""
+        one, place = all_of_them[:12], all_of_them[12:].reshape(4, 2)
+        x = one[:3] + (frames.x + place[:, 0] + one[9] * frames.time)[:, None]
+        y = one[3:6] + (frames.y + place[:, 1] + one[10] * frames.time)[:, None]
+        light = Psf(SIGMA).render(x, y, one[6:9], (7, 7)) + one[11]
+        return ((frames.image - light) / NOISE).ravel()
+
+    at, step = np.append(theta, np.zeros(8)), 1e-5
+    jacobian = np.stack([(rest(at - step * e) - rest(at + step * e)) / (2 * step) for e in np.eye(20)], axis=1)
+    prior = np.append(information, np.full(8, joint_module.JITTER_PX**-2.0))
+    whole, right = jacobian.T @ jacobian + np.diag(prior), jacobian.T @ rest(at) - prior * at
+    onto = np.linalg.solve(whole[12:, 12:], whole[12:, :12]).T
+    lower = np.tril(whole[:12, :12] - onto @ whole[12:, :12])
+    np.testing.assert_allclose(np.tril(matrix), lower, rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(vector, right[:12] - onto @ right[12:], rtol=1e-4, atol=1e-2)
+    least = (rest(at) ** 2).sum() + (prior * at**2).sum() - right[12:] @ np.linalg.solve(whole[12:, 12:], right[12:])
+    assert cost == pytest.approx(least, rel=1e-6)
 
 
 def test_uncertainties_are_those_of_many_trials() -> None:
-    rows = [refine_jointly(sequence(8, seed), [], SIGMA, radiance=(235.0, 8.66)).targets for seed in range(12)]
+    shaky = [sequence(8, seed, joint_module.JITTER_PX) for seed in range(12)]
+    rows = [refine_jointly(one, [], SIGMA, radiance=(235.0, 8.66)).targets for one in shaky]
     assert all(len(row) == 3 for row in rows)
     pulls = []
     for row in rows:
@@ -85,6 +91,14 @@ def test_uncertainties_are_those_of_many_trials() -> None:
         a, b = linear_sum_assignment(np.hypot(gap_x, gap_y))
         pulls += [gap_x[a, b] / row.sigma_x, gap_y[a, b] / row.sigma_y]
     assert 0.7 < np.sqrt(np.mean(np.square(pulls))) < 1.4
+
+
+def test_frames_that_lie_a_little_off_make_no_members() -> None:
+    shaky = sequence(20, 5, 2 * joint_module.JITTER_PX)
+    bright = Sequence(20 * shaky.patches, shaky.left, shaky.top, shaky.noise, shaky.x, shaky.y)  # 20 times the light
+    found = refine_jointly(bright, [], SIGMA).targets
+    assert len(found) == 3
+    assert error(found.x, found.y) < 0.03
 
 
 def test_what_is_saturated_does_not_count() -> None:
