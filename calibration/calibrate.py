@@ -39,7 +39,7 @@ from glint.progress import Progress, told_if_slow
 PRECISIONS = ("fp16", "int8")
 BUDGET_POINTS = {"fp16": 0.1, "int8": 0.3}  # points
 SCORED_BY_TASK = {"unmix": 10000, "detect": 96}
-# That units, and plans (few, many), are judged by in a search.
+# Samples by which a search judges units, and plans (few, many).
 SEARCHED_BY_TASK = {"unmix": (600, 2000, 10000), "detect": (24, 24, 96)}
 _LARGEST_PIXELS = 640 * 512  # pixels of an image that a search still takes
 _JUDGED_SPLIT = "val"
@@ -205,7 +205,7 @@ def _require_buildable(model: onnx.ModelProto, file: Path) -> None:
 
 def _observe(model: onnx.ModelProto, samples: Samples) -> _Network:
     graph = Graph(model)
-    # What only moves values has the largest one of its source.
+    # An operator that only moves values has the largest value of its source.
     products = [node for node in model.graph.node if node.op_type in PRODUCTS]
     asked = {name for node in products for name in node.input}
     layers = graph.layers()

@@ -71,10 +71,7 @@ def train(
     Raises:
         GlintError: one of its subclasses, for bad arguments, data or checkpoints.
     """
-    if entry(network).learns == "detection":
-        from glint.training.tasks.data_sets import checked_sets
-
-        checked_sets(data or ())  # told before a library that is missing
+    _check_data(network, data)
     import torch
 
     from glint.training.checkpoint import load_checkpoint
@@ -95,9 +92,7 @@ def train(
             task.data["init"] = info.data["init"]
     elif init is not None:
         info, model = load_model(init)
-        task.data["init"] = {
-            "network": info.network, "sha256": info.sha256, "step": info.step, "data": info.data,
-        }  # fmt: skip
+        task.data["init"] = {name: getattr(info, name) for name in ("network", "sha256", "step", "data")}
     with join(device) as ranks:
         settings = replace(default, minutes=minutes, **recipe)
         trainer = Trainer(task, settings, out, device=device, ranks=ranks, compiled=compiled)
@@ -108,6 +103,14 @@ def train(
         if ranks.rank == 0:
             talk(f"training {network} into {out}, from step {trainer.step}")
         return trainer.fit()
+
+
+def _check_data(network: str, data: Path | Sequence[DataSet | Path] | None) -> None:
+    """Refuse sets of which something is wrong before a library that is missing is told."""
+    if entry(network).learns == "detection":
+        from glint.training.tasks.data_sets import checked_sets
+
+        checked_sets(data or ())
 
 
 def _last_of(out: Path, *, resume: bool) -> Path:

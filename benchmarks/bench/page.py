@@ -22,7 +22,7 @@ from glint.benchmarks.reporting.plots import Axis, Series, line_plot, scatter
 
 _STAGES = ("pre", "network", "post", "refine")
 _PIPELINE_STAGES = ("detector", "around detector", "unmixer", "around unmixer", "refine")
-_WIDE, _BAR, _STEP, _GAP, _FIGURE = 460, 18, 44, 12, 70  # of the bars' drawing, in its own units
+_WIDE, _BAR, _STEP, _GAP, _FIGURE = 460, 18, 44, 12, 70  # sizes in the drawing of bars, in its own units
 
 Row = dict[str, Any]
 

@@ -83,7 +83,7 @@ class Bench:
 
     Args:
         effort: how much time is taken.
-        judging: options for the judges (see ``bench_judge.judge``); None: no row is judged.
+        judging: options for the judges (see ``accuracy.judge``); None: no row is judged.
         total: groups that there will be, for the progress line.
 
     Attributes:
@@ -180,7 +180,7 @@ def rows_of(group: Sequence[Measurement], limits: dict[str, Any] | None, baselin
 
     Args:
         group: measurements of one group.
-        limits: of the machine (see ``bench_limits.limits``); None: not measured.
+        limits: of the machine (see ``roofline.limits``); None: not measured.
         baseline: name or variant of the row that the others are compared with; the first one if there is none.
     """
     measured = [one for one in group if one.rounds]

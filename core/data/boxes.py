@@ -21,7 +21,7 @@ from glint.files import read_json
 from glint.processing.peak_mask import half_peak_mask as half_peak_mask
 
 POINTS_FILE = "points.json"
-_MOST_NUMBER = 1e12  # that any of its numbers is
+_MOST_NUMBER = 1e12  # the largest number that the file may hold
 _HINT = "expected box [x, y, width, height], point [x, y] and good (true or false)"
 
 

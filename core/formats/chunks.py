@@ -8,19 +8,19 @@ import zlib
 from glint.formats.stored import FormatError, UnknownFormatError, check_size
 
 PNG, JPEG, BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
-_MOST_DEFLATE_RATIO = 1032  # of deflate
+_MOST_DEFLATE_RATIO = 1032  # bytes that one compressed byte may give
 _CHANNELS_BY_COLOUR = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of PNG's kinds of colour
 # Of the passes of interlaced pictures: first column and row, and the steps across and down.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _MARKERS_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # markers of JPEG without a length
 _SEQUENTIAL_MARKERS = {0xC0, 0xC1}  # of these, those in which every block has two bits at least
 _MOST_PIXELS_PER_BYTE = 256
-_PROBED_BYTES = 16  # at the end of the pixels
+_PROBED_BYTES = 16  # bytes at the end of the pixels that a probe changes
 _SIZE_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG that tell the size
 
 
 def check_png(data: bytes) -> None:
-    """Every chunk is there with its checksum, and all of them are one picture.
+    """Check that every chunk is there with its checksum, and that all of them are one picture.
 
     Raises:
         FormatError: if not.
@@ -80,7 +80,7 @@ def _png_bytes(width: int, height: int, bits: int, *, interlaced: bool) -> int:
 
 
 def check_jpeg(data: bytes) -> None:
-    """The markers lead to the end, and no further picture stands behind it.
+    """Check that the markers lead to the end, and that no further picture follows.
 
     Raises:
         FormatError: if not.
@@ -147,7 +147,7 @@ def _last_scan(data: bytes) -> tuple[int, int]:
 
 
 def check_bmp(data: bytes) -> None:
-    """The pixels that an uncompressed picture needs are there.
+    """Check that the file holds all pixels of an uncompressed picture.
 
     Raises:
         FormatError: if not.

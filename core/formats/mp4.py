@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _BOX_PATH = (b"moov", b"trak", b"mdia", b"minf", b"stbl")  # boxes inside each other, down to the descriptions
-_MOST_DESCRIPTION_BYTES = 1 << 16  # of descriptions
+_MOST_DESCRIPTION_BYTES = 1 << 16  # bytes of the descriptions that are read
 _MOST_BOXES = 10_000
 
 

@@ -16,9 +16,10 @@ from glint.interruption import Interruption
 from glint.progress import Progress
 from glint.runtime.commands.outputs import Callback, DarkHint, ProgressLine, open_outputs
 from glint.runtime.commands.provenance import Provenance
-from glint.runtime.commands.run_options import Group, RunOptions, with_options
+from glint.runtime.commands.run_options import Delivery, Group, RunOptions, with_options
 from glint.runtime.device.watch import DeviceWatch
 from glint.runtime.engines.choose import choose_engine, choose_precision
+from glint.runtime.pipeline.follow import Follower
 from glint.runtime.pipeline.pipeline import Pipeline, Result
 from glint.runtime.sinks.base import Sink
 from glint.runtime.sinks.json_lines import LINES_VERSION, RunFiles
@@ -62,10 +63,10 @@ def run(
     """
     asked = RunOptions.of(*groups, **options)
     provenance = Provenance()
-    models, delivery = asked.models, asked.delivery
-    frames = open_frames(source, polarity=asked.values.polarity, scale=asked.values.scale, wait_s=delivery.wait_source)
+    values, delivery = asked.values, asked.delivery
+    frames = open_frames(source, polarity=values.polarity, scale=values.scale, wait_s=delivery.wait_source)
     frames.refuse_collisions(asked.outputs.overlay)
-    name, why = choose_engine(models.engine)
+    name, why = choose_engine(asked.models.engine)
     watch, summary = DeviceWatch(), Summary()
     following = Following.of(delivery, track=asked.outputs.tracks is not None)
     streams: list[Stream] = []
@@ -73,20 +74,15 @@ def run(
     try:
         pipeline = Pipeline.of(asked.settings(), following.candidates_above)
         follow = following.follower(frames, pipeline)
-        talk(f"engine: {name} ({why}); {_models_text(pipeline, models.precision, name)}")
-        _made_ready(pipeline, frames, models.refine)
+        talk(f"engine: {name} ({why}); {_models_text(pipeline, asked.models.precision, name)}")
+        _made_ready(pipeline, frames, asked.models.refine)
         line = Progress("run", frames.total)
-        last: list[Sink] = [summary, ProgressLine(line, frames), *([Callback(on_result)] if on_result else [])]
-        last += [DarkHint(pipeline, frames.uri)] if frames.polarity == "white" else []
-        streams += [Stream(
-            frames, pipeline, [*sinks, *last], drop=delivery.drop, deadline_ms=delivery.deadline_ms,
-            warm=delivery.warm_up, track=follow,
-        )]  # fmt: skip
+        stream = _stream(asked.delivery, frames, pipeline, follow, [*sinks, summary], line, on_result)
     except BaseException:
         for sink in sinks:
             sink.close()
         raise
-    (stream,) = streams
+    streams.append(stream)
     started, error = time.perf_counter(), None
     with Interruption() as signals, pipeline:
         try:
@@ -100,7 +96,6 @@ def run(
             **provenance.as_dict(),
             **_settings(asked, frames, name, pipeline),
             **_ending(stream, frames, error, time.perf_counter() - started),
-            **_account(stream),
             **summary.as_dict(),
             **({"tracks": follow.confirmed, "static": follow.static} if follow is not None else {}),
             **following.as_dict(),
@@ -112,6 +107,19 @@ def run(
             for sink in sinks:
                 sink.linger(lambda: error is not None or signals.requested)
     return manifest
+
+
+def _stream(
+    delivery: Delivery, frames: AdjustedSource, pipeline: Pipeline, follow: Follower | None, sinks: Sequence[Sink],
+    line: Progress, on_result: Callable[[Result], None] | None,
+) -> Stream:  # fmt: skip
+    """The stream of a run: its sinks, and what watches it from here."""
+    last: list[Sink] = [ProgressLine(line, frames), *([Callback(on_result)] if on_result else [])]
+    last += [DarkHint(pipeline, frames.uri)] if frames.polarity == "white" else []
+    return Stream(
+        frames, pipeline, [*sinks, *last], drop=delivery.drop, deadline_ms=delivery.deadline_ms, warm=delivery.warm_up,
+        track=follow,
+    )  # fmt: skip
 
 
 def _made_ready(pipeline: Pipeline, frames: AdjustedSource, refine: bool) -> None:
@@ -134,6 +142,7 @@ def _ending(stream: Stream, frames: AdjustedSource, error: Exception | None, sec
         "skipped": [asdict(s) for s in frames.skipped],
         "skips": dict(frames.skips),
         "missing": frames.missing,
+        **_account(stream),
     }
 
 

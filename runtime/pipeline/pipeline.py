@@ -65,7 +65,7 @@ class Result:
         candidates: spots below the detector's threshold, as targets; ``blob`` is the row of ``detection.candidates``.
             None if nobody asked for them.
         late: it came after its deadline.
-        repeated: its frame holds the bytes of the frame before: it is no news.
+        repeated: its frame holds the same bytes as the frame before.
         dropped: frames dropped since the result before, by place.
     """
 
@@ -327,7 +327,7 @@ class Pipeline:
             targets = self.settle(scene, unmixed)
         else:
             targets = view.to_windows(unmixed.targets(), scene.windows)
-        if not (targets.radiance >= LEAST_RADIANCE_DN).all():  # nothing is not a target
+        if not (targets.radiance >= LEAST_RADIANCE_DN).all():  # a target without light is none
             targets = targets.select(targets.radiance >= LEAST_RADIANCE_DN)
         flags = int(TargetFlag.UNREFINED) if self.refine and late else 0
         targets = to_frame(targets, frame, scene, flags)

@@ -206,7 +206,7 @@ class Stream:
         if self._warm:
             self._warm = False
             self.warm_up = warm_up(lambda: self.pipeline(frame))
-            if self.drop != "none":  # it is old by now
+            if self.drop != "none":  # the frame has become old meanwhile
                 self._lost["warm-up"] += 1
                 return None
         now = time.monotonic_ns()

@@ -222,10 +222,8 @@ class Tracker:
         self._bear(place[new], sigma[new], odds[new], every.radiance[new])
         for one in faint:
             self._take_faint(one, max(seconds, 1e-3))
-        at_rest = self._state[0].copy()  # a spot's members come and go, its middle does not
-        at_rest[rows] = middles[blob[columns]]
-        at_rest[merged] = middle
-        self._judge_rest(at_rest, seconds, shape)
+        rest = (np.concatenate([rows, merged]), np.concatenate([middles[blob[columns]], middle]))
+        self._judge_rest(*rest, seconds, shape)
         self._judge()
         numbers = np.where(owner < 0, -1, self._rows.number[owner]) if len(self) else owner
         self._end(seconds, shape, gone)
@@ -255,8 +253,10 @@ class Tracker:
         most = self.config.confirmation - 2 * self.config.most_gain
         return np.minimum(self.evidence.born(kind, clutter, births), most)
 
-    def _judge_rest(self, at_rest: FloatArray, seconds: float, shape: tuple[int, int]) -> None:
-        """Tell which tracks are things that stay, from their places in the scene ``[T, 2]``."""
+    def _judge_rest(self, rows: IntArray, middles: FloatArray, seconds: float, shape: tuple[int, int]) -> None:
+        """Tell which tracks are things that stay; ``middles`` are those of the spots of some tracks, ``[R, 2]``."""
+        at_rest = self._state[0].copy()
+        at_rest[rows] = middles  # a spot's members come and go, its middle does not
         way = np.array(self._shift.to_frame(shape[1] / 2, shape[0] / 2))
         self._rest.move(at_rest, self._in_frame(at_rest), way, seconds, self._rows.seen)
         goes = ~self._rest.static  # what was said against it as a thing that stays does not count any more

@@ -5,7 +5,7 @@ optics are known to vary, the width of the PSF) are fitted by Levenberg-Marquard
 pixel-integrated PSF (``optics.Psf``). Saturated pixels are censored: where data and model reach full
 scale there is no residual. What the network says of a target enters twice: as the start, and as a
 heavy-tailed prior of the width that the network itself predicts, which leads where the noise is
-strong and says nothing where the data are sharp (``runtime.search``). No weights, no training: this
+strong and says nothing where the data are sharp (``count_search``). No weights, no training: this
 is physics, and it knows its errors.
 """
 

@@ -20,7 +20,7 @@ from glint.runtime.engines.tensorrt import cuda, cuda_graph
 from glint.runtime.engines.tensorrt.loaded_plan import LoadedPlan, Shapes
 
 _TIMED_RUNS = 20  # of which the median counts
-_SETTLE_S = 0.3  # seconds of work after which the GPU's clocks are those of work
+_SETTLE_S = 0.3  # seconds of load after which the GPU's clocks have risen
 
 
 class Lane:

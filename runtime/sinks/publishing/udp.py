@@ -30,7 +30,7 @@ class UdpSink(Sink):
         host, port: of the receiver; a broadcast address is allowed.
 
     Raises:
-        InputError: if the host is not known, no way leads there, or the port is none.
+        InputError: if the host is not known, there is no route to it, or the port is none.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -46,7 +46,7 @@ class UdpSink(Sink):
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         self._socket.setblocking(False)
         try:
-            self._socket.connect(address)  # no message is sent by this, but refusals are heard of
+            self._socket.connect(address)  # sends nothing, but lets the socket hear of refusals
         except OSError as error:
             self._socket.close()
             raise InputError(f"UDP {host}:{port}: {error.strerror or error}") from error

@@ -38,7 +38,7 @@ from glint.runtime.sources.decoding import (
 from glint.runtime.sources.grey import grey_of
 from glint.runtime.sources.uri import one_of, parameters, safe_uri
 
-_DOUBTFUL_PICTURES = 3  # behind a loss, before which more may be missing: libav tells it a packet early or late
+_DOUBTFUL_PICTURES = 3  # pictures after a loss that are doubted: libav reports a loss a packet early or late
 _PARAMETERS = {**GREY_PARAMETERS, **RECONNECT_PARAMETERS, "transport": one_of("tcp", "udp")}
 
 
