@@ -96,7 +96,8 @@ def _cells(probability: Map, side: int) -> Map:
         line[:] = probability[cell * side]
         for row in range(cell * side + 1, min((cell + 1) * side, height)):
             for column in range(width):
-                line[column] = max(line[column], probability[row, column])
+                value = probability[row, column]
+                line[column] = value if value > line[column] else line[column]  # in vector registers, unlike max
         for column in range(width):
             cells[cell, column // side] = max(cells[cell, column // side], line[column])
     return cells
