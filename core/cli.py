@@ -12,7 +12,6 @@ import importlib
 import json
 import math
 import os
-import re
 import signal
 import sys
 import threading
@@ -37,6 +36,7 @@ from glint.errors import (
     exit_code_of,
     hint_of,
 )
+from glint.formats.secrets import redact
 from glint.progress import speaking
 from glint.progress import talk as talk
 
@@ -250,7 +250,7 @@ def _missing(error: Exception) -> MissingDependencyError | None:
 
 def _report(error: GlintError, *, debug: bool) -> int:
     if debug:
-        traceback.print_exception(error)
+        _say("".join(traceback.format_exception(error)).rstrip())
     _say(f"error: {error}")
     _say(f"hint: {hint_of(error)}")
     return exit_code_of(error)
@@ -259,17 +259,16 @@ def _report(error: GlintError, *, debug: bool) -> int:
 def _report_unexpected(error: Exception, *, debug: bool) -> int:
     """The last resort: an error that nobody foresaw is told like the others, and by an exit code of its own."""
     if debug:
-        traceback.print_exception(error)
+        _say("".join(traceback.format_exception(error)).rstrip())
     _say(f"error: unexpected {type(error).__name__}: {error}")
     _say("hint: this is a mistake of glint, not yours; --debug shows where it happened: please report it")
     return EXIT_UNEXPECTED
 
 
 def _say(text: str) -> None:
-    text = re.sub(r"(?<!file)://\S*@", "://***@", text)  # whatever a message quotes, a password is none of it
     if sys.stderr is not None:
         with suppress(OSError, ValueError):  # the terminal may be gone
-            print(text, file=sys.stderr)
+            print(redact(text), file=sys.stderr)  # whatever a message quotes, a password is none of it
 
 
 def print_json(value: Any) -> None:

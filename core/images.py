@@ -10,6 +10,7 @@ import io
 import shlex
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from glint.errors import SourceError
 from glint.files import write_bytes
 from glint.formats import chunks, pgm, tiff
-from glint.formats.stored import FormatError, StoredFile, UnknownFormatError, opened
+from glint.formats.stored import FormatError, StoredFile, UnknownFormatError, opened, stated_full_scale
 
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".pgm")
 _RADIOMETRIC = b"FLIR\0"  # what a JPEG's segment begins with that holds raw values
@@ -32,6 +33,20 @@ _WHOLE: tuple[tuple[bytes, str, Callable[[bytes], None]], ...] = (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a file holds: ``uint8``, ``uint16`` or ``float32`` ``[H, W]``.
+
+    Attributes:
+        data: pixels and values as stored.
+        full_scale: the level at which the sensor saturates, DN, if the file tells; else None. A depth of 8 bits is 255,
+            if the file says nothing else; 16 bits hold 10 to 16: not known.
+    """
+
+    data: NDArray[Any]
+    full_scale: float | None
+
+
 def read_image(path: Path) -> NDArray[Any]:
     """A greyscale image as ``uint8``, ``uint16`` or ``float32`` ``[H, W]``, pixels and values as stored.
 
@@ -41,7 +56,12 @@ def read_image(path: Path) -> NDArray[Any]:
     Raises:
         SourceError: if the file is missing, torn, damaged, no image, in colour, out of range, or holds several.
     """
-    pages = read_pages(path)
+    return read_picture(path).data
+
+
+def read_picture(path: Path) -> Picture:
+    """``read_image``, with what the file says of its full scale; raises as that."""
+    pages = read_pictures(path)
     first = next(pages)
     further = sum(1 for _ in pages)
     if further:
@@ -52,20 +72,20 @@ def read_image(path: Path) -> NDArray[Any]:
     return first
 
 
-def read_pages(path: Path) -> Iterator[NDArray[Any]]:
-    """All pictures that a file holds (pages of a TIFF, PGM files one behind the other), each as ``read_image``'s.
+def read_pictures(path: Path) -> Iterator[Picture]:
+    """All pictures that a file holds: pages of a TIFF, PGM files one behind the other; each as ``read_image``'s.
 
     Raises:
         SourceError: as ``read_image``, when the picture's turn comes.
     """
-    for page in try_pages(path):
-        if isinstance(page, SourceError):
-            raise page
-        yield page
+    for picture in try_pictures(path):
+        if isinstance(picture, SourceError):
+            raise picture
+        yield picture
 
 
-def try_pages(path: Path) -> Iterator[NDArray[Any] | SourceError]:
-    """``read_pages``, but in place of a picture that cannot be read stands why, and the others follow."""
+def try_pictures(path: Path) -> Iterator[Picture | SourceError]:
+    """``read_pictures``, but in place of one that cannot be read stands why, and the others follow."""
     try:
         with opened(path) as file:
             for picture in _pictures(file, path):
@@ -95,14 +115,15 @@ def count_pages(path: Path) -> int:
         return 1
 
 
-def _pictures(file: StoredFile, path: Path) -> Iterator[NDArray[Any] | Exception]:
+def _pictures(file: StoredFile, path: Path) -> Iterator[Picture | Exception]:
     start = file.at(0, min(8, file.size))
     if start[:4] in tiff.MAGIC:
         for page in tiff.read_pages(file):
             yield page if isinstance(page, FormatError) else _page(page, path)
         return
     if start[:2] in pgm.MAGIC:
-        yield from pgm.read_pgm(file)
+        for data, maximum in pgm.read_pgm(file):
+            yield Picture(data, stated_full_scale(maximum))
         return
     for magic, name, check in _WHOLE:
         if start.startswith(magic):
@@ -111,17 +132,22 @@ def _pictures(file: StoredFile, path: Path) -> Iterator[NDArray[Any] | Exception
             data = _decoded(content, name, path)
             if name == "JPEG":
                 _check_amount(content, data, path)
-            yield data
+            yield Picture(data, (chunks.png_full_scale(content) if name == "PNG" else None) or _of_depth(data))
             return
     raise UnknownFormatError("it begins like none of the formats that are read")
 
 
-def _page(page: tiff.Page, path: Path) -> NDArray[Any] | Exception:
+def _page(page: tiff.Page, path: Path) -> Picture | Exception:
     try:
         data = _decoded(page.content, "TIFF", path)
-        return data if page.white_at is None else _inverted(data, page.white_at)
+        data = data if page.white_at is None else _inverted(data, page.white_at)
+        return Picture(data, page.full_scale or _of_depth(data))
     except (FormatError, OSError, ValueError) as error:
         return error
+
+
+def _of_depth(data: NDArray[Any]) -> float | None:
+    return 255.0 if data.dtype == np.uint8 else None
 
 
 def _check_amount(content: bytes, data: NDArray[Any], path: Path) -> None:

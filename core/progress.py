@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
+from glint.formats.secrets import redact
+
 _LINE_PERIOD_S = 10.0
 _listeners = 0
 
@@ -28,7 +30,7 @@ def talk(text: str) -> None:
     """A line for the person at the terminal, on standard error, while something is :func:`speaking`."""
     if _listeners and sys.stderr is not None:  # without it, print would take standard output
         with suppress(OSError, ValueError):  # whoever listened may be gone
-            print(text, file=sys.stderr, flush=True)
+            print(redact(text), file=sys.stderr, flush=True)
 
 
 class Progress:

@@ -15,17 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glint.cards import load_card, zoo_folder
+from glint.cards import TensorSpec, load_card, zoo_folder
 from glint.cli import build_parser
 from glint.data.boxes import boxed_images
+from glint.data.coco import CocoMasks
 from glint.data.csist import read_csist, write_csist
 from glint.data.datasets import read_mask, read_split
-from glint.errors import InputError
+from glint.errors import InputError, ModelError
 from glint.files import load_npy, write_json
-from glint.images import read_pages, write_image
+from glint.images import read_pictures, write_image
 from glint.optics import PsfEstimate, load_psf, save_psf
 from glint.runtime.sources.open import open_frames, open_source
 from glint.runtime.sources.recording_format import RecordingFile, encode_frame
+from glint.runtime.tracking.zones import read_zones
 from glint.simulation.patches import PatchConfig, simulate_patches
 from glint.types import Frame
 
@@ -84,7 +86,7 @@ def _grey() -> NDArray[np.uint8]:
 
 
 def _pictures(path: Path) -> Reading:
-    pages = list(read_pages(path))
+    pages = [picture.data for picture in read_pictures(path)]
     return Reading([(page.shape, page.dtype.name) for page in pages], _digest(*pages))
 
 
@@ -275,24 +277,99 @@ def _planned(path: Path) -> Reading:
     return Reading(None, _digest(load_plan(path)))
 
 
-def _sidecar(folder: Path) -> Path:
-    from glint.runtime.engines.tensorrt.cache import Sidecar, Target
+def _engine(folder: Path) -> Path:
+    from glint.runtime.engines.tensorrt.cache import Sidecar, store
 
-    values = {**dict.fromkeys(Target.__dataclass_fields__, "x"), "multiprocessors": 0}
-    sidecar = {
-        "model": "m", "precision": "fp16", "onnx_sha256": "0" * 64, "plan_sha256": "1" * 64, "target": values,
-        "options": {}, "profiles": [], "inputs": [], "outputs": [], "seal": "2" * 64,
-    }  # fmt: skip
-    write_json(
-        folder / "m.plan.json", {name: sidecar[name] for name in Sidecar.__dataclass_fields__ if name in sidecar}
+    tensor = TensorSpec("x", "float32", (1, 1, 8, 8))
+    info = Sidecar("m", "fp16", "0" * 64, "", _target(), {"level": 3}, (), (tensor,), (tensor,), seconds=1.5)
+    store(folder / "m.plan", np.random.default_rng(1).bytes(4096), info)
+    return folder / "m.plan"
+
+
+def _target() -> Any:
+    from glint.runtime.engines.tensorrt.cache import Target
+
+    return Target("tensorrt", "10.3.0", "Orin", "8.7", cuda="12.6", multiprocessors=8)
+
+
+def _trusted(plan: Path) -> Reading:
+    from glint.runtime.engines.tensorrt.cache import read_info, read_plan
+
+    info = read_info(plan)
+    content, reason = read_plan(plan, info, _target())
+    if reason is not None:
+        raise ModelError(reason)
+    return Reading(None, _digest(info, content))
+
+
+def _machine_code(folder: Path) -> Path:
+    _kept(folder).save("key", (1, "code"))
+    return next(folder.glob("*.nbc"))
+
+
+def _kept(folder: Path) -> Any:
+    from glint.native.kept import SealedFiles
+
+    return SealedFiles(cache_path=str(folder), filename_base="f", source_stamp="stamp")
+
+
+def _loaded(path: Path) -> Reading:
+    """What is odd is as good as not there, and made again."""
+    found = _kept(path.parent).load("key")
+    return Reading(None, _digest(found), told=found is None)
+
+
+def _own_network(folder: Path) -> Path:
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = numpy_helper.from_array(np.ones((1, 1, 3, 3), np.float32), "w")
+    shape = (1, 1, "height", "width")
+    frame, *outputs = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("frame", "probability", "background")
     )
-    return folder / "m.plan.json"
+    nodes = [
+        helper.make_node("Conv", ["frame", "w"], ["background"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Sigmoid", ["background"], ["probability"], name="sigmoid"),
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "own", [frame], outputs, initializer=[weights]),
+        opset_imports=[helper.make_opsetid("", 19)],
+        ir_version=9,
+    )
+    (folder / "own.onnx").write_bytes(model.SerializeToString())
+    return folder / "own.onnx"
 
 
-def _seen(path: Path) -> Reading:
-    from glint.runtime.engines.tensorrt.cache import read_info
+def _carded(path: Path) -> Reading:
+    from glint.runtime.commands.card import card
 
-    return Reading(None, _digest(read_info(path.with_name("m.plan"))))
+    made = card(path, overwrite=True)
+    return Reading(None, made.sha256)
+
+
+def _zones(folder: Path) -> Path:
+    corners = [[0, 0], [40.5, 0], [40.5, 30]]
+    write_json(folder / "zones.json", {"zones": [{"name": "gate", "polygon": corners, "in": "scene"}]})
+    return folder / "zones.json"
+
+
+def _annotations(folder: Path) -> Path:
+    image = {"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}
+    parts: tuple[Any, ...] = (
+        [[3, 4, 9, 4, 9, 9]], {"size": [HEIGHT, WIDTH], "counts": [100, 5, WIDTH * HEIGHT - 105]}, [],
+    )  # fmt: skip
+    boxes = [
+        {"id": i, "image_id": 1, "category_id": 1, "bbox": [20, 20, 5, 5], "segmentation": part}
+        for i, part in enumerate(parts)
+    ]
+    write_json(folder / "annotations.json", {"images": [image], "annotations": boxes, "categories": []})
+    return folder / "annotations.json"
+
+
+def _drawn(path: Path) -> Reading:
+    masks = CocoMasks(path)
+    mask = masks.mask("a", _scene())
+    return Reading((len(masks.names), mask.shape), _digest(mask))
 
 
 _URIS = (
@@ -377,7 +454,13 @@ KINDS: tuple[Kind, ...] = (
     Kind("CSIST annotation", _csist, _annotated, text=True),
     Kind("bench report", _report, _compared, text=True),
     Kind("precision plan", _plan, _planned, text=True),
-    Kind("engine sidecar", _sidecar, _seen, text=True, checked=True),
+    Kind("engine sidecar", lambda folder: _engine(folder).with_name("m.plan.json"),
+         lambda path: _trusted(path.with_suffix("")), text=True, checked=True),
+    Kind("engine plan", _engine, _trusted, checked=True),
+    Kind("machine code", _machine_code, _loaded, checked=True),
+    Kind("own network", _own_network, _carded),
+    Kind("zones", _zones, lambda path: Reading(None, _digest(read_zones(path))), text=True),
+    Kind("COCO annotations", _annotations, _drawn, text=True),
     Kind("source URIs", _written("uris.txt", _joined(_URIS)), _opened, text=True),
     Kind("options of run", _written("options.txt", _joined(_OPTIONS)), _parsed, text=True),
 )  # fmt: skip

@@ -7,6 +7,7 @@
 Small simulated frames go through the whole stream, tracks and JSON lines included. Once a second memory, threads
 and open files are read. It fails if memory grows by 1 % or more between the second and the last tenth of the
 time, if there are more threads or files at the end, or if a frame is neither processed nor counted as dropped.
+With ``--rate`` frames come as a camera sends them, and it fails also if fewer are processed than came due.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,6 +52,7 @@ from glint.types import Frame, Gap
 
 SCENE = "synthetic://?size=160x128&frames=1000000000&clusters=2&singles=2&bits=14&seed=1"
 MOST_GROWTH_PERCENT = 1.0  # percent
+LEAST_HELD = 0.995  # of the frames that are due; the last second of half a minute may still be waiting
 _PATHS = ("/healthz", "/metrics", "/", "/live?after=0", "/history?since=0")  # that clients ask for
 _PERIOD_S = 1.0  # s between two looks
 _LEAST_LOOKS = 20
@@ -109,6 +111,34 @@ class Watch(Sink):
         self._line.update(int(seconds), f"{self.frames} frames")
 
 
+class Paced(Source):
+    """Another source, live: each frame comes when it is due, or at once if that time is over.
+
+    A stall is followed by the frames that it held back, as on a network, so the rate does not depend on the faults.
+
+    Attributes:
+        due: frames that were due when the last one was asked for.
+    """
+
+    def __init__(self, source: Source, rate: float) -> None:
+        super().__init__(source.uri)
+        self.source, self.rate, self.live, self.due = source, rate, True, 0
+        self._closed = threading.Event()
+
+    def __iter__(self) -> Iterator[Frame | Gap]:
+        started = time.monotonic()
+        for number, item in enumerate(self.source):
+            elapsed = time.monotonic() - started
+            self.due = int(self.rate * elapsed)
+            if self._closed.wait(max(0.0, number / self.rate - elapsed)):
+                return
+            yield replace(item, t_ns=time.monotonic_ns())
+
+    def close(self) -> None:
+        self._closed.set()
+        self.source.close()
+
+
 class Bounded(Source):
     """Another source, for so many seconds."""
 
@@ -146,6 +176,7 @@ def soak(
     *,
     minutes: float = 30.0,
     scene: str = SCENE,
+    rate: float | None = None,
     drop: Drop = "none",
     detector: str = DEFAULT_DETECTOR,
     unmixer: str = DEFAULT_UNMIXER,
@@ -156,7 +187,7 @@ def soak(
     """Run the stream for so many minutes.
 
     Args:
-        minutes, scene, drop, detector, unmixer, threads: as the options.
+        minutes, scene, rate, drop, detector, unmixer, threads: as the options.
         faults: frames that cannot be read, gaps, repetitions, other sizes, damage and stalls among the frames.
         view: serve the live page, and let clients of all kinds at it.
 
@@ -166,14 +197,15 @@ def soak(
     rehearse()  # compiling is no part of the time
     first, second = Detector.open(detector, threads=threads), Unmixer.open(unmixer, threads=threads)
     tracker, summary, source = Follower(), Summary(), open_source(scene)
-    faulty = FaultySource(source) if faults else None
+    paced = None if rate is None else Paced(source, rate)
+    faulty = FaultySource(paced or source) if faults else None
     page = LiveView("127.0.0.1", 0) if view else None
     clients = None if page is None else Clients("127.0.0.1", urlsplit(page.url).port or 0, _PATHS)
     with Progress("soak", int(60 * minutes)) as line, Interruption() as signals, clients or nullcontext():
         watch = Watch(line)
         sinks = [DiscardingSink(), summary, watch, *([] if page is None else [page])]
         stream = Stream(
-            Bounded(faulty or source, 60 * minutes), Pipeline(first, second), sinks, drop=drop, track=tracker
+            Bounded(faulty or paced or source, 60 * minutes), Pipeline(first, second), sinks, drop=drop, track=tracker
         )
         started = time.monotonic()
         stream.run(signals)
@@ -186,6 +218,8 @@ def soak(
         "minutes": round(seconds / 60, 2),
         "interrupted": stream.interrupted,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "rate": rate,
+        "due": None if paced is None else paced.due,
         "captured": stream.captured,
         "frames": summary.frames,
         "dropped": stream.dropped,
@@ -198,6 +232,7 @@ def soak(
         "faults": None if faulty is None else dict(faulty.injected),
         "clients": None if clients is None else {str(code): n for code, n in clients.answered.items()},
         "problems": problems(stream.captured - summary.frames - lost, grown)
+        + ([] if paced is None else rate_problems(paced.due, summary.frames))
         + ([] if faulty is None else fault_problems(faulty, summary, exact=not lost))
         + ([] if clients is None else client_problems(clients)),
     }
@@ -212,6 +247,12 @@ def fault_problems(faulty: FaultySource, summary: Summary, *, exact: bool) -> li
     return [
         f"{wanted[name]} times {name}, of which {seen[name]} were told" for name in seen if wanted[name] != seen[name]
     ]
+
+
+def rate_problems(due: int, frames: int) -> list[str]:
+    """Frames that came due long before the end, and were not processed."""
+    held = frames / max(1, due)
+    return [f"{frames} frames of {due} that were due"] if held < LEAST_HELD else []
 
 
 def client_problems(clients: Clients) -> list[str]:
@@ -235,6 +276,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tool's options."""
     parser.add_argument("--minutes", type=positive_float, default=30.0, help="default: %(default)s")
     parser.add_argument("--scene", default=SCENE, metavar="URI", help="default: %(default)s")
+    parser.add_argument("--rate", type=positive_float, metavar="FPS", help="frames per second that come due")
     parser.add_argument("--drop", choices=list(DROPS), default="none", help="default: %(default)s")
     add_pipeline_arguments(parser)
     add_threads_argument(parser)

@@ -72,6 +72,25 @@ def check_png(data: bytes) -> None:
         raise FormatError(f"it is damaged: it holds more than {width}x{height} pixels")
 
 
+def png_full_scale(data: bytes) -> float | None:
+    """White of a checked PNG that says how many bits its sensor had (sBIT), DN; None if it says nothing.
+
+    A writer by the book has stretched the values to all bits; the lowest bits may be zeros.
+    """
+    place, depth, kind = len(PNG), 0, b""
+    while kind != b"IDAT":
+        length, kind = struct.unpack_from(">I4s", data, place)
+        if kind == b"IHDR":
+            depth = data[place + 16]
+        elif kind == b"sBIT" and length == 1 and 0 < data[place + 8] < depth and depth in (8, 16):
+            bits = data[place + 8]
+            return float(((1 << bits) - 1) << (depth - bits))
+        elif kind == b"IEND":
+            break
+        place += 12 + length
+    return None
+
+
 def _png_bytes(width: int, height: int, bits: int, *, interlaced: bool) -> int:
     """Bytes of all rows, each with one byte before it, in one pass or in Adam7's seven."""
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)

@@ -17,8 +17,8 @@ _MOST_HEADER_BYTES = 65536  # bytes, comments included
 _MOST_BYTES_PER_VALUE = 8  # bytes of a value in words and what parts it from the next, on average
 
 
-def read_pgm(file: StoredFile) -> Iterator[NDArray[Any]]:
-    """The pictures ``uint8`` or ``uint16`` ``[H, W]``, values as stored: the header's maximum only tells the bits.
+def read_pgm(file: StoredFile) -> Iterator[tuple[NDArray[Any], int]]:
+    """The pictures ``uint8`` or ``uint16`` ``[H, W]``, values as stored, and the maximum that each one's header states.
 
     Raises:
         FormatError: if it is torn, or a value exceeds the maximum.
@@ -44,7 +44,7 @@ def read_pgm(file: StoredFile) -> Iterator[NDArray[Any]]:
         last = not file.at(offset, min(64, file.size - offset)).strip()
         if not last and file.at(offset, min(2, file.size - offset)) not in MAGIC:
             raise FormatError("it is damaged: there is something else behind its pixels")
-        yield data.reshape(height, width).astype(dtype.newbyteorder("="))
+        yield data.reshape(height, width).astype(dtype.newbyteorder("=")), maximum
         if last:
             return
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
+from typing import Any
 
 KEY = "GLINT_KEY"
 _SEAL_BYTES = 64  # bytes of a seal
@@ -24,7 +26,30 @@ def seal_of(content: bytes) -> str:
 
 def is_sealed(content: bytes, seal: str) -> bool:
     """Whether the seal is that of the content, under the key of now."""
-    return hmac.compare_digest(seal_of(content).encode(), seal.encode("utf-8", "surrogatepass"))
+    return hmac.compare_digest(seal_of(content).encode(), _bytes(seal))
+
+
+def seal_of_document(document: dict[str, Any]) -> str:
+    """Seal of a JSON object, whose own field ``seal`` counts as empty."""
+    return seal_of(json.dumps({**document, "seal": ""}, sort_keys=True).encode())
+
+
+def broken_seal(document: dict[str, Any]) -> str | None:
+    """What is wrong with a JSON object whose field ``seal`` is not its seal, or None."""
+    seal = document.get("seal")
+    if isinstance(seal, str) and hmac.compare_digest(seal_of_document(document).encode(), _bytes(seal)):
+        return None
+    other = f"another {KEY}" if has_key() else f"a {KEY}, and none is set here"
+    return f"was changed after it was written, or sealed under {other}"
+
+
+def has_key() -> bool:
+    """Whether seals are signatures here."""
+    return bool(os.environ.get(KEY))
+
+
+def _bytes(seal: str) -> bytes:
+    return seal.encode("utf-8", "surrogatepass")
 
 
 def sealed(content: bytes) -> bytes:

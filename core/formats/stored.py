@@ -65,6 +65,14 @@ def opened(path: Path) -> Iterator[StoredFile]:
         yield StoredFile(stream, status.st_size)
 
 
+def stated_full_scale(maximum: int) -> float | None:
+    """The level at which a sensor saturates, if a header's maximum is one of a sensor: all ones, of less than 16 bits.
+
+    Another number may be the highest value that the picture happens to have, and 65535 the container's.
+    """
+    return float(maximum) if 0 < maximum < (1 << 16) - 1 and maximum & (maximum + 1) == 0 else None
+
+
 def check_size(width: int, height: int) -> None:
     """Refuse what no picture has.
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from glint.formats.stored import FormatError, StoredFile, check_size
+from glint.formats.stored import FormatError, StoredFile, check_size, stated_full_scale
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MOST_PAGES = 1_000_000
@@ -23,7 +23,7 @@ _TYPES = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _STRIPS = 256, 257, 258, 259, 262, 270, 273
 _SAMPLES, _ROWS, _STRIP_BYTES, _SUBFILE, _TILES, _TILE_BYTES, _JPEG_TABLES = 277, 278, 279, 254, 324, 325, 347
 _PLANAR, _TILE_WIDTH, _TILE_HEIGHT = 284, 322, 323
-_DEPTH, _EXTRA, _SAMPLE_FORMAT, _SIGNED = 32997, 338, 339, 2
+_DEPTH, _EXTRA, _SAMPLE_FORMAT, _SIGNED, _MOST_SAMPLE = 32997, 338, 339, 2, 341
 # What decides how the bytes of a page become pixels; nothing else is handed on.
 _KEPT_TAGS = (
     _WIDTH, _HEIGHT, _BITS, _COMPRESSION, 266, _SAMPLES, _ROWS, _PLANAR, 292, 317, 320, _TILE_WIDTH, _TILE_HEIGHT,
@@ -40,10 +40,12 @@ class Page:
     Attributes:
         content: a TIFF that holds it alone, with black as zero.
         white_at: the value that stood for black where white is zero, or None.
+        full_scale: the level of the sensor's full scale, if bits or tags tell, or None.
     """
 
     content: bytes
     white_at: int | None
+    full_scale: float | None = None
 
 
 class _Layout:
@@ -114,7 +116,7 @@ def _directory(file: StoredFile, layout: _Layout, offset: int) -> tuple[Tags, in
     return tags, following
 
 
-_READ_TAGS = (_PHOTOMETRIC, _DESCRIPTION, _SUBFILE, _DEPTH)
+_READ_TAGS = (_PHOTOMETRIC, _DESCRIPTION, _SUBFILE, _DEPTH, _MOST_SAMPLE)
 _DATA_TAGS = (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES)
 
 
@@ -202,7 +204,16 @@ def _page(file: StoredFile, layout: _Layout, tags: Tags) -> Page:
     kept = {tag: tags[tag] for tag in _KEPT_TAGS if tag in tags}
     kept[_PHOTOMETRIC] = (3, [1 if white_is_zero else photometric])
     content = _written(layout.order, kept, data, (_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES))
-    return Page(content, (1 << bits) - 1 if white_is_zero else None)
+    return Page(content, (1 << bits) - 1 if white_is_zero else None, _full_scale(tags, bits, white_is_zero))
+
+
+def _full_scale(tags: Tags, bits: int, white_is_zero: bool) -> float | None:
+    """Of 9 to 15 bits that the pixels have, or of a tag that states the highest sample (not where white is zero)."""
+    if 8 < bits < 16:
+        return float((1 << bits) - 1)
+    kind, values = tags.get(_MOST_SAMPLE, (0, []))
+    stated = not white_is_zero and kind in (3, 4) and len(values) > 0
+    return stated_full_scale(int(values[0])) if stated else None
 
 
 def _pieces(tags: Tags, width: int, height: int, tiled: bool) -> int:

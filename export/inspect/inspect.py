@@ -16,6 +16,7 @@ from glint.config import to_dict
 from glint.errors import EXIT_OK, InputError, MissingDependencyError, ModelError, did_you_mean
 from glint.export.inspect.text import report_text
 from glint.files import read_json, sha256
+from glint.formats.seal import broken_seal
 from glint.training.networks.registry import NETWORKS, build, load_model, preset, task_of
 
 _EXTRA = "pip install '.[export]' in the checkout of glint"
@@ -126,6 +127,9 @@ def _engine(path: Path) -> dict[str, Any]:
         raise ModelError(str(error), hint=hint) from error
     if not isinstance(info, dict) or not isinstance(info.get("plan_sha256"), str):
         raise ModelError(f"sidecar {sidecar}: 'plan_sha256' is missing", hint=hint)
+    broken = broken_seal(info)
+    if broken is not None:
+        raise ModelError(f"sidecar {sidecar} {broken}", hint=hint)
     if not path.is_file():
         raise ModelError(f"engine {path}: no such file", hint=hint)
     actual = sha256(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glint.errors import SourceError, SourceLostError
-from glint.images import read_pages
+from glint.images import read_pictures
 from glint.runtime.archive.chunks import Chunk
 from glint.runtime.archive.recordings import Kind
 from glint.runtime.archive.storage import Storage
@@ -19,7 +19,7 @@ from glint.runtime.archive.video_index import Piece
 from glint.runtime.sources.base import Source, check_like
 from glint.runtime.sources.decoding import Decoder, choose_stream, import_av, reason_of
 from glint.runtime.sources.grey import grey_of
-from glint.runtime.sources.images import FrameTimes, ImageSource, full_scale_of
+from glint.runtime.sources.images import FrameTimes, ImageSource
 from glint.runtime.sources.replay import ReplaySource
 from glint.runtime.sources.video import VideoSource
 from glint.types import Frame, Gap
@@ -62,7 +62,7 @@ class ChunkSource(Source):
         for place, name in enumerate(paths):
             try:
                 with self.storage.as_path(name, folder) as path:
-                    pictures = list(islice(read_pages(path), 2))
+                    pictures = list(islice(read_pictures(path), 2))
             except SourceError as error:
                 self.skip(Path(name).name, str(error).split(": ", 1)[-1])
                 continue
@@ -71,10 +71,10 @@ class ChunkSource(Source):
                     f"{name} holds several pictures, the first TIFF of its folder one: the folder cannot be cut",
                     hint="move stacks into a folder of their own",
                 )
-            (data,) = pictures
+            (picture,) = pictures
             index = self.chunk.first + place
             t_ns, _ = FrameTimes().of(index)
-            yield Frame(index, t_ns, data, name=Path(name).stem, full_scale=full_scale_of(data))
+            yield Frame(index, t_ns, picture.data, name=Path(name).stem, full_scale=picture.full_scale)
             delivered += 1
         if not delivered:
             first = f"{self.skipped[0].name}: {self.skipped[0].reason}"

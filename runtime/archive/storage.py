@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from glint.errors import InputError, OutputError, SourceError, first_line
-from glint.runtime.sources.uri import safe_uri
+from glint.formats.secrets import safe_uri
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # a put is atomic there, and folders do not exist
 _BLOCK_BYTES = 8 << 20  # bytes of one read or write

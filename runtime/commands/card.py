@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,11 @@ _TENSORS = {
     "detect": (("frame", 4), {"probability", "background"}),
     "unmix": (("patch", 4), {"grid", "presence", "offset", "radiance", "spread"}),
 }  # input with its number of axes, and outputs, of each task
+_OPTIONS = {
+    "both": ("normaliser", "scale"),
+    "detect": ("threshold", "multiple"),
+    "unmix": ("patch", "crop", "cells", "sigma"),
+}  # of a card's sections, by task
 
 
 def card(
@@ -55,7 +59,7 @@ def card(
         scale: of the normaliser, DN; None: 1.
         threshold: of a detector: probability above which a pixel is a target; None: 0.5.
         multiple: of a detector: height and width are padded to a multiple of this; None: 16.
-        patch, crop, cells, sigma: of an unmixer (see ``cards.UnmixerSpec``).
+        patch, crop, cells, sigma: of an unmixer (see ``cards.UnmixerSpec``); crop None: 11, or a smaller patch.
         overwrite: replace an existing card.
 
     Raises:
@@ -63,8 +67,7 @@ def card(
         InputError: if an option is out of range.
         OutputError: if the card exists.
     """
-    path = Path(model)
-    target = _card_of(path, overwrite=overwrite)
+    path, target = _places(model, overwrite=overwrite)
     digest = sha256(path)
     engine = OnnxRuntimeEngine(path, threads=1, sha256=digest)
     found = task or _task_of(engine)
@@ -74,39 +77,50 @@ def card(
             hint="detect: frames to probabilities; unmix: patches to targets",
         )
     _check(path, engine, found)
-    detects = found == "detect"
-    of_detector: dict[str, Any] = {"threshold": threshold, "multiple": multiple}
-    of_unmixer: dict[str, Any] = {"patch": patch, "crop": crop, "cells": cells, "sigma": sigma}
-    asked, foreign = _given(of_detector), _given(of_unmixer)
-    if not detects:
-        asked, foreign = foreign, asked
-    for option in foreign:
-        raise InputError(f"{option} says nothing about a network that is made to {found}", hint="leave it out")
+    values = {
+        "normaliser": normaliser, "scale": scale, "threshold": threshold, "multiple": multiple, "patch": patch,
+        "crop": crop, "cells": cells, "sigma": sigma,
+    }  # fmt: skip
     made = ModelCard(
         name=name or path.stem.partition(".")[0], task=found, precision=precision or "fp32", network="own", config={},
-        file=path.name, sha256=digest, inputs=engine.inputs, outputs=engine.outputs,
-        normaliser=Normaliser(normaliser or ("standard" if detects else "peak"), 1.0 if scale is None else scale),
-        detector=replace(DetectorSpec(), **asked) if detects else None,
-        unmixer=None if detects else replace(UnmixerSpec(), **asked), versions={"glint": __version__},
+        file=path.name, sha256=digest, inputs=engine.inputs, outputs=engine.outputs, versions={"glint": __version__},
+        **_sections(found, values),
     )  # fmt: skip
     write_json(target, to_dict(made))
-    talk(f"card: {target}; glint run --{'detector' if detects else 'unmixer'} {target} takes it")
+    talk(f"card: {target}; glint run --{'detector' if found == 'detect' else 'unmixer'} {target} takes it")
     return made
 
 
-def _card_of(path: Path, *, overwrite: bool) -> Path:
-    """Where the card of an ONNX file goes."""
+def _places(model: str | Path, *, overwrite: bool) -> tuple[Path, Path]:
+    """The ONNX file, which is there, and its card, which may be written."""
+    path = Path(model)
     if path.suffix != ".onnx":
         raise InputError(f"{path}: expected an .onnx file", hint="glint export makes one of a checkpoint")
     target = path.with_suffix(".json")
     refuse_existing(target, overwrite=overwrite)
     if not path.is_file():
         raise ModelError(f"{path}: no such file", hint="is the name right?")
-    return target
+    return path, target
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {option: value for option, value in options.items() if value is not None}
+def _sections(task: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a card that values describe, None being the default.
+
+    Raises:
+        InputError: if a value is out of range, or says nothing about such a network.
+    """
+    given = {option: value for option, value in values.items() if value is not None}
+    for option in given:
+        if option not in (*_OPTIONS[task], *_OPTIONS["both"]):
+            raise InputError(f"{option} says nothing about a network that is made to {task}", hint="leave it out")
+    kind, scale = given.pop("normaliser", "standard" if task == "detect" else "peak"), given.pop("scale", 1.0)
+    if "patch" in given:
+        given.setdefault("crop", min(UnmixerSpec.crop, given["patch"]))
+    return {
+        "normaliser": Normaliser(kind, scale),
+        "detector": DetectorSpec(**given) if task == "detect" else None,
+        "unmixer": UnmixerSpec(**given) if task == "unmix" else None,
+    }
 
 
 def _task_of(engine: OnnxRuntimeEngine) -> str:
@@ -142,27 +156,49 @@ _QUESTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "threshold": ("probability above which a pixel is a target?", float),
     "multiple": ("height and width are a multiple of?", int),
     "patch": ("pixels per side of a patch?", int),
+    "crop": ("pixels per side of what the network sees of it?", int),
     "cells": ("cells per pixel and axis?", int),
     "sigma": ("sigma of the PSF that it was trained for, pixels?", float),
 }
+_EXPECTED = {int: "a whole number", float: "a number"}
 
 
 def _ask(arguments: argparse.Namespace) -> None:
-    """Fill in what was not given; an empty answer is the default."""
-    task = arguments.task
-    skip = {"detect": ("patch", "cells", "sigma"), "unmix": ("threshold", "multiple")}.get(task or "", ())
-    for name, (question, kind) in _QUESTIONS.items():
-        if getattr(arguments, name) is not None or name in skip or task is None:
-            continue
-        print(f"{question} (Enter: default) ", end="", file=sys.stderr, flush=True)
-        answer = sys.stdin.readline().strip()
-        if answer:
-            try:
-                setattr(arguments, name, kind(answer))
-            except ValueError as error:
+    """Fill in what was not given; an empty answer is the default, and after a wrong one the question comes again.
+
+    Raises:
+        InputError: if there are no more answers, or an option is out of range.
+    """
+    names = [name for name in _QUESTIONS if name in (*_OPTIONS[arguments.task], *_OPTIONS["both"])]
+    values = {name: getattr(arguments, name) for name in _QUESTIONS}
+    _sections(arguments.task, values)  # what was given is wrong before anybody is asked
+    for name in names:
+        while values[name] is None:
+            talk(f"{_QUESTIONS[name][0]} (Enter: default)")
+            line = sys.stdin.readline()
+            if not line:
                 raise InputError(
-                    f"{name}: {answer!r} is no {kind.__name__}", hint="press Enter for the default"
-                ) from error
+                    f"--ask: the answers ended before {name}", hint=f"answer at a terminal, or give --{name}"
+                )
+            if not line.strip():
+                break
+            try:
+                values[name] = _answer(arguments.task, values, name, line.strip())
+            except InputError as error:
+                talk(f"that is not possible: {error}")
+    for name in names:
+        setattr(arguments, name, values[name])
+
+
+def _answer(task: str, values: dict[str, Any], name: str, text: str) -> Any:
+    """What an answer means, together with those before it."""
+    kind = _QUESTIONS[name][1]
+    try:
+        value = kind(text)
+    except ValueError as error:
+        raise InputError(f"{name}: expected {_EXPECTED[kind]}, got {text!r}") from error
+    _sections(task, {**values, name: value})
+    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -176,7 +212,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, metavar="P", help="of a detector (default: 0.5)")
     parser.add_argument("--multiple", type=int, metavar="PIXELS", help="of a detector's input (default: 16)")
     parser.add_argument("--patch", type=int, metavar="PIXELS", help="of an unmixer (default: 11)")
-    parser.add_argument("--crop", type=int, metavar="PIXELS", help="of an unmixer (default: 11)")
+    parser.add_argument("--crop", type=int, metavar="PIXELS", help="of an unmixer (default: 11, or the patch)")
     parser.add_argument("--cells", type=int, metavar="C", help="of an unmixer, per pixel and axis (default: 3)")
     parser.add_argument("--sigma", type=float, metavar="PIXELS", help="of an unmixer's PSF (default: 0.5)")
     parser.add_argument("--ask", action="store_true", help="ask for what is not given; needs --task")
@@ -189,6 +225,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.ask:
         if arguments.task is None:
             raise InputError("--ask needs --task", hint="--task detect or --task unmix")
+        _places(arguments.model, overwrite=arguments.overwrite)
         _ask(arguments)
     names = (
         "task", "name", "precision", "normaliser", "scale", "threshold", "multiple", "patch", "crop", "cells", "sigma",

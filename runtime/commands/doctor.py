@@ -23,6 +23,7 @@ from glint.cli import print_json
 from glint.compiled import digest_of
 from glint.errors import EXIT_ENVIRONMENT, EXIT_OK, EngineError, GlintError, MissingDependencyError
 from glint.files import cache_folder
+from glint.formats.seal import KEY, has_key
 from glint.libraries import Library, libraries
 from glint.native.library import Library as MachineCode
 from glint.native.library import library
@@ -30,6 +31,7 @@ from glint.runtime.engines.choose import choose_engine, choose_precision
 from glint.runtime.engines.onnxruntime import available_cores
 from glint.runtime.engines.tensorrt import cuda
 from glint.runtime.engines.tensorrt.api import FLAVOURS
+from glint.runtime.engines.tensorrt.cache import unreadable_entries
 from glint.runtime.sources.cameras.gstreamer import LAUNCHER
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
@@ -74,7 +76,7 @@ class Check:
 def doctor() -> dict[str, Any]:
     """The report: machine, checks, models, and the engine that ``auto`` takes."""
     checks = [_library(library) for library in libraries() if library.module not in FLAVOURS]
-    checks += [_machine_code(), _tensorrt(), _gpu(), _gstreamer(), _python(), _opencv(), *_models()]
+    checks += [_machine_code(), _seals(), _tensorrt(), _gpu(), _gstreamer(), _python(), _opencv(), *_models()]
     engine, why = choose_engine("auto")
     precision, reason = choose_precision("auto", engine)
     usable = all(c.state == OK for c in checks if c.name == engine)
@@ -150,6 +152,19 @@ def _machine_code() -> Check:
         fix = "nothing to do: the first glint run or build compiles, which takes up to minutes"
         return Check(name, MISSING, f"none yet in {folder}", False, fix)
     return Check(name, OK, f"kept in {folder}", False)
+
+
+def _seals() -> Check:
+    """What the seals of engines and machine code are, and whether engines are there whose seals are others."""
+    kind = f"signatures with {KEY}" if has_key() else f"checksums, {KEY} is not set"
+    try:
+        broken = unreadable_entries()
+    except RuntimeError as error:
+        return Check("seals", BROKEN, f"{kind}; {error}", False, "set GLINT_CACHE to a folder of your own")
+    if broken:
+        detail = f"{kind}; {broken} engines in the cache are damaged or under another key, and are built again"
+        return Check("seals", BROKEN, detail, False, f"set the {KEY} that they were built with, or glint build")
+    return Check("seals", OK, kind, False)
 
 
 def _is_current(opened: MachineCode, label: str) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 
 from glint import __version__
 from glint.clock import utc_text
+from glint.formats.secrets import redact, safe_uri
 from glint.libraries import libraries
-from glint.runtime.sources.uri import redact, safe_uri
 
 
 class Provenance:

@@ -8,6 +8,7 @@ from typing import Any
 
 from glint.cli import print_json, talk
 from glint.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
+from glint.formats.secrets import has_secret, safe_uri
 from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.commands.run_options import OPTIONS, add_run_arguments
 
@@ -44,8 +45,22 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def python_of(source: list[str], options: dict[str, Any]) -> str:
-    """The call that does what the command does; options that have their defaults are left out."""
+    """The call that does what the command does; options that have their defaults are left out.
+
+    An address with a secret is taken from the environment: what is printed may be kept.
+    """
     told = {name: value for name, value in options.items() if value != OPTIONS[name].default}
-    words = [repr(source[0] if len(source) == 1 else source)]
-    words += [f"{name}={(str(value) if isinstance(value, Path) else value)!r}" for name, value in told.items()]
-    return f"import glint\n\nmanifest = glint.run({', '.join(words)})"
+    notes: list[str] = []
+    sources = [_python(value, "SOURCE" if len(source) == 1 else f"SOURCE{i}", notes) for i, value in enumerate(source)]
+    words = [sources[0] if len(source) == 1 else f"[{', '.join(sources)}]"]
+    words += [f"{name}={_python(value, name.upper(), notes)}" for name, value in told.items()]
+    head = "import os\n\nimport glint\n" if notes else "import glint\n"
+    return "\n".join([head, *notes, f"manifest = glint.run({', '.join(words)})"])
+
+
+def _python(value: Any, name: str, notes: list[str]) -> str:
+    """An argument as Python."""
+    if isinstance(value, str) and has_secret(value):
+        notes.append(f"# set GLINT_{name} to the whole address: {safe_uri(value)}")
+        return f'os.environ["GLINT_{name}"]'
+    return repr(str(value) if isinstance(value, Path) else value)

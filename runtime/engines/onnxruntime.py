@@ -48,14 +48,14 @@ class OnnxRuntimeEngine(Engine):
             self._session = onnxruntime.InferenceSession(
                 content, sess_options=options, providers=["CPUExecutionProvider"]
             )
+            self.inputs = tuple(_spec(tensor) for tensor in self._session.get_inputs())
+            self.outputs = tuple(_spec(tensor) for tensor in self._session.get_outputs())
         except GlintError:
             raise
-        except Exception as error:  # ONNX Runtime's own exceptions share no base but this
+        except Exception as error:  # ONNX Runtime's own exceptions share no base but this; names may be no text
             hint = "a model holds its weights itself: glint export writes such"
             raise ModelError(f"ONNX Runtime cannot load {path}: {first_line(error)}", hint=hint) from error
         self._facts = {"onnxruntime": onnxruntime.__version__, "threads": options.intra_op_num_threads}
-        self.inputs = tuple(_spec(tensor) for tensor in self._session.get_inputs())
-        self.outputs = tuple(_spec(tensor) for tensor in self._session.get_outputs())
 
     def details(self) -> dict[str, Any]:
         """ONNX Runtime's version and its threads."""

@@ -17,7 +17,7 @@ from glint.casting import as_pixels
 from glint.errors import InputError, SourceError, SourceLostError
 from glint.files import npy_header, read_npy
 from glint.runtime.sources.base import Source, check_like
-from glint.runtime.sources.images import FrameTimes, full_scale_of, parse_times
+from glint.runtime.sources.images import FrameTimes, parse_times
 from glint.runtime.sources.uri import take
 from glint.types import Frame
 
@@ -73,7 +73,7 @@ class ArraySource(Source):
                 continue
             shape = data.shape
             t_ns, utc_ns = self.times.of(index)
-            yield Frame(index, t_ns, data, full_scale=full_scale_of(data), utc_ns=utc_ns)
+            yield Frame(index, t_ns, data, full_scale=255.0 if data.dtype == np.uint8 else None, utc_ns=utc_ns)
 
 
 def _said(error: Exception, uri: str) -> str:

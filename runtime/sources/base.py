@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from glint.cli import talk
 from glint.errors import SourceError
-from glint.runtime.sources.uri import safe_uri
+from glint.formats.secrets import redact, safe_uri
 from glint.types import Frame, FrameSize, Gap
 
 
@@ -76,7 +76,7 @@ class Source(ABC):
 
     def skip(self, name: str, reason: str) -> None:
         """Count a frame that cannot be used; each reason is told when it comes up for the first time."""
-        reason = reason.removeprefix(f"{self.uri}: ")
+        reason = redact(reason.removeprefix(f"{self.uri}: "))
         if len(self.skipped) < MOST_NAMED_SKIPS:
             self.skipped.append(Skipped(name, reason))
         self.skips[reason] += 1

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-import numpy as np
-
 from glint.errors import InputError, SourceError, SourceLostError
-from glint.images import count_pages, try_pages
+from glint.images import count_pages, try_pictures
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.uri import one_of, parameters, positive
 from glint.types import Frame
@@ -86,18 +84,18 @@ class ImageSource(Source):
         self.start_over()
         times = self.times.begun_at(self.files[0])
         for path in self.files:
-            for page, data in enumerate(try_pages(path)):
+            for page, picture in enumerate(try_pictures(path)):
                 name = path.stem if not page else f"{path.stem}.{page:06d}"
-                if isinstance(data, SourceError):
+                if isinstance(picture, SourceError):
                     if len(self.files) == 1 and not delivered:
-                        raise data
-                    gone += isinstance(data.__cause__, FileNotFoundError) and not path.is_symlink()
-                    reason = str(data).removeprefix(f"{path}: ").removeprefix(f"{path} ")
+                        raise picture
+                    gone += isinstance(picture.__cause__, FileNotFoundError) and not path.is_symlink()
+                    reason = str(picture).removeprefix(f"{path}: ").removeprefix(f"{path} ")
                     self.skip(path.name if not page else f"{path.name}, page {page + 1}", reason)
                     index += 1
                     continue
                 t_ns, utc_ns = times.of(index, path)
-                yield Frame(index, t_ns, data, name=name, full_scale=full_scale_of(data), utc_ns=utc_ns)
+                yield Frame(index, t_ns, picture.data, name=name, full_scale=picture.full_scale, utc_ns=utc_ns)
                 index, delivered = index + 1, delivered + 1
         if not delivered:
             raise SourceError(
@@ -110,11 +108,6 @@ class ImageSource(Source):
                 f"{self.uri}: {gone} of its {len(self.files)} files vanished before they were read",
                 hint="the frames before are good; is the disk still there?",
             )
-
-
-def full_scale_of(data: np.ndarray[tuple[int, int], np.dtype[np.generic]]) -> float | None:
-    """The level at which a picture of a file is saturated, if its depth tells."""
-    return 255.0 if data.dtype == np.uint8 else None  # 16-bit files hold 10 to 16 bits: not known
 
 
 def parse_times(uri: str, query: str) -> FrameTimes:

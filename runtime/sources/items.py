@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from glint.casting import as_pixels
 from glint.errors import InputError
-from glint.images import read_image
+from glint.images import read_picture
 from glint.runtime.sources.base import Source
 from glint.types import Frame
 
@@ -54,12 +54,12 @@ def frame_of(item: Item, index: int = 0) -> Frame:
     if isinstance(item, Frame):
         return item
     if isinstance(item, str | Path):
-        data, name = read_image(Path(item)), Path(item).stem
-    else:
-        data, name = as_pixels(f"frame {index}", item), ""
-        if data.ndim == 3 and data.shape[-1] <= _MOST_CHANNELS:
-            raise InputError(f"frame {index}: expected [H, W], got channels: {data.shape}", hint="take one of them")
-    return Frame(index, time.monotonic_ns(), data, name=name, full_scale=255.0 if data.dtype == np.uint8 else None)
+        picture = read_picture(Path(item))
+        return Frame(index, time.monotonic_ns(), picture.data, name=Path(item).stem, full_scale=picture.full_scale)
+    data = as_pixels(f"frame {index}", item)
+    if data.ndim == 3 and data.shape[-1] <= _MOST_CHANNELS:
+        raise InputError(f"frame {index}: expected [H, W], got channels: {data.shape}", hint="take one of them")
+    return Frame(index, time.monotonic_ns(), data, full_scale=255.0 if data.dtype == np.uint8 else None)
 
 
 def items_of(source: Any) -> ItemSource:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from glint.data.datasets import image_files, natural_order
 from glint.errors import GlintError, InputError, SourceError
+from glint.formats.secrets import safe_uri
 from glint.images import SUFFIXES
 from glint.runtime.sources.adjusted import LAYOUT, AdjustedSource, Scale, adjusted, layout_of
 from glint.runtime.sources.base import Source
@@ -20,7 +21,7 @@ from glint.runtime.sources.cameras.live import LiveSource
 from glint.runtime.sources.images import ImageSource, parse_times
 from glint.runtime.sources.items import items_of
 from glint.runtime.sources.synthetic import open_synthetic
-from glint.runtime.sources.uri import parameters, safe_uri, split_path
+from glint.runtime.sources.uri import parameters, split_path
 
 VIDEO_SUFFIXES = (
     ".mkv", ".avi", ".mp4", ".mov", ".nut", ".m4v", ".webm", ".ts", ".m2ts", ".mts", ".mpg", ".wmv", ".y4m",

@@ -39,8 +39,8 @@ import numpy as np
 from glint import __version__
 from glint.errors import OutputError, SourceError
 from glint.files import parse_json
+from glint.formats.secrets import safe_uri
 from glint.runtime.sources.base import Skipped
-from glint.runtime.sources.uri import safe_uri
 from glint.types import FRAME_DTYPES, Frame, Gap
 
 SUFFIX = ".tar"

@@ -1,4 +1,4 @@
-"""What is common to the URIs of sources: their parameters, and how they are shown without secrets."""
+"""What is common to the URIs of sources: their parameters."""
 
 from __future__ import annotations
 
@@ -10,65 +10,9 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from glint.errors import InputError
+from glint.formats.secrets import safe_uri
 
 Converter = Callable[[str], Any]
-_LOCAL = ("file", "synthetic", "v4l2")  # they name things of this machine: no secrets
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_URL_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"']*)")
-_VALUE = r"(\"(?:\\.|[^\"])*\"|'[^']*'|\S+)"
-_PROPERTY = re.compile(r"([\w-]+)( *= *)(?:\(\w+\) *)?" + _VALUE)
-_SECRET = re.compile(
-    r"user|pw|pass|proxy-id|secret|token|key|auth|cred|header|cookie|bearer|signature|(?:^|[-_])(?:pin|psk|sas|sig)$",
-    re.IGNORECASE,
-)
-_STATED = re.compile(
-    r"([\w-]*(?:passw(?:or)?d|passphrase|pwd|token|secret|api[-_]?key)[\"']?\s*:\s*)" + _VALUE, re.IGNORECASE
-)  # as JSON and logs state one
-_INLINE_KEY = re.compile(r"(inline:)\S+")  # of SRTP, in SDP
-_TORN_URL = re.compile(r"^((?:rtsps?|https?|udp|tcp|mqtts?|rtmps?|srt):?/{1,2})[^\s/?#]*@", re.IGNORECASE)
-_HEADER = re.compile(
-    r"((?:proxy-)?authorization|set-cookie|cookie|x-[\w-]*key)(\s*[:=]\s*)(?:\(\w+\)\s*)?(?:\"[^\"]*\"?|[^\"'\r\n]*)",
-    re.IGNORECASE,
-)
-
-
-def safe_uri(uri: str) -> str:
-    """The URI as it may be shown: without user, password or what is asked of a server.
-
-    A URL keeps scheme, host and path; values in the path (``/user=...``) are hidden too, and all
-    that follows ``?`` or ``#``. A ``gst:`` pipeline goes through :func:`redact`. Other names are
-    local and stay as they are. A secret that is a plain part of the path cannot be told from a name.
-    """
-    url = _URL.fullmatch(uri)
-    if url is not None:
-        return uri if url[1].lower() in _LOCAL else f"{url[1]}://{_mask(url[2])}"
-    return redact(uri) if uri.startswith("gst:") or "://" in uri else _TORN_URL.sub(r"\1***@", uri)
-
-
-def redact(text: str) -> str:
-    """A text without the secrets of the URLs, ``password=...`` properties and headers of requests in it."""
-    text = _HEADER.sub(r"\1\2***", text)
-    text = _PROPERTY.sub(_mask_property, text)
-    text = _STATED.sub(r"\1***", _INLINE_KEY.sub(r"\1***", text))
-    return _URL_IN_TEXT.sub(lambda m: m[0] if m[1].lower() in _LOCAL else f"{m[1]}://{_mask(m[2])}", text)
-
-
-def _mask(rest: str) -> str:
-    # The last @ counts: an unescaped / or @ in a password must not end its hiding place.
-    before, user, rest = rest.rpartition("@")
-    if "?" in before or "#" in before:
-        return "***"  # of a password or of the query: nobody can tell where the host is
-    place = re.split(r"[?#]", rest, maxsplit=1)
-    path = re.sub(r"=[^/]*", "=***", place[0])
-    return ("***@" if user else "") + path + ("?***" if len(place) > 1 else "")
-
-
-def _mask_property(match: re.Match[str]) -> str:
-    name, sign, value = match[1], match[2], match[3]
-    if _SECRET.search(name) or (value[:1] in "\"'" and _SECRET.search(value)):
-        return f"{name}{sign}***"
-    url = _URL.fullmatch(value.strip("\"'"))
-    return f"{name}{sign}{safe_uri(url[0])}" if url is not None else match[0]
 
 
 def split_path(text: str) -> tuple[str, str]:

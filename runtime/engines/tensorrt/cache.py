@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from glint.cards import TensorSpec
 from glint.config import from_dict, to_dict
 from glint.errors import InputError, ModelError, OutputError
 from glint.files import atomic_path, read_json, write_json
-from glint.formats.seal import KEY, is_sealed, seal_of
+from glint.formats.seal import broken_seal, seal_of_document
 
 PLAN_FORMAT = 1
 ANY_GPU = "any"
@@ -99,7 +98,7 @@ class Sidecar:
 
     def sealed(self) -> Sidecar:
         """The same with its seal."""
-        return replace(self, seal=seal_of(_canonical(to_dict(replace(self, seal="")))))
+        return replace(self, seal=seal_of_document(to_dict(self)))
 
 
 def cache_folder() -> Path:
@@ -143,9 +142,9 @@ def read_info(plan: Path) -> Sidecar:
         raise ModelError(str(error), hint=hint) from error
     if info.format != PLAN_FORMAT:
         raise ModelError(f"sidecar {path.name}: format {info.format}, this glint reads {PLAN_FORMAT}", hint=hint)
-    if not is_sealed(_canonical(to_dict(replace(info, seal=""))), info.seal):
-        keyed = ", or sealed under another GLINT_KEY" if os.environ.get(KEY) else ""
-        raise ModelError(f"sidecar {path.name} was changed after it was written{keyed}", hint=hint)
+    broken = broken_seal(to_dict(info))
+    if broken is not None:
+        raise ModelError(f"sidecar {path.name} {broken}", hint=hint)
     return info
 
 
@@ -195,6 +194,11 @@ def difference(info: Sidecar, target: Target, *, onnx_sha256: str | None = None)
         if built != here:
             return f"it was built for {built}, this is {here}"
     return None
+
+
+def unreadable_entries() -> int:
+    """How many sidecars of the cache are damaged, or sealed under another key: their engines are built again."""
+    return sum(1 for _ in cache_folder().glob("*.plan.json")) - sum(1 for _ in entries())
 
 
 def entries() -> Iterator[tuple[Path, Sidecar]]:
@@ -261,11 +265,7 @@ def _modified(path: Path) -> float:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(_canonical(value)).hexdigest()
-
-
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True).encode()
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _slug(text: str) -> str:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from glint.errors import InputError, MissingDependencyError, SourceError, SourceLostError
 from glint.formats.seal import KEY
+from glint.formats.secrets import redact
 from glint.runtime.sources.cameras.live import Captured, Connection, LiveSource, Reconnect
-from glint.runtime.sources.uri import redact
 from glint.runtime.sources.waiting import InterruptibleWait
 
 LAUNCHER = "gst-launch-1.0"

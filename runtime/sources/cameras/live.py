@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from glint.cli import talk
 from glint.errors import InputError, SourceAbsentError, SourceError, SourceLostError
+from glint.formats.secrets import redact
 from glint.runtime.sources.base import Source
-from glint.runtime.sources.uri import Converter, not_negative, positive, redact
+from glint.runtime.sources.uri import Converter, not_negative, positive
 from glint.runtime.sources.waiting import Closed, InterruptibleWait
 from glint.types import Frame, Gap
 

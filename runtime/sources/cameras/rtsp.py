@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from glint.errors import GlintError, InputError, SourceAbsentError, SourceError, SourceLostError
+from glint.formats.secrets import safe_uri
 from glint.runtime.sources.base import check_like
 from glint.runtime.sources.cameras.live import (
     RECONNECT_PARAMETERS,
@@ -36,7 +37,7 @@ from glint.runtime.sources.decoding import (
     reason_of,
 )
 from glint.runtime.sources.grey import grey_of
-from glint.runtime.sources.uri import one_of, parameters, safe_uri
+from glint.runtime.sources.uri import one_of, parameters
 
 _DOUBTFUL_PICTURES = 3  # pictures after a loss that are doubted: libav reports a loss a packet early or late
 _PARAMETERS = {**GREY_PARAMETERS, **RECONNECT_PARAMETERS, "transport": one_of("tcp", "udp")}
@@ -180,7 +181,7 @@ class _Stream(Connection):
 
     def _hint(self, error: Exception) -> str | None:
         if isinstance(error, self._av.error.HTTPUnauthorizedError):
-            return "the camera wants a user and a password: rtsp://USER:PASSWORD@HOST/..."
+            return "the camera wants a user and a password, with a colon between and an @ behind, before its host"
         return None
 
 

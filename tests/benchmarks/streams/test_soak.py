@@ -5,7 +5,7 @@ import time
 import pytest
 
 from glint.benchmarks.streams.overhead import pipeline_overhead
-from glint.benchmarks.streams.soak import SCENE, Bounded, Look, growth, problems, soak
+from glint.benchmarks.streams.soak import SCENE, Bounded, Look, Paced, growth, problems, rate_problems, soak
 from glint.runtime.sources.open import open_source
 
 MIB = 1 << 20
@@ -48,6 +48,26 @@ def test_a_source_ends_when_its_time_is_over():
     frames = list(Bounded(open_source(SCENE), 0.3))
     assert 0.3 <= time.monotonic() - started < 20
     assert frames
+
+
+def test_frames_come_when_they_are_due_and_at_once_after_a_stall():
+    source, moments = Paced(open_source(SCENE), 50.0), []
+    started = time.monotonic()
+    for frame in source:
+        moments.append(time.monotonic() - started)
+        assert frame.t_ns <= time.monotonic_ns()
+        if len(moments) == 2:
+            time.sleep(0.2)  # ten frames
+        if len(moments) == 20:
+            break
+    assert all(moment >= number / 50 for number, moment in enumerate(moments))
+    assert moments[-1] < 20  # caught up, on whatever machine
+    assert source.live and source.due >= 19
+
+
+def test_frames_that_were_due_and_not_processed_are_a_problem():
+    assert rate_problems(1000, 1000) == rate_problems(1000, 997) == rate_problems(0, 0) == []
+    assert rate_problems(1000, 990) == ["990 frames of 1000 that were due"]
 
 
 def test_a_soak_accounts_for_every_frame_and_says_that_it_was_too_short():

@@ -22,6 +22,7 @@ from glint.export.inspect.text import report_text
 from glint.export.lint.findings import PRODUCTS, VERSIONS
 from glint.export.to_onnx import to_onnx
 from glint.files import sha256, write_json
+from glint.formats.seal import seal_of_document
 
 
 def run(capsys, *words):
@@ -228,7 +229,8 @@ def write_engine(folder, **changes):
         "inputs": [{"name": "frame", "dtype": "float32", "shape": [1, 1, 512, 640]}],
         "target": {"tensorrt": "10.3.0", "sm": "8.7"},
     }  # fmt: skip
-    write_json(folder / "e.plan.json", {**info, **changes})
+    info |= changes
+    write_json(folder / "e.plan.json", {**info, "seal": seal_of_document(info)})
     return plan
 
 
@@ -249,6 +251,7 @@ def test_an_engine_is_told_by_its_sidecar(tmp_path, capsys):
         ("no plan", "no such file"),
         ("list", "plan_sha256"),
         ("text", "JSON"),
+        ("edited", "was changed after it was written"),
     ],
 )
 def test_an_engine_that_is_not_its_sidecars_is_refused(tmp_path, capsys, how, words):
@@ -257,6 +260,7 @@ def test_an_engine_that_is_not_its_sidecars_is_refused(tmp_path, capsys, how, wo
     {
         "plan": lambda: plan.write_bytes(b"other"), "no sidecar": sidecar.unlink, "no plan": plan.unlink,
         "list": lambda: sidecar.write_text("[1]"), "text": lambda: sidecar.write_text("{"),
+        "edited": lambda: sidecar.write_text(sidecar.read_text().replace("fp16", "fp32")),
     }[how]()  # fmt: skip
     code, out, err = run(capsys, plan)
     assert (code, out) == (2, "") and words in err and "glint build" in err and "Traceback" not in err
