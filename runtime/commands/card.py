@@ -160,7 +160,7 @@ _QUESTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "cells": ("cells per pixel and axis?", int),
     "sigma": ("sigma of the PSF that it was trained for, pixels?", float),
 }
-_EXPECTED = {int: "a whole number", float: "a number"}
+_EXPECTED: dict[Callable[[str], Any], str] = {int: "a whole number", float: "a number", str: "a word"}
 
 
 def _ask(arguments: argparse.Namespace) -> None:
