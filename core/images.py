@@ -194,8 +194,8 @@ def _decoded(content: bytes, name: str, path: Path) -> NDArray[Any]:
 
 
 def _inverted(data: NDArray[Any], white_at: int) -> NDArray[Any]:
-    """White as zero turned to black as zero; masks of 1 bit have been stretched to 255 already."""
-    top = 255 if white_at == 1 else white_at
+    """White as zero turned to black as zero; 1, 2 and 4 bits have been stretched to 8 already."""
+    top = max(255, white_at)
     if int(data.max()) > top:
         raise FormatError(f"it is damaged: a value of {data.max()} in pixels up to {top}")
     return (top - data).astype(data.dtype)

@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from glint.errors import SourceError
 from glint.types import Frame
 
 Area = tuple[int, int, int, int]
+_TOP_BIT_DN = 1 << 15  # a full scale from here on is that of words whose values stand at the top
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Layout:
                 hint="leave align away: words of 8 bits and floats have no spare bits",
             )
         if frame.full_scale is not None:
-            return 16 - int(frame.full_scale).bit_length()
+            top = int(frame.full_scale)
+            return 16 - top.bit_length() if top < _TOP_BIT_DN else (top & -top).bit_length() - 1
         bits = int(np.bitwise_or.reduce(self._words(frame.data), axis=None))
         return (bits & -bits).bit_length() - 1 if bits else 0
 
@@ -60,7 +63,8 @@ class Layout:
         full_scale = frame.full_scale
         if self.aligned:
             data = data >> np.uint16(shift)
-            full_scale = full_scale or 2.0 ** (16 - shift) - 1
+            if full_scale is None or full_scale >= _TOP_BIT_DN:
+                full_scale = 2.0 ** (16 - shift) - 1
         if self.field is not None:
             data = data[0 if self.field == "top" else 1 :: 2]
         if self.crop is not None:
@@ -90,6 +94,7 @@ class Layout:
 _COMPARED_ROWS = 48  # at the top of a picture
 _LEAST_ROWS = 16  # and columns of a picture whose shape tells something
 _UNLIKE_RATIO = 2.0  # times as different
+_HALF_WITHIN_SD = 0.6745  # standard deviations that half of a normal distribution is within
 
 
 def looks_swapped(data: NDArray[Any]) -> bool:
@@ -130,3 +135,38 @@ def row_length_of(data: NDArray[Any]) -> int | None:
     lags = range(width // 2, min(2 * width, len(flat) // 2) + 1)
     best = min(lags, key=difference)
     return best if _UNLIKE_RATIO * difference(best) < below else None
+
+
+_LIKENESS_NOISE_SD = 8.0  # standard deviations that a peak of likeness must exceed
+_PEAK_SHARE = 16  # of the shorter side: half the width of what is no peak, but slow change
+_MOST_LIKENESS_PIXELS = 1 << 18  # that are looked at
+
+
+def looks_exchanged(data: NDArray[Any]) -> bool:
+    """Whether width and height look exchanged, also where noise covers the scene.
+
+    Pixels that are a row apart are alike, if only a little: over a picture, that shows. It must show as a peak at the
+    other side's length, be twice that at the stated one, and not swing back, as stripes do. Levels of rows are taken
+    away before. Noise alone, without a scene or columns of their own level, tells nothing.
+
+    Args:
+        data: ``[H, W]``, whose rows stood one behind the other.
+    """
+    height, width = data.shape
+    if height == width or min(height, width) < _LEAST_ROWS:
+        return False
+    rows = data[: max(_LEAST_ROWS, _MOST_LIKENESS_PIXELS // width)].astype(np.float32)
+    flat = (rows - rows.mean(axis=1, keepdims=True)).ravel()
+    first, last = min(height, width) // 2, min(max(height, width) * 3 // 2, len(flat) // 2)
+    if not first < height < last:
+        return False
+    power = np.abs(np.fft.rfft(flat, 2 * len(flat))) ** 2
+    lags = np.arange(first, last + 1)
+    likeness = np.fft.irfft(power)[lags] / (len(flat) - lags)
+    slow = ndimage.median_filter(likeness, 2 * max(8, min(height, width) // _PEAK_SHARE) + 1, mode="nearest")
+    peaks = likeness - slow
+    noise = float(np.median(np.abs(peaks))) / _HALF_WITHIN_SD
+    there, stated = float(peaks[height - first]), float(peaks[width - first])
+    return there > max(_LIKENESS_NOISE_SD * noise, _UNLIKE_RATIO * stated, -2 * float(peaks.min())) and there == float(
+        peaks.max()
+    )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from glint.cli import talk
 from glint.errors import InputError, SourceError, SourceLostError
-from glint.processing.layout import row_length_of
+from glint.processing.layout import looks_exchanged, row_length_of
 from glint.runtime.sources.base import Source, check_like
 from glint.runtime.sources.uri import full_scale_of_bits, one_of, parameters, positive, split_path
 from glint.runtime.sources.waiting import Closed, InterruptibleWait
@@ -147,6 +147,11 @@ class RawSource(Source):
             talk(
                 f"warning: {self.uri}: rows look {length} pixels long, and {data.shape[1]} are stated: "
                 "are size, stride, header and dtype right?"
+            )
+        elif looks_exchanged(data):
+            talk(
+                f"warning: {self.uri}: width and height look exchanged: pixels {data.shape[0]} apart are more alike "
+                f"than those {data.shape[1]} apart: size={data.shape[0]}x{data.shape[1]}?"
             )
         elif data.dtype == np.uint8 and data.shape[1] > 1:
             few, many = sorted(len(np.unique(data[:, first::2])) for first in (0, 1))

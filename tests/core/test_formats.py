@@ -97,6 +97,17 @@ def test_white_as_zero_is_turned_in_all_depths(tmp_path, data):
     assert_array_equal(read(tmp_path / "a.tif", tagged(data, {262: 0})), top - data)
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_pixels_of_less_than_a_byte_are_stretched_to_one_in_both_polarities(tmp_path, bits, white_is_zero):
+    values, share = (STACK[0, :, :16] % (1 << bits)).astype(np.uint8), 8 // bits
+    packed = sum(values[:, i::share].astype(int) << (8 - bits * (i + 1)) for i in range(share)).astype(np.uint8)
+    tags = {258: bits, 279: packed.size, 262: 0 if white_is_zero else 1}
+    picture = read(tmp_path / "a.tif", tagged(values, tags, packed.tobytes()))
+    stretched = values.astype(int) * 255 // ((1 << bits) - 1)
+    assert_array_equal(picture, 255 - stretched if white_is_zero else stretched)
+
+
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "ICO", "PPM", "TGA", "PCX", "SGI"])
 def test_formats_that_are_not_announced_are_refused_by_their_content(tmp_path, form):
     data = np.dstack(3 * [(STACK[0] >> 6).astype(np.uint8)])

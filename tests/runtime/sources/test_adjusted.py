@@ -7,7 +7,7 @@ import pytest
 
 from glint.errors import InputError, SourceError
 from glint.images import write_image
-from glint.processing.layout import looks_swapped
+from glint.processing.layout import Layout, looks_swapped
 from glint.runtime.sources.adjusted import picture_of, warnings_of
 from glint.runtime.sources.open import open_any, open_frames
 from glint.types import Frame
@@ -106,6 +106,17 @@ def test_values_at_the_top_of_their_words_are_brought_down(tmp_path: Path) -> No
         assert frame.full_scale == 16383
     with pytest.raises(SourceError, match="16 bits"):
         list(open_frames(f"raw:{tmp_path}/a.raw?size=80x64&dtype=uint8&align=msb"))
+
+
+@pytest.mark.parametrize(("full_scale", "shift"), [(65532, 2), (65520, 4), (65535, 0), (16383, 2), (None, 2)])
+def test_a_full_scale_at_the_top_of_the_word_says_how_far_down_values_come(
+    full_scale: float | None, shift: int
+) -> None:
+    layout, frame = Layout(aligned=True), Frame(0, 0, (SKY & 0x3FFF) << np.uint16(2), full_scale=full_scale)
+    assert layout.shift_of(frame) == shift
+    mended = layout.mended(frame, shift)
+    assert np.array_equal(mended.data, frame.data >> np.uint16(shift))
+    assert mended.full_scale == 2 ** (16 - shift) - 1
 
 
 def test_turned_bytes_are_told_and_turned_back(tmp_path: Path) -> None:

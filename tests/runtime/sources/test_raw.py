@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from patience import within
 
 from glint.errors import InputError, SourceError, SourceLostError
-from glint.processing.layout import row_length_of
+from glint.processing.layout import looks_exchanged, row_length_of
 from glint.progress import speaking
 from glint.runtime.sources.open import open_source
 
@@ -184,3 +184,75 @@ def test_flat_pictures_and_noise_have_no_rows_to_tell():
     rng = np.random.default_rng(1)
     for data in (np.full((40, 60), 7, np.uint16), rng.integers(0, 9999, (40, 60)).astype(np.uint16)):
         assert row_length_of(data) is None
+
+
+def clouds(rng, height, width):
+    """A scene without a direction, standard deviation 1."""
+    waves = np.fft.rfft2(rng.normal(size=(height, width)))
+    rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
+    scene = np.fft.irfft2(waves / (0.03 + np.hypot(rows, columns)) ** 1.5, (height, width))
+    return (scene - scene.mean()) / scene.std()
+
+
+def words(picture):
+    return np.round(8000 + 300 * picture).astype(np.uint16)
+
+
+def turned(picture):
+    """The same pixels with width and height exchanged."""
+    return picture.ravel().reshape(picture.shape[::-1])
+
+
+SIZES = [(96, 128), (192, 256), (240, 320), (256, 320)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("seed", range(3))
+def test_an_exchanged_size_is_seen_through_noise_as_strong_as_the_scene(size, seed):
+    rng = np.random.default_rng(seed)
+    picture = words(clouds(rng, *size) + rng.normal(size=size))
+    assert row_length_of(turned(picture)) is None  # what stands below is not much more unlike than what stands beside
+    assert looks_exchanged(turned(picture))
+    assert not looks_exchanged(picture)
+    columns = words(rng.normal(size=size) + 0.5 * rng.normal(size=(1, size[1])))  # of their own levels, without a scene
+    assert looks_exchanged(turned(columns))
+    assert not looks_exchanged(columns)
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.sampled_from(SIZES),
+    parts=st.sets(st.sampled_from(["scene", "rows", "columns", "stripes", "taps", "drift"])),
+)
+def test_no_true_frame_looks_exchanged_whatever_its_noise(seed, size, parts):
+    rng, (height, width) = np.random.default_rng(seed), size
+    y, x = np.mgrid[:height, :width]
+    made = {
+        "scene": lambda: rng.uniform(0, 2) * clouds(rng, *size),
+        "rows": lambda: 2 * rng.normal(size=(height, 1)),
+        "columns": lambda: 2 * rng.normal(size=(1, width)),
+        "stripes": lambda: 2 * np.cos(2 * np.pi * (rng.uniform(0, 0.5) * x + rng.uniform(-0.5, 0.5) * y)),
+        "taps": lambda: np.repeat(rng.normal(size=(height, 8)), width // 8, axis=1),
+        "drift": lambda: np.cumsum(rng.normal(0, 0.05, height * width)).reshape(size),
+    }
+    picture = words(sum((made[part]() for part in sorted(parts)), rng.normal(size=size)).clip(-20, 20))
+    assert not looks_exchanged(picture)
+
+
+def test_noise_flat_and_small_pictures_tell_nothing_of_their_size():
+    rng = np.random.default_rng(1)
+    for data in (np.full((40, 60), 7, np.uint16), rng.integers(0, 9999, (80, 96)), np.eye(15, 40), np.ones((64, 64))):
+        assert not looks_exchanged(data.astype(np.uint16))
+        assert not looks_exchanged(turned(data.astype(np.uint16)))
+
+
+def test_a_noisy_stream_with_an_exchanged_size_is_warned_of(tmp_path, capsys):
+    rng = np.random.default_rng(3)
+    (tmp_path / "a.raw").write_bytes(words(clouds(rng, 96, 128) + rng.normal(size=(96, 128))).tobytes())
+    for size, told in (("96x128", "width and height look exchanged"), ("128x96", "")):
+        with speaking():
+            list(open_source(f"raw:{tmp_path}/a.raw?size={size}&dtype=uint16"))
+        said = capsys.readouterr().err
+        assert told in said and (told or "warning" not in said)
+        assert not told or "size=128x96?" in said
