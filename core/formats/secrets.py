@@ -13,7 +13,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _URL_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"']*)")
 _ODD_USER = re.compile(r"(\w[\w+.-]*://)[^\s/@\"']*:[^/@]{0,200}@")  # with blanks or quotes in the password
 _USER = re.compile(
-    r"[^\s/\\@:\"'=(,<>]+:(?!//|(?:fp32|fp16|int8)@)(?:(?!://)[^\s@])*@(?=[\w\[])"
+    r"[^\s/\\@:\"'=(,<>\[{]+:(?!//|(?:fp32|fp16|int8)@)(?:(?!://)[^\s@])*@(?=[\w\[])"
 )  # me:secret@host, but no model
 _ENCODED_USER = re.compile(r"[^\s/\"'=&?]*%3A[^\s\"'&]*?%40", re.IGNORECASE)
 
