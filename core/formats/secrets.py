@@ -11,11 +11,11 @@ HIDDEN = "***"
 _LOCAL = ("file", "synthetic", "v4l2")  # they name things of this machine: no secrets
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _URL_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"']*)")
-_ODD_USER = re.compile(r"(\w[\w+.-]*://)[^\s/@\"']*:[^/@]{0,200}@")  # with blanks or quotes in the password
+_ODD_USER = re.compile(r"(\w[\w+.-]*://)[^\s/@\"']*:(?!\d+(?:[/\s]|$))(?:(?!://)[^@]){0,200}@")  # blanks in it
 _USER = re.compile(
     r"[^\s/\\@:\"'=(,<>\[{]+:(?!//|(?:fp32|fp16|int8)@)(?:(?!://)[^\s@])*@(?=[\w\[])"
 )  # me:secret@host, but no model
-_ENCODED_USER = re.compile(r"[^\s/\"'=&?]*%3A[^\s\"'&]*?%40", re.IGNORECASE)
+_ENCODED_USER = re.compile(r"[^\s/\"'=&?\[{]*%3A[^\s\"'&]*?%40", re.IGNORECASE)
 
 _WORD = (
     r"passw(?:or)?d|passphrase|pwd|secret|token|credentials?|authorization|api[-_ ]?key|"
@@ -33,7 +33,7 @@ _PROPERTY = re.compile(r"([\w-]+)( *= *|%3[Dd])(\(\w+\) *)?" + _VALUE)
 _STATED = re.compile(
     rf"((?:[\w-]*(?:{_WORD})|\b(?:pass|pin|otp))\\*[\"']?(?:\s*:\s*|%3A))" + _VALUE, re.IGNORECASE
 )  # as JSON and logs state one
-_OPTION = re.compile(rf"((?<!\S)--?[\w-]*(?:{_WORD}|srtp)[\w-]*\s+)" + _VALUE, re.IGNORECASE)
+_OPTION = re.compile(rf"((?<![\w-])--?[\w-]*(?:{_WORD}|srtp)[\w-]*\s+)" + _VALUE, re.IGNORECASE)
 _QUOTED = re.compile(rf"(\b[\w-]*(?:{_WORD})\s+)(\"[^\"\r\n]*\"|'[^'\r\n]*')", re.IGNORECASE)
 _TOKEN = re.compile(
     r"((?i:\b(?:bearer|basic|negotiate)\s+|\b[\w-]+[-_]key\s+))(?=\S*[\dA-Z=])[\w+/.=~-]{6,}"
