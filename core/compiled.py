@@ -22,6 +22,7 @@ from typing import Any, TypeVar, cast
 
 from glint.errors import MissingDependencyError, OutputError
 from glint.files import cache_folder, open_to_others
+from glint.interruption import Deferral
 from glint.progress import told_if_slow
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -33,6 +34,8 @@ _NOTE = "compiling {} for this processor, once; all together may take minutes"
 _WAITS = "waiting for another process, which compiles; all together may take minutes"
 _LOCK = threading.RLock()
 _ONE_THREAD = threading.RLock()
+_SIGNALS = Deferral()
+"""An exception inside of LLVM's callbacks would be lost: signals are handled between two passes, and at the end."""
 _digests: dict[str, str] = {}
 
 
@@ -100,7 +103,7 @@ class Compiled:
     def _call(self, *arguments: Any, **named: Any) -> Any:
         if self._called:
             return self._dispatcher(*arguments, **named)
-        with _one_compiles(), told_if_slow(_NOTE.format(self.label.removeprefix("glint."))):
+        with _one_compiles(), told_if_slow(_NOTE.format(self.label.removeprefix("glint."))), _SIGNALS:
             if named:
                 return self.dispatcher(*arguments, **named)
             self.dispatcher.compile(tuple(_numba().typeof(one) for one in arguments))
@@ -180,9 +183,29 @@ def _dispatcher(function: Callable[..., Any]) -> Any:
 
 @functools.cache
 def _teach_numba() -> None:
-    """Let Numba see its own object in place of a ``Compiled``."""
+    """Let Numba see its own object in place of a ``Compiled``, and tell of its work."""
     from numba import types
+    from numba.core import event as events
     from numba.extending import typeof_impl
+
+    event: Any = events  # Numba has no types
+
+    class Compiling(event.Listener):  # type: ignore[misc]
+        def on_start(self, _: Any) -> None:
+            _SIGNALS.__enter__()
+
+        def on_end(self, _: Any) -> None:
+            _SIGNALS.__exit__()
+
+    class Passing(event.Listener):  # type: ignore[misc]
+        def on_start(self, _: Any) -> None:
+            _SIGNALS.handle()
+
+        def on_end(self, _: Any) -> None:
+            pass
+
+    event.register("numba:compile", Compiling())
+    event.register("numba:run_pass", Passing())
 
     @typeof_impl.register(Compiled)
     def _(value: Compiled, context: Any) -> Any:

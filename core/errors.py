@@ -11,6 +11,8 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+from glint.formats.secrets import redact
+
 EXIT_OK = 0
 EXIT_CHECK_FAILED = 1
 EXIT_USAGE = 2
@@ -32,8 +34,8 @@ class GlintError(Exception):
     usual_hint = "glint COMMAND --help tells what it takes"
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(redact(message))  # whatever it quotes, a password is none of it
+        self.hint = None if hint is None else redact(hint)
 
 
 class InputError(GlintError, ValueError):

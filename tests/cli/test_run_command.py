@@ -532,6 +532,33 @@ def test_a_signal_at_any_moment_leaves_valid_files_and_a_summary(tmp_path: Path,
     assert len(rows) == (1 + sum(len(r["targets"]) for r in records) if records else 0)
 
 
+@pytest.mark.parametrize("delay_s", [0.0, 1.5])
+def test_a_signal_while_functions_are_compiled_ends_like_any_other(tmp_path: Path, delay_s: float) -> None:
+    out = tmp_path / "r.jsonl"
+    words = ["run", "synthetic://?size=96x80&frames=9", "--out", str(out)]
+    program = (
+        "import sys, glint.native.library as native; native.library = lambda: None\n"  # nothing came with the package
+        f"from glint.cli import main; sys.exit(main({words!r}))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "GLINT_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        assert any("compiling" in line for line in process.stderr)
+        time.sleep(delay_s)
+        os.kill(process.pid, signal.SIGTERM)
+        _, said = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    assert not any(word in said for word in ("unexpected", "Traceback", "Exception"))
+    if out.exists():  # the stream had begun
+        assert "frames " in said
+        assert json.loads((tmp_path / "r.manifest.json").read_text())["interrupted"]
+
+
 def test_a_quiet_run_says_nothing(shell: Glint, scene: str, tmp_path: Path) -> None:
     done = shell("run", scene, "--out", tmp_path / "r.jsonl", "-q")
     assert (done.code, done.out, done.err) == (0, "", "")

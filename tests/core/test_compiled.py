@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import numpy as np
 import pytest
 
 from glint.compiled import compiled
+from glint.interruption import ENDING, Deferral
 from glint.runtime.unmixing.count_search import count_costs
 from glint.runtime.unmixing.fit import Patch, Start, fit_targets
 from glint.runtime.unmixing.point_model import pixel_profile, targets_of
@@ -114,3 +119,102 @@ def test_who_waits_for_the_compilation_of_another_process_says_so(tmp_path: Path
         holds.kill()
     assert (out, waits.returncode) == ("42\n", 0), err
     assert "waiting" not in err
+
+
+def half(x: float) -> float:
+    return x / 2
+
+
+class Kill:
+    """Sends this process a signal at the n-th time that it is asked, and counts."""
+
+    def __init__(self, number: int, at: int) -> None:
+        self.number, self.at, self.asked = number, at, 0
+
+    def __call__(self, *_: object) -> bool:
+        self.asked += 1
+        if self.asked == self.at:
+            os.kill(os.getpid(), self.number)
+        return True
+
+
+@pytest.fixture
+def interrupting() -> Iterator[None]:
+    """All signals that end a command do so."""
+
+    def end(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("moment", "at", "number"),
+    [
+        ("pass", 1, signal.SIGTERM),
+        ("pass", 5, signal.SIGINT),
+        ("pass", 20, signal.SIGTERM),
+        ("LLVM", 1, signal.SIGTERM),
+        *(("callback", at, number) for at in (1, 2) for number in ENDING),
+    ],
+)
+def test_a_signal_while_numba_compiles_is_neither_lost_nor_another_error(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    interrupting: None,
+    tmp_path: Path,
+    moment: str,
+    at: int,
+    number: int,
+) -> None:
+    from numba.core import codegen, event
+
+    monkeypatch.setattr("glint.compiled._ROOT", tmp_path)  # nothing is kept of the tests before
+
+    kill, fast = Kill(number, at), compiled(half)
+    if moment == "callback":  # that LLVM calls: what is raised in it is lost
+        caching = property(
+            lambda library: kill() and vars(library).get("caching", False),
+            lambda library, value: vars(library).update(caching=value),
+        )
+        monkeypatch.setattr(codegen.CodeLibrary, "_object_caching_enabled", caching)
+        listening: Any = nullcontext()
+    else:
+        listener = type("Listener", (event.Listener,), {"on_start": kill, "on_end": lambda self, e: None})()
+        listening = event.install_listener({"pass": "numba:run_pass", "LLVM": "numba:llvm_lock"}[moment], listener)
+    with listening, pytest.raises(KeyboardInterrupt):
+        fast(1.0)
+    assert kill.asked >= at
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and "Exception" not in said
+    assert fast(3.0) == 1.5  # the next call is not hurt
+
+
+def test_signals_wait_only_while_they_are_deferred(interrupting: None) -> None:
+    deferral = Deferral()
+    with pytest.raises(KeyboardInterrupt), deferral:
+        with deferral:
+            os.kill(os.getpid(), signal.SIGTERM)
+        reached = True
+    assert reached
+    with deferral, pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+        deferral.handle()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_elsewhere_than_in_the_main_thread_nothing_is_deferred(interrupting: None) -> None:
+    deferral, before = Deferral(), signal.getsignal(signal.SIGTERM)
+
+    def inside() -> None:
+        with deferral:
+            assert signal.getsignal(signal.SIGTERM) is before
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from glint.errors import InputError
 from glint.formats.secrets import has_secret, redact, safe_uri
 from glint.progress import speaking, talk
 
@@ -199,3 +200,8 @@ def test_what_is_said_hides_secrets_whoever_wrote_it(capsys: pytest.CaptureFixtu
     with speaking():
         talk("warning: token: secret, and rtsp://me:secret@c/a")
     assert "secret" not in capsys.readouterr().err
+
+
+def test_errors_hide_secrets_whoever_wrote_them() -> None:
+    error = InputError("cannot open rtsp://me:secret@c/a", hint="try password=secret")
+    assert "secret" not in f"{error} {error.hint} {error!r} {error.args}"
