@@ -35,8 +35,8 @@ from glint.errors import (
     did_you_mean,
     exit_code_of,
     hint_of,
+    redact,
 )
-from glint.formats.secrets import redact
 from glint.progress import speaking
 from glint.progress import talk as talk
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from glint.formats.secrets import redact
+from glint.errors import redact
 
 _LINE_PERIOD_S = 10.0
 _listeners = 0

@@ -14,8 +14,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from glint.errors import InputError, OutputError, SourceError, first_line
-from glint.formats.secrets import safe_uri
+from glint.errors import InputError, OutputError, SourceError, first_line, safe_uri
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # a put is atomic there, and folders do not exist
 _BLOCK_BYTES = 8 << 20  # bytes of one read or write

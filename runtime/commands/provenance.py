@@ -10,7 +10,7 @@ from typing import Any
 
 from glint import __version__
 from glint.clock import utc_text
-from glint.formats.secrets import redact, safe_uri
+from glint.errors import redact, safe_uri
 from glint.libraries import libraries
 
 

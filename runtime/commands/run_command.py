@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from glint.cli import print_json, talk
-from glint.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
-from glint.formats.secrets import has_secret, safe_uri
+from glint.errors import EXIT_INTERRUPTED, EXIT_OK, InputError, has_secret, safe_uri
 from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.commands.run_options import OPTIONS, add_run_arguments
 

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.cli import talk
-from glint.errors import SourceError
-from glint.formats.secrets import redact, safe_uri
+from glint.errors import SourceError, redact, safe_uri
 from glint.types import Frame, FrameSize, Gap
 
 

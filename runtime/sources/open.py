@@ -12,8 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from glint.data.datasets import image_files, natural_order
-from glint.errors import GlintError, InputError, SourceError
-from glint.formats.secrets import safe_uri
+from glint.errors import GlintError, InputError, SourceError, safe_uri
 from glint.images import SUFFIXES
 from glint.runtime.sources.adjusted import LAYOUT, AdjustedSource, Scale, adjusted, layout_of
 from glint.runtime.sources.base import Source

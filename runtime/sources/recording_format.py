@@ -37,9 +37,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from glint import __version__
-from glint.errors import OutputError, SourceError
+from glint.errors import OutputError, SourceError, safe_uri
 from glint.files import parse_json
-from glint.formats.secrets import safe_uri
 from glint.runtime.sources.base import Skipped
 from glint.types import FRAME_DTYPES, Frame, Gap
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from glint.errors import InputError
-from glint.formats.secrets import safe_uri
+from glint.errors import InputError, safe_uri
 
 Converter = Callable[[str], Any]
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from glint.errors import InputError
-from glint.formats.secrets import has_secret, redact, safe_uri
+from glint.errors import InputError, has_secret, redact, safe_uri
 from glint.progress import speaking, talk
 
 ADDRESSES = (

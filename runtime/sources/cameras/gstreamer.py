@@ -22,9 +22,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glint.errors import InputError, MissingDependencyError, SourceError, SourceLostError
+from glint.errors import InputError, MissingDependencyError, SourceError, SourceLostError, redact
 from glint.formats.seal import KEY
-from glint.formats.secrets import redact
 from glint.runtime.sources.cameras.live import Captured, Connection, LiveSource, Reconnect
 from glint.runtime.sources.waiting import InterruptibleWait
 

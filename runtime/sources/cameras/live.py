@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from glint.cli import talk
-from glint.errors import InputError, SourceAbsentError, SourceError, SourceLostError
-from glint.formats.secrets import redact
+from glint.errors import InputError, SourceAbsentError, SourceError, SourceLostError, redact
 from glint.runtime.sources.base import Source
 from glint.runtime.sources.uri import Converter, not_negative, positive
 from glint.runtime.sources.waiting import Closed, InterruptibleWait

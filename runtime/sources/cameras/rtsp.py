@@ -14,8 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from glint.errors import GlintError, InputError, SourceAbsentError, SourceError, SourceLostError
-from glint.formats.secrets import safe_uri
+from glint.errors import GlintError, InputError, SourceAbsentError, SourceError, SourceLostError, safe_uri
 from glint.runtime.sources.base import check_like
 from glint.runtime.sources.cameras.live import (
     RECONNECT_PARAMETERS,

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glint.errors import InputError
-from glint.formats.secrets import redact, safe_uri
+from glint.errors import InputError, redact, safe_uri
 from glint.runtime.sources.uri import full_scale_of_bits, not_negative, one_of, parameters, positive, split_path
 from glint.types import FrameSize
 
