@@ -153,14 +153,18 @@ def first_line(error: BaseException) -> str:
 # What addresses and texts may show. Better too much is hidden than too little: of a text that looks like a secret,
 # nobody can tell that it is none.
 HIDDEN = "***"
+_MOST_LETTERS = 6000  # of a text that is looked at: some patterns take the square of that
+_MOST_NESTED = 200  # properties in the value of another
 _LOCAL = ("file", "synthetic", "v4l2")  # they name things of this machine: no secrets
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_URL_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"']*)")
-_ODD_USER = re.compile(r"(\w[\w+.-]*://)[^\s/@\"']*:(?!\d+(?:[/\s]|$))(?:(?!://)[^@]){0,200}@")  # blanks in it
+_URL_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20})://([^\s\"']*)")
+_ODD_USER = re.compile(
+    r"(\w[\w+.-]{0,20}://)[^\s/@\"']{0,200}:(?!\d+(?:[/\s]|$))(?:(?!://)[^@]){0,200}@"
+)  # blanks in it
 _USER = re.compile(
-    r"[^\s/\\@:\"'=(,<>\[{]+:(?!//|(?:fp32|fp16|int8)@)(?:(?!://)[^\s@])*@(?=[\w\[])"
+    r"[^\s/\\@:\"'=(,<>\[{]{1,200}:(?!//|(?:fp32|fp16|int8)@)(?:(?!://)[^\s@]){0,2000}@(?=[\w\[])"
 )  # me:secret@host, but no model
-_ENCODED_USER = re.compile(r"[^\s/\"'=&?\[{]*%3A[^\s\"'&]*?%40", re.IGNORECASE)
+_ENCODED_USER = re.compile(r"%3A[^\s\"'&]{0,2000}?%40", re.IGNORECASE)
 
 _WORD = (
     r"passw(?:or)?d|passphrase|pwd|secret|token|credentials?|authorization|api[-_ ]?key|"
@@ -174,24 +178,24 @@ _SECRET = re.compile(
 _VALUE = (
     r"(\*\*\*|\\\"(?:(?!\\\").)*\\\"|\"(?:\\.|[^\"])*\"|'[^']*'|<[^>]*>|[\"'][^\r\n]*|\S+)"  # the last but one is torn
 )
-_PROPERTY = re.compile(r"([\w-]+)( *= *|%3[Dd])(\(\w+\) *)?" + _VALUE)
+_PROPERTY = re.compile(r"([\w-]{1,80})( {0,4}= *|%3[Dd])(\(\w+\) *)?" + _VALUE)
 _STATED = re.compile(
-    rf"((?:[\w-]*(?:{_WORD})|\b(?:pass|pin|otp))\\*[\"']?(?:\s*:\s*|%3A))" + _VALUE, re.IGNORECASE
+    rf"((?:{_WORD}|\b(?:pass|pin|otp))\\*[\"']?(?:\s{{0,8}}:\s*|%3A))" + _VALUE, re.IGNORECASE
 )  # as JSON and logs state one
-_OPTION = re.compile(rf"((?<![\w-])--?[\w-]*(?:{_WORD}|srtp)[\w-]*\s+)" + _VALUE, re.IGNORECASE)
-_QUOTED = re.compile(rf"(\b[\w-]*(?:{_WORD})\s+)(\"[^\"\r\n]*\"|'[^'\r\n]*')", re.IGNORECASE)
+_OPTION = re.compile(rf"((?<![\w-])--?[\w-]{{0,80}}(?:{_WORD}|srtp)[\w-]{{0,80}}\s+)" + _VALUE, re.IGNORECASE)
+_QUOTED = re.compile(rf"((?:{_WORD})\s+)(\"[^\"\r\n]*\"|'[^'\r\n]*')", re.IGNORECASE)
 _TOKEN = re.compile(
-    r"((?i:\b(?:bearer|basic|negotiate)\s+|\b[\w-]+[-_]key\s+))(?=\S*[\dA-Z=])[\w+/.=~-]{6,}"
+    r"((?i:\b(?:bearer|basic|negotiate)\s+|\w[-_]key\s+))(?=\S{0,200}[\dA-Z=])[\w+/.=~-]{6,}"
 )  # what looks like one
 _HEADER = re.compile(
-    r"((?:proxy-)?authorization|(?:set-)?cookies?|x-[\w-]*(?:key|token|auth|secret|pass|signature)[\w-]*|extra-headers)"
-    r"(\\*[\"']?\s*(?:=|:|%3[AD])\s*)(?:(?!\s!\s)[^\r\n])+",
+    r"((?:proxy-)?authorization|(?:set-)?cookies?|x-[\w-]{0,80}(?:key|token|auth|secret|pass|signature)[\w-]{0,80}|extra-headers)"
+    r"(\\{0,4}[\"']?\s{0,8}(?:=|:|%3[AD])\s*)(?:(?!\s!\s)[^\r\n])+",
     re.IGNORECASE,
 )  # to the end of its line, or of its part of a pipeline
 _DIGEST = re.compile(r"((?i:\bdigest\s+))(?=\w+=)[^\r\n]+")
 _SDP = re.compile(r"(\binline:|\bk=(?:clear|base64|uri):|\bkey-mgmt:\s*\w+\s+)\S+")  # keys of SRTP
 _TORN_URL = re.compile(r"^((?:rtsps?|https?|udp|tcp|mqtts?|rtmps?|srt):?/{1,2})[^\s/?#]*@", re.IGNORECASE)
-_IN_PATH = re.compile(rf"([\w-]*(?:{_WORD})[\w-]*[/=]).+", re.IGNORECASE | re.DOTALL)  # it may hold a / itself
+_IN_PATH = re.compile(rf"((?:{_WORD})[\w-]*[/=]).+", re.IGNORECASE | re.DOTALL)  # it may hold a / itself
 
 
 def safe_uri(uri: str) -> str:
@@ -201,7 +205,7 @@ def safe_uri(uri: str) -> str:
     that follows ``?`` or ``#``. A ``gst:`` pipeline goes through :func:`redact`. Other names are
     local and stay as they are. A secret that is a plain part of the path cannot be told from a name.
     """
-    url = _URL.fullmatch(uri)
+    url = _URL.fullmatch(_shortened(uri))
     if url is not None:
         return uri if url[1].lower() in _LOCAL else f"{url[1]}://{_mask(url[2])}"
     if uri.startswith("gst:") or "://" in uri:
@@ -210,8 +214,13 @@ def safe_uri(uri: str) -> str:
 
 
 def redact(text: str) -> str:
-    """A text without the secrets of the URLs, ``password=...`` properties and headers of requests in it."""
-    text = _HEADER.sub(rf"\1\2{HIDDEN}", text)
+    """A text without the secrets of the URLs, ``password=...`` properties and headers of requests in it.
+
+    Of a line of more than 6,000 letters the middle is left out.
+    """
+    if len(text) > _MOST_LETTERS and "\n" in text:
+        return "\n".join(redact(line) for line in text.split("\n"))
+    text = _HEADER.sub(rf"\1\2{HIDDEN}", _shortened(text))
     text = _ODD_USER.sub(rf"\1{HIDDEN}@", text)
     text = _PROPERTY.sub(_mask_property, _DIGEST.sub(rf"\1{HIDDEN}", text))
     for pattern in (_STATED, _OPTION, _QUOTED, _TOKEN, _SDP):
@@ -224,6 +233,12 @@ def has_secret(uri: str) -> bool:
     """Whether anything of a URI must be hidden; what glint takes for itself behind ``#`` mostly need not be."""
     theirs, _, ours = uri.partition("#")
     return safe_uri(theirs) != theirs or redact(ours) != ours
+
+
+def _shortened(text: str) -> str:
+    """A text without its middle if it is longer than anybody reads."""
+    half = _MOST_LETTERS // 2
+    return text if len(text) <= _MOST_LETTERS else f"{text[:half]} [{len(text) - 2 * half} letters] {text[-half:]}"
 
 
 def _hide_users(text: str) -> str:
@@ -245,5 +260,13 @@ def _mask_property(match: re.Match[str]) -> str:
     if _SECRET.search(name) or (value[:1] in "\"'" and _SECRET.search(value)):
         return f"{name}{sign}{HIDDEN}"
     url = _URL.fullmatch(value.strip("\"'"))
-    # Behind an & there may be more of them.
-    return name + sign + kind + (_PROPERTY.sub(_mask_property, value) if url is None else safe_uri(url[0]))
+    if url is not None:
+        return name + sign + kind + safe_uri(url[0])
+    if value.count("=") > _MOST_NESTED:
+        return f"{name}{sign}{HIDDEN}"
+    shown: list[str] = []
+    for part in value.split("&"):  # there may be more of them, and an & in a password
+        shown.append(_PROPERTY.sub(_mask_property, part))
+        if shown[-1] != part:
+            break
+    return name + sign + kind + "&".join(shown)

@@ -204,3 +204,17 @@ def test_what_is_said_hides_secrets_whoever_wrote_it(capsys: pytest.CaptureFixtu
 def test_errors_hide_secrets_whoever_wrote_them() -> None:
     error = InputError("cannot open rtsp://me:secret@c/a", hint="try password=secret")
     assert "secret" not in f"{error} {error.hint} {error!r} {error.args}"
+
+
+@pytest.mark.parametrize("part", ["a=b&", "a", "a:", "%3A", "x-", "key=", ":", "'", "inline:", "authorization"])
+def test_long_texts_take_no_time_and_hide_the_same(part: str) -> None:
+    """What a text repeats is no reason to look at it for minutes, or to end in a RecursionError."""
+    told = redact(part * 5_000 + " rtsp://me:geheim@camera/1 password=geheim")
+    assert "geheim" not in told and len(told) < 7_000
+    lines = "\n".join(["at line 1 of a long traceback"] * 1_000 + ["password=geheim"])
+    assert redact(lines) == lines.replace("geheim", "***")
+
+
+def test_properties_within_properties_are_hidden() -> None:
+    assert "geheim" not in redact("a=" * 500 + "password=geheim")
+    assert redact("a=1&b=2&token=geheim&c=3") == "a=1&b=2&token=***"
