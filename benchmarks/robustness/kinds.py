@@ -298,7 +298,7 @@ def _trusted(plan: Path) -> Reading:
     info = read_info(plan)
     content, reason = read_plan(plan, info, _target())
     if reason is not None:
-        raise ModelError(reason)
+        raise ModelError(reason, hint="build it again")
     return Reading(None, _digest(info, content))
 
 

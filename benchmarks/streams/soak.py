@@ -251,8 +251,7 @@ def fault_problems(faulty: FaultySource, summary: Summary, *, exact: bool) -> li
 
 def rate_problems(due: int, frames: int) -> list[str]:
     """Frames that came due long before the end, and were not processed."""
-    held = frames / max(1, due)
-    return [f"{frames} frames of {due} that were due"] if held < LEAST_HELD else []
+    return [f"{frames} frames of {due} that were due"] if frames < LEAST_HELD * due else []
 
 
 def client_problems(clients: Clients) -> list[str]:

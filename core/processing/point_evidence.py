@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from glint.compiled import compiled, entry
 from glint.errors import InputError
-from glint.optics import Psf
 from glint.processing.connected import pixels_above
 
 Map = NDArray[np.float32]
@@ -71,6 +70,8 @@ def with_point_evidence(probability: Map, level: Map, evidence: PointEvidence, r
 @cache
 def _shapes() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Planes ``[3, 81]``, orthonormal, and points ``[12, 81]`` less what planes explain of them, of unit length."""
+    from glint.optics import Psf  # it needs SciPy, and cards name this module
+
     row, column = np.mgrid[-_HALF_PX : _HALF_PX + 1, -_HALF_PX : _HALF_PX + 1]
     plane = np.linalg.qr(np.stack([np.ones(_SIDE_PX**2), column.ravel(), row.ravel()], axis=1))[0]
     points = []

@@ -57,12 +57,12 @@ def test_a_plan_that_makes_no_sense_is_refused(tmp_path, change, reason):
 class Costly:
     """A judge to whom a few things in INT8 are a calamity."""
 
-    what = "imagination"
+    what, size = "imagination", 1
 
     def __init__(self, *names):
         self.names, self.asked = names, 0
 
-    def score(self, model):
+    def score(self, model, progress=None):
         self.asked += 1
         present = {node.name for node in model.graph.node}
         return {"map": 90.0 - 5 * sum(f"{name}/DequantizeLinear_0" in present for name in self.names)}
@@ -102,7 +102,7 @@ def test_a_skip_can_stay_float_alone():
 
 def test_a_budget_that_nothing_meets_leaves_everything_float():
     class Never(Costly):
-        def score(self, model):
+        def score(self, model, progress=None):
             quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
             return {"map": 50.0 if quantised else 90.0}
 

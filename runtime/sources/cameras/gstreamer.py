@@ -164,7 +164,7 @@ class _Pipeline(Connection):
         if code == 0:
             return
         if any("erroneous pipeline" in line for line in self._log):  # no waiting mends that
-            raise SourceError(f"{self._uri}: {self._reason()}", hint="try it with gst-launch-1.0")
+            raise SourceError(f"{self._uri}: {self._reason()}", hint=self._hint() or "try it with gst-launch-1.0")
         raise SourceLostError(self._reason(), hint=self._hint())
 
     def _listen(self, output: IO[bytes]) -> None:

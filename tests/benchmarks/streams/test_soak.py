@@ -62,7 +62,7 @@ def test_frames_come_when_they_are_due_and_at_once_after_a_stall():
             break
     assert all(moment >= number / 50 for number, moment in enumerate(moments))
     assert moments[-1] < 20  # caught up, on whatever machine
-    assert source.live and source.due >= 19
+    assert source.live and source.due >= 18  # when the twentieth was asked for
 
 
 def test_frames_that_were_due_and_not_processed_are_a_problem():

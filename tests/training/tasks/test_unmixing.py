@@ -198,7 +198,7 @@ def task(request, monkeypatch):
 
 
 def test_a_batch_holds_patches_and_the_targets_that_made_them(task, monkeypatch):
-    monkeypatch.setattr(module, "UNKNOWN_FULL_SCALE", 0.0)
+    monkeypatch.setattr(module, "UNKNOWN_FULL_SCALE_SHARE", 0.0)
     batch = {name: value.numpy() for name, value in task.batch(40, np.random.default_rng(3), CPU).items()}
     seed = int(np.random.default_rng(3).integers(2**63))
     drawn = draw_patches(DOMAINS[task.domain][0], 40, torch.Generator().manual_seed(seed))
@@ -225,9 +225,9 @@ def test_a_batch_holds_patches_and_the_targets_that_made_them(task, monkeypatch)
 
 
 def test_some_patches_do_not_tell_what_is_saturated(task, monkeypatch):
-    monkeypatch.setattr(module, "UNKNOWN_FULL_SCALE", 1.0)
+    monkeypatch.setattr(module, "UNKNOWN_FULL_SCALE_SHARE", 1.0)
     assert not task.batch(300, np.random.default_rng(0), CPU)["patch"][:, 1].any()
-    monkeypatch.setattr(module, "UNKNOWN_FULL_SCALE", 0.0)
+    monkeypatch.setattr(module, "UNKNOWN_FULL_SCALE_SHARE", 0.0)
     assert task.batch(300, np.random.default_rng(0), CPU)["patch"][:, 1].any()
 
 
