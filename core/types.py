@@ -193,6 +193,8 @@ class Blobs:
         score: highest target probability inside the spot, in [0, 1], ``float64 [N]``.
         label_map: ``int32 [H, W]``, 0 for background and i + 1 for row i, or None.
         dark: which are darker than their surroundings, ``bool [N]``; None: none is.
+        moving: radiance of what is there and was not in the last frames of the scene, DN, ``float64 [N]``; 0: nothing;
+            None: nobody looked.
     """
 
     x: NDArray[np.float64]
@@ -201,10 +203,12 @@ class Blobs:
     score: NDArray[np.float64]
     label_map: NDArray[np.int32] | None = None
     dark: NDArray[np.bool_] | None = None
+    moving: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         columns = {"x": _FLOAT, "y": _FLOAT, "area": _INTEGER, "score": _FLOAT}
-        _set_columns(self, columns if self.dark is None else {**columns, "dark": np.dtype(np.bool_)})
+        more = {"dark": np.dtype(np.bool_), "moving": _FLOAT}
+        _set_columns(self, {**columns, **{n: kind for n, kind in more.items() if getattr(self, n) is not None}})
 
     def __len__(self) -> int:
         return len(self.x)

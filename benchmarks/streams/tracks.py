@@ -273,7 +273,7 @@ def _score_video(source: VideoSource, boxes: list[Box], pipeline: Pipeline, foll
     pipeline.start_over()  # a video has its own optics
     for index, frame in enumerate(source):
         if before is None or not np.array_equal(before.frame.data, frame.data):
-            before = follow(pipeline(frame))
+            before = follow(pipeline(frame, earlier=follow.earlier))
         else:
             before = replace(before, frame=frame)
         assert before.tracks is not None  # noqa: S101  (the follower gives them)

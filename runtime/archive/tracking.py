@@ -71,7 +71,7 @@ class TrackMaker:
         finished = _Finished(self.root, self.out, self.settings, chunks)
         config = TrackConfig(false_tracks_per_hour=self.settings.false_tracks_per_hour)
         evidence = Evidence.of(load_card(self.settings.pipeline.detector)[0].name)
-        follow = Follower(config, evidence, static=self.settings.static)
+        follow = Follower(config, evidence, static=self.settings.static, moving=False)
         waiting: list[Result] = []
         with pq.ParquetWriter(path, TRACKS, compression="zstd") as writer:
             # Stream only calls what it takes for a pipeline.

@@ -163,6 +163,10 @@ class Delivery(Group):
     zones: Path | None = _option(
         "polygons (JSON) of which it is told which tracks enter and leave them; implies --track", "tracks", **_FILE
     )
+    moving: bool = _option(
+        "take spots that the detector doubts for targets where they move through the scene (default: yes)",
+        "tracks", default=True, action=argparse.BooleanOptionalAction,
+    )  # fmt: skip
     faint: bool = _switch("find points that no single frame shows; implies --track", "tracks")
     unmix_frames: int = _option(
         "last frames in which a followed cluster is taken apart together, up to 30; more than 1 implies --track "

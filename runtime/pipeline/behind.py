@@ -12,8 +12,9 @@ from glint.runtime.pipeline.sensor_correction import Conditioned
 from glint.runtime.tracking.history import Behind
 from glint.types import Frame
 
-Background = Callable[[Frame, Frame, Detection], Behind | None]
-"""Says what lies behind the spots of a frame: as it came, as the detector saw it, and what that found."""
+Earlier = Callable[[Frame, Frame, Detection], tuple[Detection, Behind | None]]
+"""Says what earlier frames know of a frame: as it came, as the detector saw it, and what that found. Gives which spots
+there are, and what lies behind them."""
 
 
 def without(seen: Conditioned, detection: Detection, behind: Behind) -> tuple[Conditioned, Detection]:

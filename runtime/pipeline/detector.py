@@ -40,6 +40,7 @@ class Detection:
         background: the same of what is behind the targets; None: 0.
         scale: DN per unit.
         candidates: spots that are too uncertain to be blobs, for a tracker; None if nobody asked for them.
+        threshold: probability above which a spot is a blob.
     """
 
     blobs: Blobs
@@ -48,6 +49,7 @@ class Detection:
     background: NDArray[np.float32] | None = None
     scale: float = 1.0
     candidates: Blobs | None = None
+    threshold: float = 0.5
 
     @cached_property
     def residual(self) -> NDArray[np.float32]:
@@ -88,7 +90,7 @@ class Detection:
         background = None if self.background is None else whole(self.background)
         candidates = None if self.candidates is None else moved(self.candidates)
         blobs, maps = moved(self.blobs), (whole(self.probability), whole(self.level), background)
-        return Detection(blobs, *maps, self.scale, candidates)
+        return Detection(blobs, *maps, self.scale, candidates, self.threshold)
 
 
 class Detector:
@@ -143,7 +145,7 @@ class Detector:
         others = None
         if candidates_above is not None:
             others = find_candidates(raw, residual_at, candidates_above, self.spec.threshold, blobs)
-        return Detection(blobs, probability, normalised.value, background, float(scale), others)
+        return Detection(blobs, probability, normalised.value, background, float(scale), others, self.spec.threshold)
 
     def decompose(self, frame: Frame) -> Maps:
         """Target probability, background and targets of one frame, the last two in DN: ``float32 [H, W]``."""

@@ -13,14 +13,18 @@ from numpy.typing import NDArray
 from glint.choices import Static
 from glint.clock import utc_of, utc_text
 from glint.errors import InputError
+from glint.runtime.pipeline.cues import with_expected, with_moving
 from glint.runtime.pipeline.detector import Detection
 from glint.runtime.pipeline.pipeline import Result
+from glint.runtime.pipeline.settings import Roi
 from glint.runtime.pipeline.spots import local_noise
 from glint.runtime.tracking.clusters import Clusters, Cuts, steady
 from glint.runtime.tracking.evidence import SCORES, Evidence
 from glint.runtime.tracking.faint import Faint, FaintSearch
 from glint.runtime.tracking.history import Behind, History
+from glint.runtime.tracking.moving import moving_spots
 from glint.runtime.tracking.registration import Registration, Shift
+from glint.runtime.tracking.scene_memory import SceneMemory
 from glint.runtime.tracking.tracker import TrackConfig, Tracker
 from glint.runtime.tracking.zones import Zone, ZoneWatch
 from glint.runtime.unmixing.optics_state import UNKNOWN
@@ -46,7 +50,9 @@ class Follower:
         zones: of which it is told who enters and leaves them.
         unmix_frames: last frames in which clusters that are followed are taken apart together; 1: each by itself.
         unmixing: what is known of targets then; None: nothing.
+        moving: what the detector doubts is a candidate where it moves, and a spot where a track is confirmed.
         faint: look for points that no single frame shows.
+        roi: x, y, width and height of the only part of a frame in which targets are looked for, pixels.
 
     Raises:
         InputError: if ``static`` is none of these, or ``unmix_frames`` is not 1 to 30.
@@ -55,7 +61,8 @@ class Follower:
     def __init__(
         self, config: TrackConfig | None = None, evidence: Evidence | None = None, *,
         static: Static = "report", timed: bool = True, live: bool = False, zones: Sequence[Zone] = (),
-        unmix_frames: int = 1, unmixing: RefineConfig | None = None, faint: bool = False,
+        unmix_frames: int = 1, unmixing: RefineConfig | None = None, moving: bool = True, faint: bool = False,
+        roi: Roi | None = None,
     ) -> None:  # fmt: skip
         if static not in STATICS:
             raise InputError(f"static: expected one of {', '.join(STATICS)}, got {static!r}")
@@ -66,7 +73,9 @@ class Follower:
         if unmix_frames != 1:
             self.clusters = Clusters(unmix_frames, self.unmixing.radiance, self.unmixing.max_targets)
             self.history = History()
+        self.moving, self.roi = moving, roi
         self.faint = FaintSearch() if faint else None
+        self.memory = SceneMemory() if moving or faint else None
         self._ahead: tuple[Frame, Frame, Shift] | None = None  # a frame, as the detector saw it, and its shift
         self._told: set[int] = set()  # that live
         self._shown = 0
@@ -82,6 +91,8 @@ class Follower:
         ahead, self._ahead = self._ahead, None
         if ahead is None or ahead[0] is not frame:
             shift = self.registration(frame.data, blobs.x, blobs.y)
+            if self.memory is not None:
+                self.memory.take(frame.data, _shift_of_middle(shift, frame.shape))
         else:
             shift = ahead[2]
             if self.history is not None:
@@ -90,7 +101,7 @@ class Follower:
         others = result.candidates
         if others is not None:
             others = _scored(others, result.detection.candidates)
-        t_ns = frame.t_ns if self.timed else frame.index * _FRAME_NS
+        t_ns = self._time_of(frame)
         numbers = self.tracker.update(
             t_ns, _scored(steady(result.targets, frames), blobs), others, spots=blobs,
             others=result.detection.candidates, shift=shift, shape=frame.shape,
@@ -108,32 +119,43 @@ class Follower:
         tracks = replace(tracks, crossed=self.zones(tracks, shift))
         return replace(result, track=numbers, tracks=tracks)
 
-    def background(self, frame: Frame, seen: Frame, detection: Detection) -> Behind | None:
-        """What lies behind the spots of the frame that comes next, if earlier ones have shown it.
+    def earlier(self, frame: Frame, seen: Frame, detection: Detection) -> tuple[Detection, Behind | None]:
+        """What earlier frames know of the frame that comes next: which spots there are, and what lies behind them.
 
         Args:
             frame, seen: as it came, and as the detector saw it.
             detection: of it.
         """
-        blobs, history = detection.blobs, self.history
-        if history is None:
-            return None
+        blobs = detection.blobs
         shift = self.registration(frame.data, blobs.x, blobs.y)
         self._ahead = frame, seen, shift
+        if self.memory is not None:
+            self.memory.take(seen.data, _shift_of_middle(shift, frame.shape))
+        if self.memory is not None and self.moving and detection.candidates is not None:
+            places = moving_spots(self.memory, frame.depth.divisor)
+            detection = with_moving(detection, places if self.roi is None else places[_within(places, self.roi)])
+            detection = with_expected(detection, *self.tracker.expected(self._time_of(frame), shift))
+        if self.history is None:
+            return detection, None
+        blobs = detection.blobs
         floor = self.unmixing.noise_floor * (1.0 if seen.data.dtype.kind in "ui" else 0.1)
         noise = np.maximum(local_noise(seen.data, blobs.x, blobs.y), floor)
-        return history.behind(seen.data, shift, blobs, noise)
+        return detection, self.history.behind(seen.data, shift, blobs, noise)
+
+    def _time_of(self, frame: Frame) -> int:
+        return frame.t_ns if self.timed else frame.index * _FRAME_NS
 
     def _faint_points(self, frame: Frame, shift: Shift, blobs: Blobs) -> list[Faint]:
         """The points that the last frames show; the search knows of shifts alone, and is told that of the middle."""
-        if self.faint is None or shift.angle == 0:
-            return [] if self.faint is None else self.faint(frame.data, shift, blobs)
-        middle = np.array(frame.shape[::-1]) / 2
-        x, y = shift.to_frame(*middle) - middle
-        turned = []
-        for one in self.faint(frame.data, Shift(x, y, shift.known, shift.blind), blobs):
-            at = np.array(shift.to_scene(one.x + x, one.y + y))
-            velocity = np.array(shift.to_scene(one.x + x + one.vx, one.y + y + one.vy)) - at
+        if self.faint is None or self.memory is None:
+            return []
+        found = self.faint(self.memory, blobs)
+        if shift.angle == 0:
+            return found
+        middle, turned = _shift_of_middle(shift, frame.shape), []
+        for one in found:
+            at = np.array(shift.to_scene(*middle.to_frame(one.x, one.y)))
+            velocity = np.array(shift.to_scene(*middle.to_frame(one.x + one.vx, one.y + one.vy))) - at
             turned.append(replace(one, x=at[0], y=at[1], vx=velocity[0], vy=velocity[1]))
         return turned
 
@@ -157,6 +179,21 @@ class Follower:
         if frame.utc_ns is not None:
             return utc_text(frame.utc_ns)
         return utc_text(utc_of(frame.t_ns) if self.live else time.time_ns())
+
+
+def _shift_of_middle(shift: Shift, shape: tuple[int, int]) -> Shift:
+    """The shift that a scene which turns has in the middle of the frame."""
+    if shift.angle == 0:
+        return shift
+    middle = np.array(shape[::-1]) / 2
+    x, y = shift.to_frame(*middle) - middle
+    return Shift(x, y, shift.known, shift.blind)
+
+
+def _within(places: NDArray[np.float64], roi: Roi) -> NDArray[np.bool_]:
+    at, first = places[:, :2], np.array(roi[:2])
+    inside: NDArray[np.bool_] = ((at >= first) & (at < first + roi[2:])).all(axis=1)
+    return inside
 
 
 def _scored(targets: Targets, blobs: Blobs | None) -> Targets:

@@ -17,7 +17,8 @@ from glint.errors import EngineError, InputError
 from glint.files import refuse_existing
 from glint.images import write_image
 from glint.optics import Psf
-from glint.runtime.pipeline.behind import Background, without
+from glint.runtime.pipeline.behind import Earlier, without
+from glint.runtime.pipeline.cues import as_targets, at_their_places, part_of
 from glint.runtime.pipeline.detector import Detection, Detector
 from glint.runtime.pipeline.network_view import NetworkView, network_view
 from glint.runtime.pipeline.picture import draw_picture
@@ -279,7 +280,7 @@ class Pipeline:
         capture_ms: float = 0.0,
         queue_ms: float = 0.0,
         deadline_ns: int | None = None,
-        background: Background | None = None,
+        earlier: Earlier | None = None,
     ) -> Result:
         """Process one frame.
 
@@ -288,7 +289,7 @@ class Pipeline:
                 which is copied and becomes frame 0.
             capture_ms, queue_ms: what it took to get it, and how long it waited.
             deadline_ns: ``time.monotonic_ns`` after which the refinement is left out and targets are ``UNREFINED``.
-            background: says what lies behind the spots, from earlier frames; asked once, for bright targets alone.
+            earlier: says what earlier frames know of this one; asked once, and not where dark targets are wanted, too.
 
         Raises:
             InputError: if it is no frame, or one that the settings do not fit.
@@ -299,7 +300,7 @@ class Pipeline:
         started = time.perf_counter()
         seen = self.conditioner(frame)
         conditioned = time.perf_counter() - started
-        found = self._found(frame, seen, deadline_ns, None if frame.dark_too else background)
+        found = self._found(frame, seen, deadline_ns, None if frame.dark_too else earlier)
         if frame.dark_too:
             found = joined(found, self._found(frame, turned(seen), deadline_ns))
         spans = (conditioned + found.seconds[0], *found.seconds[1:])
@@ -309,14 +310,12 @@ class Pipeline:
             frame, found.detection, found.targets, found.spots, latency, found.optics, candidates=found.candidates
         )
 
-    def _found(
-        self, frame: Frame, seen: Conditioned, deadline_ns: int | None, background: Background | None = None
-    ) -> Found:
+    def _found(self, frame: Frame, seen: Conditioned, deadline_ns: int | None, earlier: Earlier | None = None) -> Found:
         """What one look at a frame gives, as it was corrected or turned."""
         started = time.perf_counter()
         detection = self._detect(seen.frame)
         detected = time.perf_counter()
-        behind = None if background is None else background(frame, seen.frame, detection)
+        detection, behind = (detection, None) if earlier is None else earlier(frame, seen.frame, detection)
         clear, shown = (seen, detection) if behind is None else without(seen, detection, behind)
         scene, candidates = self.look(clear.frame, shown, clear.ceiling), None
         spots, view = scene.spots, scene.view
@@ -330,7 +329,7 @@ class Pipeline:
         if not (targets.radiance >= LEAST_RADIANCE_DN).all():  # a target without light is none
             targets = targets.select(targets.radiance >= LEAST_RADIANCE_DN)
         flags = int(TargetFlag.UNREFINED) if self.refine and late else 0
-        targets = to_frame(targets, frame, scene, flags)
+        targets = at_their_places(to_frame(targets, frame, scene, flags), detection)
         if detection.candidates is not None:
             candidates = self._uncertain(seen, detection, late)
         spans = (detected - started, taken_apart - detected, time.perf_counter() - taken_apart)
@@ -370,9 +369,19 @@ class Pipeline:
 
     def _uncertain(self, seen: Conditioned, detection: Detection, late: bool) -> Targets:
         """Targets of the spots below the threshold, in frame pixels; nothing is learned from them."""
-        assert detection.candidates is not None  # noqa: S101  (asked before)
-        uncertain = replace(detection, blobs=detection.candidates)
-        scene = self.look(seen.frame, uncertain, seen.ceiling, learn=False)
+        spots = detection.candidates
+        assert spots is not None  # noqa: S101  (asked before)
+        if spots.moving is None or not spots.moving.any():
+            return self._told_of(seen, replace(detection, blobs=spots), late)
+        # What lies behind a spot that moves would be taken for its light. Where it is was told by the frames before.
+        still = spots.moving == 0
+        targets = self._told_of(seen, replace(detection, blobs=part_of(spots, still)), late)
+        targets = targets.changed(blob=np.flatnonzero(still)[targets.blob])
+        return Targets.concatenate([targets, as_targets(spots, np.flatnonzero(~still))])
+
+    def _told_of(self, seen: Conditioned, detection: Detection, late: bool) -> Targets:
+        """Targets of spots of which nothing is learned, in frame pixels."""
+        scene = self.look(seen.frame, detection, seen.ceiling, learn=False)
         unmixed = self.unmixer(scene.view.patches, full_scale=scene.view.full_scale, with_grid=False)
         if self.refine and len(scene.spots.patches) and not late:
             targets = self.settle(scene, unmixed)

@@ -27,6 +27,7 @@ class TrackSettings:
     false_tracks_per_hour: float = FALSE_TRACKS_PER_HOUR
     zones: str | Path | None = None
     unmix_frames: int = 1
+    moving: bool = True
     faint: bool = False
 
 
@@ -92,10 +93,13 @@ class Following(TrackSettings):
             zones=self.polygons,
             unmix_frames=self.unmix_frames,
             unmixing=pipeline.config,
+            moving=self.moving,
             faint=self.faint,
+            roi=pipeline.roi,
         )
 
     def as_dict(self) -> dict[str, Any]:
         """What a manifest tells of the ways beside tracks themselves."""
-        told: dict[str, Any] = {"unmix_frames": self.unmix_frames} if self.several else {}
-        return {**told, **({"faint": True} if self.faint else {})}
+        several: dict[str, Any] = {"unmix_frames": self.unmix_frames} if self.several else {}
+        still, faint = {} if self.moving else {"moving": False}, {"faint": True} if self.faint else {}
+        return {**several, **still, **faint}

@@ -56,6 +56,7 @@ def stream(
         zones: file of the zones of which results tell who enters and leaves them; implies ``track``.
         unmix_frames: last frames in which a followed cluster is taken apart together, 1 to 30; more than 1 implies
             ``track``.
+        moving: whether spots that the detector doubts are targets where they move through the scene.
         faint: find points that no single frame shows; implies ``track``.
         pipeline: an open one, which stays open; it has its settings already, and no candidates for tracks.
 

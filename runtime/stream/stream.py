@@ -218,10 +218,10 @@ class Stream:
             return None
         waited = (now - item.arrived_ns) / 1e6 if live else 0.0
         follow = self.track if isinstance(self.track, Follower) else None
-        earlier = {} if follow is None or follow.history is None else {"background": follow.background}
+        repeated = self._last is not None and np.array_equal(self._last.frame.data, frame.data)
+        earlier = {} if follow is None or repeated else {"earlier": follow.earlier}
         result = self.pipeline(frame, capture_ms=item.capture_ms, queue_ms=waited, deadline_ns=until, **earlier)
         late = until is not None and time.monotonic_ns() > until
-        repeated = self._last is not None and np.array_equal(self._last.frame.data, frame.data)
         result = replace(result, repeated=repeated)
         if self.track is not None:
             result = self._tracked(result, self.track)
@@ -236,9 +236,9 @@ class Stream:
         if not result.repeated or before is None or before.track is None:
             return track(result)
         tracks = None if before.tracks is None else replace(before.tracks, confirmed=(), lost=(), crossed=())
-        if len(before.blobs) == len(result.blobs):  # what its targets are is known, from more frames than this
-            return replace(result, targets=before.targets, track=before.track, tracks=tracks)
-        return replace(result, track=np.full(len(result.targets), -1, dtype=np.int64), tracks=tracks)
+        # What its targets are is known, from more frames than this.
+        told = {name: getattr(before, name) for name in ("detection", "spots", "targets", "candidates", "track")}
+        return replace(result, tracks=tracks, **told)
 
     def _give(self, item: Result | Gap, signals: Interruption) -> bool:
         while not self._results.put(item, TICK_S):

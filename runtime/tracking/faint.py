@@ -1,9 +1,8 @@
 """Points that no single frame shows: light that adds up along a straight way through the scene.
 
-1. *Whitening*: a frame is compared with the light of a point, less the mean of 5 x 5 pixels. Each pixel of the scene
-   remembers the mean of that and its variance for ``MEMORY_FRAMES``: what is left, over its standard deviation, is
-   noise wherever the camera turns, and what stays where it is goes out. Where the noise leans to one side, as that of a
-   sky does that is cut off at black, it is bent straight.
+1. *Whitening*: what a frame shows and the last ones did not, in standard deviations of the light of a point at each
+   place (see ``scene_memory``). Where the noise leans to one side, as that of a sky does that is cut off at black, it
+   is bent straight.
 2. *Cells*: the brightest pixel of each 2 x 2 of the scene.
 3. *Quads*: cells of four frames are added up along 49 ways of up to a cell per frame and axis; sums above
    ``QUAD_SUM_SD`` are kept, with their ways.
@@ -25,13 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.compiled import entry
-from glint.runtime.tracking.registration import Shift
+from glint.runtime.tracking.scene_memory import SceneMemory
 from glint.types import Blobs
 
 Map = NDArray[np.float32]
 Array = NDArray[np.float64]
-MEMORY_FRAMES = 32  # of each pixel of the scene
-WARM_FRAMES = 12  # after which the memory is good for something
 QUAD_FRAMES = 4
 QUAD_SUM_SD = 9.5  # standard deviations of pixels; noise has 4.1 +- 1.4
 MOST_QUADS = 6000
@@ -46,7 +43,6 @@ _APART_PX = 8.0  # between two that are found
 _SAME_ORIGIN_CELLS = 3  # cells, and quads, by which the beginnings of chains of one point differ
 _SLOWEST_PX, _LEAST_WAY_PX = 0.15, 4.0  # per frame, and in all; what is slower stays
 _AROUND_PX = 4  # beyond the side of a blob that say nothing
-_EDGE_PX = 4  # of a frame that say nothing
 _MOST_PIXEL_SD = 6.0  # standard deviations that count of one pixel
 _SKEW_PX, _SKEW_MEMORY_QUADS = 32, 8  # side of a block that has one skewness, and how long it is remembered
 _MOST_SKEW_PIXEL_SD = 3.0  # standard deviations that count of one pixel, so that a point does not
@@ -83,29 +79,26 @@ class FaintSearch:
         self._start_anew((0, 0))
 
     def _start_anew(self, shape: tuple[int, int]) -> None:
-        # Maps lie in the scene, and go round: row y of the scene is row y modulo the height.
         self._shape, self._at = shape, (0, 0)
-        self._mean, self._variance, self._count = (np.zeros(shape, dtype=np.float32) for _ in range(3))
         self._moment = np.zeros((-(-shape[0] // _SKEW_PX), -(-shape[1] // _SKEW_PX)))
         self._clean: list[Map] = []
         self._cells: list[Map] = []
         self._chains, self._decoys = _Chains(shape), _Chains(shape)
         self._frames, self._decoy_score = 0, 0.0
 
-    def __call__(self, frame: NDArray[np.generic], shift: Shift, blobs: Blobs | None = None) -> list[Faint]:
+    def __call__(self, memory: SceneMemory, blobs: Blobs | None = None) -> list[Faint]:
         """The points that end in the next frame: none but with each fourth frame.
 
         Args:
-            frame: ``[H, W]``.
-            shift: where the scene lies in it.
+            memory: of the scene, which has taken that frame.
             blobs: of the frame, which say nothing here: a detector has found them.
         """
-        shape = (frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2)
-        if shape != self._shape or not shift.known:
-            self._start_anew(shape)
-        if shift.blind or min(shape) < 2 * STACK_PX:
+        if memory.began:
+            self._start_anew(memory.shape)
+        if memory.blind or min(memory.shape) < 2 * STACK_PX:
             return []
-        clean = self._whitened(frame, shift)
+        self._at = memory.corner
+        clean = np.clip(memory.changed, -_MOST_PIXEL_SD, _MOST_PIXEL_SD)
         if not self._cells:
             self._learn_skew(clean)
         straighten(clean, np.interp(self._moment, _THIRD_MOMENTS, _SKEWS))
@@ -127,23 +120,6 @@ class FaintSearch:
         best = decoys[decoys[:, 5] >= LEAST_QUADS, 4].max(initial=0.0)
         self._decoy_score = max(best, _DECOY_DECAY * self._decoy_score)
         return self._found(self._chains.go_on(cells), max(FOUND_SCORE, _DECOY_MARGIN * self._decoy_score))
-
-    def _whitened(self, frame: NDArray[np.generic], shift: Shift) -> Map:
-        """What is no memory of the scene, standard deviations of each pixel."""
-        height, width = self._shape
-        light, clean = np.zeros(self._shape, dtype=np.float32), np.empty(self._shape, dtype=np.float32)
-        _point_light(np.ascontiguousarray(frame[:height, :width], dtype=np.float32), light)
-        at = math.floor(shift.y), math.floor(shift.x)
-        for axis in (0, 1):  # what comes into view is not what was there
-            step, size = at[axis] - self._at[axis], self._shape[axis]
-            new = np.arange(size)[:step] if step > 0 else np.arange(size)[step:] if step < 0 else np.arange(0)
-            there = (new - at[axis]) % size
-            self._count[(there, slice(None)) if axis == 0 else (slice(None), there)] = 0
-        part = shift.y - at[0], shift.x - at[1]
-        memory = self._mean, self._variance, self._count
-        _whiten(light, *memory, clean, at[0] % height, at[1] % width, *part)
-        self._at = at
-        return clean
 
     def _learn_skew(self, clean: Map) -> None:
         """Third moments of blocks of the scene: one frame of each quad tells enough."""
@@ -227,64 +203,6 @@ def straighten(clean: Map, skew: Array) -> None:
         block = clean[row * _SKEW_PX : (row + 1) * _SKEW_PX, column * _SKEW_PX : (column + 1) * _SKEW_PX]
         s = np.float32(skew[row, column])
         block[:] = (np.cbrt(np.maximum(1 + block * s / 2, 0)) - 1) * 6 / s + s / 6
-
-
-@entry("f4[2] f4[2]")
-def _point_light(frame: Map, light: Map) -> None:
-    """Light of a point of sigma 0.5 px at each pixel, less the mean around; 0 within two pixels of the edge."""
-    height, width = frame.shape
-    point, around = np.zeros((height, width), dtype=np.float32), np.zeros((height, width), dtype=np.float32)
-    side, middle = np.float32(0.157), np.float32(0.683)
-    for r in range(height):
-        for c in range(2, width - 2):
-            near = frame[r, c - 1] + frame[r, c + 1]
-            point[r, c] = middle * frame[r, c] + side * near
-            around[r, c] = frame[r, c - 2] + near + frame[r, c] + frame[r, c + 2]
-    share = np.float32(0.04 * 0.994)
-    for r in range(2, height - 2):
-        for c in range(2, width - 2):
-            total = around[r - 2, c] + around[r - 1, c] + around[r, c] + around[r + 1, c] + around[r + 2, c]
-            light[r, c] = middle * point[r, c] + side * (point[r - 1, c] + point[r + 1, c]) - share * total
-
-
-@entry("f4[2] f4[2] f4[2] f4[2] f4[2] i8 i8 f8 f8")
-def _whiten(
-    light: Map, mean: Map, variance: Map, count: Map, clean: Map, down: int, right: int, below: float, beside: float
-) -> None:
-    """Fill in what is clean of the memory, in the scene; the memory learns.
-
-    The scene starts at a row and a column of the frame, and a part of a pixel ``below`` and ``beside``.
-    """
-    height, width = light.shape
-    one, most, warm = np.float32(1), np.float32(MEMORY_FRAMES), np.float32(WARM_FRAMES)
-    fair, limit, highest, least = np.float32(1 / 0.97), np.float32(9), np.float32(_MOST_PIXEL_SD), np.float32(1e-12)
-    b, s = np.float32(below), np.float32(beside)
-    row = np.zeros(width, dtype=np.float32)
-    for r in range(height):
-        t, edge = r - down if r >= down else r - down + height, r < _EDGE_PX or r >= height - _EDGE_PX
-        following = min(r + 1, height - 1)
-        for c in range(width - 1):
-            here = light[r, c] + b * (light[following, c] - light[r, c])
-            after = light[r, c + 1] + b * (light[following, c + 1] - light[r, c + 1])
-            row[c] = here + s * (after - here)
-        for half in range(2):
-            first, last, off = (0, right, width - right) if half == 0 else (right, width, -right)
-            for c in range(first, last):
-                n, v = count[t, c + off], variance[t, c + off]
-                rest = row[c] - mean[t, c + off] if n > 0 else np.float32(0)
-                square = rest * rest
-                told = rest / np.sqrt(v + least) if n >= warm else np.float32(0)
-                clean[t, c + off] = min(max(told, -highest), highest)
-                rate = one / (min(n, most - one) + one)
-                mean[t, c + off] = row[c] if n == 0 else mean[t, c + off] + rate * rest
-                fresh = fair * min(square, limit * v) if n >= warm else square
-                variance[t, c + off] = v + rate * (fresh - v) if n > 0 else np.float32(0)
-                count[t, c + off] = min(n + one, most)
-        for c in range(width):
-            if edge or c < _EDGE_PX or c >= width - _EDGE_PX:
-                off = c - right if c >= right else c - right + width
-                clean[t, off] = 0
-                count[t, off] = 0
 
 
 @entry("f4[3] f8 i8")

@@ -5,6 +5,7 @@ A track is *static* until it has moved, and is seen so for ``MOVED_FRAMES``. It 
 - when its place, averaged over ``NOW_S``, is away from the mean of its places by more than ``MOVED_PX``: what moves at
   a constant velocity leaves its mean behind, what flickers about a place does not. What has rested for ``SETTLED_S``
   must go twice as far: digits of overlay text hop;
+- or when it stands where the scene showed nothing before (see ``moving``);
 - or when its places lie on a line that it goes along, by ``WENT_PX`` at least, and at a velocity of ``SURE_ERRORS``
   standard errors.
 
@@ -79,11 +80,12 @@ class Rest:
         self._shift = None
 
     def move(
-        self, place: FloatArray, here: FloatArray, shift: FloatArray, seconds: float, seen: NDArray[np.bool_]
-    ) -> None:
+        self, place: FloatArray, here: FloatArray, shift: FloatArray, seconds: float, seen: NDArray[np.bool_],
+        fresh: NDArray[np.bool_] | None = None,
+    ) -> None:  # fmt: skip
         """Take the places in the scene and in the frame ``[N, 2]``, and how far the scene moved in it, after so many s.
 
-        Only those of ``seen`` tracks count.
+        Only those of ``seen`` tracks count. Tracks that are ``fresh`` stand where nothing was before.
         """
         self._age_s[seen] += seconds
         weight = np.minimum(seconds / np.maximum(self._age_s, 1e-9), 1.0)
@@ -100,6 +102,8 @@ class Rest:
         settled = 1 + np.minimum(self._age_s / SETTLED_S, 1)
         turned = TURNED_SHARE * float(np.hypot(*(shift - self._shift)))
         away = ((lag > MOVED_PX * settled + turned) | self._goes(place, seconds, seen, 2 * turned)) & ~fixed
+        if fresh is not None:
+            away |= fresh
         self._away = np.where(seen, np.where(away, self._away + 1, 0), self._away)
         left = seen & (self._away >= MOVED_FRAMES)
         # A negative count is the time for which history speaks for it; infinity is static for good.

@@ -196,18 +196,19 @@ class Tracker:
         blob[len(targets) :] += 1 + targets.blob.max(initial=-1) if spots is None else len(spots)
         place, sigma = self._measured(every)
         kind, clutter = self.evidence.classes(every.score), self._clutter.factor(every.x, every.y)
+        fresh = _moving(spots, others, int(blob.max(initial=-1)) + 1)[blob]
         rows, columns = self._assign(place, sigma)
         if seconds > 0 and np.hypot(*jerk) > _USUAL_JERK_PX:
             rows, columns = self._assign_in_frame(rows, columns, place, sigma, jerk, seconds)
         gain = np.full(len(self), 0.0 if self._shift.blind else self.evidence.missed)
         gain[self._rows.faint] = np.maximum(gain[self._rows.faint], -_FAINT_SCORE_FALL)  # no single frame shows them
         moving = gain.copy()
-        gain[rows], moving[rows] = self._gain(rows, kind[columns], clutter[columns], sigma[columns])
+        gain[rows], moving[rows] = self._gain(rows, kind[columns], clutter[columns], sigma[columns], fresh[columns])
         _correct(self._state, rows, place[columns], sigma[columns])
         middles = _middles(place, blob, every.radiance) if spots is None else self._middles_of(spots, others)
         more, further, merged, middle = self._share(rows, columns, place, blob, middles)
         wide = np.full((len(more), 2), self.config.spot)
-        gain[more], moving[more] = self._gain(more, kind[further], clutter[further], wide)
+        gain[more], moving[more] = self._gain(more, kind[further], clutter[further], wide, fresh[further])
         _correct(self._state, more, place[further], wide)
         gain[merged] = moving[merged] = -_MERGED_SCORE_FALL
         _correct(self._state, merged, middle, np.full((len(merged), 2), 2 * self.config.spot))
@@ -223,7 +224,9 @@ class Tracker:
         for one in faint:
             self._take_faint(one, max(seconds, 1e-3))
         rest = (np.concatenate([rows, merged]), np.concatenate([middles[blob[columns]], middle]))
-        self._judge_rest(*rest, seconds, shape)
+        moves = np.zeros(len(self), dtype=bool)
+        moves[rows] = fresh[columns]
+        self._judge_rest(*rest, moves, seconds, shape)
         self._judge()
         numbers = np.where(owner < 0, -1, self._rows.number[owner]) if len(self) else owner
         self._end(seconds, shape, gone)
@@ -253,12 +256,21 @@ class Tracker:
         most = self.config.confirmation - 2 * self.config.most_gain
         return np.minimum(self.evidence.born(kind, clutter, births), most)
 
-    def _judge_rest(self, rows: IntArray, middles: FloatArray, seconds: float, shape: tuple[int, int]) -> None:
-        """Tell which tracks are things that stay; ``middles`` are those of the spots of some tracks, ``[R, 2]``."""
+    def _judge_rest(
+        self, rows: IntArray, middles: FloatArray, moves: NDArray[np.bool_], seconds: float, shape: tuple[int, int]
+    ) -> None:
+        """Tell which tracks are things that stay.
+
+        Args:
+            rows: some tracks.
+            middles: of their spots, ``[R, 2]``.
+            moves: which of all tracks were seen where nothing was before.
+            seconds, shape: since the last frame, and of this one.
+        """
         at_rest = self._state[0].copy()
         at_rest[rows] = middles  # a spot's members come and go, its middle does not
         way = np.array(self._shift.to_frame(shape[1] / 2, shape[0] / 2))
-        self._rest.move(at_rest, self._in_frame(at_rest), way, seconds, self._rows.seen)
+        self._rest.move(at_rest, self._in_frame(at_rest), way, seconds, self._rows.seen, moves)
         goes = ~self._rest.static  # what was said against it as a thing that stays does not count any more
         self._rows.score[goes] = np.maximum(self._rows.score[goes], self._rows.moving[goes])
         np.maximum(self._rows.best, self._rows.score, out=self._rows.best)
@@ -276,6 +288,22 @@ class Tracker:
             static=self._rest.static[which], seen=rows.seen[which], radiance=rows.radiance[which],
             confirmed=confirmed, lost=lost, faint=rows.faint[which],
         )  # fmt: skip
+
+    def expected(self, t_ns: int, shift: Shift) -> tuple[FloatArray, FloatArray]:
+        """Where in the next frame the confirmed tracks of what moves should be: pixels ``[N, 2]``, and reach ``[N]``.
+
+        Args:
+            t_ns: time of that frame.
+            shift: where the scene lies in it.
+        """
+        seconds = 0.0 if self._t_ns is None else max(0, t_ns - self._t_ns) / 1e9
+        state = self._state[:, (self._rows.number >= 0) & ~self._rest.static]
+        if not shift.known or shift.blind:
+            state = state[:, :0]
+        _predict(state, seconds, self.config.agility**2)
+        variance = state[2].max(axis=1, initial=0.0)
+        place = np.stack(shift.to_frame(*state[0].T), axis=1)
+        return place, self.config.gate * np.sqrt(variance + self.config.spot**2)
 
     def _measured(self, targets: Targets) -> tuple[FloatArray, FloatArray]:
         """Places in the scene and their standard deviations, each ``[N, 2]``."""
@@ -360,12 +388,12 @@ class Tracker:
         return whole[0], whole[1], whole[2], np.asarray(spots, dtype=np.float64).reshape(-1, 2)
 
     def _gain(
-        self, rows: IntArray, kind: IntArray, clutter: FloatArray, sigma: FloatArray
+        self, rows: IntArray, kind: IntArray, clutter: FloatArray, sigma: FloatArray, fresh: NDArray[np.bool_]
     ) -> tuple[FloatArray, FloatArray]:
         """Log-likelihood ratios of the detections of some tracks, and what they are if those move."""
         variance = self._state[2, rows] + sigma**2
         density = 1 / (2 * math.pi * np.sqrt(variance.prod(axis=1)))
-        static = self._rest.static[rows]
+        static = self._rest.static[rows] & ~fresh  # nothing stays that was not there before
         moving = self.evidence.seen(kind, clutter, density, np.ones_like(static))
         return np.where(static, self.evidence.seen(kind, clutter, density, ~np.ones_like(static)), moving), moving
 
@@ -441,6 +469,17 @@ class Tracker:
         alive = (rows.best - rows.score < fall) & ~self._uncertain() & inside
         self._clutter.learn(place[~alive, 0], place[~alive, 1], seconds)
         self._events = self._events[0], gone + self._keep(alive)
+
+
+def _moving(spots: Blobs | None, others: Blobs | None, number: int) -> NDArray[np.bool_]:
+    """Which of all spots, ``others`` after ``spots``, stand where nothing was before."""
+    marks = np.zeros(number, dtype=bool)
+    first = 0
+    for part in (spots, others):
+        if part is not None and part.moving is not None:
+            marks[first : first + len(part)] = (part.moving > 0)[: max(number - first, 0)]
+        first += 0 if part is None else len(part)
+    return marks
 
 
 def _middles(place: FloatArray, blob: IntArray, radiance: FloatArray) -> FloatArray:

@@ -1,0 +1,142 @@
+"""What earlier frames say of spots that the detector doubts: which may be targets, and which are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.runtime.pipeline.detector import Detection
+from glint.types import Blobs, TargetFlag, Targets
+
+_NEAR_BLOB_PX = 3  # px to all sides in which a blob accounts for what has changed
+_NEAR_CANDIDATE_PX = 2  # the same of a candidate
+_SPOT_PX = 1  # px to all sides that a spot of its own is given
+
+
+def with_moving(detection: Detection, places: NDArray[np.float64]) -> Detection:
+    """The detection with spots that move among its candidates; each is as probable as the least of blobs.
+
+    Args:
+        detection: of a frame, with candidates.
+        places: of spots that move, x, y, pixels, and radiance, DN, ``[N, 3]``. Those at the frame's edge
+            are passed over.
+    """
+    candidates, blobs = detection.candidates, detection.blobs
+    assert candidates is not None  # noqa: S101  (a tracker asked for them)
+    assert candidates.label_map is not None and blobs.label_map is not None  # noqa: S101  (a detector makes them)
+    height, width = blobs.label_map.shape
+    score, labels = candidates.score.copy(), candidates.label_map
+    known, moving = np.zeros(len(blobs)), np.zeros(len(candidates))
+    at = np.stack([candidates.x, candidates.y], axis=1)
+    fresh: list[tuple[float, float, float]] = []
+    for x, y, radiance in places.tolist():
+        column, row = round(x), round(y)
+        if not (_SPOT_PX <= column < width - _SPOT_PX and _SPOT_PX <= row < height - _SPOT_PX):
+            continue
+        at_blob, at_candidate = (
+            _labels(one, row, column, px)
+            for one, px in ((blobs.label_map, _NEAR_BLOB_PX), (candidates.label_map, _NEAR_CANDIDATE_PX))
+        )
+        if len(at_blob):
+            known[at_blob] = radiance
+        elif len(at_candidate):
+            moving[at_candidate] = radiance
+            score[at_candidate] = detection.threshold
+            at[at_candidate] = x, y
+        else:
+            labels = labels.copy() if labels is candidates.label_map else labels
+            fresh.append((x, y, radiance))
+            labels[_around(row, column, _SPOT_PX)] = len(candidates) + len(fresh)
+    more = np.array(fresh, dtype=np.float64).reshape(-1, 3)
+    x, y = np.concatenate([at, more[:, :2]]).T
+    area = np.append(candidates.area, np.full(len(more), (2 * _SPOT_PX + 1) ** 2))
+    score = np.append(score, np.full(len(more), detection.threshold))
+    others = Blobs(x, y, area, score, labels, moving=np.append(moving, more[:, 2]))
+    return replace(detection, blobs=replace(blobs, moving=known), candidates=others)
+
+
+def with_expected(detection: Detection, places: NDArray[np.float64], reach: NDArray[np.float64]) -> Detection:
+    """The detection with those candidates among its blobs that stand where confirmed tracks are expected.
+
+    Args:
+        detection: of a frame, with candidates.
+        places: at which targets are expected, x and y ``[N, 2]``, pixels.
+        reach: how far from there they may be, pixels ``[N]``. Where a blob is as near, no candidate is taken.
+    """
+    candidates, blobs = detection.candidates, detection.blobs
+    assert candidates is not None  # noqa: S101  (a tracker asked for them)
+    if not len(candidates) or not len(places):
+        return detection
+    expected = ~(_distance(places, blobs).min(axis=1, initial=np.inf) <= reach + _NEAR_BLOB_PX)
+    distance = np.where(expected[:, None], _distance(places, candidates), np.inf)
+    nearest = distance.argmin(axis=1)
+    taken = np.unique(nearest[distance[np.arange(len(places)), nearest] <= reach])
+    if not len(taken):
+        return detection
+    moved = np.isin(np.arange(len(candidates)), taken)
+    return replace(detection, blobs=_joined(blobs, candidates, moved), candidates=part_of(candidates, ~moved))
+
+
+def part_of(blobs: Blobs, kept: NDArray[np.bool_], first: int = 0) -> Blobs:
+    """Some of the blobs, labelled from ``first`` + 1 on."""
+    number = np.zeros(len(blobs) + 1, dtype=np.int32)
+    number[1:][kept] = np.arange(first + 1, first + 1 + int(kept.sum()))
+    assert blobs.label_map is not None  # noqa: S101  (a detector makes it)
+    return Blobs(
+        blobs.x[kept], blobs.y[kept], blobs.area[kept], blobs.score[kept], number[blobs.label_map],
+        moving=None if blobs.moving is None else blobs.moving[kept],
+    )  # fmt: skip
+
+
+def as_targets(spots: Blobs, rows: NDArray[np.int64]) -> Targets:
+    """Some spots that move as a target each: their places are known, and what light has come there."""
+    assert spots.moving is not None  # noqa: S101  (they move)
+    unknown, none = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=np.int64)
+    x, y, radiance, score = (column[rows] for column in (spots.x, spots.y, spots.moving, spots.score))
+    return Targets(x, y, radiance, unknown, unknown, unknown, rows, score, none)
+
+
+def at_their_places(targets: Targets, detection: Detection) -> Targets:
+    """The targets of blobs, those that the detector doubted and that are ``EXTENDED`` where they were seen to move.
+
+    The fit of such a spot takes what lies behind it for its light.
+    """
+    blobs = detection.blobs
+    if blobs.moving is None:
+        return targets
+    doubted = (blobs.moving > 0) & (blobs.score <= detection.threshold)
+    rows = np.flatnonzero(doubted[targets.blob] & ((targets.flags & int(TargetFlag.EXTENDED)) != 0))
+    if not len(rows):
+        return targets
+    columns = {name: getattr(targets, name).copy() for name in ("x", "y", "sigma_x", "sigma_y")}
+    for name, value in (("x", blobs.x), ("y", blobs.y)):
+        columns[name][rows] = value[targets.blob[rows]]
+        columns[f"sigma_{name}"][rows] = np.nan
+    return targets.changed(**columns)
+
+
+def _labels(labels: NDArray[np.int32], row: int, column: int, px: int) -> NDArray[np.int64]:
+    """The spots within some pixels of a place."""
+    near = labels[_around(row, column, px)]
+    spots: NDArray[np.int64] = np.unique(near[near > 0]).astype(np.int64) - 1
+    return spots
+
+
+def _around(row: int, column: int, px: int) -> tuple[slice, slice]:
+    return np.s_[max(row - px, 0) : row + px + 1, max(column - px, 0) : column + px + 1]
+
+
+def _distance(places: NDArray[np.float64], blobs: Blobs) -> NDArray[np.float64]:
+    """Pixels, ``[places, blobs]``."""
+    distance: NDArray[np.float64] = np.hypot(places[:, :1] - blobs.x, places[:, 1:] - blobs.y)
+    return distance
+
+
+def _joined(blobs: Blobs, candidates: Blobs, moved: NDArray[np.bool_]) -> Blobs:
+    more = part_of(candidates, moved, len(blobs))
+    columns = [np.append(getattr(blobs, name), getattr(more, name)) for name in ("x", "y", "area", "score")]
+    assert blobs.label_map is not None and more.label_map is not None  # noqa: S101  (a detector makes them)
+    marks = None if blobs.moving is None or more.moving is None else np.append(blobs.moving, more.moving)
+    return Blobs(*columns, np.where(more.label_map > 0, more.label_map, blobs.label_map), moving=marks)

@@ -1,0 +1,140 @@
+"""What the last frames of a scene show at each of its places: the light of a point there, its mean and its spread.
+
+A frame is compared with the light of a point, less the mean of 5 x 5 pixels. Each pixel of the scene remembers the
+mean of that and its variance for ``MEMORY_FRAMES``. What is left of a new frame, over its standard deviation, is noise
+wherever the camera turns: what stays where it is goes out, and edges that flicker weigh less. What moves stands out.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glint.compiled import compiled, entry
+from glint.runtime.tracking.registration import Shift
+
+Map = NDArray[np.float32]
+MEMORY_FRAMES = 32  # of each pixel of the scene
+WARM_FRAMES = 6  # after which the memory is good for something
+LEAST_VARIANCE = 1e-12  # DN^2, so that nothing is divided by 0
+_EDGE_PX = 4  # of a frame that say nothing
+
+
+class SceneMemory:
+    """The memory of one stream.
+
+    Attributes:
+        shape: of the frames, rounded down to even sides.
+        at: row and column of the frame at which the scene starts, pixels; ``corner`` is that in whole pixels.
+        began: whether the last frame began a scene.
+        blind: whether the last frame said nothing.
+        changed: that frame less the memory, standard deviations, ``float32 [H, W]``; 0 where nothing is known yet. It
+            lies in the scene, and goes round: row y of the scene is row y modulo the height.
+        variance: of the light of a point at each place, DN^2, ``float32 [H, W]``.
+    """
+
+    def __init__(self) -> None:
+        self.blind = False
+        self._start_anew((0, 0))
+
+    def _start_anew(self, shape: tuple[int, int]) -> None:
+        self.shape, self.corner, self.at, self.began = shape, (0, 0), (0.0, 0.0), True
+        self._mean, self.variance, self._count = (np.zeros(shape, dtype=np.float32) for _ in range(3))
+        self.changed = np.zeros(shape, dtype=np.float32)
+
+    def take(self, frame: NDArray[np.generic], shift: Shift) -> None:
+        """Compare the next frame with the memory, and remember it.
+
+        Args:
+            frame: ``[H, W]``.
+            shift: where the scene lies in it. The memory knows of shifts alone: a scene that turns is another one.
+        """
+        height, width = shape = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
+        self.began, self.blind = False, shift.blind
+        if shape != self.shape or not shift.known:
+            self._start_anew(shape)
+        if shift.blind or min(shape) <= 2 * _EDGE_PX:
+            return
+        light = np.zeros(shape, dtype=np.float32)
+        _point_light(np.ascontiguousarray(frame[:height, :width], dtype=np.float32), light)
+        corner = math.floor(shift.y), math.floor(shift.x)
+        for axis in (0, 1):  # what comes into view is not what was there
+            step, size = corner[axis] - self.corner[axis], shape[axis]
+            new = np.arange(size)[:step] if step > 0 else np.arange(size)[step:] if step < 0 else np.arange(0)
+            there = (new - corner[axis]) % size
+            self._count[(there, slice(None)) if axis == 0 else (slice(None), there)] = 0
+        part = shift.y - corner[0], shift.x - corner[1]
+        memory = self._mean, self.variance, self._count
+        self.changed = np.empty(shape, dtype=np.float32)
+        _compare(light, *memory, self.changed, corner[0] % height, corner[1] % width, *part)
+        self.corner, self.at = corner, (shift.y, shift.x)
+
+
+@entry("f4[2] f4[2]")
+def _point_light(frame: Map, light: Map) -> None:
+    """Light of a point of sigma 0.5 px at each pixel, less the mean around; 0 within two pixels of the edge."""
+    height, width = frame.shape
+    point, around = np.zeros((height, width), dtype=np.float32), np.zeros((height, width), dtype=np.float32)
+    side, middle = np.float32(0.157), np.float32(0.683)
+    for r in range(height):
+        for c in range(2, width - 2):
+            near = frame[r, c - 1] + frame[r, c + 1]
+            point[r, c] = middle * frame[r, c] + side * near
+            around[r, c] = frame[r, c - 2] + near + frame[r, c] + frame[r, c + 2]
+    share = np.float32(0.04 * 0.994)
+    for r in range(2, height - 2):
+        for c in range(2, width - 2):
+            total = around[r - 2, c] + around[r - 1, c] + around[r, c] + around[r + 1, c] + around[r + 2, c]
+            light[r, c] = middle * point[r, c] + side * (point[r - 1, c] + point[r + 1, c]) - share * total
+
+
+@compiled
+def _cubic(t: float) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """Weights of four pixels in a row for a place ``t`` behind the second (Keys)."""
+    return (
+        np.float32(((-0.5 * t + 1) * t - 0.5) * t), np.float32((1.5 * t - 2.5) * t * t + 1),
+        np.float32(((-1.5 * t + 2) * t + 0.5) * t), np.float32((0.5 * t - 0.5) * t * t),
+    )  # fmt: skip
+
+
+@entry("f4[2] f4[2] f4[2] f4[2] f4[2] i8 i8 f8 f8")
+def _compare(
+    light: Map, mean: Map, variance: Map, count: Map, changed: Map, down: int, right: int, below: float, beside: float
+) -> None:
+    """Fill in what the memory does not explain, in the scene; the memory learns.
+
+    The scene starts at a row and a column of the frame, and a part of a pixel ``below`` and ``beside``.
+    """
+    height, width = light.shape
+    one, most, warm = np.float32(1), np.float32(MEMORY_FRAMES), np.float32(WARM_FRAMES)
+    fair, limit, least = np.float32(1 / 0.97), np.float32(9), np.float32(LEAST_VARIANCE)
+    i, j, k, m = _cubic(below)
+    e, f, g, h = _cubic(beside)
+    between, row = np.zeros(width, dtype=np.float32), np.zeros(width, dtype=np.float32)
+    for r in range(height):
+        t, edge = r - down if r >= down else r - down + height, r < _EDGE_PX or r >= height - _EDGE_PX
+        a, y, z = max(r - 1, 0), min(r + 1, height - 1), min(r + 2, height - 1)
+        for c in range(width):
+            between[c] = i * light[a, c] + j * light[r, c] + k * light[y, c] + m * light[z, c]
+        for c in range(1, width - 2):
+            row[c] = e * between[c - 1] + f * between[c] + g * between[c + 1] + h * between[c + 2]
+        for half in range(2):
+            first, last, off = (0, right, width - right) if half == 0 else (right, width, -right)
+            for c in range(first, last):
+                n, v = count[t, c + off], variance[t, c + off]
+                rest = row[c] - mean[t, c + off] if n > 0 else np.float32(0)
+                square = rest * rest
+                told = rest / np.sqrt(v + least) if n >= warm else np.float32(0)
+                changed[t, c + off] = told
+                rate = one / (min(n, most - one) + one)
+                mean[t, c + off] = row[c] if n == 0 else mean[t, c + off] + rate * rest
+                fresh = fair * min(square, limit * v) if n >= warm and v > 0 else square
+                variance[t, c + off] = v + rate * (fresh - v) if n > 0 else np.float32(0)
+                count[t, c + off] = min(n + one, most)
+        for c in range(width):
+            if edge or c < _EDGE_PX or c >= width - _EDGE_PX:
+                off = c - right if c >= right else c - right + width
+                changed[t, off] = 0
+                count[t, off] = 0
