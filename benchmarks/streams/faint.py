@@ -31,6 +31,7 @@ from glint.cli import positive_float, positive_int, seed
 from glint.optics import Psf
 from glint.runtime.tracking.faint import FaintSearch
 from glint.runtime.tracking.registration import Registration
+from glint.runtime.tracking.scene_memory import SceneMemory
 
 POINTS, QUIET_FRAMES = 6, 40
 WITHIN_FRAMES = (10, 20, 30)
@@ -99,14 +100,15 @@ def faint_points(
     false = beside = 0
     for which, (name, background) in enumerate(read_backgrounds(backgrounds, number)):
         names.append(name)
-        registration, search = Registration(), FaintSearch()
+        registration, memory, search = Registration(), SceneMemory(), FaintSearch()
         hit = np.full(POINTS, np.inf)
         told: list[tuple[float, float, int]] = []
         rng = np.random.default_rng([seed, which])
         for index, (data, place) in enumerate(faint_scene(background, frames, scr, noise, pan, rng)):
             shift = registration(data, np.zeros(0), np.zeros(0))
             started = time.thread_time()
-            answers = search(data, shift)
+            memory.take(data, shift)
+            answers = search(memory)
             spent.append(1e3 * (time.thread_time() - started))
             for one in answers:
                 x, y = one.x + shift.x, one.y + shift.y

@@ -29,6 +29,7 @@ from glint.types import Blobs
 
 Map = NDArray[np.float32]
 Array = NDArray[np.float64]
+KNOWN_FRAMES = 12  # that have shown a place, before sums of it say anything
 QUAD_FRAMES = 4
 QUAD_SUM_SD = 9.5  # standard deviations of pixels; noise has 4.1 +- 1.4
 MOST_QUADS = 6000
@@ -99,6 +100,7 @@ class FaintSearch:
             return []
         self._at = memory.corner
         clean = np.clip(memory.changed, -_MOST_PIXEL_SD, _MOST_PIXEL_SD)
+        clean[memory.count < KNOWN_FRAMES] = 0
         if not self._cells:
             self._learn_skew(clean)
         straighten(clean, np.interp(self._moment, _THIRD_MOMENTS, _SKEWS))

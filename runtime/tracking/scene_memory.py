@@ -33,6 +33,7 @@ class SceneMemory:
         changed: that frame less the memory, standard deviations, ``float32 [H, W]``; 0 where nothing is known yet. It
             lies in the scene, and goes round: row y of the scene is row y modulo the height.
         variance: of the light of a point at each place, DN^2, ``float32 [H, W]``.
+        count: of frames that showed each place, up to ``MEMORY_FRAMES``, ``float32 [H, W]``.
     """
 
     def __init__(self) -> None:
@@ -41,7 +42,7 @@ class SceneMemory:
 
     def _start_anew(self, shape: tuple[int, int]) -> None:
         self.shape, self.corner, self.at, self.began = shape, (0, 0), (0.0, 0.0), True
-        self._mean, self.variance, self._count = (np.zeros(shape, dtype=np.float32) for _ in range(3))
+        self._mean, self.variance, self.count = (np.zeros(shape, dtype=np.float32) for _ in range(3))
         self.changed = np.zeros(shape, dtype=np.float32)
 
     def take(self, frame: NDArray[np.generic], shift: Shift) -> None:
@@ -64,9 +65,9 @@ class SceneMemory:
             step, size = corner[axis] - self.corner[axis], shape[axis]
             new = np.arange(size)[:step] if step > 0 else np.arange(size)[step:] if step < 0 else np.arange(0)
             there = (new - corner[axis]) % size
-            self._count[(there, slice(None)) if axis == 0 else (slice(None), there)] = 0
+            self.count[(there, slice(None)) if axis == 0 else (slice(None), there)] = 0
         part = shift.y - corner[0], shift.x - corner[1]
-        memory = self._mean, self.variance, self._count
+        memory = self._mean, self.variance, self.count
         self.changed = np.empty(shape, dtype=np.float32)
         _compare(light, *memory, self.changed, corner[0] % height, corner[1] % width, *part)
         self.corner, self.at = corner, (shift.y, shift.x)
@@ -126,12 +127,13 @@ def _compare(
                 n, v = count[t, c + off], variance[t, c + off]
                 rest = row[c] - mean[t, c + off] if n > 0 else np.float32(0)
                 square = rest * rest
-                told = rest / np.sqrt(v + least) if n >= warm else np.float32(0)
-                changed[t, c + off] = told
                 rate = one / (min(n, most - one) + one)
                 mean[t, c + off] = row[c] if n == 0 else mean[t, c + off] + rate * rest
                 fresh = fair * min(square, limit * v) if n >= warm and v > 0 else square
-                variance[t, c + off] = v + rate * (fresh - v) if n > 0 else np.float32(0)
+                spread = v + rate * (fresh - v) if n > 0 else np.float32(0)
+                variance[t, c + off] = spread
+                known = v if v > 0 else spread  # what never changed before has no other measure
+                changed[t, c + off] = rest / np.sqrt(known + least) if n >= warm else np.float32(0)
                 count[t, c + off] = min(n + one, most)
         for c in range(width):
             if edge or c < _EDGE_PX or c >= width - _EDGE_PX:

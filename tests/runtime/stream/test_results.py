@@ -20,7 +20,12 @@ from tests.helpers.stream_parts import FakePipeline, FakeSource, frame, result_o
 
 
 def fake(**parts: Any) -> Pipeline:
-    told = {"refine": True, "config": RefineConfig(), "detector": SimpleNamespace(card=SimpleNamespace(name="lsnet-s"))}
+    told = {
+        "refine": True,
+        "config": RefineConfig(),
+        "roi": None,
+        "detector": SimpleNamespace(card=SimpleNamespace(name="lsnet-s")),
+    }
     return cast(Pipeline, SimpleNamespace(**{**told, **parts}))
 
 
@@ -78,14 +83,13 @@ def test_a_repeated_frame_has_the_targets_that_were_told_of_it() -> None:
 
 
 @pytest.mark.parametrize(("unmix_frames", "kept"), [(1, None), (10, 2)])
-def test_the_pipeline_asks_the_follower_for_the_background_and_a_frame_is_registered_once(
+def test_the_pipeline_asks_the_follower_what_it_knows_and_a_frame_is_registered_once(
     unmix_frames: int, kept: int | None
 ) -> None:
     class Asks(FakePipeline):
         def __call__(self, item: Any, **told: Any) -> Any:
             result = result_of(item)
-            assert ("background" in told) == (unmix_frames > 1)
-            assert "background" not in told or told["background"](item, item, result.detection) is None
+            assert told["earlier"](item, item, result.detection) == (result.detection, None)
             return result
 
     class Counted(Follower):

@@ -11,6 +11,7 @@ from scipy.stats import norm
 from glint.optics import Psf
 from glint.runtime.tracking.faint import Faint, FaintSearch, straighten
 from glint.runtime.tracking.registration import Shift
+from glint.runtime.tracking.scene_memory import SceneMemory
 from glint.runtime.tracking.tracker import Tracker
 from glint.types import Blobs, Targets
 
@@ -32,10 +33,11 @@ def sky(frames: int, light: float, pan: float = 0.0, seed: int = 0) -> Iterator[
 
 
 def found(frames: int, light: float, pan: float = 0.0, blobs: Blobs | None = None) -> list[tuple[int, float, Faint]]:
-    search = FaintSearch()
+    memory, search = SceneMemory(), FaintSearch()
     answers = []
     for index, (data, shift, place) in enumerate(sky(frames, light, pan)):
-        for one in search(data, shift, blobs):
+        memory.take(data, shift)
+        for one in search(memory, blobs):
             answers.append((index, float(np.hypot(one.x - place[0], one.y - place[1])), one))
     return answers
 
@@ -62,10 +64,11 @@ def test_noise_and_what_stays_are_not_found() -> None:
 @pytest.mark.parametrize("cut", [0.0, 0.5, 1.0])
 def test_noise_that_is_cut_off_at_black_is_not_found(cut: float) -> None:
     """Its bright side is much longer than the dark one: without decoys and bending it gives 20 answers a frame."""
-    rng, search = np.random.default_rng(4), FaintSearch()
+    rng, memory, search = np.random.default_rng(4), SceneMemory(), FaintSearch()
     for _ in range(80):
         noise = 3 * np.maximum(rng.standard_normal((128, 160)) - cut, 0)
-        assert search(np.round(64 * noise).astype(np.uint16), Shift()) == []
+        memory.take(np.round(64 * noise).astype(np.uint16), Shift())
+        assert search(memory) == []
 
 
 @given(st.floats(0.1, 1.0))
@@ -85,11 +88,12 @@ def test_what_a_detector_has_found_is_left_to_it() -> None:
 
 
 def test_a_scene_that_starts_anew_is_learned_anew() -> None:
-    search = FaintSearch()
+    memory, search = SceneMemory(), FaintSearch()
     for index, (data, shift, _) in enumerate(sky(60, FAINT)):
-        answers = search(data, Shift(shift.x, shift.y, known=index % 15 != 0))
-        assert answers == []
-        assert search(data[:20, :20], Shift()) == []
+        memory.take(data, Shift(shift.x, shift.y, known=index % 15 != 0))
+        assert search(memory) == []
+        memory.take(data[:20, :20], Shift())
+        assert search(memory) == []
 
 
 def test_a_faint_point_starts_a_confirmed_track_that_lives_on_it() -> None:
