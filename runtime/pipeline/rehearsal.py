@@ -10,7 +10,7 @@ import numpy as np
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, TensorSpec, load_card
 from glint.runtime.engines.base import Arrays, EngineProxy
 from glint.runtime.pipeline.detector import Detector
-from glint.runtime.pipeline.follow import Follower
+from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower
 from glint.runtime.pipeline.pipeline import Pipeline
 from glint.runtime.unmixing.common_width import common_width
 from glint.runtime.unmixing.patch_unmixing import windows_of_patches
@@ -27,13 +27,13 @@ def rehearse() -> None:
     (detector, _), (unmixer, _) = load_card(DEFAULT_DETECTOR), load_card(DEFAULT_UNMIXER)
     detects = EngineProxy(detector, partial(_detect, detector.outputs))
     unmixes = EngineProxy(unmixer, partial(_unmix, unmixer.outputs))
-    pipeline = Pipeline(Detector(detects, detector), Unmixer(unmixes, unmixer))
+    pipeline = Pipeline(Detector(detects, detector), Unmixer(unmixes, unmixer), candidates_above=CANDIDATES_ABOVE)
     follow = Follower()
     for index, dtype in enumerate(FRAME_DTYPES):
         data = np.full((_SIDE_PX, _SIDE_PX), 20, dtype=dtype)
         data[_SPOT, _SPOT] = 200
         frame = Frame(index, index * 10**8, data)
-        follow(pipeline(frame))
+        follow(pipeline(frame, earlier=follow.earlier))
     # What tracks ask of faint candidates, what only a blob without a target asks, and what a stream asks in the end.
     side = pipeline.unmixer.spec.patch
     pipeline.unmixer(np.ones((1, side, side), np.float32)).candidates.count()

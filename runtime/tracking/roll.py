@@ -15,12 +15,14 @@ from scipy import ndimage
 
 FloatArray = NDArray[np.float64]
 _PARTS, _PART_PIXELS = 6, 40  # of the picture on either axis; of each part
-_EDGE_BLOCKS = 3  # blocks at the edge that are left out
+_EDGE_BLOCKS = 6  # blocks at the edge in which no marks are
+_TAINTED_BLOCKS = 5  # blocks at the edge whose brightness is less a level around them that is not all seen
 _STEPS, _LAST_STEP_BLOCKS = 10, 0.002  # Gauss-Newton steps; blocks in a corner below which a step is the last
 _ALIKE_PIXELS = 6.0  # of the residuals, pixels that share noise and structure
-_SURE_ERRORS, _LEAST_PX = 5.0, 0.1  # standard errors of a turn, and what it does in a corner, below which there is none
+_SURE_ERRORS, _LEAST_PX = 5.0, 0.2  # standard errors of a turn, and what it does in a corner, below which there is none
 _HOPELESS_PX = 0.03  # what a turn does in a corner, after a step, below which it will be none
 _EXPLAINED_SHARE = 0.8  # of brightness that must be explained
+_LARGEST_ERROR_PX, _FARTHEST_PX = 0.1, 0.3  # of a shift: standard error, and from where phases say
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,9 @@ def _turning(place: FloatArray, slope: FloatArray) -> FloatArray:
 
 
 def turn(key: Marks, picture: NDArray[np.float32], start: Turn, block: int) -> Turn | None:
-    """The turn of a smooth picture against a key frame, or None if there is none beyond doubt.
+    """How a smooth picture moved and turned against a key frame; None if its marks do not tell.
+
+    The angle is 0 where a turn is not beyond doubt.
 
     Args:
         key: its marks.
@@ -89,29 +93,58 @@ def turn(key: Marks, picture: NDArray[np.float32], start: Turn, block: int) -> T
     height, width = picture.shape
     if min(height, width) < 2 * _EDGE_BLOCKS + 2 * _PARTS:
         return None
-    theta = np.array([start.x, start.y, start.angle])
-    reach = 0.5 * float(np.hypot(height, width))
+    corner = 0.5 * float(np.hypot(height, width)) * block  # px that a corner moves by with a turn of 1 rad
+    turned, error, _ = _fitted(key, picture, np.array([start.x, start.y, start.angle]), 3, corner, block)
+    sure = error[2] > 0 and abs(turned[2]) * corner >= _LEAST_PX and abs(turned[2]) >= _SURE_ERRORS * error[2]
+    if sure:
+        return Turn(*turned.tolist())
+    shift, error, explained = _fitted(key, picture, np.array([turned[0], turned[1], 0.0]), 2, corner, block)
+    off = np.hypot(shift[0] - start.x, shift[1] - start.y) * block
+    if explained < _EXPLAINED_SHARE or np.hypot(*error[:2]) * block > _LARGEST_ERROR_PX or off > _FARTHEST_PX:
+        return None
+    return Turn(float(shift[0]), float(shift[1]), 0.0)
+
+
+def _fitted(
+    key: Marks, picture: NDArray[np.float32], theta: FloatArray, free: int, corner: float, block: int
+) -> tuple[FloatArray, FloatArray, float]:
+    """The first parameters of a motion at which brightness agrees best, from ``theta`` on.
+
+    Args:
+        key, picture, block: as :func:`turn`.
+        theta: x, y, blocks, and angle, rad.
+        free: 2, the shift alone, or 3.
+        corner: px that a corner moves by with a turn of 1 rad.
+
+    Returns:
+        x, y and angle; their standard errors, 0 where brightness is not explained; the share of it that is.
+    """
+    height, width = picture.shape
+    theta, slope = theta.copy(), key.slope[:free]
     for _ in range(_STEPS):
         cosine, sine = np.cos(theta[2]), np.sin(theta[2])
         x = cosine * key.place[0] - sine * key.place[1] + theta[0] + (width - 1) / 2
         y = sine * key.place[0] + cosine * key.place[1] + theta[1] + (height - 1) / 2
-        inside = (x >= 0) & (y >= 0) & (x < width - 1) & (y < height - 1)
+        inside = (np.minimum(x, y) >= _TAINTED_BLOCKS) & (x < width - 1 - _TAINTED_BLOCKS)
+        inside &= y < height - 1 - _TAINTED_BLOCKS
         rest = np.where(inside, _between(picture, np.where(inside, x, 0), np.where(inside, y, 0)) - key.level, 0)
         scale = 1.5 * float(np.median(np.abs(rest[inside]))) + 1e-6 if inside.any() else 1.0
         heed = inside / (1 + (rest / (2 * scale)) ** 2)
-        weighted = heed * key.slope
-        matrix = weighted @ key.slope.T + 1e-9 * np.eye(3)
+        weighted = heed * slope
+        matrix = weighted @ slope.T + 1e-9 * np.eye(free)
         step = -np.linalg.solve(matrix, weighted @ rest)
-        theta += step
-        if np.abs(step * (1, 1, reach)).max() < _LAST_STEP_BLOCKS or abs(theta[2]) * reach * block < _HOPELESS_PX:
+        theta[:free] += step
+        last = np.abs(step[:2]).max() < _LAST_STEP_BLOCKS and np.abs(step[2:]).max(initial=0) * corner < (
+            _LAST_STEP_BLOCKS * block
+        )
+        if last or (free == 3 and abs(theta[2]) * corner < _HOPELESS_PX):
             break
-    unlike = float((heed * rest**2).sum())
-    error = np.sqrt(_ALIKE_PIXELS * unlike / max(heed.sum(), 1.0) * np.linalg.inv(matrix)[2, 2])
-    angle = float(theta[2])
-    doubt = unlike > (1 - _EXPLAINED_SHARE) * float((heed * key.level**2).sum())
-    if doubt or abs(angle) < _SURE_ERRORS * error or abs(angle) * reach * block < _LEAST_PX:
-        return None
-    return Turn(float(theta[0]), float(theta[1]), angle)
+    unlike, light = float((heed * rest**2).sum()), float((heed * key.level**2).sum())
+    explained = 1 - unlike / light if light > 0 else 0.0
+    error = np.zeros(3)
+    if explained >= _EXPLAINED_SHARE:
+        error[:free] = np.sqrt(_ALIKE_PIXELS * unlike / max(heed.sum(), 1.0) * np.diag(np.linalg.inv(matrix)))
+    return theta, error, explained
 
 
 def _between(picture: NDArray[np.float32], x: FloatArray, y: FloatArray) -> FloatArray:

@@ -33,7 +33,7 @@ class SceneMemory:
         changed: that frame less the memory, standard deviations, ``float32 [H, W]``; 0 where nothing is known yet. It
             lies in the scene, and goes round: row y of the scene is row y modulo the height.
         variance: of the light of a point at each place, DN^2, ``float32 [H, W]``.
-        count: of frames that showed each place, up to ``MEMORY_FRAMES``, ``float32 [H, W]``.
+        count: of frames that showed each place, up to ``MEMORY_FRAMES``, ``uint8 [H, W]``.
     """
 
     def __init__(self) -> None:
@@ -42,8 +42,8 @@ class SceneMemory:
 
     def _start_anew(self, shape: tuple[int, int]) -> None:
         self.shape, self.corner, self.at, self.began = shape, (0, 0), (0.0, 0.0), True
-        self._mean, self.variance, self.count = (np.zeros(shape, dtype=np.float32) for _ in range(3))
-        self.changed = np.zeros(shape, dtype=np.float32)
+        self._light, self._mean, self.variance, self.changed = (np.zeros(shape, dtype=np.float32) for _ in range(4))
+        self.count = np.zeros(shape, dtype=np.uint8)
 
     def take(self, frame: NDArray[np.generic], shift: Shift) -> None:
         """Compare the next frame with the memory, and remember it.
@@ -58,8 +58,7 @@ class SceneMemory:
             self._start_anew(shape)
         if shift.blind or min(shape) <= 2 * _EDGE_PX:
             return
-        light = np.zeros(shape, dtype=np.float32)
-        _point_light(np.ascontiguousarray(frame[:height, :width], dtype=np.float32), light)
+        _point_light(np.ascontiguousarray(frame[:height, :width], dtype=np.float32), self._light)
         corner = math.floor(shift.y), math.floor(shift.x)
         for axis in (0, 1):  # what comes into view is not what was there
             step, size = corner[axis] - self.corner[axis], shape[axis]
@@ -68,8 +67,7 @@ class SceneMemory:
             self.count[(there, slice(None)) if axis == 0 else (slice(None), there)] = 0
         part = shift.y - corner[0], shift.x - corner[1]
         memory = self._mean, self.variance, self.count
-        self.changed = np.empty(shape, dtype=np.float32)
-        _compare(light, *memory, self.changed, corner[0] % height, corner[1] % width, *part)
+        _compare(self._light, *memory, self.changed, corner[0] % height, corner[1] % width, *part)
         self.corner, self.at = corner, (shift.y, shift.x)
 
 
@@ -77,18 +75,18 @@ class SceneMemory:
 def _point_light(frame: Map, light: Map) -> None:
     """Light of a point of sigma 0.5 px at each pixel, less the mean around; 0 within two pixels of the edge."""
     height, width = frame.shape
-    point, around = np.zeros((height, width), dtype=np.float32), np.zeros((height, width), dtype=np.float32)
-    side, middle = np.float32(0.157), np.float32(0.683)
+    point, around = np.zeros((5, width), dtype=np.float32), np.zeros((5, width), dtype=np.float32)  # of the last rows
+    side, middle, share = np.float32(0.157), np.float32(0.683), np.float32(0.04 * 0.994)
     for r in range(height):
+        source, p, o = frame[r], point[r % 5], around[r % 5]
         for c in range(2, width - 2):
-            near = frame[r, c - 1] + frame[r, c + 1]
-            point[r, c] = middle * frame[r, c] + side * near
-            around[r, c] = frame[r, c - 2] + near + frame[r, c] + frame[r, c + 2]
-    share = np.float32(0.04 * 0.994)
-    for r in range(2, height - 2):
-        for c in range(2, width - 2):
-            total = around[r - 2, c] + around[r - 1, c] + around[r, c] + around[r + 1, c] + around[r + 2, c]
-            light[r, c] = middle * point[r, c] + side * (point[r - 1, c] + point[r + 1, c]) - share * total
+            near = source[c - 1] + source[c + 1]
+            p[c] = middle * source[c] + side * near
+            o[c] = source[c - 2] + near + source[c] + source[c + 2]
+        above, here, below, target = point[(r - 3) % 5], point[(r - 2) % 5], point[(r - 1) % 5], light[r - 2]
+        for c in range(2, width - 2 if r >= 4 else 2):
+            total = around[0, c] + around[1, c] + around[2, c] + around[3, c] + around[4, c]
+            target[c] = middle * here[c] + side * (above[c] + below[c]) - share * total
 
 
 @compiled
@@ -100,9 +98,17 @@ def _cubic(t: float) -> tuple[np.float32, np.float32, np.float32, np.float32]:
     )  # fmt: skip
 
 
-@entry("f4[2] f4[2] f4[2] f4[2] f4[2] i8 i8 f8 f8")
+@entry("f4[2] f4[2] f4[2] u1[2] f4[2] i8 i8 f8 f8")
 def _compare(
-    light: Map, mean: Map, variance: Map, count: Map, changed: Map, down: int, right: int, below: float, beside: float
+    light: Map,
+    mean: Map,
+    variance: Map,
+    count: NDArray[np.uint8],
+    changed: Map,
+    down: int,
+    right: int,
+    below: float,
+    beside: float,
 ) -> None:
     """Fill in what the memory does not explain, in the scene; the memory learns.
 
@@ -124,7 +130,7 @@ def _compare(
         for half in range(2):
             first, last, off = (0, right, width - right) if half == 0 else (right, width, -right)
             for c in range(first, last):
-                n, v = count[t, c + off], variance[t, c + off]
+                n, v = np.float32(count[t, c + off]), variance[t, c + off]
                 rest = row[c] - mean[t, c + off] if n > 0 else np.float32(0)
                 square = rest * rest
                 rate = one / (min(n, most - one) + one)
@@ -134,7 +140,7 @@ def _compare(
                 variance[t, c + off] = spread
                 known = v if v > 0 else spread  # what never changed before has no other measure
                 changed[t, c + off] = rest / np.sqrt(known + least) if n >= warm else np.float32(0)
-                count[t, c + off] = min(n + one, most)
+                count[t, c + off] = np.uint8(min(n + one, most))
         for c in range(width):
             if edge or c < _EDGE_PX or c >= width - _EDGE_PX:
                 off = c - right if c >= right else c - right + width
