@@ -41,8 +41,8 @@ MODULES = (
     "glint.processing.candidates", "glint.processing.connected", "glint.processing.crop", "glint.processing.extent",
     "glint.processing.normalise", "glint.processing.point_evidence", "glint.runtime.pipeline.spots",
     "glint.runtime.tracking.faint", "glint.runtime.tracking.joint", "glint.runtime.tracking.moving",
-    "glint.runtime.tracking.scene_memory", "glint.runtime.tracking.tracker",
-    "glint.runtime.unmixing.refine", "glint.runtime.unmixing.verdicts",
+    "glint.runtime.tracking.registration", "glint.runtime.tracking.roll", "glint.runtime.tracking.scene_memory",
+    "glint.runtime.tracking.tracker", "glint.runtime.unmixing.refine", "glint.runtime.unmixing.verdicts",
 )  # fmt: skip
 _WORD = ir.IntType(64)
 _STATUS = ir.IntType(32)

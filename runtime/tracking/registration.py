@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from glint.compiled import entry
 from glint.runtime.tracking.roll import Marks, Turn, marks, smooth, turn
 
 FloatArray = NDArray[np.float64]
@@ -189,9 +190,7 @@ def _prepared(
     height, width = (n - n % block for n in frame.shape)
     cut = frame[:height, :width]
     small = np.zeros((height // block, width // block), dtype=np.float32)
-    for i in range(block):
-        for j in range(block):
-            small += cut[i::block, j::block]
+    _add_blocks(np.ascontiguousarray(cut, dtype=np.float32), small, block)
     small -= ndimage.uniform_filter(small, _SMOOTHED_BLOCKS)
     reach = _PAINTED_PX // block
     for row, column in zip((y / block).astype(int), (x / block).astype(int)):
@@ -201,6 +200,21 @@ def _prepared(
     limit = 3 * contrast or 1.0
     np.clip(small, -limit, limit, out=small)
     return small, contrast
+
+
+@entry("f4[2] f4[2] i8")
+def _add_blocks(frame: NDArray[np.float32], small: NDArray[np.float32], block: int) -> None:
+    """Add the pixels of each block to it."""
+    height, width = small.shape
+    columns = np.zeros(frame.shape[1], dtype=np.float32)
+    for r in range(height):
+        columns[:] = 0
+        for i in range(block):
+            for c in range(len(columns)):
+                columns[c] += frame[block * r + i, c]
+        for c in range(width):
+            for j in range(block):
+                small[r, c] += columns[block * c + j]
 
 
 @dataclass(frozen=True, eq=False)

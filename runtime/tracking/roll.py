@@ -7,16 +7,20 @@ as Lucas and Kanade; a pixel that tells something else loses its weight). A turn
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from glint.compiled import compiled, entry
+from glint.runtime.unmixing.normal_equations import diagonal_of_inverse, factorise, substitute
+
 FloatArray = NDArray[np.float64]
 _PARTS, _PART_PIXELS = 6, 40  # of the picture on either axis; of each part
-_EDGE_BLOCKS = 6  # blocks at the edge in which no marks are
-_TAINTED_BLOCKS = 5  # blocks at the edge whose brightness is less a level around them that is not all seen
+_EDGE_BLOCKS = 9  # blocks at the edge in which no marks are
+_TAINTED_BLOCKS = 8  # blocks at the edge whose brightness is less a level around them that is not all seen
 _STEPS, _LAST_STEP_BLOCKS = 10, 0.002  # Gauss-Newton steps; blocks in a corner below which a step is the last
 _ALIKE_PIXELS = 6.0  # of the residuals, pixels that share noise and structure
 _SURE_ERRORS, _LEAST_PX = 5.0, 0.2  # standard errors of a turn, and what it does in a corner, below which there is none
@@ -119,40 +123,74 @@ def _fitted(
     Returns:
         x, y and angle; their standard errors, 0 where brightness is not explained; the share of it that is.
     """
-    height, width = picture.shape
-    theta, slope = theta.copy(), key.slope[:free]
+    told = _agreement(key.place, key.level, key.slope, picture, theta, free, corner, float(block))
+    return told[:3], told[3:6], float(told[6])
+
+
+@entry("f8[2] f8[1] f8[2] f4[2] f8[1] i8 f8 f8")
+def _agreement(
+    place: FloatArray, level: FloatArray, slope: FloatArray, picture: NDArray[np.float32], theta: FloatArray, free: int,
+    corner: float, block: float,
+) -> FloatArray:  # fmt: skip
+    """What :func:`_fitted` gives, one after the other ``[7]``."""
+    number = len(level)
+    told, rest, seen = np.zeros(7), np.empty(number), np.empty(number)
+    now, share, unlike, light = theta.copy(), 0.0, 0.0, 0.0
+    matrix = np.eye(free)
     for _ in range(_STEPS):
-        cosine, sine = np.cos(theta[2]), np.sin(theta[2])
-        x = cosine * key.place[0] - sine * key.place[1] + theta[0] + (width - 1) / 2
-        y = sine * key.place[0] + cosine * key.place[1] + theta[1] + (height - 1) / 2
-        inside = (np.minimum(x, y) >= _TAINTED_BLOCKS) & (x < width - 1 - _TAINTED_BLOCKS)
-        inside &= y < height - 1 - _TAINTED_BLOCKS
-        rest = np.where(inside, _between(picture, np.where(inside, x, 0), np.where(inside, y, 0)) - key.level, 0)
-        scale = 1.5 * float(np.median(np.abs(rest[inside]))) + 1e-6 if inside.any() else 1.0
-        heed = inside / (1 + (rest / (2 * scale)) ** 2)
-        weighted = heed * slope
-        matrix = weighted @ slope.T + 1e-9 * np.eye(free)
-        step = -np.linalg.solve(matrix, weighted @ rest)
-        theta[:free] += step
-        last = np.abs(step[:2]).max() < _LAST_STEP_BLOCKS and np.abs(step[2:]).max(initial=0) * corner < (
-            _LAST_STEP_BLOCKS * block
-        )
-        if last or (free == 3 and abs(theta[2]) * corner < _HOPELESS_PX):
+        inside = _rests(place, level, picture, now, rest, seen)
+        scale = 1.5 * float(np.median(seen[:inside])) + 1e-6 if inside > 0 else 1.0
+        matrix, pull = 1e-9 * np.eye(free), np.zeros(free)
+        share = unlike = light = 0.0
+        for i in range(number):
+            if math.isnan(rest[i]):
+                continue
+            heed = 1 / (1 + (rest[i] / (2 * scale)) ** 2)
+            share, unlike, light = share + heed, unlike + heed * rest[i] ** 2, light + heed * level[i] ** 2
+            for a in range(free):
+                pull[a] += heed * slope[a, i] * rest[i]
+                for b in range(free):
+                    matrix[a, b] += heed * slope[a, i] * slope[b, i]
+        factor, step = matrix.copy(), pull
+        factorise(factor)
+        substitute(factor, step)
+        now[:free] -= step
+        turned = abs(step[2]) * corner if free == 3 else 0.0
+        last = max(abs(step[0]), abs(step[1])) < _LAST_STEP_BLOCKS and turned < _LAST_STEP_BLOCKS * block
+        if last or (free == 3 and abs(now[2]) * corner < _HOPELESS_PX):
             break
-    unlike, light = float((heed * rest**2).sum()), float((heed * key.level**2).sum())
-    explained = 1 - unlike / light if light > 0 else 0.0
-    error = np.zeros(3)
-    if explained >= _EXPLAINED_SHARE:
-        error[:free] = np.sqrt(_ALIKE_PIXELS * unlike / max(heed.sum(), 1.0) * np.diag(np.linalg.inv(matrix)))
-    return theta, error, explained
+    told[:3] = now
+    told[6] = 1 - unlike / light if light > 0 else 0.0
+    if told[6] >= _EXPLAINED_SHARE:
+        spread = diagonal_of_inverse(matrix)
+        for a in range(free):
+            told[3 + a] = math.sqrt(_ALIKE_PIXELS * unlike / max(share, 1.0) * spread[a])
+    return told
 
 
-def _between(picture: NDArray[np.float32], x: FloatArray, y: FloatArray) -> FloatArray:
-    """Brightness between pixels, linear."""
-    column, row = x.astype(np.int64), y.astype(np.int64)
-    right, down = x - column, y - row
-    first = row * picture.shape[1] + column
-    flat, stride = picture.ravel(), picture.shape[1]
-    above = flat[first] * (1 - right) + flat[first + 1] * right
-    below = flat[first + stride] * (1 - right) + flat[first + stride + 1] * right
-    return np.asarray(above * (1 - down) + below * down, dtype=np.float64)
+@compiled
+def _rests(
+    place: FloatArray, level: FloatArray, picture: NDArray[np.float32], theta: FloatArray, rest: FloatArray,
+    seen: FloatArray,
+) -> int:  # fmt: skip
+    """Fill in what brightness, between pixels, is more than that of each mark; NaN where a mark is not inside.
+
+    Returns:
+        How many marks are inside; ``seen`` begins with their absolute differences.
+    """
+    height, width = picture.shape
+    cosine, sine, inside = math.cos(theta[2]), math.sin(theta[2]), 0
+    for i in range(len(level)):
+        x = cosine * place[0, i] - sine * place[1, i] + theta[0] + (width - 1) / 2
+        y = sine * place[0, i] + cosine * place[1, i] + theta[1] + (height - 1) / 2
+        rest[i] = np.nan
+        if min(x, y, width - 1 - x, height - 1 - y) < _TAINTED_BLOCKS:
+            continue
+        column, row = int(x), int(y)
+        right, down = x - column, y - row
+        above = picture[row, column] * (1 - right) + picture[row, column + 1] * right
+        below = picture[row + 1, column] * (1 - right) + picture[row + 1, column + 1] * right
+        rest[i] = above * (1 - down) + below * down - level[i]
+        seen[inside] = abs(rest[i])
+        inside += 1
+    return inside
