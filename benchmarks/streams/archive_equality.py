@@ -1,10 +1,10 @@
 """Whether an archive is a run of each recording, whatever is killed: ``-m glint.benchmarks.streams.archive_equality``.
 
-Images, a recording of glint and a video of 200 frames each are followed by ``glint run --track``, a process each, and
-by ``glint archive`` with 1, 2 and 3 workers, with a worker and with the driver killed (``kill -9``), and with a stop by
-Ctrl-C; where the driver ended, the same command is given again. The lines of the runs are held against what the parts
-of the first archive say, in the runs' decimals; the parts of the other archives against those of the first, byte by
-byte.
+Images, a recording of glint and a video of 200 frames each are followed by ``glint run --track --no-moving``, a process
+each, and by ``glint archive`` with 1, 2 and 3 workers, with a worker and with the driver killed (``kill -9``), and with
+a stop by Ctrl-C; where the driver ended, the same command is given again. The lines of the runs are held against what
+the parts of the first archive say, in the runs' decimals; the parts of the other archives against those of the first,
+byte by byte.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def make_recordings(root: Path, frames: int) -> dict[str, str]:
 
 
 def lines_of_run(source: str, out: Path) -> list[dict[str, Any]]:
-    """What ``glint run --track`` says of each frame."""
-    with command("run", source, "--out", str(out), *_COMMON) as process:
+    """What ``glint run --track --no-moving`` says of each frame."""
+    with command("run", source, "--out", str(out), "--no-moving", *_COMMON) as process:
         process.wait()
     lines = map(json.loads, out.read_text().splitlines())
     return [{key: line[key] for key in _KEYS} for line in lines if "frame" in line]

@@ -1,4 +1,4 @@
-"""Tracks of a recording from its finished parts, in order, by the code of ``glint run --track``.
+"""Tracks of a recording from its finished parts, in order, by the code of ``glint run --track --no-moving``.
 
 Detections come from the parts. The frames are read again, but not detected in again: the tracker wants to know how the
 camera moved, which their pixels tell.

@@ -136,7 +136,8 @@ def _distance(places: NDArray[np.float64], blobs: Blobs) -> NDArray[np.float64]:
 
 def _joined(blobs: Blobs, candidates: Blobs, moved: NDArray[np.bool_]) -> Blobs:
     more = part_of(candidates, moved, len(blobs))
-    columns = [np.append(getattr(blobs, name), getattr(more, name)) for name in ("x", "y", "area", "score")]
+    x, y, area, score = (np.append(getattr(blobs, n), getattr(more, n)) for n in ("x", "y", "area", "score"))
     assert blobs.label_map is not None and more.label_map is not None  # noqa: S101  (a detector makes them)
     marks = None if blobs.moving is None or more.moving is None else np.append(blobs.moving, more.moving)
-    return Blobs(*columns, np.where(more.label_map > 0, more.label_map, blobs.label_map), moving=marks)
+    labels = np.where(more.label_map > 0, more.label_map, blobs.label_map)
+    return Blobs(x, y, area, score, labels, moving=marks)
