@@ -21,7 +21,8 @@ through the stream as in ``glint run --track``. Scores, in frame coordinates:
   frame; **CSO-mAP** of the targets that belong to tracks, where the truth are the groups that have one within 1.5 px of
   their middle.
 
-``--unmix-frames N`` takes clusters that are followed apart in their last frames together, as that of ``glint run``.
+``--unmix-frames N`` takes clusters that are followed apart in their last frames together, and ``--no-moving`` leaves
+out spots that move, as those of ``glint run``.
 """
 
 from __future__ import annotations
@@ -235,6 +236,7 @@ def stream_accuracy(
     detector: str = DEFAULT_DETECTOR,
     unmixer: str = DEFAULT_UNMIXER,
     unmix_frames: int = 1,
+    moving: bool = True,
     threads: int | None = None,
 ) -> dict[str, Any]:
     """Score the stream.
@@ -246,6 +248,7 @@ def stream_accuracy(
         seed: of everything simulated.
         detector, unmixer: names in the zoo or paths of cards.
         unmix_frames: last frames in which followed clusters are taken apart together.
+        moving: whether spots that the detector doubts are candidates where they move.
         threads: CPU threads of the networks.
 
     Returns:
@@ -261,7 +264,7 @@ def stream_accuracy(
     parts: dict[str, SceneScore] = {}
     with Progress("stream_accuracy", number) as line:
         for scene in scenes(config, number, seed, backgrounds):
-            parts[scene.name] = _score_scene(scene, pipeline, evidence, unmix_frames)
+            parts[scene.name] = _score_scene(scene, pipeline, evidence, unmix_frames, moving)
             line.update(len(parts), scene.name)
     return {
         "backgrounds": "generated" if backgrounds is None else backgrounds.name,
@@ -270,15 +273,18 @@ def stream_accuracy(
         "detector": first.card.name,
         "unmixer": second.card.name,
         "unmix_frames": unmix_frames,
+        "moving": moving,
         "all": score(parts.values()),
         "scenes": {name: score([part]) for name, part in parts.items()},
     }
 
 
-def _score_scene(scene: MovingScene, pipeline: Pipeline, evidence: Evidence, unmix_frames: int) -> SceneScore:
+def _score_scene(
+    scene: MovingScene, pipeline: Pipeline, evidence: Evidence, unmix_frames: int, moving: bool
+) -> SceneScore:
     counts = SceneScore()
     pipeline.start_over()  # a scene has its own optics
-    follow = Follower(evidence=evidence, unmix_frames=unmix_frames, unmixing=pipeline.config)
+    follow = Follower(evidence=evidence, unmix_frames=unmix_frames, unmixing=pipeline.config, moving=moving)
     Stream(scene, pipeline, [counts], track=follow).run()
     return counts
 
@@ -291,6 +297,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noise", type=positive_float, default=1.0, help="DN of an 8-bit image (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=1, help="of everything simulated (default: %(default)s)")
     parser.add_argument("--unmix-frames", type=positive_int, default=1, help="of clusters (default: %(default)s)")
+    parser.add_argument("--no-moving", dest="moving", action="store_false", help="without spots that move")
     add_pipeline_arguments(parser)
     add_threads_argument(parser)
 
