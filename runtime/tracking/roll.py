@@ -19,14 +19,12 @@ from glint.runtime.unmixing.normal_equations import diagonal_of_inverse, factori
 
 FloatArray = NDArray[np.float64]
 _PARTS, _PART_PIXELS = 6, 40  # of the picture on either axis; of each part
-_EDGE_BLOCKS = 9  # blocks at the edge in which no marks are
-_TAINTED_BLOCKS = 8  # blocks at the edge whose brightness is less a level around them that is not all seen
+_EDGE_BLOCKS = 3  # blocks at the edge in which no marks are
 _STEPS, _LAST_STEP_BLOCKS = 10, 0.002  # Gauss-Newton steps; blocks in a corner below which a step is the last
 _ALIKE_PIXELS = 6.0  # of the residuals, pixels that share noise and structure
-_SURE_ERRORS, _LEAST_PX = 5.0, 0.2  # standard errors of a turn, and what it does in a corner, below which there is none
+_SURE_ERRORS, _LEAST_PX = 5.0, 0.1  # standard errors of a turn, and what it does in a corner, below which there is none
 _HOPELESS_PX = 0.03  # what a turn does in a corner, after a step, below which it will be none
 _EXPLAINED_SHARE = 0.8  # of brightness that must be explained
-_LARGEST_ERROR_PX, _FARTHEST_PX = 0.1, 0.3  # of a shift: standard error, and from where phases say
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +82,7 @@ def _turning(place: FloatArray, slope: FloatArray) -> FloatArray:
 
 
 def turn(key: Marks, picture: NDArray[np.float32], start: Turn, block: int) -> Turn | None:
-    """How a smooth picture moved and turned against a key frame; None if its marks do not tell.
-
-    The angle is 0 where a turn is not beyond doubt.
+    """The turn of a smooth picture against a key frame, or None if there is none beyond doubt.
 
     Args:
         key: its marks.
@@ -98,73 +94,59 @@ def turn(key: Marks, picture: NDArray[np.float32], start: Turn, block: int) -> T
     if min(height, width) < 2 * _EDGE_BLOCKS + 2 * _PARTS:
         return None
     corner = 0.5 * float(np.hypot(height, width)) * block  # px that a corner moves by with a turn of 1 rad
-    turned, error, _ = _fitted(key, picture, np.array([start.x, start.y, start.angle]), 3, corner, block)
-    sure = error[2] > 0 and abs(turned[2]) * corner >= _LEAST_PX and abs(turned[2]) >= _SURE_ERRORS * error[2]
-    if sure:
-        return Turn(*turned.tolist())
-    shift, error, explained = _fitted(key, picture, np.array([turned[0], turned[1], 0.0]), 2, corner, block)
-    off = np.hypot(shift[0] - start.x, shift[1] - start.y) * block
-    if explained < _EXPLAINED_SHARE or np.hypot(*error[:2]) * block > _LARGEST_ERROR_PX or off > _FARTHEST_PX:
-        return None
-    return Turn(float(shift[0]), float(shift[1]), 0.0)
+    theta = np.array([start.x, start.y, start.angle])
+    x, y, angle, error, explained = _fitted(
+        key.place, key.level, key.slope, picture, theta, corner, float(block)
+    ).tolist()
+    doubt = explained < _EXPLAINED_SHARE or abs(angle) < _SURE_ERRORS * error or abs(angle) * corner < _LEAST_PX
+    return None if doubt else Turn(x, y, angle)
 
 
+@entry("f8[2] f8[1] f8[2] f4[2] f8[1] f8 f8")
 def _fitted(
-    key: Marks, picture: NDArray[np.float32], theta: FloatArray, free: int, corner: float, block: int
-) -> tuple[FloatArray, FloatArray, float]:
-    """The first parameters of a motion at which brightness agrees best, from ``theta`` on.
-
-    Args:
-        key, picture, block: as :func:`turn`.
-        theta: x, y, blocks, and angle, rad.
-        free: 2, the shift alone, or 3.
-        corner: px that a corner moves by with a turn of 1 rad.
-
-    Returns:
-        x, y and angle; their standard errors, 0 where brightness is not explained; the share of it that is.
-    """
-    told = _agreement(key.place, key.level, key.slope, picture, theta, free, corner, float(block))
-    return told[:3], told[3:6], float(told[6])
-
-
-@entry("f8[2] f8[1] f8[2] f4[2] f8[1] i8 f8 f8")
-def _agreement(
-    place: FloatArray, level: FloatArray, slope: FloatArray, picture: NDArray[np.float32], theta: FloatArray, free: int,
+    place: FloatArray, level: FloatArray, slope: FloatArray, picture: NDArray[np.float32], theta: FloatArray,
     corner: float, block: float,
 ) -> FloatArray:  # fmt: skip
-    """What :func:`_fitted` gives, one after the other ``[7]``."""
+    """The motion at which brightness agrees best, from ``theta`` on.
+
+    Args:
+        place, level, slope: of the marks.
+        picture: as :func:`turn`.
+        theta: x, y, blocks, and angle, rad.
+        corner: px that a corner moves by with a turn of 1 rad.
+        block: pixels of a block.
+
+    Returns:
+        x, y and angle, the angle's standard error, and the share of brightness that is explained, ``[5]``.
+    """
     number = len(level)
-    told, rest, seen = np.zeros(7), np.empty(number), np.empty(number)
+    told, rest, seen = np.zeros(5), np.empty(number), np.empty(number)
     now, share, unlike, light = theta.copy(), 0.0, 0.0, 0.0
-    matrix = np.eye(free)
+    matrix = np.eye(3)
     for _ in range(_STEPS):
         inside = _rests(place, level, picture, now, rest, seen)
         scale = 1.5 * float(np.median(seen[:inside])) + 1e-6 if inside > 0 else 1.0
-        matrix, pull = 1e-9 * np.eye(free), np.zeros(free)
+        matrix, step = 1e-9 * np.eye(3), np.zeros(3)
         share = unlike = light = 0.0
         for i in range(number):
             if math.isnan(rest[i]):
                 continue
             heed = 1 / (1 + (rest[i] / (2 * scale)) ** 2)
             share, unlike, light = share + heed, unlike + heed * rest[i] ** 2, light + heed * level[i] ** 2
-            for a in range(free):
-                pull[a] += heed * slope[a, i] * rest[i]
-                for b in range(free):
+            for a in range(3):
+                step[a] += heed * slope[a, i] * rest[i]
+                for b in range(3):
                     matrix[a, b] += heed * slope[a, i] * slope[b, i]
-        factor, step = matrix.copy(), pull
+        factor = matrix.copy()
         factorise(factor)
         substitute(factor, step)
-        now[:free] -= step
-        turned = abs(step[2]) * corner if free == 3 else 0.0
-        last = max(abs(step[0]), abs(step[1])) < _LAST_STEP_BLOCKS and turned < _LAST_STEP_BLOCKS * block
-        if last or (free == 3 and abs(now[2]) * corner < _HOPELESS_PX):
+        now -= step
+        last = max(abs(step[0]), abs(step[1]), abs(step[2]) * corner / block) < _LAST_STEP_BLOCKS
+        if last or abs(now[2]) * corner < _HOPELESS_PX:
             break
     told[:3] = now
-    told[6] = 1 - unlike / light if light > 0 else 0.0
-    if told[6] >= _EXPLAINED_SHARE:
-        spread = diagonal_of_inverse(matrix)
-        for a in range(free):
-            told[3 + a] = math.sqrt(_ALIKE_PIXELS * unlike / max(share, 1.0) * spread[a])
+    told[3] = math.sqrt(_ALIKE_PIXELS * unlike / max(share, 1.0) * diagonal_of_inverse(matrix)[2])
+    told[4] = 1 - unlike / light if light > 0 else 0.0
     return told
 
 
@@ -184,7 +166,7 @@ def _rests(
         x = cosine * place[0, i] - sine * place[1, i] + theta[0] + (width - 1) / 2
         y = sine * place[0, i] + cosine * place[1, i] + theta[1] + (height - 1) / 2
         rest[i] = np.nan
-        if min(x, y, width - 1 - x, height - 1 - y) < _TAINTED_BLOCKS:
+        if min(x, y) < 0 or x >= width - 1 or y >= height - 1:
             continue
         column, row = int(x), int(y)
         right, down = x - column, y - row

@@ -38,29 +38,6 @@ def test_a_pan_is_followed_to_a_tenth_of_a_pixel(speed: float) -> None:
     assert np.sqrt(np.mean(np.square(errors))) < 0.1
 
 
-@pytest.mark.parametrize("line", [0.0, 60.0, 200.0])
-def test_a_bright_edge_of_the_scene_that_leaves_the_picture_does_not_hold_it(line: float) -> None:
-    """The level around the picture's edge changes as the line goes."""
-    rng, register = np.random.default_rng(1), Registration()
-    background = 13 * ndimage.gaussian_filter(rng.standard_normal((320, 400)), 2)
-    background[:, :43] += line  # three columns of it are in view at first
-    for i in range(14):
-        shift = register(seen(background, 0.4 * i, -0.03 * i, 1.0, rng), NONE, NONE)
-        assert shift.angle == 0
-        assert np.hypot(shift.x + 0.4 * i, shift.y - 0.03 * i) < 0.08
-
-
-def test_fine_structure_tells_shifts_to_a_thirtieth_of_a_pixel() -> None:
-    """Phases alone err by a tenth, as pixels are averaged in blocks."""
-    rng = np.random.default_rng(2)
-    background, register = 60 * ndimage.gaussian_filter(rng.standard_normal((320, 400)), 1.5), Registration()
-    errors = []
-    for i in range(20):
-        shift = register(seen(background, 0.23 * i, 0.11 * i, 0.5, rng), NONE, NONE)
-        errors.append((shift.x + 0.23 * i, shift.y + 0.11 * i))
-    assert np.sqrt(np.mean(np.square(errors))) < 0.035
-
-
 def rolled(background: Any, x: float, y: float, degrees: float, shape: tuple[int, int], noise: float, rng: Any) -> Any:
     """A frame of a camera at x, y of the background, turned about its middle."""
     a, middle = np.deg2rad(degrees), (np.array(shape) - 1) / 2
