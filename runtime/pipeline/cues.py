@@ -24,6 +24,8 @@ def with_moving(detection: Detection, places: NDArray[np.float64]) -> Detection:
             are passed over.
     """
     candidates, blobs = detection.candidates, detection.blobs
+    if not len(places):
+        return detection
     assert candidates is not None  # noqa: S101  (a tracker asked for them)
     assert candidates.label_map is not None and blobs.label_map is not None  # noqa: S101  (a detector makes them)
     height, width = blobs.label_map.shape
@@ -54,7 +56,9 @@ def with_moving(detection: Detection, places: NDArray[np.float64]) -> Detection:
     area = np.append(candidates.area, np.full(len(more), (2 * _SPOT_PX + 1) ** 2))
     score = np.append(score, np.full(len(more), detection.threshold))
     others = Blobs(x, y, area, score, labels, moving=np.append(moving, more[:, 2]))
-    return replace(detection, blobs=replace(blobs, moving=known), candidates=others)
+    marked = replace(blobs, moving=known)
+    vars(marked)["boxes"] = blobs.boxes  # else the whole label map is searched when somebody asks
+    return replace(detection, blobs=marked, candidates=others)
 
 
 def with_expected(detection: Detection, places: NDArray[np.float64], reach: NDArray[np.float64]) -> Detection:
