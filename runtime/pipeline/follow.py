@@ -75,7 +75,7 @@ class Follower:
             self.history = History()
         self.moving, self.roi = moving, roi
         self.faint = FaintSearch() if faint else None
-        self.memory = SceneMemory() if moving or faint else None
+        self.memory = SceneMemory()
         self._ahead: tuple[Frame, Frame, Shift] | None = None  # a frame, as the detector saw it, and its shift
         self._told: set[int] = set()  # that live
         self._shown = 0
@@ -91,7 +91,7 @@ class Follower:
         ahead, self._ahead = self._ahead, None
         if ahead is None or ahead[0] is not frame:
             shift = self.registration(frame.data, blobs.x, blobs.y)
-            if self.memory is not None:
+            if self.faint is not None:
                 self.memory.take(frame.data, _shift_of_middle(shift, frame.shape))
         else:
             shift = ahead[2]
@@ -129,9 +129,10 @@ class Follower:
         blobs = detection.blobs
         shift = self.registration(frame.data, blobs.x, blobs.y)
         self._ahead = frame, seen, shift
-        if self.memory is not None:
+        moving = self.moving and detection.candidates is not None
+        if moving or self.faint is not None:
             self.memory.take(seen.data, _shift_of_middle(shift, frame.shape))
-        if self.memory is not None and self.moving and detection.candidates is not None:
+        if moving:
             places = moving_spots(self.memory, frame.depth.divisor)
             detection = with_moving(detection, places if self.roi is None else places[_within(places, self.roi)])
             detection = with_expected(detection, *self.tracker.expected(self._time_of(frame), shift))
@@ -147,7 +148,7 @@ class Follower:
 
     def _faint_points(self, frame: Frame, shift: Shift, blobs: Blobs) -> list[Faint]:
         """The points that the last frames show; the search knows of shifts alone, and is told that of the middle."""
-        if self.faint is None or self.memory is None:
+        if self.faint is None:
             return []
         found = self.faint(self.memory, blobs)
         if shift.angle == 0:

@@ -26,7 +26,7 @@ def rehearse() -> None:
     """Detect, unmix, refine and track a spot in frames of every type; only the networks are stood in for."""
     (detector, _), (unmixer, _) = load_card(DEFAULT_DETECTOR), load_card(DEFAULT_UNMIXER)
     detects = EngineProxy(detector, partial(_detect, detector.outputs))
-    unmixes = EngineProxy(unmixer, partial(_unmix, unmixer.outputs))
+    unmixes = EngineProxy(unmixer, partial(one_in_each, unmixer.outputs))
     pipeline = Pipeline(Detector(detects, detector), Unmixer(unmixes, unmixer), candidates_above=CANDIDATES_ABOVE)
     follow = Follower()
     for index, dtype in enumerate(FRAME_DTYPES):
@@ -47,7 +47,7 @@ def _detect(outputs: Sequence[TensorSpec], arrays: Arrays) -> Arrays:
     return {out.name: bright if out.name == "probability" else 0 * bright for out in outputs}
 
 
-def _unmix(outputs: Sequence[TensorSpec], arrays: Arrays) -> Arrays:
+def one_in_each(outputs: Sequence[TensorSpec], arrays: Arrays) -> Arrays:
     """One target is in the middle of every patch."""
     answers = {}
     for out in outputs:

@@ -15,6 +15,7 @@ from glint.runtime.engines.base import Arrays, EngineProxy
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower
 from glint.runtime.pipeline.pipeline import Pipeline, Result
+from glint.runtime.pipeline.rehearsal import one_in_each
 from glint.runtime.pipeline.settings import Roi
 from glint.runtime.sources.open import open_any
 from glint.runtime.stream.stream import Stream
@@ -33,18 +34,6 @@ def _blind(outputs: Sequence[TensorSpec], arrays: Arrays) -> Arrays:
     return {out.name: 0.9 * frame if out.name == "background" else 0 * frame for out in outputs}
 
 
-def _one(outputs: Sequence[TensorSpec], arrays: Arrays) -> Arrays:
-    """One target is in the middle of every patch."""
-    answers = {}
-    for out in outputs:
-        channels, height, width = out.shape[1:]
-        answers[out.name] = np.full((len(arrays["patch"]), channels, height, width), 0.3, dtype=np.float32)
-        if out.name == "presence":
-            answers[out.name][...] = 0
-            answers[out.name][..., height // 2, width // 2] = 1
-    return answers
-
-
 def frames(*, twice: int | None = None) -> np.ndarray:
     rng, told = np.random.default_rng(6), []
     for index in range(FRAMES):
@@ -59,7 +48,7 @@ def frames(*, twice: int | None = None) -> np.ndarray:
 def results(data: np.ndarray, *, moving: bool = True, roi: Roi | None = None) -> list[Result]:
     (detector, _), (unmixer, _) = load_card(DEFAULT_DETECTOR), load_card(DEFAULT_UNMIXER)
     detects = EngineProxy(detector, partial(_blind, detector.outputs))
-    unmixes = EngineProxy(unmixer, partial(_one, unmixer.outputs))
+    unmixes = EngineProxy(unmixer, partial(one_in_each, unmixer.outputs))
     with Pipeline(
         Detector(detects, detector), Unmixer(unmixes, unmixer), psf=Psf(0.5), roi=roi, candidates_above=CANDIDATES_ABOVE
     ) as pipeline:
