@@ -105,7 +105,7 @@ class Follower:
         numbers = self.tracker.update(
             t_ns, _scored(steady(result.targets, frames), blobs), others, spots=blobs,
             others=result.detection.candidates, shift=shift, shape=frame.shape,
-            faint=self._faint_points(frame, shift, blobs),
+            faint=self._faint_points(frame, shift, blobs), doubted=result.detection.threshold,
         )  # fmt: skip
         tracks = replace(self.tracker.tracks(), t_ns=t_ns, utc=self._utc(frame))
         if self.static == "hide":

@@ -17,6 +17,9 @@ history speaks for it.
 A mark of the sensor (overlay text, a stuck pixel) moves through the scene when the camera turns. It is told by its
 place in the frame, which does not change by more than ``FIXED_PX`` while the scene moves. A target that a
 camera follows never stays as still.
+
+A track has *travelled* when it is ``TRAVELLED_PX`` from where it was first seen, in the scene (``TURNED_SHARE`` of the
+camera's way more) and in the frame.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 MOVED_PX = 0.8
 WENT_PX, SURE_ERRORS = 0.5, 6.0
+TRAVELLED_PX = 3.0
 SETTLED_S = 4.0
 TURNED_SHARE = 0.1
 FIXED_PX = 0.4
@@ -46,13 +50,24 @@ class Rest:
         self._scene, self._frame = np.zeros((0, 2)), np.zeros((0, 2))  # mean places
         self._now, self._here = np.zeros((0, 2)), np.zeros((0, 2))  # places of late, in the scene and in the frame
         self._shift: FloatArray | None = None  # its mean
+        self._latest = np.zeros(2)  # the last one
         self._age_s, self._away, self._rested_s = np.zeros(0), np.zeros(0), np.zeros(0)
+        self._first = np.zeros((0, 6))  # places at the beginning, in the scene and in the frame, and its shift
         self._line = np.zeros((0, 8))  # sums of 1, t, t^2, x, y, t x, t y, x^2 + y^2 over places, t from now on
 
     @property
     def static(self) -> NDArray[np.bool_]:
         """Whether each track is static, ``bool [N]``."""
         return self._rested_s > 0
+
+    @property
+    def travelled(self) -> NDArray[np.bool_]:
+        """Whether each track has left the place where it began, in the scene and in the frame, ``bool [N]``."""
+        turned = TURNED_SHARE * np.hypot(*(self._latest - self._first[:, 4:]).T)
+        in_scene = np.hypot(*(self._now - self._first[:, :2]).T)
+        in_frame = np.hypot(*(self._here - self._first[:, 2:4]).T)
+        gone: NDArray[np.bool_] = (in_scene > TRAVELLED_PX + turned) & (in_frame > TRAVELLED_PX)
+        return gone
 
     def bear(self, scene: FloatArray, frame: FloatArray) -> None:
         """Add tracks at these places ``[N, 2]``."""
@@ -61,12 +76,13 @@ class Rest:
         self._now, self._here = np.concatenate([self._now, scene]), np.concatenate([self._here, frame])
         self._age_s, self._away = np.concatenate([self._age_s, new]), np.concatenate([self._away, new])
         self._rested_s = np.concatenate([self._rested_s, new + np.inf])
+        self._first = np.concatenate([self._first, np.zeros((len(scene), 6))])
         first = np.stack([new + 1, new, new, *scene.T, new, new, (scene**2).sum(axis=1)], axis=1)
         self._line = np.concatenate([self._line, first])
 
     def keep(self, alive: NDArray[np.bool_]) -> None:
         """Forget the other tracks."""
-        for name in ("_scene", "_frame", "_now", "_here", "_age_s", "_away", "_rested_s", "_line"):
+        for name in ("_scene", "_frame", "_now", "_here", "_age_s", "_away", "_rested_s", "_line", "_first"):
             setattr(self, name, getattr(self, name)[alive])
 
     def tell_moved(self, row: int) -> None:
@@ -87,6 +103,9 @@ class Rest:
 
         Only those of ``seen`` tracks count. Tracks that are ``fresh`` stand where nothing was before.
         """
+        anew = seen & (self._age_s == 0)
+        self._first[anew] = np.concatenate([place, here, np.broadcast_to(shift, place.shape)], axis=1)[anew]
+        self._latest = shift
         self._age_s[seen] += seconds
         weight = np.minimum(seconds / np.maximum(self._age_s, 1e-9), 1.0)
         weight = np.where(seen, np.maximum(weight, min(1.0, seconds / MEMORY_S)), 0.0)[:, None]

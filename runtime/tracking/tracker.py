@@ -22,7 +22,9 @@ camera moved is told by ``registration``; a camera that is not registered counts
   counts for its frames so far, too.
 - **Confirmation** when the odds reach ``births_per_hour / false_tracks_per_hour``: clutter that is as independent from
   frame to frame as the table says is then confirmed no more often than ``false_tracks_per_hour`` (Ville's inequality:
-  a likelihood ratio exceeds A under clutter with a probability of at most 1/A). Until then a target's track is -1.
+  a likelihood ratio exceeds A under clutter with a probability of at most 1/A). Until then a target's track is -1. New
+  light that the detector doubts is no target where it stays: such a track has been seen ``_SURE_DETECTIONS`` times
+  without doubt, or has travelled (see ``rest``).
 - **Blind frames** (the camera's shutter): a target that is not seen in one has not been missed.
 - **Death** when the score fell by ``ln(1 / false_delete)`` from its highest, by misses or by weak detections, or when
   the position, on either axis, is uncertain by more than ``lost_px``.
@@ -67,6 +69,7 @@ _LARGEST_JERK_PX = 0.8  # px of it for which a track allows
 _FAINT_SCORE_FALL = 0.25  # fall of the score of a faint track in a frame
 _FAINT_PX, _FAINT_REACH_PX = 0.8, 8.0  # of the place of a faint point: standard deviation, and distance from its track
 _FAINT_STEP_PX = 0.15  # standard deviation of its velocity per frame
+_SURE_DETECTIONS = 3  # of a track that has not travelled, to be confirmed
 _LOST_SCORE_FALL = 3.0  # fall of the score at which a track that is not confirmed ends
 
 
@@ -135,6 +138,7 @@ class _Rows:
     radiance: FloatArray = field(default_factory=lambda: np.zeros(0))
     seen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     faint: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    sure: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # detections that are not doubted
 
     def kept(self, alive: NDArray[np.bool_]) -> _Rows:
         return _Rows(*(column[alive] for column in vars(self).values()))
@@ -172,7 +176,7 @@ class Tracker:
     def update(
         self, t_ns: int, targets: Targets, candidates: Targets | None = None, *, spots: Blobs | None = None,
         others: Blobs | None = None, shift: Shift | None = None, shape: tuple[int, int] = _USUAL_SHAPE_PX,
-        faint: Sequence[Faint] = (),
+        faint: Sequence[Faint] = (), doubted: float = 0.0,
     ) -> IntArray:  # fmt: skip
         """Take the targets of the next frame.
 
@@ -185,6 +189,7 @@ class Tracker:
             shift: where the scene lies in the frame.
             shape: of the frame, pixels; a track ends where it leaves it.
             faint: points that the last frames show together; one without a track starts one, which is confirmed.
+            doubted: score up to which a spot that moves is one by that alone.
 
         Returns:
             The number of each target's track, -1 while that is not confirmed, ``int64 [N]``.
@@ -197,6 +202,7 @@ class Tracker:
         place, sigma = self._measured(every)
         kind, clutter = self.evidence.classes(every.score), self._clutter.factor(every.x, every.y)
         fresh = _moving(spots, others, int(blob.max(initial=-1)) + 1)[blob]
+        sure = ~fresh | (every.score > doubted)
         rows, columns = self._assign(place, sigma)
         if seconds > 0 and np.hypot(*jerk) > _USUAL_JERK_PX:
             rows, columns = self._assign_in_frame(rows, columns, place, sigma, jerk, seconds)
@@ -220,7 +226,8 @@ class Tracker:
         odds = self._birth_odds(kind, clutter, max(seconds, 1e-3), shape)
         new = np.flatnonzero((owner < 0) & (odds > _BIRTH_LOG_ODDS))
         owner[new] = len(self) + np.arange(len(new))
-        self._bear(place[new], sigma[new], odds[new], every.radiance[new])
+        self._rows.sure[rows] += sure[columns]
+        self._bear(place[new], sigma[new], odds[new], every.radiance[new], sure[new])
         for one in faint:
             self._take_faint(one, max(seconds, 1e-3))
         rest = (np.concatenate([rows, merged]), np.concatenate([middles[blob[columns]], middle]))
@@ -407,14 +414,16 @@ class Tracker:
         np.minimum(self._rows.score, self._ceiling, out=self._rows.score)
         np.maximum(self._rows.best, self._rows.score, out=self._rows.best)
 
-    def _bear(self, place: FloatArray, sigma: FloatArray, odds: FloatArray, radiance: FloatArray) -> None:
+    def _bear(
+        self, place: FloatArray, sigma: FloatArray, odds: FloatArray, radiance: FloatArray, sure: NDArray[np.bool_]
+    ) -> None:
         still = np.zeros_like(place)
         born = np.stack([place, still, sigma**2, still, np.full_like(place, self.config.speed**2)])
         self._state = np.concatenate([self._state, born], axis=1)
         number = np.full(len(place), -1, dtype=np.int64)
         seen = np.ones(len(place), dtype=np.bool_)
         now = np.full_like(number, self._t_ns or 0)
-        self._rows = self._rows.joined(number, now, odds, odds, odds, radiance, seen, ~seen)
+        self._rows = self._rows.joined(number, now, odds, odds, odds, radiance, seen, ~seen, sure.astype(np.int64))
         self._rest.bear(place, self._in_frame(place))
 
     def _take_faint(self, one: Faint, seconds: float) -> None:
@@ -425,7 +434,7 @@ class Tracker:
         wide = np.full((1, 2), _FAINT_PX)
         if not len(gap) or gap[row] > _FAINT_REACH_PX:
             row, odds = len(self), np.array([self.config.confirmation])
-            self._bear(place, wide, odds, np.zeros(1))
+            self._bear(place, wide, odds, np.zeros(1), np.zeros(1, dtype=np.bool_))
             self._rows.faint[row] = True
             self._state[1, row] = one.vx / seconds, one.vy / seconds
             self._state[4, row] = (_FAINT_STEP_PX / seconds) ** 2
@@ -443,7 +452,10 @@ class Tracker:
     def _judge(self) -> None:
         """Confirm tracks."""
         number = self._rows.number
-        fresh = np.flatnonzero((self._rows.score >= self.config.confirmation) & (number < 0))
+        likely = (self._rows.score >= self.config.confirmation) & (number < 0)
+        # Digits of a clock and bits of a cloud are new where they are, and stay there.
+        real = (self._rows.sure >= _SURE_DETECTIONS) | self._rest.travelled | self._rows.faint
+        fresh = np.flatnonzero(likely & real)
         number[fresh] = self.confirmed + np.arange(len(fresh))
         self.confirmed += len(fresh)
         self._events = tuple(number[fresh].tolist()), ()

@@ -75,6 +75,18 @@ def test_nothing_moves_where_nobody_asks() -> None:
     assert not any(len(result.targets) for result in results(frames(), moving=False))
 
 
+def test_digits_that_change_have_no_tracks() -> None:
+    """A clock in the picture is new light at every second, and stays where it is."""
+    told, rng = frames(), np.random.default_rng(8)
+    digits = rng.integers(0, 2, (10, 5, 3)) * 120
+    told[:, 80:85, 100:103] = 60
+    for index in range(FRAMES):
+        told[index, 80:85, 100:103] += digits[index // 3].astype(np.uint8)
+    last = results(told)[-1]
+    assert last.tracks is not None and last.tracks.number.tolist() == [0]
+    assert np.hypot(last.tracks.x - START[0] - 29 * SPEED[0], last.tracks.y - START[1] - 29 * SPEED[1]) < 1
+
+
 @pytest.mark.parametrize(("roi", "inside"), [((30, 20, 60, 60), True), ((70, 50, 40, 40), False)])
 def test_what_moves_outside_of_the_region_is_not_told(roi: Roi, inside: bool) -> None:
     told = results(frames(), roi=roi)
