@@ -91,6 +91,7 @@ class Registration:
         self._at = Shift()
         self._shape = (0, 0)
         self._contrast, self._blind = 0.0, 0
+        self._turned = False  # whether the last frame was turned against its key frame
         self._locked = True  # whether the last frame agreed with its key frame
 
     def __call__(self, frame: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64]) -> Shift:
@@ -113,7 +114,8 @@ class Registration:
             return self._lost(now, contrast)
         key = self._key
         start = Turn(float(moved[1]), float(moved[0]), self._at.angle - key.at.angle)
-        turned = turn(key.marks, now.smooth, start, block)
+        turned = turn(key.marks, now.smooth, start, block, goes_on=self._turned)
+        self._turned = turned is not None
         self._at = key.moved(Turn(start.x, start.y, 0.0) if turned is None else turned)
         self._last = _Key(now.spectrum, self._at, small, block)
         self._locked, self._blind = True, 0

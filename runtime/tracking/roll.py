@@ -3,6 +3,7 @@
 The steepest pixels of each part of the key frame are looked for in the frame where the shift of the whole picture
 leads; a turn about the middle and what is left of the shift are those with which brightness agrees best (Gauss-Newton,
 as Lucas and Kanade; a pixel that tells something else loses its weight). A turn that is not beyond doubt is none.
+Neither is one that begins and that a single side of the picture tells: there, something goes out of view, or moves.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _ALIKE_PIXELS = 6.0  # of the residuals, pixels that share noise and structure
 _SURE_ERRORS, _LEAST_PX = 5.0, 0.1  # standard errors of a turn, and what it does in a corner, below which there is none
 _HOPELESS_PX = 0.03  # what a turn does in a corner, after a step, below which it will be none
 _EXPLAINED_SHARE = 0.8  # of brightness that must be explained
+_SIDE_SHARE = 1 / 3  # of half the picture, beyond which a mark lies at a side
+_LEAST_AGREED_SHARE = 0.5  # of a turn that begins, left without any one of the four sides
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,7 @@ def _turning(place: FloatArray, slope: FloatArray) -> FloatArray:
     return turning
 
 
-def turn(key: Marks, picture: NDArray[np.float32], start: Turn, block: int) -> Turn | None:
+def turn(key: Marks, picture: NDArray[np.float32], start: Turn, block: int, *, goes_on: bool = False) -> Turn | None:
     """The turn of a smooth picture against a key frame, or None if there is none beyond doubt.
 
     Args:
@@ -89,16 +92,18 @@ def turn(key: Marks, picture: NDArray[np.float32], start: Turn, block: int) -> T
         picture: of the same size.
         start: about how it moved.
         block: pixels of a block.
+        goes_on: whether the frame before was turned beyond doubt.
     """
     height, width = picture.shape
     if min(height, width) < 2 * _EDGE_BLOCKS + 2 * _PARTS:
         return None
     corner = 0.5 * float(np.hypot(height, width)) * block  # px that a corner moves by with a turn of 1 rad
     theta = np.array([start.x, start.y, start.angle])
-    x, y, angle, error, explained = _fitted(
+    x, y, angle, error, explained, agreed = _fitted(
         key.place, key.level, key.slope, picture, theta, corner, float(block)
     ).tolist()
     doubt = explained < _EXPLAINED_SHARE or abs(angle) < _SURE_ERRORS * error or abs(angle) * corner < _LEAST_PX
+    doubt = doubt or (not goes_on and agreed < _LEAST_AGREED_SHARE)
     return None if doubt else Turn(x, y, angle)
 
 
@@ -117,12 +122,13 @@ def _fitted(
         block: pixels of a block.
 
     Returns:
-        x, y and angle, the angle's standard error, and the share of brightness that is explained, ``[5]``.
+        x, y and angle, the angle's standard error, the share of brightness that is explained, and the share of the
+        angle that is left without the side of the picture which tells most of it, ``[6]``.
     """
     number = len(level)
-    told, rest, seen = np.zeros(5), np.empty(number), np.empty(number)
+    told, rest, seen = np.zeros(6), np.empty(number), np.empty(number)
     now, share, unlike, light = theta.copy(), 0.0, 0.0, 0.0
-    matrix = np.eye(3)
+    matrix, scale = np.eye(3), 1.0
     for _ in range(_STEPS):
         inside = _rests(place, level, picture, now, rest, seen)
         scale = 1.5 * float(np.median(seen[:inside])) + 1e-6 if inside > 0 else 1.0
@@ -147,7 +153,30 @@ def _fitted(
     told[:3] = now
     told[3] = math.sqrt(_ALIKE_PIXELS * unlike / max(share, 1.0) * diagonal_of_inverse(matrix)[2])
     told[4] = 1 - unlike / light if light > 0 else 0.0
+    told[5] = _agreed(place, slope, rest, scale, now[2])
     return told
+
+
+@compiled
+def _agreed(place: FloatArray, slope: FloatArray, rest: FloatArray, scale: float, angle: float) -> float:
+    """The least share of an angle that is left when the marks at the left, right, top or bottom do not count."""
+    half_x, half_y = _SIDE_SHARE * np.abs(place[0]).max(), _SIDE_SHARE * np.abs(place[1]).max()
+    least = np.inf
+    for side in range(4):
+        axis, sign, half = side // 2, 1 - 2 * (side % 2), half_y if side // 2 else half_x
+        matrix, step = 1e-9 * np.eye(3), np.zeros(3)
+        for i in range(len(rest)):
+            if math.isnan(rest[i]) or sign * place[axis, i] > half:
+                continue
+            heed = 1 / (1 + (rest[i] / (2 * scale)) ** 2)
+            for a in range(3):
+                step[a] += heed * slope[a, i] * rest[i]
+                for b in range(3):
+                    matrix[a, b] += heed * slope[a, i] * slope[b, i]
+        factorise(matrix)
+        substitute(matrix, step)
+        least = min(least, 1 - step[2] / angle if angle != 0 else 0.0)
+    return least
 
 
 @compiled

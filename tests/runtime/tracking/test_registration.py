@@ -174,3 +174,18 @@ def test_a_picture_that_agrees_with_itself_a_little_way_off_does_not_jump() -> N
     for i in range(6):
         shift = register(seen(twigs, 0.1 * i, 0, 0.5, rng), NONE, NONE)
         assert np.hypot(shift.x + 0.1 * i, shift.y) < 0.3
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_bright_line_that_goes_out_of_view_is_no_turn(seed: int) -> None:
+    """The level around what is not seen changes along the edge: that is all of the turn."""
+    rng, (height, width) = np.random.default_rng(seed), (284, 316)
+    y, x = np.mgrid[:height, :width]
+    ground = 100 + 12 * ndimage.gaussian_filter(rng.standard_normal((height, width)), 2)
+    ground += 80 * np.exp(-0.5 * ((x - 6 - 0.03 * y) / 1.5) ** 2)
+    register, turned = Registration(), 0
+    for i in range(20):
+        at = ndimage.shift(ground, (0, -0.4 * i), order=3, mode="nearest")[30:254, :256]
+        frame = np.round(at + rng.standard_normal(at.shape)).clip(0, 255).astype(np.uint8)
+        turned += register(frame, np.zeros(0), np.zeros(0)).angle != 0
+    assert turned == 0
