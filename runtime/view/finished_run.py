@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from glint.data.datasets import files_by_stem
-from glint.errors import InputError, SourceError
+from glint.errors import InputError, SourceError, system_errors_as
 from glint.files import parse_json, read_json
 from glint.images import read_image
 from glint.metrics.matching import UNMIXING_MATCH_PX, match_points
@@ -110,10 +110,8 @@ def read_lines(path: Path) -> Iterator[Line]:
     Raises:
         InputError: if it is missing, or a line is no object.
     """
-    try:
+    with system_errors_as(InputError, str(path), hint="name the file that --out wrote"):
         content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}", hint="name the file that --out wrote") from error
     texts = content.split(b"\n")
     for number, text in enumerate(texts, 1):
         if not text.strip():
