@@ -19,7 +19,7 @@ from typing import Any
 
 from glint import __version__
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, load_card, zoo_folder, zoo_names
-from glint.cli import print_json
+from glint.cli import print_result
 from glint.compiled import digest_of
 from glint.errors import EXIT_ENVIRONMENT, EXIT_OK, EngineError, GlintError, MissingDependencyError
 from glint.files import cache_folder
@@ -292,8 +292,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint doctor``; exit code 3 if ``glint run`` cannot work."""
     report = doctor()
-    if arguments.json:
-        print_json(report)
-    else:
-        print(report_text(report))
+    print_result(report, report_text, as_json=arguments.json)
     return EXIT_OK if report["ready"] else EXIT_ENVIRONMENT
