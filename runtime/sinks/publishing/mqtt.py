@@ -87,7 +87,6 @@ class MqttSink(Sink):
             self._publish(_EVENTS, event)
 
     def gap(self, gap: Gap) -> None:
-        """Publish one gap."""
         self._publish(_EVENTS, gap_record(gap))
 
     def close(self) -> None:
