@@ -129,13 +129,10 @@ def ablation(
             talk(f"{name}: {folder}")
             checkpoint = _train(UnmixingTask(network, config, "csist"), recipe, out / folder, device, compiled)
             scored[folder] = _score(checkpoint, condition, patches)
-        table["rows"].append({"variant": name, "folder": folder, "paper": _paper(name, network), **scored[folder]})
+        paper = PAPER.get(name) if network == "dscsnet" else None
+        table["rows"].append({"variant": name, "folder": folder, "paper": paper, **scored[folder]})
         file.write(table)
     return table
-
-
-def _paper(name: str, network: str) -> float | None:
-    return PAPER.get(name) if network == "dscsnet" else None
 
 
 def _train(task: UnmixingTask, recipe: Recipe, folder: Path, device: str, compiled: bool) -> Path:
