@@ -1,8 +1,6 @@
 """Damaged inputs of every kind: how many were read all the same, refused, taken for something else, or worse.
 
-::
-
-    python -m glint.benchmarks.robustness.fuzz --mutations 1000 --out results/fuzz.json
+``python -m glint.benchmarks.robustness.fuzz --mutations 1000 --out results/fuzz.json``
 
 Each mutation is read by the reader that the commands use, in a process of its own, so that a hang or a crash is only
 counted. ``silent`` is what must not be: values or numbers of frames changed and nothing was said, though the format

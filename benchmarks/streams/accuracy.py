@@ -1,8 +1,6 @@
 """From the first frame to the last track: how well the stream finds, places and follows simulated clusters.
 
-::
-
-    python -m glint.benchmarks.streams.accuracy --backgrounds data/sirst --out results/stream.json
+``python -m glint.benchmarks.streams.accuracy --backgrounds data/sirst --out results/stream.json``
 
 Clusters and single targets with known truth move over moving backgrounds (see ``moving_scene``); every frame goes
 through the stream as in ``glint run --track``. Scores, in frame coordinates:

@@ -1,8 +1,6 @@
 """Points that no single frame shows: how many are found, how soon, how many are false, and what a frame costs.
 
-::
-
-    python -m glint.benchmarks.streams.faint --backgrounds data/sirst --out results/faint.json
+``python -m glint.benchmarks.streams.faint --backgrounds data/sirst --out results/faint.json``
 
 Over real backgrounds that move, ``POINTS`` points per scene appear after ``QUIET_FRAMES`` and go straight on at 0.2 to
 2 px per frame through the scene. Their light is so strong that, in the middle of a pixel, it is ``--scr`` times the

@@ -1,8 +1,6 @@
 """What a followed cluster gains through the whole of ``glint run --track --unmix-frames N``: CSO-mAP by frame.
 
-::
-
-    python -m glint.benchmarks.streams.followed --out results/followed.json
+``python -m glint.benchmarks.streams.followed --out results/followed.json``
 
 Clusters of 1 to 5 targets within one pixel, 0.5 px apart, of 220 to 250 DN, six to a frame, go straight on through a
 smooth sky and noise. Every frame goes through detector, network and refinement, then the clusters through the

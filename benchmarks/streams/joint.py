@@ -1,8 +1,6 @@
 """What a followed cluster gains from its last frames: CSO-mAP after 1, 5, 10 and 20 frames.
 
-::
-
-    python -m glint.benchmarks.streams.joint --out results/joint.json
+``python -m glint.benchmarks.streams.joint --out results/joint.json``
 
 Clusters of 1 to 5 targets within one pixel, 0.5 px apart, of 220 to 250 DN, go straight on through noise. Each frame is
 unmixed and refined alone; then the last frames together (see ``runtime.tracking.joint``), from these answers and the

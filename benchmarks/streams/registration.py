@@ -1,8 +1,6 @@
 """How well registration follows a camera that pans and rolls over real backgrounds, and what it costs.
 
-::
-
-    python -m glint.benchmarks.streams.registration --backgrounds data/sirst --roll 0.5
+``python -m glint.benchmarks.streams.registration --backgrounds data/sirst --roll 0.5``
 
 The camera goes on by ``--pan`` px per frame and turns by ``--roll`` degrees per frame about its middle, back and forth
 within 10 degrees. Six targets go their own ways by 0.7 px per frame. Errors are those of places all over the frame, RMS

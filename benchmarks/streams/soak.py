@@ -1,8 +1,6 @@
 """Hours in minutes: frames as fast as this machine takes them, and whether anything grows or gets lost.
 
-::
-
-    python -m glint.benchmarks.streams.soak --minutes 30 --faults --view --out results/soak.json
+``python -m glint.benchmarks.streams.soak --minutes 30 --faults --view --out results/soak.json``
 
 Small simulated frames go through the whole stream, tracks and JSON lines included. Once a second memory, threads
 and open files are read. It fails if memory grows by 1 % or more between the second and the last tenth of the
