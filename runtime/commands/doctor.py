@@ -229,26 +229,17 @@ def _models() -> list[Check]:
     if not names:
         fix = "reinstall glint: the wheel carries its models"
         return [Check("models", MISSING, f"no model in {zoo_folder()}", True, fix)]
-    checks = []
+    checks, again = [], "pip install --force-reinstall ."
     for stem in names:
         try:
             card, path = load_card(zoo_folder() / f"{stem}.json")
             detail = f"{card.task}, {card.parameters / 1e6:.2f} M parameters, {path.stat().st_size / 1e6:.1f} MB"
             checks.append(Check(f"model {stem}", OK, detail, True))
         except GlintError as error:
-            checks.append(
-                Check(
-                    f"model {stem}",
-                    BROKEN,
-                    str(error),
-                    True,
-                    "pip install --force-reinstall .",
-                )
-            )
+            checks.append(Check(f"model {stem}", BROKEN, str(error), True, again))
     for stem in (f"{DEFAULT_DETECTOR}.fp32", f"{DEFAULT_UNMIXER}.fp32"):
         if stem not in names:
-            fix = "pip install --force-reinstall ."
-            checks.append(Check(f"model {stem}", MISSING, "glint run takes it by default", True, fix))
+            checks.append(Check(f"model {stem}", MISSING, "glint run takes it by default", True, again))
     return checks
 
 

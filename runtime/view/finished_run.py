@@ -24,6 +24,7 @@ from glint.types import Frame
 
 MASK_MATCH_PX = 3.0  # between a target and the centre of a spot of a mask, as detectors are scored
 Line = dict[str, Any]
+_LINES_HINT = "name the file that --out wrote"
 
 
 class FinishedRun:
@@ -110,7 +111,7 @@ def read_lines(path: Path) -> Iterator[Line]:
     Raises:
         InputError: if it is missing, or a line is no object.
     """
-    with system_errors_as(InputError, str(path), hint="name the file that --out wrote"):
+    with system_errors_as(InputError, str(path), hint=_LINES_HINT):
         content = path.read_bytes()
     texts = content.split(b"\n")
     for number, text in enumerate(texts, 1):
@@ -121,13 +122,10 @@ def read_lines(path: Path) -> Iterator[Line]:
         except ValueError as error:
             if number == len(texts):
                 return
-            raise InputError(
-                f"{path}, line {number} is not JSON: {error}", hint="name the file that --out wrote"
-            ) from error
+            raise InputError(f"{path}, line {number} is not JSON: {error}", hint=_LINES_HINT) from error
         if not isinstance(line, dict):
             raise InputError(
-                f"{path}, line {number}: expected an object, got {json.dumps(line)[:40]}",
-                hint="name the file that --out wrote",
+                f"{path}, line {number}: expected an object, got {json.dumps(line)[:40]}", hint=_LINES_HINT
             )
         yield line
 
