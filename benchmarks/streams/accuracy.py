@@ -237,17 +237,7 @@ def stream_accuracy(
     moving: bool = True,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Score the stream.
-
-    Args:
-        backgrounds: folder of images, or a labelled data set; None: generated skies.
-        number: of backgrounds.
-        config: what moves.
-        seed: of everything simulated.
-        detector, unmixer: names in the zoo or paths of cards.
-        unmix_frames: last frames in which followed clusters are taken apart together.
-        moving: whether spots that the detector doubts are candidates where they move.
-        threads: CPU threads of the networks.
+    """Score the stream; arguments are the options of the tool, and ``config``: what moves.
 
     Returns:
         ``all`` and ``scenes`` with their scores, and the settings.

@@ -182,12 +182,7 @@ def soak(
     faults: bool = False,
     view: bool = False,
 ) -> dict[str, Any]:
-    """Run the stream for so many minutes.
-
-    Args:
-        minutes, scene, rate, drop, detector, unmixer, threads: as the options.
-        faults: frames that cannot be read, gaps, repetitions, other sizes, damage and stalls among the frames.
-        view: serve the live page, and let clients of all kinds at it.
+    """Run the stream for so many minutes; arguments are the options of the tool.
 
     Returns:
         Rate, latencies, account of the frames, growth and ``problems``: what should not be, empty if all is well.
