@@ -136,7 +136,7 @@ def _measured(compared: Comparison, allowed: Budget) -> dict[str, Any]:
 
 
 def _allowed(precision: str, points: float | None, tolerance: float | None) -> Budget:
-    asked = {"points": points, "tolerance": tolerance}
+    asked: dict[str, Any] = {"points": points, "tolerance": tolerance}
     return replace(BUDGETS[precision], **{name: value for name, value in asked.items() if value is not None})
 
 

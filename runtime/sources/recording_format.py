@@ -28,7 +28,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -140,7 +140,7 @@ class RecordingFile:
         """Write the archive's end mark and bring all to the disk."""
         if self._stream.closed:
             return
-        with self._stream, system_errors_as(OutputError, f"cannot write {self.path}"):
+        with closing(self._stream), system_errors_as(OutputError, f"cannot write {self.path}"):
             with suppress(OutputError):  # a full disk: the archive is whole without its mark
                 self.append(bytes(2 * _BLOCK_BYTES))
             os.fsync(self._stream.fileno())
