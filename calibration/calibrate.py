@@ -17,7 +17,7 @@ from glint.calibration.bytes_saved import BytesSaved
 from glint.calibration.clamps import clamped, extreme_inputs
 from glint.calibration.fp16 import check_range, to_fp16
 from glint.calibration.int8_layers import MOVES, Graph, QuantisableLayer, float_tensors, macs_by_node
-from glint.calibration.judge import Judge, frame_judge, image_judge, loss, pairs_text, patch_judge
+from glint.calibration.judge import Judge, frame_judge, loss, pairs_text, patch_judge
 from glint.calibration.plan_search import Judges, search
 from glint.calibration.precision_plan import PrecisionPlan, full_plan, load_plan, save_plan
 from glint.calibration.qdq import USUAL, Scales, quantise
@@ -368,7 +368,7 @@ def _make_judge(card: ModelCard, options: CalibrateOptions, *, searched: int | N
     if searched is not None:
         small = [image for image in images if image.image.size <= _LARGEST_PIXELS] or images
         images = small[:: -(-len(small) // number)]
-    return image_judge(card, images, f"{len(images)} images of {folder.name}/{split}")
+    return Judge(card, images=images, what=f"{len(images)} images of {folder.name}/{split}")
 
 
 def _errors(float_model: onnx.ModelProto, result: onnx.ModelProto, batches: Batches) -> dict[str, Any]:

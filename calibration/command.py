@@ -7,7 +7,7 @@ from pathlib import Path
 
 from glint.calibration.thresholds import METHODS
 from glint.cards import load_card
-from glint.cli import positive_float, positive_int, print_json, seed
+from glint.cli import options_of, positive_float, positive_int, print_json, seed
 from glint.config import to_dict
 
 
@@ -57,16 +57,10 @@ def main(arguments: argparse.Namespace) -> int:
     from glint.calibration.calibrate import CalibrateOptions, calibrate
     from glint.calibration.qdq import Scales
 
-    options = CalibrateOptions(
-        samples=arguments.samples, data=arguments.data, split=arguments.split, bits=arguments.bits,
-        seed=arguments.seed, set_file=arguments.set_file, methods=tuple(arguments.methods.split(",")),
-        plan=arguments.plan, find_plan=arguments.search, budget=arguments.budget, scored=arguments.scored,
-        scales=Scales(per_tensor=arguments.per_tensor, float32=arguments.float32_scales),
-    )  # fmt: skip
-    card = calibrate(
-        arguments.model, arguments.out, precision=arguments.precision, options=options, save_set=arguments.save_set,
-        save_plan_to=arguments.save_plan, overwrite=arguments.overwrite,
-    )  # fmt: skip
+    methods, scales = tuple(arguments.methods.split(",")), Scales(arguments.per_tensor, arguments.float32_scales)
+    own = options_of(CalibrateOptions, arguments, methods=methods, find_plan=arguments.search, scales=scales)
+    options = CalibrateOptions(**own)
+    card = calibrate(**options_of(calibrate, arguments, options=options, save_plan_to=arguments.save_plan))
     if arguments.json:
         print_json(to_dict(card))
     return 0

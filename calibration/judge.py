@@ -119,8 +119,3 @@ def frame_judge(card: ModelCard, number: int, seed: int, bits: int | None = None
         light = Psf(scene.sigma).render(truth.x, truth.y, truth.radiance / gain, frame.data.shape)
         images.append(LabelledImage(frame.name, frame.data, light > _MASK_SHARE * scene.radiance[0]))
     return Judge(card, images=images, what=f"{number} simulated frames, seed {seed}")
-
-
-def image_judge(card: ModelCard, images: Sequence[LabelledImage], what: str) -> Judge:
-    """A judge of a detector with labelled images."""
-    return Judge(card, images=images, what=what)

@@ -14,11 +14,10 @@ import numpy as np
 from glint.cards import ModelCard
 from glint.data.datasets import LabelledImage
 from glint.errors import InputError
-from glint.metrics.detection import DetectionScore, ImageCounts, count_image, score_detection
+from glint.metrics.detection import DetectionScore, count_image, score_detection
 from glint.metrics.unmixing import UnmixingScore, score_unmixing
 from glint.runtime.engines.base import Engine
 from glint.runtime.pipeline.detector import Detector
-from glint.runtime.unmixing.refine import RadiancePrior
 from glint.runtime.unmixing.unmix import STAGES, run_unmixer
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.simulation.patches import CONDITIONS, SENSOR_TRAINING, PatchConfig, Patches, simulate_patches
@@ -62,7 +61,6 @@ def score_unmixer(
     sets: Mapping[str, Patches],
     *,
     stages: Sequence[str] = STAGES,
-    radiance_prior: RadiancePrior = "card",
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, dict[str, UnmixingScore]]:
     """Scores of an unmixer: by the name of the set (see :func:`task_patches`), then by stage.
@@ -77,7 +75,7 @@ def score_unmixer(
     scores, before = {}, 0
     for name, patches in sets.items():
         told = None if progress is None else partial(_add, progress, before)
-        run = run_unmixer(unmixer, patches, radiance_prior=radiance_prior, stages=stages, progress=told)
+        run = run_unmixer(unmixer, patches, stages=stages, progress=told)
         before += len(patches)
         scores[name] = {stage: score_targets(targets, patches) for stage, targets in run.targets.items()}
     return scores
@@ -87,29 +85,11 @@ def _add(progress: Callable[[int], None], before: int, done: int) -> None:
     progress(before + done)
 
 
-def count_detector(
-    detector: Detector,
-    samples: Iterable[LabelledImage],
-    *,
-    matching: str = "one-to-one",
-    progress: Callable[[int], None] | None = None,
-) -> list[ImageCounts]:
-    """What each labelled image adds to a detector's scores, at the image's own size."""
-    counts = []
-    for i, sample in enumerate(samples):
-        mask = detector(Frame(i, 0, sample.image, full_scale=sample.full_scale)).probability > detector.spec.threshold
-        counts.append(count_image(mask, sample.mask, matching=matching))
-        if progress is not None:
-            progress(i + 1)
-    return counts
-
-
 def score_detector(
     engine: Engine,
     card: ModelCard,
     samples: Iterable[LabelledImage],
     *,
-    matching: str = "one-to-one",
     progress: Callable[[int], None] | None = None,
 ) -> DetectionScore:
     """IoU, nIoU, F1, Pd and Fa of a detector on labelled images (``glint.data.datasets.labelled_images``).
@@ -117,5 +97,10 @@ def score_detector(
     Raises:
         EngineError: if the engine fails.
     """
-    counts = count_detector(Detector(engine, card), samples, matching=matching, progress=progress)
-    return score_detection(counts, matching=matching)
+    detector, counts = Detector(engine, card), []
+    for i, sample in enumerate(samples):
+        mask = detector(Frame(i, 0, sample.image, full_scale=sample.full_scale)).probability > detector.spec.threshold
+        counts.append(count_image(mask, sample.mask))
+        if progress is not None:
+            progress(i + 1)
+    return score_detection(counts)

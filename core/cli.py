@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import inspect
 import json
 import math
 import os
@@ -148,6 +149,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _guarded(call, debug="--debug" in words, quiet="-q" in words or "--quiet" in words)
 
 
+def options_of(function: Callable[..., Any], arguments: argparse.Namespace, **others: Any) -> dict[str, Any]:
+    """The arguments that a function or a data class takes, by their names; ``others`` stand in for what differs."""
+    names = inspect.signature(function).parameters
+    return {name: value for name, value in {**vars(arguments), **others}.items() if name in names}
+
+
 def standalone(
     description: str,
     add_arguments: Callable[[argparse.ArgumentParser], None],
@@ -269,6 +276,14 @@ def _say(text: str) -> None:
     if sys.stderr is not None:
         with suppress(OSError, ValueError):  # the terminal may be gone
             print(redact(text), file=sys.stderr)  # whatever a message quotes, a password is none of it
+
+
+def print_result(result: Any, text_of: Callable[[Any], str], *, as_json: bool) -> None:
+    """A result on standard output, as JSON or as text for people; raises as :func:`print_json`."""
+    if as_json:
+        print_json(result)
+    else:
+        print(text_of(result))
 
 
 def print_json(value: Any) -> None:

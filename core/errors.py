@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 EXIT_OK = 0
 EXIT_CHECK_FAILED = 1
@@ -148,6 +149,32 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """What an exception of another library says, in one line; its name if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def system_reason(error: Exception) -> str:
+    """What the system says went wrong, or else the exception itself, in one line."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
+@contextmanager
+def system_errors_as(
+    kind: type[GlintError],
+    what: str,
+    *,
+    hint: str | None = None,
+    caught: tuple[type[Exception], ...] = (OSError, ValueError),
+) -> Iterator[None]:
+    """What the system refuses in the block, or a name with a zero in it, as ``WHAT: REASON``; glint's own errors pass.
+
+    Raises:
+        GlintError: a ``kind``.
+    """
+    try:
+        yield
+    except GlintError:
+        raise
+    except caught as error:
+        raise kind(f"{what}: {system_reason(error)}", hint=hint) from error
 
 
 # What addresses and texts may show. Better too much is hidden than too little: of a text that looks like a secret,

@@ -18,7 +18,7 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from glint.errors import EngineError, GlintError, InputError, OutputError, SourceError
+from glint.errors import EngineError, GlintError, InputError, OutputError, SourceError, system_errors_as, system_reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,13 +180,8 @@ def read_json(path: Path, *, what: str, kind: type = object) -> Any:
     Raises:
         InputError: if it is missing, no JSON, too large, or of another kind.
     """
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(MOST_JSON_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{what} {path}: {getattr(error, 'strerror', None) or error}", hint="is the name right?"
-        ) from error
+    with system_errors_as(InputError, f"{what} {path}", hint="is the name right?"), path.open("rb") as stream:
+        content = stream.read(MOST_JSON_BYTES + 1)
     try:
         value = parse_json(content)
     except ValueError as error:
@@ -286,16 +281,11 @@ def load_npy(path: Path, *, what: str = "array") -> NDArray[Any]:
         InputError: if it is an archive (``.npz``), torn, damaged, or holds anything but numbers.
     """
     name = f"{what} {path}"
-    try:
-        with path.open("rb") as stream:
-            if stream.read(2) == b"PK":
-                raise InputError(f"{name}: expected one array (.npy), got an archive (.npz)", hint=_NPY_HINT)
-            stream.seek(0)
-            return read_npy(stream, os.fstat(stream.fileno()).st_size, name)
-    except (OSError, ValueError) as error:
-        if isinstance(error, GlintError):
-            raise
-        raise SourceError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
+    with system_errors_as(SourceError, name), path.open("rb") as stream:
+        if stream.read(2) == b"PK":
+            raise InputError(f"{name}: expected one array (.npy), got an archive (.npz)", hint=_NPY_HINT)
+        stream.seek(0)
+        return read_npy(stream, os.fstat(stream.fileno()).st_size, name)
 
 
 def append_whole(file: FileIO, data: bytes, size: int) -> int:
@@ -328,7 +318,7 @@ def claim(path: Path, *, overwrite: bool) -> FileIO:
     except (OSError, ValueError) as error:
         if isinstance(error, FileExistsError) and path.is_file():
             raise OutputError(f"output {path} exists", hint="choose another name or pass --overwrite") from error
-        raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise OutputError(f"cannot write {path}: {system_reason(error)}") from error
     try:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             with _told_of_another(path):
@@ -386,7 +376,7 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         OutputError: if ``path`` exists and ``overwrite`` is not set, is a folder, or its place takes no file: no
             such folder can be made, it may not be written to, its disk is full, or the name is too long.
     """
-    try:
+    with system_errors_as(OutputError, f"cannot write {path}"):
         try:
             mode = path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -398,10 +388,6 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         if stat.S_ISDIR(mode):
             raise OutputError(f"cannot write {path}: it is a folder", hint="choose another name")
         try_folder(path.parent)
-    except (OSError, ValueError) as error:
-        if isinstance(error, GlintError):
-            raise
-        raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def is_device(path: Path) -> bool:
@@ -422,14 +408,10 @@ def try_folder(folder: Path) -> None:
     place = folder
     while not place.exists() and place != place.parent:
         place = place.parent
-    try:
-        with tempfile.TemporaryFile(dir=place, buffering=0) as file:
-            file.write(bytes(_TRIAL_BYTES))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(
-            f"cannot write into {folder}: {reason}", hint="whose folder is it, and who runs glint? ls -ld tells"
-        ) from error
+    hint = "whose folder is it, and who runs glint? ls -ld tells"
+    refused = system_errors_as(OutputError, f"cannot write into {folder}", hint=hint)
+    with refused, tempfile.TemporaryFile(dir=place, buffering=0) as file:
+        file.write(bytes(_TRIAL_BYTES))
 
 
 def refuse_full(folder: Path, *, overwrite: bool, what: str) -> None:
@@ -443,16 +425,12 @@ def refuse_full(folder: Path, *, overwrite: bool, what: str) -> None:
     Raises:
         OutputError: if it is a file, holds files and ``overwrite`` is not set, or takes none.
     """
-    try:
+    with system_errors_as(OutputError, f"cannot write into {folder}"):
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{what} {folder} is a file; expected a folder", hint="choose another name")
         if not overwrite and folder.is_dir() and any(folder.iterdir()):
             raise OutputError(f"{what} {folder} is not empty", hint="choose another or pass --overwrite")
         try_folder(folder)
-    except (OSError, ValueError) as error:
-        if isinstance(error, GlintError):
-            raise
-        raise OutputError(f"cannot write into {folder}: {getattr(error, 'strerror', None) or error}") from error
 
 
 class FolderClaim:
@@ -474,11 +452,9 @@ class FolderClaim:
         """
         if self._descriptor is not None:
             return
-        try:
+        with system_errors_as(OutputError, f"cannot write into {self._folder}"):
             self._folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise OutputError(f"cannot write into {self._folder}: {error.strerror or error}") from error
         try:
             with _told_of_another(self._folder):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
+from glint.errors import MissingDependencyError
+
 DISTRIBUTION = "glint-ir"
 """What pip calls glint."""
 _MODULES = {  # where the names differ
@@ -55,3 +57,9 @@ def _requirements(distribution: str) -> list[str]:
 def library_of(module: str) -> Library | None:
     """The library that brings a module or the package that it is in; None if glint asks for none such."""
     return next((one for one in libraries() if module.split(".")[0] == one.module.split(".")[0]), None)
+
+
+def missing(module: str, message: str) -> MissingDependencyError:
+    """The error to raise for a module that is not there; its hint says how to get it."""
+    library = library_of(module)
+    return MissingDependencyError(message, hint=None if library is None else library.fix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from glint.cli import frame_size
+from glint.cli import frame_size, options_of
 from glint.errors import ModelError
 
 
@@ -33,8 +33,5 @@ def main(arguments: argparse.Namespace) -> int:
         )
     from glint.export.export import export
 
-    export(
-        arguments.checkpoint, arguments.out, sizes=arguments.size, name=arguments.name, threshold=arguments.threshold,
-        weights=arguments.weights, half=arguments.half, overwrite=arguments.overwrite,
-    )  # fmt: skip
+    export(**options_of(export, arguments, sizes=arguments.size))
     return 0

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glint.cli import positive_int, print_json, talk
+from glint.cli import options_of, positive_int, print_json, talk
 from glint.errors import InputError, OutputError
 from glint.training.networks.registry import NETWORKS, entry, load_model, preset
 
@@ -258,13 +258,8 @@ def main(arguments: argparse.Namespace) -> int:
 
     names = ("steps", "batch", "lr", "seed", "validate_every", "amp")
     recipe = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
-    metrics = train(
-        arguments.network, arguments.out, data=[DataSet.parse(text) for text in arguments.data or []],
-        backgrounds=arguments.backgrounds, validate_on=arguments.validate_on, hard=arguments.hard,
-        domain=arguments.domain, psf=arguments.psf,
-        minutes=arguments.minutes, resume=arguments.resume, init=arguments.init, device=arguments.device,
-        threads=arguments.threads, compiled=arguments.compile, **recipe,
-    )  # fmt: skip
+    sets = [DataSet.parse(text) for text in arguments.data or []]
+    metrics = train(**options_of(train, arguments, data=sets, compiled=arguments.compile), **recipe)
     from glint.training.distributed import is_first  # with PyTorch
 
     if is_first():

@@ -16,7 +16,7 @@ from glint.benchmarks.bench.report import Report, ask_limits, weights_by_key
 from glint.benchmarks.bench.turns import QUICK, Bench, Effort, groups_of
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.choices import BASELINE
-from glint.cli import print_json, talk
+from glint.cli import print_result, talk
 from glint.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
 from glint.files import write_bytes, write_json
 from glint.runtime.engines.choose import choose_engine
@@ -73,8 +73,9 @@ def bench(
     common = BenchCase(
         "", "", threads=threads or available_cores(), blobs=blobs, refine=refine, detector=detector, unmixer=unmixer
     )
+    usual = list(dict.fromkeys([choose_engine("auto")[0], "onnxruntime"]))  # the latter runs them anywhere
     cases, skipped = expand(
-        subjects or (PIPELINE, detector, unmixer), engines=engines or default_engines(), precisions=precisions,
+        subjects or (PIPELINE, detector, unmixer), engines=engines or usual, precisions=precisions,
         batches=batches, sizes=sizes, common=common, checkpoints=weights_by_key(checkpoints),
         gpu_torch=_torch_has_gpu(engines or ()),
     )  # fmt: skip
@@ -100,11 +101,6 @@ def bench(
 def _effort(quick: bool, seconds: float | None) -> Effort:
     effort = QUICK if quick else Effort()
     return effort if seconds is None else replace(effort, seconds=seconds)
-
-
-def default_engines() -> list[str]:
-    """What runs the models here by default, and ONNX Runtime, which runs them anywhere."""
-    return list(dict.fromkeys([choose_engine("auto")[0], "onnxruntime"]))
 
 
 def _torch_has_gpu(engines: Sequence[str]) -> bool:
@@ -138,10 +134,7 @@ def deliver(report: dict[str, Any], files: Sequence[Path], *, as_json: bool) -> 
             write_json(path, report)
         else:
             write_bytes(path, page_of(report).encode())
-    if as_json:
-        print_json(report)
-    else:
-        print(text_of(report))
+    print_result(report, text_of, as_json=as_json)
     for path in files:
         talk(f"written: {path}")
     return EXIT_INTERRUPTED if report["interrupted"] else EXIT_OK

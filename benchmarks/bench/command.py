@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glint.choices import BASELINE, BENCH_ENGINES, DEFAULT_DETECTOR, DEFAULT_UNMIXER, PRECISIONS
-from glint.cli import frame_size, positive_float, positive_int, words
+from glint.cli import frame_size, options_of, positive_float, positive_int, words
 from glint.files import refuse_existing
 
 if TYPE_CHECKING:
@@ -81,26 +81,22 @@ def main(arguments: argparse.Namespace) -> int:
     if mode == "scaling":
         from glint.benchmarks.bench.scaling import scaling
 
-        report = scaling(
-            detector=arguments.detector, unmixer=arguments.unmixer, threads=arguments.threads,
-            seconds=arguments.seconds, quick=arguments.quick, command=_command(),
-        )  # fmt: skip
+        report = scaling(**options_of(scaling, arguments, command=_command()))
     elif mode == "peers":
         from glint.benchmarks.bench.peers import peers
 
-        report = peers(
-            batch=(arguments.batch or [64])[0], threads=arguments.threads or 1, seconds=arguments.seconds,
-            quick=arguments.quick, checkpoints=arguments.checkpoint, command=_command(),
+        own = options_of(
+            peers, arguments, batch=(arguments.batch or [64])[0], threads=arguments.threads or 1,
+            checkpoints=arguments.checkpoint, command=_command(),
         )  # fmt: skip
+        report = peers(**own)
     else:
-        report = bench(
-            arguments.what, engines=arguments.engine, precisions=arguments.precision,
-            batches=arguments.batch or (1, 64), sizes=arguments.size or (FrameSize(640, 512),), blobs=arguments.blobs,
-            refine=not arguments.no_refine, detector=arguments.detector, unmixer=arguments.unmixer,
-            checkpoints=arguments.checkpoint, threads=arguments.threads, baseline=arguments.baseline,
-            seconds=arguments.seconds, quick=arguments.quick, data=arguments.data, split=arguments.split,
-            command=_command(),
+        own = options_of(
+            bench, arguments, subjects=arguments.what, engines=arguments.engine, precisions=arguments.precision,
+            batches=arguments.batch or (1, 64), sizes=arguments.size or (FrameSize(640, 512),),
+            refine=not arguments.no_refine, checkpoints=arguments.checkpoint, command=_command(),
         )  # fmt: skip
+        report = bench(**own)
     return deliver(report, files, as_json=arguments.json)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from glint.benchmarks.bench.stats import unpaired_ratio
 from glint.benchmarks.bench.text import figure, interval_text
 from glint.benchmarks.reporting.text import columns
-from glint.cli import print_json
+from glint.cli import print_result
 from glint.errors import EXIT_CHECK_FAILED, EXIT_OK, InputError
 from glint.files import read_json
 
@@ -208,8 +208,5 @@ def main(arguments: argparse.Namespace) -> int:
             f"compare: expected two reports, got {len(files)}", hint="glint bench compare BEFORE.json AFTER.json"
         )
     comparison = compare(*files, tolerance=arguments.tolerance / 100, anyway=arguments.anyway)
-    if arguments.json:
-        print_json(comparison)
-    else:
-        print(text_of(comparison))
+    print_result(comparison, text_of, as_json=arguments.json)
     return EXIT_CHECK_FAILED if comparison["regressed"] else EXIT_OK

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,11 @@ class DetectionPeer(Subject):
     """Another method that finds targets in a frame: only its map of where they may be is timed."""
 
     def __init__(self, case: BenchCase) -> None:
-        self.frames = bench_frames(case)
-        self.turn = 0
+        self.frames = cycle(bench_frames(case))
         self.find, self._facts = _unet(case) if case.subject == UNET else _saliency(case)
 
     def call(self) -> Times:
-        frame = self.frames[self.turn % len(self.frames)]
-        self.turn += 1
+        frame = next(self.frames)
         began = time.perf_counter()
         self.find(frame)
         return {"total": 1e3 * (time.perf_counter() - began)}

@@ -21,6 +21,7 @@ from glint.benchmarks.bench.stats import SETTLED_WINDOWS, settled
 from glint.benchmarks.bench.subjects import DetectorSubject, PipelineSubject, Subject, UnmixerSubject
 from glint.config import from_dict
 from glint.errors import GlintError, first_line
+from glint.files import sha256
 
 
 def open_subject(case: BenchCase) -> Subject:
@@ -108,13 +109,14 @@ class Session:
     def work(self, case: BenchCase, known: dict[str, Any] | None) -> dict[str, Any]:
         """Work of one call (``known`` from another row of the place), files, and precisions of the model."""
         from glint.benchmarks.bench.roofline import Work, precision_shares, work
-        from glint.benchmarks.bench.subjects import file_facts, model_files
+        from glint.benchmarks.bench.subjects import model_files
 
         if case.engine.startswith("torch"):
             files, shares = None, None
         else:
             paths = model_files(case)
-            files, shares = file_facts(paths), precision_shares(paths[0])
+            files = [{"file": p.name, "bytes": p.stat().st_size, "sha256": sha256(p)} for p in paths]
+            shares = precision_shares(paths[0])
         done = asdict(work(case)) if known is None else {name: known[name] for name in Work.__dataclass_fields__}
         return {**done, "files": files, "shares": shares}
 

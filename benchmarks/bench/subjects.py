@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 from glint.benchmarks.bench.cases import PIPELINE, BenchCase
 from glint.calibration.task_score import ALL_CONDITIONS
 from glint.cards import ModelCard, load_card
-from glint.files import sha256
 from glint.optics import Psf
 from glint.runtime.engines.base import Engine, EngineProxy
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -77,7 +77,6 @@ class ModelSubject(Subject):
     def __init__(self, case: BenchCase) -> None:
         self.card, engine = open_model(case, case.subject)
         self.clock = EngineProxy(engine)
-        self.turn = 0
 
     def facts(self) -> dict[str, Any]:
         return self.clock.details()
@@ -98,14 +97,13 @@ class UnmixerSubject(ModelSubject):
         self.config, self.psf = refine_config(self.unmixer.spec), Psf(self.unmixer.spec.sigma)
         number = case.batch * max(1, _LEAST_PATCHES // case.batch)
         patches = bench_patches(self.card, number)
-        self.inputs = [
+        self.inputs = cycle(
             (patches.image[i : i + case.batch], patches.full_scale[i : i + case.batch, None, None])
             for i in range(0, number, case.batch)
-        ]
+        )
 
     def call(self) -> Times:
-        image, limit = self.inputs[self.turn % len(self.inputs)]
-        self.turn += 1
+        image, limit = next(self.inputs)
         self.clock.reset()
         start = time.perf_counter()
         run = unmix_patches(self.unmixer, image, self.psf, self.config, full_scale=limit, stages=self.stages)
@@ -122,11 +120,10 @@ class DetectorSubject(ModelSubject):
     def __init__(self, case: BenchCase) -> None:
         super().__init__(case)
         self.detector = Detector(self.clock, self.card)
-        self.frames = bench_frames(case)
+        self.frames = cycle(bench_frames(case))
 
     def call(self) -> Times:
-        frame = self.frames[self.turn % len(self.frames)]
-        self.turn += 1
+        frame = next(self.frames)
         self.clock.reset()
         start = time.perf_counter()
         self.detector(frame)
@@ -141,12 +138,10 @@ class PipelineSubject(Subject):
         (first, detector), (second, unmixer) = ((card, EngineProxy(engine)) for card, engine in engines)
         self.clocks = (detector, unmixer)
         self.pipeline = Pipeline(Detector(detector, first), Unmixer(unmixer, second), refine=case.refine)
-        self.frames = bench_frames(case)
-        self.turn = self.blobs = 0
+        self.frames, self.blobs = cycle(bench_frames(case)), 0
 
     def call(self) -> Times:
-        frame = self.frames[self.turn % len(self.frames)]
-        self.turn += 1
+        frame = next(self.frames)
         for clock in self.clocks:
             clock.reset()
         start = time.perf_counter()
@@ -239,8 +234,3 @@ def float_model(model: str) -> tuple[ModelCard, Path] | None:
         path = path.with_name(f"{load_card(model)[0].name}.fp32.json")
         return load_card(path) if path.is_file() else None
     return load_card(model, precision="fp32")
-
-
-def file_facts(paths: list[Path]) -> list[dict[str, Any]]:
-    """Name, size and hash of files."""
-    return [{"file": p.name, "bytes": p.stat().st_size, "sha256": sha256(p)} for p in paths]

@@ -232,16 +232,12 @@ def _ratios(one: Measurement, base: Measurement) -> dict[str, Any]:
 def _limit(one: Measurement, limits: dict[str, Any] | None, times: dict[str, Any]) -> dict[str, Any] | None:
     if one.work is None or limits is None:
         return None
-    device = "gpu" if _on_gpu(one) else "cpu"
+    on_gpu = one.case.engine == "tensorrt" or one.finished.get("engine", {}).get("device") == "cuda"
+    device = "gpu" if on_gpu else "cpu"
     done = Work(**{name: one.work[name] for name in Work.__dataclass_fields__})
     limit = roofline(done, one.case.precision, limits[device])
     reached = None if limit["limit_ms"] is None else limit["limit_ms"] / times["network"]["median"]
     return {"of": device, **limit, "reached": reached}
-
-
-def _on_gpu(one: Measurement) -> bool:
-    engine = one.finished.get("engine", {})
-    return one.case.engine == "tensorrt" or engine.get("device") == "cuda"
 
 
 def _histogram(samples: Sequence[float]) -> dict[str, list[float]]:

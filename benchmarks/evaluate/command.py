@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from glint.choices import PATCH_CONDITIONS, PROTOCOLS
-from glint.cli import positive_int, print_json, seed, talk
+from glint.cli import options_of, positive_int, print_result, seed, talk
 from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
 
 
@@ -45,17 +45,8 @@ def main(arguments: argparse.Namespace) -> int:
     """Run ``glint evaluate``."""
     from glint.benchmarks.evaluate.evaluate import evaluate, report_text
 
-    result = evaluate(
-        arguments.model, data=arguments.data, split=arguments.split, protocol=arguments.protocol, pred=arguments.pred,
-        legacy=arguments.legacy, against=arguments.against, backgrounds=arguments.backgrounds, out=arguments.out,
-        overwrite=arguments.overwrite, condition=arguments.condition, number=arguments.number, seed=arguments.seed,
-        radiance_prior=arguments.radiance_prior, engine=engine_of(arguments), precision=arguments.precision,
-        threads=arguments.threads,
-    )  # fmt: skip
-    if arguments.json:
-        print_json(result)
-    else:
-        print(report_text(result))
+    result = evaluate(**options_of(evaluate, arguments, engine=engine_of(arguments)))
+    print_result(result, report_text, as_json=arguments.json)
     if arguments.out is not None:
         talk(f"wrote {arguments.out / 'report.html'}")
     return 0

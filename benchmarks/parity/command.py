@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from glint.choices import PATCH_CONDITIONS
-from glint.cli import positive_int, print_json, seed
+from glint.cli import options_of, positive_int, print_result, seed
 from glint.errors import EXIT_CHECK_FAILED, EXIT_OK
 
 
@@ -58,14 +58,6 @@ def main(arguments: argparse.Namespace) -> int:
     from glint.benchmarks.parity.parity import parity
     from glint.benchmarks.parity.report import report_text
 
-    result = parity(
-        arguments.reference, arguments.candidate, data=arguments.data, split=arguments.split,
-        conditions=arguments.condition, number=arguments.number, seed=arguments.seed, budget=arguments.budget,
-        tolerance=arguments.tolerance, layers=arguments.layers, threads=arguments.threads, out=arguments.out,
-        overwrite=arguments.overwrite,
-    )  # fmt: skip
-    if arguments.json:
-        print_json(result)
-    else:
-        print(report_text(result))
+    result = parity(**options_of(parity, arguments, conditions=arguments.condition))
+    print_result(result, report_text, as_json=arguments.json)
     return EXIT_OK if result["passed"] else EXIT_CHECK_FAILED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -136,18 +137,11 @@ def frame_set(data: str | None, *, split: str, number: int | None, seed: int) ->
         total = total if number is None else min(number, total)
         frames = (FrameData(s.name, s.image, s.mask) for s in labelled_images(root, split))
         facts: dict[str, Any] = {"data": root.name, "split": split, "number": total}
-        return FrameSet(f"{root.name}/{split}", total, True, facts, _first(frames, total))
+        return FrameSet(f"{root.name}/{split}", total, True, facts, islice(frames, total))
     uri = data or _SCENE.format(number=_FRAMES if number is None else number, seed=seed)
     if Path(uri).suffix == ".npy":
         raise InputError(f"{uri}: a detector takes frames, not patches", hint="a folder of images, or synthetic://...")
     source = open_source(uri)
     frames = (FrameData(f.name or str(f.index), f.data, None) for f in source.frames())
     name = "simulated" if data is None else Path(uri.partition("?")[0]).name
-    return FrameSet(name, source.total, False, {"data": uri, "number": number}, _first(frames, number))
-
-
-def _first(frames: Iterator[FrameData], number: int | None) -> Iterator[FrameData]:
-    for index, frame in enumerate(frames):
-        if number is not None and index >= number:
-            return
-        yield frame
+    return FrameSet(name, source.total, False, {"data": uri, "number": number}, islice(frames, number))

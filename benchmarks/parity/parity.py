@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +136,8 @@ def _measured(compared: Comparison, allowed: Budget) -> dict[str, Any]:
 
 
 def _allowed(precision: str, points: float | None, tolerance: float | None) -> Budget:
-    usual = BUDGETS[precision]
-    return Budget(
-        points=usual.points if points is None else points,
-        tolerance=usual.tolerance if tolerance is None else tolerance,
-        pd_may_rise=usual.pd_may_rise,
-        layers=usual.layers,
-    )
+    asked: dict[str, Any] = {"points": points, "tolerance": tolerance}
+    return replace(BUDGETS[precision], **{name: value for name, value in asked.items() if value is not None})
 
 
 def _compare(
@@ -311,5 +306,4 @@ def _layer_facts(steps: list[LayerError], allowed: Budget) -> dict[str, Any]:
 
 
 def _layer(one: LayerError, clean: float) -> dict[str, Any]:
-    values = {**asdict(one), "lost": one.lost(clean)}
-    return known(values)
+    return known({**asdict(one), "lost": one.lost(clean)})

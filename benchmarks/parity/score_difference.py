@@ -85,7 +85,7 @@ def compare_detection(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> list[Difference]:
-    """Differences of a detector's scores on the same images (``task_score.count_detector``)."""
+    """Differences of a detector's scores on the same images (``task_score.score_detector``)."""
     tables = [np.array([list(vars(c).values()) for c in side], dtype=np.int64) for side in (reference, candidate)]
 
     def scores(weight: NDArray[np.float64]) -> list[list[float]]:

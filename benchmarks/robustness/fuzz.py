@@ -1,8 +1,6 @@
 """Damaged inputs of every kind: how many were read all the same, refused, taken for something else, or worse.
 
-::
-
-    python -m glint.benchmarks.robustness.fuzz --mutations 1000 --out results/fuzz.json
+``python -m glint.benchmarks.robustness.fuzz --mutations 1000 --out results/fuzz.json``
 
 Each mutation is read by the reader that the commands use, in a process of its own, so that a hang or a crash is only
 counted. ``silent`` is what must not be: values or numbers of frames changed and nothing was said, though the format
@@ -61,12 +59,7 @@ def outcome(kind: Kind, path: Path, good: Reading) -> tuple[str, str]:
 
 
 def fuzz(*, mutations: int = 1000, kinds: Sequence[str] = (), seed: int = 1) -> dict[str, Any]:
-    """Damage every kind of input so often.
-
-    Args:
-        mutations: of each kind.
-        kinds: names of rows; all if there are none.
-        seed: of the damage.
+    """Damage every kind of input so often; arguments are the options of the tool.
 
     Returns:
         ``rows``: counts by kind and outcome, with examples of the bad ones; ``problems``: empty if all is well.
@@ -168,7 +161,9 @@ def text_of(result: dict[str, Any]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tool's options."""
     parser.add_argument("--mutations", type=positive_int, default=1000, help="of each kind (default: %(default)s)")
-    parser.add_argument("--kind", dest="kinds", action="append", default=[], metavar="NAME", help="may be repeated")
+    parser.add_argument(
+        "--kind", dest="kinds", action="append", default=[], metavar="NAME", help="again for more (default: all)"
+    )
     parser.add_argument("--seed", type=positive_int, default=1, help="default: %(default)s")
 
 

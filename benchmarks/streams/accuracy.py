@@ -1,8 +1,6 @@
 """From the first frame to the last track: how well the stream finds, places and follows simulated clusters.
 
-::
-
-    python -m glint.benchmarks.streams.accuracy --backgrounds data/sirst --out results/stream.json
+``python -m glint.benchmarks.streams.accuracy --backgrounds data/sirst --out results/stream.json``
 
 Clusters and single targets with known truth move over moving backgrounds (see ``moving_scene``); every frame goes
 through the stream as in ``glint run --track``. Scores, in frame coordinates:
@@ -239,17 +237,7 @@ def stream_accuracy(
     moving: bool = True,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Score the stream.
-
-    Args:
-        backgrounds: folder of images, or a labelled data set; None: generated skies.
-        number: of backgrounds.
-        config: what moves.
-        seed: of everything simulated.
-        detector, unmixer: names in the zoo or paths of cards.
-        unmix_frames: last frames in which followed clusters are taken apart together.
-        moving: whether spots that the detector doubts are candidates where they move.
-        threads: CPU threads of the networks.
+    """Score the stream; arguments are the options of the tool, and ``config``: what moves.
 
     Returns:
         ``all`` and ``scenes`` with their scores, and the settings.

@@ -1,8 +1,6 @@
 """Points that no single frame shows: how many are found, how soon, how many are false, and what a frame costs.
 
-::
-
-    python -m glint.benchmarks.streams.faint --backgrounds data/sirst --out results/faint.json
+``python -m glint.benchmarks.streams.faint --backgrounds data/sirst --out results/faint.json``
 
 Over real backgrounds that move, ``POINTS`` points per scene appear after ``QUIET_FRAMES`` and go straight on at 0.2 to
 2 px per frame through the scene. Their light is so strong that, in the middle of a pixel, it is ``--scr`` times the
@@ -79,16 +77,7 @@ def faint_points(
     *, backgrounds: Path, number: int = 6, frames: int = 90, scr: float = 3.0, noise: float = 2.0, pan: float = 0.4,
     seed: int = 1,
 ) -> dict[str, Any]:  # fmt: skip
-    """Score the search.
-
-    Args:
-        backgrounds: folder of images, or a labelled data set.
-        number: of backgrounds.
-        frames: per background, more than 70.
-        scr: of the points.
-        noise: standard deviation of a pixel, DN of an 8-bit image.
-        pan: of the camera, px per frame.
-        seed: of everything simulated.
+    """Score the search; arguments are the options of the tool.
 
     Raises:
         SourceError: if there are no images or one cannot be read.
@@ -137,11 +126,15 @@ def faint_points(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tool's options."""
-    parser.add_argument("--backgrounds", type=Path, metavar="DIR", required=True, help="folder of images")
+    parser.add_argument("--backgrounds", type=Path, metavar="DIR", required=True, help="folder of images or a data set")
     parser.add_argument("--number", type=positive_int, default=6, help="of backgrounds (default: %(default)s)")
-    parser.add_argument("--frames", type=positive_int, default=90, help="per background (default: %(default)s)")
+    parser.add_argument(
+        "--frames", type=positive_int, default=90, help="per background, above 70 (default: %(default)s)"
+    )
     parser.add_argument("--scr", type=positive_float, default=3.0, help="of the points (default: %(default)s)")
-    parser.add_argument("--noise", type=positive_float, default=2.0, help="DN (default: %(default)s)")
+    parser.add_argument(
+        "--noise", type=positive_float, default=2.0, help="of a pixel, DN of 8 bits (default: %(default)s)"
+    )
     parser.add_argument("--pan", type=positive_float, default=0.4, help="px per frame (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=1, help="of everything simulated (default: %(default)s)")
 

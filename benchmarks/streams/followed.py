@@ -1,8 +1,6 @@
 """What a followed cluster gains through the whole of ``glint run --track --unmix-frames N``: CSO-mAP by frame.
 
-::
-
-    python -m glint.benchmarks.streams.followed --out results/followed.json
+``python -m glint.benchmarks.streams.followed --out results/followed.json``
 
 Clusters of 1 to 5 targets within one pixel, 0.5 px apart, of 220 to 250 DN, six to a frame, go straight on through a
 smooth sky and noise. Every frame goes through detector, network and refinement, then the clusters through the
@@ -69,17 +67,7 @@ def followed_clusters(
     *, scenes: int = 16, frames: int = 10, speed: float = 0.2, noise: float = 2.0, told: bool = True, seed: int = 1,
     detector: str = DEFAULT_DETECTOR, unmixer: str = DEFAULT_UNMIXER, threads: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Score clusters that are followed.
-
-    Args:
-        scenes: of six clusters each.
-        frames: that are taken apart together.
-        speed: px per frame.
-        noise: standard deviation of a pixel, DN.
-        told: whether the radiance of targets is known.
-        seed: of everything simulated.
-        detector, unmixer: names in the zoo or paths of cards.
-        threads: CPU threads of the networks.
+    """Score clusters that are followed; arguments are the options of the tool.
 
     Raises:
         GlintError: one of its subclasses, for a bad model or number of frames.
@@ -134,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenes", type=positive_int, default=16, help="of six clusters (default: %(default)s)")
     parser.add_argument("--frames", type=positive_int, default=10, help="taken together (default: %(default)s)")
     parser.add_argument("--speed", type=positive_float, default=0.2, help="px per frame (default: %(default)s)")
-    parser.add_argument("--noise", type=positive_float, default=2.0, help="DN (default: %(default)s)")
+    parser.add_argument("--noise", type=positive_float, default=2.0, help="of a pixel, DN (default: %(default)s)")
     parser.add_argument("--unknown", action="store_false", dest="told", help="nothing is known of the radiance")
     parser.add_argument("--seed", type=seed, default=1, help="of everything simulated (default: %(default)s)")
     add_pipeline_arguments(parser)

@@ -1,8 +1,6 @@
 """What a followed cluster gains from its last frames: CSO-mAP after 1, 5, 10 and 20 frames.
 
-::
-
-    python -m glint.benchmarks.streams.joint --out results/joint.json
+``python -m glint.benchmarks.streams.joint --out results/joint.json``
 
 Clusters of 1 to 5 targets within one pixel, 0.5 px apart, of 220 to 250 DN, go straight on through noise. Each frame is
 unmixed and refined alone; then the last frames together (see ``runtime.tracking.joint``), from these answers and the
@@ -130,16 +128,7 @@ def joint_unmixing(
     *, number: int = 100, speed: float = 0.2, noise: float = 2.0, told: bool = True, seed: int = 1,
     unmixer: str = DEFAULT_UNMIXER, threads: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Score clusters after ``LENGTHS_FRAMES`` frames.
-
-    Args:
-        number: of clusters.
-        speed: px per frame.
-        noise: standard deviation of a pixel, DN.
-        told: whether the radiance of targets is known.
-        seed: of everything simulated.
-        unmixer: name in the zoo or path of a card.
-        threads: CPU threads of the network.
+    """Score clusters after ``LENGTHS_FRAMES`` frames; arguments are the options of the tool.
 
     Raises:
         GlintError: one of its subclasses, for a bad model.
@@ -168,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tool's options."""
     parser.add_argument("--number", type=positive_int, default=100, help="of clusters (default: %(default)s)")
     parser.add_argument("--speed", type=positive_float, default=0.2, help="px per frame (default: %(default)s)")
-    parser.add_argument("--noise", type=positive_float, default=2.0, help="DN (default: %(default)s)")
+    parser.add_argument("--noise", type=positive_float, default=2.0, help="of a pixel, DN (default: %(default)s)")
     parser.add_argument("--unknown", action="store_false", dest="told", help="nothing is known of the radiance")
     parser.add_argument("--seed", type=seed, default=1, help="of everything simulated (default: %(default)s)")
     parser.add_argument("--unmixer", default=DEFAULT_UNMIXER, metavar="NAME|CARD", help="default: %(default)s")

@@ -1,8 +1,6 @@
 """Streams over lossy networks: no run ends, and every frame is counted.
 
-::
-
-    python -m glint.benchmarks.streams.loss --frames 300 --out results/loss.json
+``python -m glint.benchmarks.streams.loss --frames 300 --out results/loss.json``
 
 Numbered frames are sent as video over loopback, as MPEG-TS in UDP datagrams, in TCP and in RTP of RTSP (there H.264
 goes without MPEG-TS, as cameras send it), and a X"""

@@ -1,8 +1,6 @@
 """What the pipeline takes beside its networks: CPU time of one core per frame, by stage.
 
-::
-
-    OMP_NUM_THREADS=1 python -m glint.benchmarks.streams.overhead
+``OMP_NUM_THREADS=1 python -m glint.benchmarks.streams.overhead``
 
 The frames are the beginning of a stream, from which the optics are learned anew each time. The networks run once per
 frame; after that their answers are replayed, so that nothing but glint's own work is measured, in CPU time of the

@@ -1,8 +1,6 @@
 """How well registration follows a camera that pans and rolls over real backgrounds, and what it costs.
 
-::
-
-    python -m glint.benchmarks.streams.registration --backgrounds data/sirst --roll 0.5
+``python -m glint.benchmarks.streams.registration --backgrounds data/sirst --roll 0.5``
 
 The camera goes on by ``--pan`` px per frame and turns by ``--roll`` degrees per frame about its middle, back and forth
 within 10 degrees. Six targets go their own ways by 0.7 px per frame. Errors are those of places all over the frame, RMS
@@ -66,17 +64,7 @@ def registration(
     *, backgrounds: Path, number: int = 6, frames: int = 40, size: str = "640x512", pan: float = 0.4,
     roll: float = 0.0, noise: float = 1.0, seed: int = 1,
 ) -> dict[str, Any]:  # fmt: skip
-    """Score the registration.
-
-    Args:
-        backgrounds: folder of images, or a labelled data set.
-        number: of backgrounds.
-        frames: per background.
-        size: of the frames, one of ``SIZES``; smaller backgrounds are enlarged.
-        pan: of the camera, px per frame.
-        roll: of the camera, degrees per frame.
-        noise: standard deviation of a pixel, DN of an 8-bit image.
-        seed: of everything simulated.
+    """Score the registration; arguments are the options of the tool.
 
     Raises:
         SourceError: if there are no images or one cannot be read.
@@ -113,13 +101,18 @@ def _rms(errors: FloatArray) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tool's options."""
-    parser.add_argument("--backgrounds", type=Path, metavar="DIR", required=True, help="folder of images")
+    parser.add_argument("--backgrounds", type=Path, metavar="DIR", required=True, help="folder of images or a data set")
     parser.add_argument("--number", type=positive_int, default=6, help="of backgrounds (default: %(default)s)")
     parser.add_argument("--frames", type=positive_int, default=40, help="per background (default: %(default)s)")
-    parser.add_argument("--size", choices=sorted(SIZES), default="640x512", help="of frames (default: %(default)s)")
+    parser.add_argument(
+        "--size", choices=sorted(SIZES), default="640x512",
+        help="of frames, to which smaller backgrounds are enlarged (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--pan", type=positive_float, default=0.4, help="px per frame (default: %(default)s)")
     parser.add_argument("--roll", type=float, default=0.0, help="degrees per frame (default: %(default)s)")
-    parser.add_argument("--noise", type=positive_float, default=1.0, help="DN (default: %(default)s)")
+    parser.add_argument(
+        "--noise", type=positive_float, default=1.0, help="of a pixel, DN of 8 bits (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=seed, default=1, help="of everything simulated (default: %(default)s)")
 
 

@@ -1,8 +1,6 @@
 """Hours in minutes: frames as fast as this machine takes them, and whether anything grows or gets lost.
 
-::
-
-    python -m glint.benchmarks.streams.soak --minutes 30 --faults --view --out results/soak.json
+``python -m glint.benchmarks.streams.soak --minutes 30 --faults --view --out results/soak.json``
 
 Small simulated frames go through the whole stream, tracks and JSON lines included. Once a second memory, threads
 and open files are read. It fails if memory grows by 1 % or more between the second and the last tenth of the
@@ -184,12 +182,7 @@ def soak(
     faults: bool = False,
     view: bool = False,
 ) -> dict[str, Any]:
-    """Run the stream for so many minutes.
-
-    Args:
-        minutes, scene, rate, drop, detector, unmixer, threads: as the options.
-        faults: frames that cannot be read, gaps, repetitions, other sizes, damage and stalls among the frames.
-        view: serve the live page, and let clients of all kinds at it.
+    """Run the stream for so many minutes; arguments are the options of the tool.
 
     Returns:
         Rate, latencies, account of the frames, growth and ``problems``: what should not be, empty if all is well.

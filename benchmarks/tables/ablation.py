@@ -92,13 +92,7 @@ def ablation(
 ) -> dict[str, Any]:
     """Train and score the variants; write ``ablation.json`` and ``ablation.md`` into a folder, again after each.
 
-    Args:
-        out: folder; holds one folder per variant. What is trained there is not trained again.
-        network: preset that the variants start from.
-        parts: of :data:`PARTS`.
-        minutes, steps: budget of each training; one of the two.
-        batch, seed, device, compiled: of the trainings.
-        condition, patches: what the grids are scored on.
+    Arguments are the options of the tool. What is trained in the folder already is not trained again.
 
     Returns:
         What the JSON file holds.
@@ -129,13 +123,10 @@ def ablation(
             talk(f"{name}: {folder}")
             checkpoint = _train(UnmixingTask(network, config, "csist"), recipe, out / folder, device, compiled)
             scored[folder] = _score(checkpoint, condition, patches)
-        table["rows"].append({"variant": name, "folder": folder, "paper": _paper(name, network), **scored[folder]})
+        paper = PAPER.get(name) if network == "dscsnet" else None
+        table["rows"].append({"variant": name, "folder": folder, "paper": paper, **scored[folder]})
         file.write(table)
     return table
-
-
-def _paper(name: str, network: str) -> float | None:
-    return PAPER.get(name) if network == "dscsnet" else None
 
 
 def _train(task: UnmixingTask, recipe: Recipe, folder: Path, device: str, compiled: bool) -> Path:
@@ -195,7 +186,9 @@ def markdown(table: dict[str, Any]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tool's options."""
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="trainings and the table")
-    parser.add_argument("--network", default="dscsnet", choices=list(PRESETS), help="default: %(default)s")
+    parser.add_argument(
+        "--network", default="dscsnet", choices=list(PRESETS), help="to start from (default: %(default)s)"
+    )
     parser.add_argument("--parts", type=words, default=list(PARTS), metavar="A,B", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--minutes", type=positive_float, default=0.0, help="of training per variant")
     parser.add_argument("--steps", type=positive_int, help="of training per variant instead of minutes")

@@ -101,13 +101,7 @@ def _bound(patches: Patches, noise: float, rng: np.random.Generator) -> float:
 
 
 def box_table(*, models: Sequence[str] | None = None, patches: int = 2000, seed: int = 1) -> dict[str, Any]:
-    """Measure everything.
-
-    Args:
-        models: unmixers, by name or card; None: the default one.
-        patches: of each condition.
-        seed: of the patches.
-    """
+    """Measure everything; arguments are the options of the tool. ``models`` None: the default unmixer."""
     table: dict[str, Any] = {"patches": patches, "seed": seed, "boxes": [], "spreads": []}
     for name in models or (DEFAULT_UNMIXER,):
         unmixer = Unmixer.open(name, threads=1)

@@ -63,12 +63,7 @@ def counts_of(targets: Targets, patches: Patches) -> tuple[NDArray[np.float64], 
 
 
 def counts_table(*, unmixer: str | Path = DEFAULT_UNMIXER, number: int = 500, start: int = 1) -> dict[str, Any]:
-    """Measure all conditions.
-
-    Args:
-        unmixer: name in the zoo or path of a model card.
-        number: patches of each condition.
-        start: seed.
+    """Measure all conditions; arguments are the options of the tool, ``start`` the seed.
 
     Raises:
         GlintError: one of its subclasses, for a bad model.

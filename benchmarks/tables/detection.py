@@ -162,15 +162,7 @@ def detection_peers(
 ) -> dict[str, Any]:
     """Tune, measure and write ``detection.json`` and ``detection.md`` into a folder, again after every method.
 
-    Args:
-        data: SIRST-style folder.
-        out: folder.
-        methods: of :data:`CLASSICAL`.
-        models: names in the zoo, cards or checkpoints; None: every detector of the zoo.
-        train, split: what methods are tuned and measured on.
-        backgrounds: folder of frames without targets, or "generated": also false alarms and planted targets.
-        resume: keep the rows that the folder holds for the same data.
-        overwrite: replace them.
+    Arguments are the options of the tool.
 
     Returns:
         What the JSON file holds.
@@ -269,7 +261,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="SIRST-style folder")
     parser.add_argument("--train", default="train", metavar="SPLIT", help="to tune on (default: %(default)s)")
     parser.add_argument("--split", default="val", help="to measure on (default: %(default)s)")
-    parser.add_argument("--backgrounds", metavar="FOLDER|generated", help="frames without targets")
+    parser.add_argument(
+        "--backgrounds", metavar="FOLDER|generated", help="frames without targets: false alarms, planted targets"
+    )
 
 
 TOOL = Tool("Tune, measure and compare all detectors.", detection_peers, add_arguments, text=markdown)

@@ -228,13 +228,7 @@ def cso_map(rows: list[list[float]], truths: list[Array], unit: float) -> float:
 
 
 def optics_table(*, frames: int = 4, seed: int = 1, parts: Sequence[str] = PARTS) -> dict[str, Any]:
-    """Measure everything.
-
-    Args:
-        frames: of each condition, 16 spots each.
-        seed: of the scenes.
-        parts: ``singles``, ``clusters``.
-    """
+    """Measure everything; arguments are the options of the tool."""
     refuse_unknown("part", parts, PARTS)
     detector, unmixer = Detector.open(threads=1), Unmixer.open(threads=1)
     table: dict[str, Any] = {"frames": frames, "seed": seed, "singles": [], "clusters": []}
@@ -271,7 +265,9 @@ def markdown(table: dict[str, Any]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tool's options."""
-    parser.add_argument("--frames", type=positive_int, default=4, help="of each condition (default: %(default)s)")
+    parser.add_argument(
+        "--frames", type=positive_int, default=4, help="of each condition, 16 spots each (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=seed, default=1, help="of the scenes (default: %(default)s)")
     parser.add_argument("--parts", type=words, default=list(PARTS), metavar="A,B", help=f"of {', '.join(PARTS)}")
 

@@ -64,11 +64,7 @@ def lone_points(
 
 
 def positions_table(*, number: int = 350, start: int = 1) -> list[dict[str, Any]]:
-    """Measure all conditions.
-
-    Args:
-        number: points of each.
-        start: seed.
+    """Measure all conditions; arguments are the options of the tool, ``start`` the seed.
 
     Returns:
         For every condition: share split and within the stated error, per cent, and error over the bound.

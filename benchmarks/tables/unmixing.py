@@ -177,14 +177,7 @@ def unmixing_table(
 ) -> dict[str, Any]:
     """Measure and write ``unmixing.json`` and ``unmixing.md`` into a folder, again after every method.
 
-    Args:
-        out: folder.
-        conditions: names in ``patches.CONDITIONS``.
-        methods: classical ones.
-        models: names in the zoo, cards or checkpoints; None: every unmixer of the zoo.
-        patches, seed: what is simulated for each condition.
-        resume: keep the rows that the folder holds for the same settings.
-        overwrite: replace them.
+    Arguments are the options of the tool.
 
     Returns:
         What the JSON file holds.

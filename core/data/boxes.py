@@ -71,16 +71,11 @@ def boxed_images(root: Path, split: str) -> Iterator[BoxedImage]:
         SourceError: if the list or an image is missing or unreadable.
         InputError: if ``points.json`` is missing or malformed, or an image's entry is missing or wrong; it is named.
     """
-    entries = _entries(root / POINTS_FILE)
+    entries: dict[str, Any] = read_json(root / POINTS_FILE, what="boxes", kind=dict)
     for name, image in split_images(root, split):
         if name not in entries:
             raise InputError(f"{root / POINTS_FILE}: split {split} names {name!r}, but it has no entry", hint=_HINT)
         yield _boxed(name, image, entries[name], where=f"{root / POINTS_FILE}: {name}")
-
-
-def _entries(path: Path) -> dict[str, Any]:
-    entries: dict[str, Any] = read_json(path, what="boxes", kind=dict)
-    return entries
 
 
 def _boxed(name: str, image: NDArray[Any], entry: Any, *, where: str) -> BoxedImage:

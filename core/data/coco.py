@@ -13,6 +13,7 @@ from glint.errors import InputError
 from glint.files import read_json
 from glint.processing.peak_mask import half_peak_mask
 
+_FORMAT_HINT = "export in the format COCO (instances)"
 FILES = (
     "annotations.json", "labels.json", "_annotations.coco.json", "instances.json",
     "annotations/instances_default.json",
@@ -40,8 +41,7 @@ class CocoMasks:
         images, annotations = document.get("images"), document.get("annotations")
         if not isinstance(images, list) or not isinstance(annotations, list):
             raise InputError(
-                f"annotations {path}: expected the lists images and annotations of COCO",
-                hint="export in the format COCO (instances)",
+                f"annotations {path}: expected the lists images and annotations of COCO", hint=_FORMAT_HINT
             )
         self.path = path
         self._of: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -51,10 +51,7 @@ class CocoMasks:
             for annotation in annotations:
                 self._of[names[annotation["image_id"]]].append(annotation)
         except (KeyError, TypeError) as error:
-            raise InputError(
-                f"annotations {path}: an image or annotation lacks {error}",
-                hint="export in the format COCO (instances)",
-            ) from error
+            raise InputError(f"annotations {path}: an image or annotation lacks {error}", hint=_FORMAT_HINT) from error
 
     def mask(self, name: str, image: NDArray[Any]) -> NDArray[np.bool_]:
         """The targets of an image, ``bool [H, W]``.
@@ -73,9 +70,7 @@ class CocoMasks:
             except (KeyError, TypeError, ValueError) as error:
                 if isinstance(error, InputError):
                     raise
-                raise InputError(
-                    f"{where} is malformed: {error}", hint="export in the format COCO (instances)"
-                ) from error
+                raise InputError(f"{where} is malformed: {error}", hint=_FORMAT_HINT) from error
         return mask
 
     def _one(self, annotation: dict[str, Any], image: NDArray[Any], where: str) -> NDArray[np.bool_]:

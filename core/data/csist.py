@@ -23,6 +23,7 @@ from glint.simulation.patches import Patches
 _MOST_XML_BYTES = 1 << 20  # bytes; an annotation of five targets has two thousand
 _IMAGE = re.compile(r"image_(\d+)\.png$")
 _ANNOTATION = re.compile(r"(?:CSO|COS)(\d+)\.xml$")
+_FORMAT_HINT = "expected the XML files of CSIST-100K"
 
 
 def write_csist(folder: Path, patches: Patches, *, first: int = 0) -> None:
@@ -114,8 +115,7 @@ def _parse(path: Path) -> tuple[NDArray[Any], float]:
         # Entities can expand without bound: an annotation has no use for a document type.
         if len(text) > _MOST_XML_BYTES or b"\0" in text or b"<!DOCTYPE" in text:
             raise InputError(
-                f"{path}: not an annotation (too long, in UTF-16, or it declares a document type)",
-                hint="expected the XML files of CSIST-100K",
+                f"{path}: not an annotation (too long, in UTF-16, or it declares a document type)", hint=_FORMAT_HINT
             )
         root = ElementTree.fromstring(text)  # noqa: S314  (checked above)
         rows = [
@@ -127,9 +127,7 @@ def _parse(path: Path) -> tuple[NDArray[Any], float]:
     except InputError:
         raise
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise InputError(
-            f"{path} is not a CSIST annotation: {error}", hint="expected the XML files of CSIST-100K"
-        ) from error
+        raise InputError(f"{path} is not a CSIST annotation: {error}", hint=_FORMAT_HINT) from error
     table = np.array(rows, dtype=np.float64).reshape(-1, 3)
     if not (np.isfinite(table).all() and (table[:, 2] > 0).all() and np.isfinite(sigma) and sigma > 0):
         raise InputError(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from glint.cards import PRECISIONS, ModelCard, load_card
-from glint.cli import print_json
+from glint.cli import print_result
 from glint.config import to_dict
 from glint.errors import EXIT_OK, InputError, MissingDependencyError, ModelError, did_you_mean
 from glint.export.inspect.text import report_text
@@ -151,8 +152,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint inspect``."""
     report = inspect(arguments.model, precision=arguments.precision)
-    if arguments.json:
-        print_json(report)
-    else:
-        print(report_text(report, layers=arguments.layers))
+    print_result(report, partial(report_text, layers=arguments.layers), as_json=arguments.json)
     return EXIT_OK

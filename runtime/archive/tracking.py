@@ -33,6 +33,7 @@ from glint.types import Frame, Gap
 
 _NO_MAP = np.zeros((0, 0), dtype=np.float32)
 _RESULTS_PER_GROUP = 2000  # results of one row group
+_CHANGED_HINT = "leave recordings as they are while they are processed; run it again with another OUT"
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,13 @@ class _Finished(Source):
                 row = rows.pop(frame.index, None)
                 if row is None:
                     raise SourceError(
-                        f"{chunk.frames_part} lacks frame {frame.index}: the recording was changed",
-                        hint="leave recordings as they are while they are processed; run it again with another OUT",
+                        f"{chunk.frames_part} lacks frame {frame.index}: the recording was changed", hint=_CHANGED_HINT
                     )
                 self._rows[frame.index] = row
                 yield frame
             if rows:
                 raise SourceError(
-                    f"{chunk.recording} lacks frame {min(rows)}, which a part has: it was changed",
-                    hint="leave recordings as they are while they are processed; run it again with another OUT",
+                    f"{chunk.recording} lacks frame {min(rows)}, which a part has: it was changed", hint=_CHANGED_HINT
                 )
 
     def _read(self, chunk: Chunk) -> list[FrameRow]:

@@ -7,8 +7,8 @@ import importlib.util
 import sys
 
 from glint.cli import positive_float, positive_int, print_json
-from glint.errors import EXIT_CHECK_FAILED, EXIT_INTERRUPTED, EXIT_OK, MissingDependencyError
-from glint.libraries import library_of
+from glint.errors import EXIT_CHECK_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from glint.libraries import missing
 from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
 from glint.runtime.commands.run_options import ARCHIVE_OPTIONS, add_run_arguments
 
@@ -50,9 +50,7 @@ def require_libraries() -> None:
         MissingDependencyError: if one is not.
     """
     if not all(map(importlib.util.find_spec, ("ray", "pyarrow"))):
-        library = library_of("ray")
-        hint = None if library is None else library.fix
-        raise MissingDependencyError("glint archive needs Ray and pyarrow, which are not installed", hint=hint)
+        raise missing("ray", "glint archive needs Ray and pyarrow, which are not installed")
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glint.cards import PRECISIONS, ModelCard
-from glint.cli import frame_size, positive_int, print_json, talk
+from glint.cli import frame_size, options_of, positive_int, print_json, print_result, talk
 from glint.config import from_dict, to_dict
 from glint.errors import EngineError, InputError, MissingDependencyError
 from glint.files import atomic_path, refuse_existing
@@ -62,15 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint build``."""
-    options = BuildOptions(
-        precision=arguments.precision,
-        sizes=tuple(arguments.size),
-        batches=tuple(arguments.batch),
-        workspace=arguments.workspace * _MIB if arguments.workspace else None,
-        dla=arguments.dla,
-        weak=arguments.weak,
-        optimization_level=arguments.optimization_level,
-    )
+    workspace = arguments.workspace * _MIB if arguments.workspace else None
+    sizes, batches = tuple(arguments.size), tuple(arguments.batch)
+    own = options_of(BuildOptions, arguments, sizes=sizes, batches=batches, workspace=workspace)
+    options = BuildOptions(**own)
     if arguments.out is not None:
         if str(arguments.out) == "-":
             raise InputError("an engine is two files and cannot go to standard output", hint="give --out a file name")
@@ -79,14 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(arguments, options)
     plan_model(arguments.model, options)  # a wrong name is told before a library that is missing
-    engine = build(
-        arguments.model,
-        options,
-        flavour=arguments.flavour,
-        compute_capability=arguments.compute_capability,
-        no_build=arguments.no_build,
-        overwrite=arguments.overwrite,
-    )
+    engine = build(**options_of(build, arguments, options=options))
     path = engine.path
     if arguments.out is not None:
         path = _copy(engine, arguments.out)
@@ -114,10 +102,7 @@ def _dry_run(arguments: argparse.Namespace, options: BuildOptions) -> int:
         result, text = {**known, "profiles": _profiles_json(profiles), **unknown}, "\n".join(lines)
     else:
         result, text = _plan_json(plan), _plan_text(plan)
-    if arguments.json:
-        print_json(result)
-    else:
-        print(text)
+    print_result(result, lambda _: text, as_json=arguments.json)
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from glint import __version__
 from glint.cards import PRECISIONS, DetectorSpec, ModelCard, TensorSpec, UnmixerSpec
-from glint.cli import print_json, talk
+from glint.cli import options_of, print_json, talk
 from glint.config import to_dict
 from glint.errors import EXIT_OK, InputError, ModelError
 from glint.files import refuse_existing, sha256, write_json
@@ -227,11 +227,7 @@ def main(arguments: argparse.Namespace) -> int:
             raise InputError("--ask needs --task", hint="--task detect or --task unmix")
         _places(arguments.model, overwrite=arguments.overwrite)
         _ask(arguments)
-    names = (
-        "task", "name", "precision", "normaliser", "scale", "threshold", "multiple", "patch", "crop", "cells", "sigma",
-        "overwrite",
-    )  # fmt: skip
-    made = card(arguments.model, **{name: getattr(arguments, name) for name in names})
+    made = card(**options_of(card, arguments))
     if arguments.json:
         print_json(to_dict(made))
     return EXIT_OK

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from glint.choices import DEFAULT_DETECTOR
-from glint.cli import print_json, talk
+from glint.cli import options_of, print_json, talk
 from glint.runtime.commands.options import add_engine_arguments, engine_of
 
 
@@ -24,10 +24,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Run ``glint detect``."""
     from glint.runtime.commands.detect import detect
 
-    summary = detect(
-        arguments.source, arguments.out, detector=arguments.detector, engine=engine_of(arguments),
-        precision=arguments.precision, threads=arguments.threads, overwrite=arguments.overwrite,
-    )  # fmt: skip
+    summary = detect(**options_of(detect, arguments, engine=engine_of(arguments)))
     talk(f"{summary['frames']} masks with {summary['blobs']} blobs in {summary['seconds']:.1f} s")
     for skipped in summary["skipped"]:
         talk(f"skipped {skipped['name']}: {skipped['reason']}")

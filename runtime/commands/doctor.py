@@ -19,7 +19,7 @@ from typing import Any
 
 from glint import __version__
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, load_card, zoo_folder, zoo_names
-from glint.cli import print_json
+from glint.cli import print_result
 from glint.compiled import digest_of
 from glint.errors import EXIT_ENVIRONMENT, EXIT_OK, EngineError, GlintError, MissingDependencyError
 from glint.files import cache_folder
@@ -229,26 +229,17 @@ def _models() -> list[Check]:
     if not names:
         fix = "reinstall glint: the wheel carries its models"
         return [Check("models", MISSING, f"no model in {zoo_folder()}", True, fix)]
-    checks = []
+    checks, again = [], "pip install --force-reinstall ."
     for stem in names:
         try:
             card, path = load_card(zoo_folder() / f"{stem}.json")
             detail = f"{card.task}, {card.parameters / 1e6:.2f} M parameters, {path.stat().st_size / 1e6:.1f} MB"
             checks.append(Check(f"model {stem}", OK, detail, True))
         except GlintError as error:
-            checks.append(
-                Check(
-                    f"model {stem}",
-                    BROKEN,
-                    str(error),
-                    True,
-                    "pip install --force-reinstall .",
-                )
-            )
+            checks.append(Check(f"model {stem}", BROKEN, str(error), True, again))
     for stem in (f"{DEFAULT_DETECTOR}.fp32", f"{DEFAULT_UNMIXER}.fp32"):
         if stem not in names:
-            fix = "pip install --force-reinstall ."
-            checks.append(Check(f"model {stem}", MISSING, "glint run takes it by default", True, fix))
+            checks.append(Check(f"model {stem}", MISSING, "glint run takes it by default", True, again))
     return checks
 
 
@@ -292,8 +283,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint doctor``; exit code 3 if ``glint run`` cannot work."""
     report = doctor()
-    if arguments.json:
-        print_json(report)
-    else:
-        print(report_text(report))
+    print_result(report, report_text, as_json=arguments.json)
     return EXIT_OK if report["ready"] else EXIT_ENVIRONMENT

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from glint.choices import DEFAULT_DETECTOR
-from glint.cli import positive_float, positive_int, print_json, talk
+from glint.cli import options_of, positive_float, positive_int, print_json, talk
 from glint.config import to_dict
 from glint.files import refuse_existing
 from glint.runtime.commands.options import add_engine_arguments, engine_of
@@ -33,11 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
     for path in (arguments.out, arguments.report):
         if path is not None:
             refuse_existing(path, overwrite=arguments.overwrite)
-    estimate = psf(
-        arguments.source, detector=arguments.detector, engine=engine_of(arguments), precision=arguments.precision,
-        threads=arguments.threads, full_scale=arguments.full_scale, least=arguments.least,
-        report=arguments.report,
-    )  # fmt: skip
+    estimate = psf(**options_of(psf, arguments, engine=engine_of(arguments)))
     if arguments.out is not None:
         save_psf(estimate, arguments.out)
     talk(psf_text(estimate))

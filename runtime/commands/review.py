@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glint.cli import talk
+from glint.cli import options_of, talk
 
 if TYPE_CHECKING:
     from glint.runtime.view.review_page import ReviewPage
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run ``glint review``, until Ctrl-C."""
-    with review(arguments.lines, arguments.frames, truth=arguments.truth, view=arguments.view) as page:
+    with review(**options_of(review, arguments)) as page:
         talk(f"review of {len(page.run.lines)} frames: {page.url}; Ctrl-C ends it")
         with suppress(KeyboardInterrupt):
             threading.Event().wait()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from glint.choices import DEFAULT_UNMIXER
-from glint.cli import positive_float, print_json, talk
+from glint.cli import options_of, positive_float, print_json, talk
 from glint.errors import InputError
 from glint.runtime.commands.options import add_engine_arguments, add_refine_arguments, engine_of
 
@@ -41,13 +41,10 @@ def main(arguments: argparse.Namespace) -> int:
     with JsonLines(arguments.out, overwrite=arguments.overwrite) as sink:
         patches = read_patches(arguments.patches)
         started = time.perf_counter()
-        targets = unmix(
-            patches, unmixer=arguments.unmixer, engine=engine_of(arguments), precision=arguments.precision,
-            threads=arguments.threads, refine=not arguments.no_refine, radiance_prior=arguments.radiance_prior,
-            full_scale=arguments.full_scale, psf=arguments.psf,
-        )  # fmt: skip
+        engine, refine = engine_of(arguments), not arguments.no_refine
+        targets = unmix(**options_of(unmix, arguments, patches=patches, engine=engine, refine=refine))
         seconds = time.perf_counter() - started
-        engine = choose_engine(engine_of(arguments))[0]
+        engine = choose_engine(engine)[0]
         talk(f"{len(targets)} targets in {len(patches)} patches, {seconds:.1f} s ({engine}, {arguments.unmixer})")
         records: list[list[dict[str, Any]]] = [[] for _ in patches]
         for number, record in zip(targets.blob.tolist(), targets.records(counts=True)):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from glint import __version__
 from glint.data.datasets import image_files
-from glint.errors import OutputError
+from glint.errors import OutputError, system_errors_as
 from glint.files import atomic_path, refuse_existing
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
@@ -43,7 +43,6 @@ class CocoFile(Sink):
         self._number = self._frames = 0
 
     def write(self, result: Result) -> None:
-        """Take one frame."""
         frame, blobs, targets = result.frame, result.detection.blobs, result.targets
         image = {
             "id": frame.index, "file_name": self._names.get(frame.name, frame.name or f"{frame.index:06d}"),
@@ -87,10 +86,9 @@ class CocoFile(Sink):
             file.write("}\n")
 
     def _add(self, part: IO[str], record: dict[str, Any], *, first: bool) -> None:
-        try:
-            part.write(("\n" if first else ",\n") + json.dumps(record, allow_nan=False))
-        except OSError as error:
-            raise OutputError(f"cannot keep annotations for {self.path}: {error.strerror or error}") from error
+        line = ("\n" if first else ",\n") + json.dumps(record, allow_nan=False)
+        with system_errors_as(OutputError, f"cannot keep annotations for {self.path}"):
+            part.write(line)
 
 
 def _spool() -> Any:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import numpy as np
+from numpy.typing import NDArray
 
-from glint.files import FileNames, FolderClaim, refuse_full
-from glint.images import write_image
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
+from glint.runtime.sinks.overlay import Pictures
 
 
-class Masks(Sink):
-    """``FOLDER/NAME.png`` of every frame: ``uint8``, 255 where a spot is and 0 elsewhere.
+class Masks(Pictures):
+    """``uint8``, 255 where a spot is and 0 elsewhere."""
 
-    Raises:
-        OutputError: if the folder holds files and ``overwrite`` is not set; from ``write``, if one cannot be written.
-    """
+    what = "folder of masks"
 
-    def __init__(self, folder: Path, *, overwrite: bool) -> None:
-        self.folder, self._names, self._claim = folder, FileNames(), FolderClaim(folder)
-        refuse_full(folder, overwrite=overwrite, what="folder of masks")
-
-    def write(self, result: Result) -> None:
-        self._claim.take()
-        name = self._names.of(result.frame.name, result.frame.index)
-        write_image(self.folder / f"{name}.png", result.detection.mask)
-
-    def close(self) -> None:
-        self._claim.release()
+    def picture(self, result: Result) -> NDArray[np.uint8]:
+        return result.detection.mask
 
 
 def open_sink(opening: Opening) -> Sink:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from glint.errors import MissingDependencyError, OutputError, first_line
+from glint.errors import OutputError, system_errors_as
 from glint.files import atomic_path, refuse_existing
-from glint.libraries import library_of
+from glint.libraries import missing
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
 
@@ -61,9 +61,7 @@ class McapSink(Sink):
         try:
             from mcap_ros2 import writer
         except ImportError as error:
-            library = library_of("mcap_ros2")
-            hint = None if library is None else library.fix
-            raise MissingDependencyError("--mcap needs mcap-ros2-support, which is not installed", hint=hint) from error
+            raise missing("mcap_ros2", "--mcap needs mcap-ros2-support, which is not installed") from error
         refuse_existing(path, overwrite=overwrite)
         self.path, self._overwrite, self._library = path, overwrite, writer
         self._open = ExitStack()
@@ -71,10 +69,9 @@ class McapSink(Sink):
         self._schema: Any = None
 
     def write(self, result: Result) -> None:
-        """Take one frame."""
         frame = result.frame
         time_ns = frame.t_ns if frame.utc_ns is None else frame.utc_ns
-        try:
+        with self._errors():
             if self._writer is None:
                 temporary = self._open.enter_context(atomic_path(self.path, overwrite=self._overwrite))
                 self._writer = self._library.Writer(self._open.enter_context(temporary.open("wb")))
@@ -82,26 +79,17 @@ class McapSink(Sink):
             self._writer.write_message(
                 TOPIC, self._schema, message(result, time_ns), log_time=time_ns, sequence=frame.index
             )
-        except OutputError:
-            raise
-        except OSError as error:
-            raise self._failed(error) from error
 
     def close(self) -> None:
         """Write the index; the file then takes its place. May be called twice."""
         if self._writer is None:
             return
         finished, self._writer = self._writer, None
-        try:
-            with self._open:
-                finished.finish()
-        except OutputError:
-            raise
-        except OSError as error:
-            raise self._failed(error) from error
+        with self._errors(), self._open:
+            finished.finish()
 
-    def _failed(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {self.path}: {error.strerror or first_line(error)}")
+    def _errors(self) -> AbstractContextManager[None]:
+        return system_errors_as(OutputError, f"cannot write {self.path}", caught=(OSError,))
 
 
 def message(result: Result, time_ns: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,21 +25,39 @@ def draw_overlay(
     return draw_picture(result.frame, result.spots, result.targets, truth, (tails or {}).values())
 
 
-class Overlays(Sink):
-    """A picture of every frame in a folder."""
+class Pictures(Sink):
+    """``FOLDER/NAME.png`` of every frame.
+
+    Raises:
+        OutputError: if the folder holds files and ``overwrite`` is not set; from ``write``, if one cannot be written.
+    """
+
+    what: str  # names the folder in messages
 
     def __init__(self, folder: Path, *, overwrite: bool) -> None:
-        self.folder = folder
-        self._names, self._claim = FileNames(), FolderClaim(folder)
-        refuse_full(folder, overwrite=overwrite, what="overlay folder")
+        self.folder, self._names, self._claim = folder, FileNames(), FolderClaim(folder)
+        refuse_full(folder, overwrite=overwrite, what=self.what)
+
+    @abstractmethod
+    def picture(self, result: Result) -> NDArray[np.uint8]:
+        """What is written of a frame, ``[H, W]`` or RGB ``[H, W, 3]``."""
 
     def write(self, result: Result) -> None:
         self._claim.take()
         name = self._names.of(result.frame.name, result.frame.index)
-        write_image(self.folder / f"{name}.png", draw_overlay(result, result.frame.truth))
+        write_image(self.folder / f"{name}.png", self.picture(result))
 
     def close(self) -> None:
         self._claim.release()
+
+
+class Overlays(Pictures):
+    """Frames with what was found in them."""
+
+    what = "overlay folder"
+
+    def picture(self, result: Result) -> NDArray[np.uint8]:
+        return draw_overlay(result, result.frame.truth)
 
 
 def open_sink(opening: Opening) -> Sink:

@@ -82,7 +82,6 @@ class Film(Sink):
         """What takes the bytes (``write``, ``close``, ``error``), the format of the container, and its options."""
 
     def write(self, result: Result) -> None:
-        """Append one picture."""
         import av
 
         self._tails.add(result)
@@ -109,7 +108,6 @@ class Film(Sink):
             self._give_up(error)
 
     def close(self) -> None:
-        """Finish the file."""
         import av
 
         container, self._container = self._container, None

@@ -6,9 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from glint.errors import MissingDependencyError, OutputError, first_line
+from glint.errors import OutputError, system_errors_as
 from glint.files import atomic_path, refuse_existing
-from glint.libraries import library_of
+from glint.libraries import missing
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
 from glint.runtime.sinks.records import TARGET_COLUMNS, target_rows
@@ -35,9 +35,7 @@ class ParquetSink(Sink):
             import pyarrow as arrow
             from pyarrow import parquet
         except ImportError as error:
-            library = library_of("pyarrow")
-            hint = None if library is None else library.fix
-            raise MissingDependencyError("--parquet needs pyarrow, which is not installed", hint=hint) from error
+            raise missing("pyarrow", "--parquet needs pyarrow, which is not installed") from error
         refuse_existing(path, overwrite=overwrite)
         self.path, self._overwrite = path, overwrite
         self._arrow, self._parquet = arrow, parquet
@@ -49,7 +47,6 @@ class ParquetSink(Sink):
         self._writer: Any = None
 
     def write(self, result: Result) -> None:
-        """Take the frame's targets."""
         self._rows += target_rows(result)
         if self._writer is None or len(self._rows) >= _ROWS_PER_GROUP:
             self._write_out()
@@ -64,16 +61,12 @@ class ParquetSink(Sink):
             self._writer = None
 
     def _write_out(self) -> None:
-        try:
+        with system_errors_as(OutputError, f"cannot write {self.path}", caught=(OSError,)):
             if self._writer is None:
                 temporary = self._open.enter_context(atomic_path(self.path, overwrite=self._overwrite))
                 self._writer = self._parquet.ParquetWriter(temporary, self._schema)
             self._writer.write_table(self._arrow.Table.from_pylist(self._rows, self._schema))
             self._rows.clear()
-        except OSError as error:
-            if isinstance(error, OutputError):
-                raise
-            raise OutputError(f"cannot write {self.path}: {error.strerror or first_line(error)}") from error
 
 
 def open_sink(opening: Opening) -> Sink:

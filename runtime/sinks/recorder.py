@@ -6,7 +6,7 @@ from collections import deque
 from datetime import datetime, timezone
 from pathlib import Path
 
-from glint.errors import InputError, OutputError
+from glint.errors import InputError, OutputError, system_errors_as
 from glint.files import refuse_full
 from glint.runtime.pipeline.pipeline import Result
 from glint.runtime.sinks.base import Opening, Sink
@@ -148,10 +148,8 @@ class Recorder(Sink):
     def _find_older(self) -> None:
         if self.max_bytes is None or not self.folder.is_dir():
             return
-        try:
+        with system_errors_as(OutputError, f"cannot record into {self.folder}"):
             self._older.extend((path, path.stat().st_size) for path in recordings(self.folder))
-        except OSError as error:
-            raise OutputError(f"cannot record into {self.folder}: {error.strerror or error}") from error
         self._older_bytes = sum(size for _, size in self._older)
 
     def _make_room(self, needed: int) -> None:
@@ -161,10 +159,8 @@ class Recorder(Sink):
         while self._older and self._older_bytes + needed > self.max_bytes:
             path, size = self._older.popleft()
             self._older_bytes -= size
-            try:
+            with system_errors_as(OutputError, f"cannot make room in {self.folder}"):
                 path.unlink(missing_ok=True)
-            except OSError as error:
-                raise OutputError(f"cannot make room in {self.folder}: {error.strerror or error}") from error
         if needed > self.max_bytes:
             raise OutputError(
                 f"cannot record into {self.folder}: {needed} bytes do not fit into {self.max_bytes}",

@@ -9,15 +9,6 @@ from glint.clock import utc_text
 from glint.runtime.pipeline.pipeline import Result
 from glint.types import Gap
 
-
-def target_records(result: Result) -> list[dict[str, Any]]:
-    """One object per target (see ``Targets.records``).
-
-    Where targets are tracked, each has its ``track``: a number, or None as long as its track is not confirmed.
-    """
-    return result.records()
-
-
 TARGET_COLUMNS = (
     "frame", "name", "t_ns", "utc", "track", "x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance", "blob",
     "score", "flags", "n", "count_probability",
@@ -28,7 +19,7 @@ TARGET_COLUMNS = (
 def target_rows(result: Result) -> list[dict[str, Any]]:
     """One row of :data:`TARGET_COLUMNS` per target; what is unknown is None or left away."""
     frame = {"frame": result.frame.index, "name": result.frame.name, "t_ns": result.frame.t_ns, "utc": result.utc}
-    return [{**frame, **row} for row in target_records(result)]
+    return [{**frame, **row} for row in result.records()]
 
 
 def frame_record(result: Result) -> dict[str, Any]:

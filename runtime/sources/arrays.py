@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.casting import as_pixels
-from glint.errors import InputError, SourceError, SourceLostError
+from glint.errors import InputError, SourceError, SourceLostError, system_errors_as
 from glint.files import npy_header, read_npy
 from glint.runtime.sources.base import Source, check_like
 from glint.runtime.sources.images import FrameTimes, parse_times
@@ -119,12 +119,10 @@ def _of_file(uri: str, path: Path, times: FrameTimes) -> ArraySource:
     count = math.prod(shape) * header.dtype.itemsize
 
     def read(index: int) -> NDArray[Any]:
-        try:
-            with path.open("rb") as again:  # not mapped: pages of a file that became shorter end the process
-                again.seek(header.start + index * count)
-                content = again.read(count)
-        except OSError as error:
-            raise SourceLostError(f"{uri}: frame {index}: {error.strerror or error}") from error
+        # Not mapped: pages of a file that became shorter end the process.
+        with system_errors_as(SourceLostError, f"{uri}: frame {index}"), path.open("rb") as again:
+            again.seek(header.start + index * count)
+            content = again.read(count)
         if len(content) != count:
             raise SourceLostError(
                 f"{uri} became shorter while it was read: frame {index} is not there",

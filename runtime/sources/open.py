@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from glint.data.datasets import image_files, natural_order
-from glint.errors import GlintError, InputError, SourceError, safe_uri
+from glint.errors import InputError, SourceError, safe_uri, system_errors_as
 from glint.images import SUFFIXES
 from glint.runtime.sources.adjusted import LAYOUT, AdjustedSource, Scale, adjusted, layout_of
 from glint.runtime.sources.base import Source
@@ -157,12 +157,8 @@ def open_source(uri: str) -> Source:
     path = unquote(uri.removeprefix("file://")) if separator else uri
     if not path:
         raise InputError("the source is empty", hint=f"known: {_KNOWN}")
-    try:
+    with system_errors_as(SourceError, uri):
         return _open_path(uri, path)
-    except GlintError:
-        raise
-    except (OSError, ValueError) as error:  # a name with a zero in it
-        raise SourceError(f"{uri}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _open_file(uri: str, path: Path, query: str) -> Source:
@@ -223,12 +219,8 @@ def open_any(source: Any) -> Source:
     if isinstance(source, str):
         return open_frames(source)
     if isinstance(source, Path):
-        try:
+        with system_errors_as(SourceError, str(source)):
             return _open_path(str(source), str(source))  # a path is no URI: it may hold % and ://
-        except SourceError:
-            raise
-        except OSError as error:
-            raise SourceError(f"{source}: {error.strerror or error}") from error
     return items_of(source)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glint.cli import talk
-from glint.errors import InputError, SourceError, SourceLostError
+from glint.errors import InputError, SourceError, SourceLostError, system_errors_as
 from glint.processing.layout import looks_exchanged, row_length_of
 from glint.runtime.sources.base import Source, check_like
 from glint.runtime.sources.uri import full_scale_of_bits, one_of, parameters, positive, split_path
@@ -162,7 +162,7 @@ class RawSource(Source):
         self._waker.close()
 
     def _open(self) -> int:
-        try:
+        with system_errors_as(SourceError, self.uri, hint="is the name right? raw:- reads standard input"):
             if self.path is None:
                 if sys.stdin is None:
                     raise SourceError(
@@ -171,11 +171,6 @@ class RawSource(Source):
                 return sys.stdin.fileno()
             # A named pipe without a writer must not hold us where close() cannot wake us.
             return os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (OSError, ValueError) as error:
-            if isinstance(error, SourceError):
-                raise
-            reason = getattr(error, "strerror", None) or str(error)
-            raise SourceError(f"{self.uri}: {reason}", hint="is the name right? raw:- reads standard input") from error
 
     def _read(self, descriptor: int, index: int) -> NDArray[Any] | None:
         """The next frame, None at the end."""

@@ -28,7 +28,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -37,7 +37,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from glint import __version__
-from glint.errors import OutputError, SourceError, safe_uri
+from glint.errors import OutputError, SourceError, safe_uri, system_errors_as, system_reason
 from glint.files import parse_json
 from glint.runtime.sources.base import Skipped
 from glint.types import FRAME_DTYPES, Frame, Gap
@@ -106,11 +106,9 @@ class RecordingFile:
 
     def __init__(self, path: Path, *, source: str = "") -> None:
         self.path, self.size = path, 0
-        try:
+        with system_errors_as(OutputError, f"cannot write {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = path.open("xb", buffering=0)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
         about = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -135,21 +133,17 @@ class RecordingFile:
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._stream.fileno(), self.size)  # half a frame helps nobody
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise OutputError(f"cannot write {self.path}: {system_reason(error)}") from error
         self.size += len(record)
 
     def close(self) -> None:
         """Write the archive's end mark and bring all to the disk."""
         if self._stream.closed:
             return
-        try:
+        with closing(self._stream), system_errors_as(OutputError, f"cannot write {self.path}"):
             with suppress(OutputError):  # a full disk: the archive is whole without its mark
                 self.append(bytes(2 * _BLOCK_BYTES))
             os.fsync(self._stream.fileno())
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
-        finally:
-            self._stream.close()
 
 
 @dataclass(frozen=True)
@@ -165,10 +159,8 @@ def read_recording(path: Path) -> Iterator[Frame | Gap | Skipped]:
     Raises:
         SourceError: if it cannot be opened, is no recording, or is of a newer kind.
     """
-    try:
+    with system_errors_as(SourceError, str(path)):
         stream = path.open("rb")
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror or error}") from error
     with stream:
         known, record, sealed = False, None, False
         last: int | None = None  # index of the frame before

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from glint.errors import SourceError, SourceLostError
+from glint.errors import SourceError, SourceLostError, system_errors_as
 from glint.runtime.sources.base import Skipped, Source
 from glint.runtime.sources.recording_format import RECORDING, Missing, read_recording, recordings
 from glint.runtime.sources.uri import parameters, positive, split_path
@@ -101,14 +101,12 @@ def _speed(text: str) -> float | None:
 def _files(uri: str, path: str) -> list[Path]:
     if not path:
         raise SourceError(f"{uri} names no recording", hint="e.g. replay:FOLDER, replay:FILE.tar?speed=1")
-    try:
+    with system_errors_as(SourceError, uri):
         if Path(path).is_file():
             return [Path(path)]
         is_folder = Path(path).is_dir()
         # Path.glob takes no absolute pattern.
         files = recordings(Path(path)) if is_folder else sorted(Path(p) for p in glob.glob(path))  # noqa: PTH207
-    except OSError as error:
-        raise SourceError(f"{uri}: {error.strerror or error}") from error
     if is_folder:
         return _only_run(uri, files)
     if not files:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from glint.data.datasets import files_by_stem
-from glint.errors import InputError, SourceError
+from glint.errors import InputError, SourceError, system_errors_as
 from glint.files import parse_json, read_json
 from glint.images import read_image
 from glint.metrics.matching import UNMIXING_MATCH_PX, match_points
@@ -24,6 +24,7 @@ from glint.types import Frame
 
 MASK_MATCH_PX = 3.0  # between a target and the centre of a spot of a mask, as detectors are scored
 Line = dict[str, Any]
+_LINES_HINT = "name the file that --out wrote"
 
 
 class FinishedRun:
@@ -110,10 +111,8 @@ def read_lines(path: Path) -> Iterator[Line]:
     Raises:
         InputError: if it is missing, or a line is no object.
     """
-    try:
+    with system_errors_as(InputError, str(path), hint=_LINES_HINT):
         content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}", hint="name the file that --out wrote") from error
     texts = content.split(b"\n")
     for number, text in enumerate(texts, 1):
         if not text.strip():
@@ -123,13 +122,10 @@ def read_lines(path: Path) -> Iterator[Line]:
         except ValueError as error:
             if number == len(texts):
                 return
-            raise InputError(
-                f"{path}, line {number} is not JSON: {error}", hint="name the file that --out wrote"
-            ) from error
+            raise InputError(f"{path}, line {number} is not JSON: {error}", hint=_LINES_HINT) from error
         if not isinstance(line, dict):
             raise InputError(
-                f"{path}, line {number}: expected an object, got {json.dumps(line)[:40]}",
-                hint="name the file that --out wrote",
+                f"{path}, line {number}: expected an object, got {json.dumps(line)[:40]}", hint=_LINES_HINT
             )
         yield line
 

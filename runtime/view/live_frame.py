@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks.records import target_records
 from glint.runtime.sinks.track_tails import Points
 from glint.types import Blobs
 
@@ -71,7 +70,7 @@ def frame_facts(shown: ViewFrame, low: float, high: float, factor: int) -> dict[
         [int(left), int(top), int(count[i]) if i < len(count) else 0]
         for i, (left, top) in enumerate(zip(result.spots.left[:_MOST_BLOBS], result.spots.top[:_MOST_BLOBS]))
     ]
-    rows = target_records(result)
+    rows = result.records()
     rows.sort(key=lambda row: -(row["radiance"] or 0.0))
     return {
         "number": shown.number,

@@ -58,15 +58,12 @@ class Metrics(Sink):
         talk(f"metrics: {self.url}/metrics")
 
     def write(self, result: Result) -> None:
-        """Count one result."""
         self._telemetry.add(result)
 
     def gap(self, gap: Gap) -> None:
-        """Count one gap."""
         self._telemetry.add_gap(gap)
 
     def close(self) -> None:
-        """Hang up."""
         self._telemetry.end()
         self._server.close()
 

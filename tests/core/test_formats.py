@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image
+from written_images import STACK, saved, tagged
 
 from glint.errors import SourceError
-from glint.images import Picture, count_pages, read_image, read_picture, read_pictures, try_pictures
-from glint.runtime.sources.items import frame_of
-from glint.runtime.sources.open import open_source
+from glint.images import Picture, count_pages, read_image, read_pictures, try_pictures
 
 
 def read_pages(path):
@@ -25,36 +24,11 @@ def try_pages(path):
     return (picture.data if isinstance(picture, Picture) else picture for picture in try_pictures(path))
 
 
-STACK = np.random.default_rng(2).integers(0, 16384, (4, 12, 17)).astype(np.uint16)
-
-
-def saved(form, data=STACK[0], **more):
-    buffer = io.BytesIO()
-    Image.fromarray(data).save(buffer, format=form, **more)
-    return buffer.getvalue()
-
-
 def stack(compression=None, pages=STACK):
     first, *rest = (Image.fromarray(page) for page in pages)
     buffer = io.BytesIO()
     first.save(buffer, format="TIFF", save_all=True, append_images=rest, compression=compression)
     return buffer.getvalue()
-
-
-def tagged(data, tags, body=None):
-    """A little-endian TIFF of one strip with further tags, by the book."""
-    body = data.tobytes() if body is None else body
-    bits = 8 * data.dtype.itemsize
-    known = {256: data.shape[1], 257: data.shape[0], 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: data.shape[0]}
-    known |= {279: len(body), **tags}
-    text = known.pop(270, b"")
-    entries = sorted(known.items())
-    end = 8 + len(body) + 2 + 12 * (len(entries) + bool(text)) + 4
-    table = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries]
-    if text:
-        table.insert(sum(tag < 270 for tag, _ in entries), struct.pack("<HHII", 270, 2, len(text), end))
-    directory = struct.pack("<H", len(table)) + b"".join(table) + bytes(4)
-    return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + directory + text
 
 
 def read(path, content):
@@ -335,82 +309,3 @@ def test_a_pgm_of_windows_is_not_shifted(tmp_path):
     (tmp_path / "a.pgm").write_bytes(b"P5\n" + size + b"\n255\n# a late word\n" + grey.tobytes())
     with pytest.raises(SourceError, match="something else behind its pixels"):
         next(read_pages(tmp_path / "a.pgm"))
-
-
-def png(bits, data, depth):
-    """A PNG that says how many bits of its values mean something."""
-    content = saved("PNG", data)
-    chunk = b"sBIT" + bytes([bits])
-    end = content.index(b"IDAT") - 4
-    said = struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    assert content[24] == depth
-    return content[:end] + said + content[end:]
-
-
-GREY = (STACK[0] >> 6).astype(np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("maximum", "expected"),
-    [
-        (1, 1), (15, 15), (127, 127), (255, 255), (254, None), (200, None), (511, 511), (1023, 1023), (4095, 4095),
-        (16383, 16383), (16000, None), (32767, 32767), (65535, None), (65534, None),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("form", ["P2", "P5"])
-def test_the_maximum_of_a_pgm_is_the_full_scale_if_it_is_one_of_a_sensor(tmp_path, form, maximum, expected):
-    data = np.minimum(STACK[0], maximum)
-    if form == "P2":
-        body = b" ".join(b"%d" % value for value in data.ravel())
-    else:
-        body = data.astype(np.uint8 if maximum < 256 else ">u2").tobytes()
-    (tmp_path / "a.pgm").write_bytes(b"%s\n17 12\n%d\n" % (form.encode(), maximum) + body)
-    picture = read_picture(tmp_path / "a.pgm")
-    assert picture.full_scale == expected
-    assert_array_equal(picture.data, data)
-
-
-@pytest.mark.parametrize(
-    ("tags", "data", "expected"),
-    [
-        ({}, STACK[0], None), ({341: 16383}, STACK[0], 16383), ({341: 65535}, STACK[0], None),
-        ({341: 9871}, STACK[0], None), ({281: 16383}, STACK[0], None), ({341: 16383, 262: 0}, STACK[0], None),
-        ({}, GREY, 255), ({341: 127}, GREY >> 1, 127), ({341: 250}, GREY, 255),
-    ],
-)  # fmt: skip
-def test_a_tiff_states_its_full_scale_by_a_tag_that_is_no_statistics(tmp_path, tags, data, expected):
-    (tmp_path / "a.tif").write_bytes(tagged(data, tags))
-    picture = read_picture(tmp_path / "a.tif")
-    assert picture.full_scale == expected
-
-
-def test_a_tiff_of_twelve_bits_per_pixel_says_so(tmp_path):
-    values = (STACK[0, :, :16] >> 2).astype(np.uint16)
-    first, second = values[:, ::2].astype(np.uint32), values[:, 1::2].astype(np.uint32)
-    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=-1).astype(np.uint8)
-    content = tagged(values, {258: 12, 279: packed.size}, packed.tobytes())
-    (tmp_path / "a.tif").write_bytes(content)
-    picture = read_picture(tmp_path / "a.tif")
-    assert picture.full_scale == 4095
-    assert_array_equal(picture.data, values)
-
-
-@pytest.mark.parametrize(
-    ("bits", "data", "depth", "expected"),
-    [
-        (14, STACK[0] << 2, 16, 65532), (12, STACK[0], 16, 65520), (16, STACK[0], 16, None), (17, STACK[0], 16, None),
-        (0, STACK[0], 16, None), (6, GREY, 8, 252), (8, GREY, 8, 255),
-    ],
-)  # fmt: skip
-def test_white_of_a_png_with_significant_bits_is_that_of_stretched_values(tmp_path, bits, data, depth, expected):
-    (tmp_path / "a.png").write_bytes(png(bits, data, depth))
-    picture = read_picture(tmp_path / "a.png")
-    assert picture.full_scale == expected
-    assert_array_equal(picture.data, data)
-
-
-def test_the_stated_full_scale_is_that_of_the_frame(tmp_path):
-    for number in range(2):
-        (tmp_path / f"{number}.pgm").write_bytes(b"P5\n17 12\n16383\n" + STACK[number].astype(">u2").tobytes())
-    assert [frame.full_scale for frame in open_source(str(tmp_path)).frames()] == [16383, 16383]
-    assert frame_of(tmp_path / "1.pgm").full_scale == 16383

@@ -19,7 +19,7 @@ from typing import Any
 from glint import files
 from glint.cards import TensorSpec
 from glint.config import from_dict, to_dict
-from glint.errors import InputError, ModelError, OutputError
+from glint.errors import InputError, ModelError, OutputError, system_errors_as
 from glint.files import atomic_path, read_json, write_json
 from glint.formats.seal import broken_seal, seal_of_document
 
@@ -242,12 +242,10 @@ def locked(waiting: Callable[[], None]) -> Iterator[None]:
         OutputError: if the cache folder cannot be written.
     """
     path = cache_folder() / ".lock"
-    try:
+    hint = "set GLINT_CACHE to a folder that can be written"
+    with system_errors_as(OutputError, f"engine cache {path.parent}", hint=hint):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("ab")
-    except OSError as error:
-        hint = "set GLINT_CACHE to a folder that can be written"
-        raise OutputError(f"engine cache {path.parent}: {error.strerror or error}", hint=hint) from error
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

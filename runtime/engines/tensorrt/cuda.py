@@ -90,23 +90,18 @@ def _available_memory() -> int:
 
 
 def _found(path: Path, pattern: str) -> str | None:
+    """The groups of a pattern in a file, with dots between them; None if there is no such file, or not that in it."""
     try:
         found = re.search(pattern, path.read_text(encoding="utf-8"))
     except OSError:
         return None
-    return found[1] if found else None
+    return ".".join(found.groups()) if found else None
 
 
 def driver_version() -> str | None:
     """Version of the NVIDIA kernel driver, else of the Jetson's Linux (L4T); None on other machines."""
-    for path, pattern in ((_DRIVER_FILE, r"(\d{3,}\.\d[\d.]*)"), (_L4T_FILE, r"(R\d+).*REVISION: ([\d.]+)")):
-        try:
-            found = re.search(pattern, path.read_text(encoding="utf-8"))
-        except OSError:
-            continue
-        if found:
-            return ".".join(found.groups())
-    return None
+    version = _found(_DRIVER_FILE, r"(\d{3,}\.\d[\d.]*)")
+    return version or _found(_L4T_FILE, r"(R\d+).*REVISION: ([\d.]+)")
 
 
 @contextmanager

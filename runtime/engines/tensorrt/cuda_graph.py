@@ -11,6 +11,8 @@ from typing import Any
 
 from glint.errors import EngineError
 
+_WITHOUT_HINT = "TensorRTEngine(plan, graph=False) runs without CUDA graphs"
+
 
 def recording_problem() -> str | None:
     """Why no graph can be recorded on this machine, or None."""
@@ -68,12 +70,7 @@ class CudaGraph:
         try:
             status, *results = getattr(self._driver, name)(*arguments)
         except RuntimeError as error:  # cuda-bindings' way of saying that this driver has no such function
-            raise EngineError(
-                f"{name}: {error}; cuda-bindings newer than the driver?",
-                hint="TensorRTEngine(plan, graph=False) runs without CUDA graphs",
-            ) from error
+            raise EngineError(f"{name}: {error}; cuda-bindings newer than the driver?", hint=_WITHOUT_HINT) from error
         if status != self._driver.CUresult.CUDA_SUCCESS:
-            raise EngineError(
-                f"{name}: {status.name}", hint="TensorRTEngine(plan, graph=False) runs without CUDA graphs"
-            )
+            raise EngineError(f"{name}: {status.name}", hint=_WITHOUT_HINT)
         return results[0] if results else None

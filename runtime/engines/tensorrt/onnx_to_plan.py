@@ -36,6 +36,8 @@ _OUT_OF_MEMORY = (
     "insufficient to use tactic",
 )  # fmt: skip
 _NO_IMPLEMENTATION = "could not find any implementation"
+_CARD_HINT = "card and file do not belong together: export or calibrate the model again"
+_MEMORY_HINT = "is the memory of the GPU full? glint doctor tells"
 
 
 @dataclass(frozen=True)
@@ -176,15 +178,13 @@ def _check_profile(onnx: Path, profile: Profile, inputs: tuple[TensorSpec, ...])
     ranges = {r.name: r for r in profile}
     if ranges.keys() != {spec.name for spec in inputs}:
         raise ModelError(
-            f"{onnx.name}: its inputs are {[s.name for s in inputs]}, its card says {sorted(ranges)}",
-            hint="card and file do not belong together: export or calibrate the model again",
+            f"{onnx.name}: its inputs are {[s.name for s in inputs]}, its card says {sorted(ranges)}", hint=_CARD_HINT
         )
     for spec in inputs:
         for shape in (ranges[spec.name].min, ranges[spec.name].max):
             if len(shape) != len(spec.shape) or any(s not in (-1, n) for s, n in zip(spec.shape, shape)):
                 raise ModelError(
-                    f"{onnx.name}: input {spec.name!r} is {spec.shape}, its profile wants {shape}",
-                    hint="card and file do not belong together: export or calibrate the model again",
+                    f"{onnx.name}: input {spec.name!r} is {spec.shape}, its profile wants {shape}", hint=_CARD_HINT
                 )
 
 
@@ -317,8 +317,7 @@ def _inspect(trt: TensorRT, plan: Any, dla: int | None) -> str:
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
-            f"TensorRT cannot load the plan that it built: {log.errors() or 'it gave no reason'}",
-            hint="is the memory of the GPU full? glint doctor tells",
+            f"TensorRT cannot load the plan that it built: {log.errors() or 'it gave no reason'}", hint=_MEMORY_HINT
         )
     inspector = engine.create_engine_inspector()
     return str(inspector.get_engine_information(trt.module.LayerInformationFormat.JSON))
@@ -352,9 +351,7 @@ def _build(trt: TensorRT, builder: Any, network: Any, config: Any) -> Any:
             raise
     del monitor  # TensorRT holds no reference to it: it had to live until here
     if failures:
-        raise EngineError(
-            f"TensorRT failed: {failures[0]}", hint="is the memory of the GPU full? glint doctor tells"
-        ) from failures[0]
+        raise EngineError(f"TensorRT failed: {failures[0]}", hint=_MEMORY_HINT) from failures[0]
     return results[0]
 
 

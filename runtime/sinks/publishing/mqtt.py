@@ -21,6 +21,7 @@ from glint.types import Gap
 
 _MOST_WAITING_MESSAGES = 100  # MQTT messages on their way; a link that is slower than the frames loses the rest
 _FRAMES, _EVENTS, _STATE = "frames", "events", "state"
+_URL_HINT = "e.g. mqtt://broker.local:1883/glint"
 
 
 class MqttSink(Sink):
@@ -43,13 +44,10 @@ class MqttSink(Sink):
             port = parts.port
         except ValueError as error:
             raise InputError(
-                "MQTT URL: the port is no number", hint="e.g. mqtt://broker.local:1883/glint"
+                "MQTT URL: the port is no number", hint=_URL_HINT
             ) from error  # the URL may hold a password
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0 or parts.query or "#" in url:
-            raise InputError(
-                "MQTT URL: expected mqtt://HOST:PORT/TOPIC or mqtts://HOST:PORT/TOPIC",
-                hint="e.g. mqtt://broker.local:1883/glint",
-            )
+            raise InputError("MQTT URL: expected mqtt://HOST:PORT/TOPIC or mqtts://HOST:PORT/TOPIC", hint=_URL_HINT)
         self.topic = unquote(parts.path).strip("/") or "glint"
         if any(c in self.topic for c in "+#\0"):
             raise InputError(
@@ -87,7 +85,6 @@ class MqttSink(Sink):
             self._publish(_EVENTS, event)
 
     def gap(self, gap: Gap) -> None:
-        """Publish one gap."""
         self._publish(_EVENTS, gap_record(gap))
 
     def close(self) -> None:

@@ -54,12 +54,10 @@ class UdpSink(Sink):
         self.sent = self.lost = 0
 
     def write(self, result: Result) -> None:
-        """Send one frame."""
         for part in split_record(frame_record(result), DATAGRAM_BYTES):
             self.send(part)
 
     def gap(self, gap: Gap) -> None:
-        """Send one gap."""
         self.send(encode_record(gap_record(gap)))
 
     def close(self) -> None:

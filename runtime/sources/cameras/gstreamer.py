@@ -30,6 +30,7 @@ from glint.runtime.sources.waiting import InterruptibleWait
 LAUNCHER = "gst-launch-1.0"
 _CAPS = "glint_frames.GstPad:sink: caps = video/x-raw"
 _FIELD = re.compile(r"(format|width|height)=\((?:string|int)\)(\w+)")
+_PIPELINE_HINT = "does gst-launch-1.0 with the same pipeline run on?"
 _DTYPES: dict[str, tuple[np.dtype[Any], float | None]] = {
     "GRAY8": (np.dtype(np.uint8), 255.0),
     "GRAY16_LE": (np.dtype(np.uint16), None),
@@ -117,9 +118,7 @@ class _Pipeline(Connection):
         data[0, 0] = first[0]
         if not self._fill(data.data.cast("B")[1:], deadline):
             self._raise_if_failed()
-            raise SourceLostError(
-                "the pipeline ended inside a frame", hint="does gst-launch-1.0 with the same pipeline run on?"
-            )
+            raise SourceLostError("the pipeline ended inside a frame", hint=_PIPELINE_HINT)
         if len(self._caps) > 1:
             raise SourceLostError(
                 "the pipeline has changed the format of its frames",
@@ -157,9 +156,7 @@ class _Pipeline(Connection):
         try:
             code = self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            raise SourceLostError(
-                "the pipeline closed its output", hint="does gst-launch-1.0 with the same pipeline run on?"
-            ) from None
+            raise SourceLostError("the pipeline closed its output", hint=_PIPELINE_HINT) from None
         self._listener.join(_STOP_S)
         if code == 0:
             return

@@ -16,59 +16,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from recorded_frames import SECOND, frame, member, read, result, same, write
 
-from glint.errors import GlintError, InputError, OutputError, SourceError, SourceLostError
-from glint.runtime.pipeline.detector import Detection
-from glint.runtime.pipeline.pipeline import Result
-from glint.runtime.sinks import recorder as recorder_module
+from glint.errors import SourceError, SourceLostError
 from glint.runtime.sinks.recorder import Recorder
-from glint.runtime.sources.base import Skipped
 from glint.runtime.sources.open import open_source
-from glint.runtime.sources.recording_format import RecordingFile, encode_frame, encode_gap, read_recording, recordings
-from glint.runtime.sources.replay import ReplaySource
-from glint.types import Blobs, Frame, Gap, Targets
+from glint.runtime.sources.recording_format import encode_frame, recordings
+from glint.types import Frame, Gap
 
-SECOND = 1_000_000_000
-NOTHING = np.zeros(0)
-
-
-def frame(
-    index: int, *, dtype: type = np.uint16, shape: tuple[int, int] = (6, 7), seconds: float | None = None
-) -> Frame:
-    rng = np.random.default_rng(index)
-    data = rng.standard_normal(shape) if dtype == np.float32 else rng.integers(0, np.iinfo(dtype).max + 1, shape)
-    t_ns = round(SECOND * (index / 10 if seconds is None else seconds)) + 123_456_789
-    return Frame(index, t_ns, data.astype(dtype), name=f"näme {index}", full_scale=16383.0)
-
-
-def result(item: Frame, targets: int = 0) -> Result:
-    """What a pipeline would say: as many targets, nothing else."""
-    columns = {name: np.zeros(targets) for name in ("x", "y", "radiance", "sigma_x", "sigma_y", "sigma_radiance")}
-    found = Targets(**columns, blob=np.zeros(targets), score=np.zeros(targets), flags=np.zeros(targets))
-    blobs = Blobs(NOTHING, NOTHING, NOTHING, NOTHING)
-    detection = Detection.__new__(Detection)
-    object.__setattr__(detection, "blobs", blobs)
-    return Result(item, detection, found, None, {})  # type: ignore[arg-type]
-
-
-def same(one: Frame, other: Frame) -> bool:
-    """All that is kept of a frame, bit by bit."""
-    keys = (one.index, one.t_ns, one.name, one.full_scale, one.data.dtype, one.shape)
-    others = (other.index, other.t_ns, other.name, other.full_scale, other.data.dtype, other.shape)
-    return keys == others and one.data.tobytes() == other.data.tobytes()
-
-
-def write(path: Path, items: list[Frame | Gap]) -> Path:
-    file = RecordingFile(path, source="rtsp://me:secret@camera/live")
-    for number, item in enumerate(items):
-        file.append(encode_frame(item) if isinstance(item, Frame) else encode_gap(item, number))
-    file.close()
-    return path
-
-
-def read(path: Path) -> tuple[list[Frame | Gap], list[Skipped]]:
-    everything = list(read_recording(path))
-    return [i for i in everything if not isinstance(i, Skipped)], [i for i in everything if isinstance(i, Skipped)]
+HELPERS = Path(__file__).parents[2] / "helpers"
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -130,12 +86,13 @@ def test_others_can_unpack_it(tmp_path: Path) -> None:
 
 def test_a_recording_of_a_killed_process_holds_all_of_its_frames(tmp_path: Path) -> None:
     code = (
-        "import sys, time; sys.path.insert(0, sys.argv[2]); from test_recording_format import *\n"
+        "import sys, time; sys.path.insert(0, sys.argv[2]); from recorded_frames import frame, result\n"
+        "from glint.runtime.sinks.recorder import Recorder\n"
         "sink = Recorder(sys.argv[1])\n"
         "for i in range(5): sink.write(result(frame(i)))\n"
         "print('written', flush=True); time.sleep(60)"
     )
-    words = [sys.executable, "-c", code, str(tmp_path / "kept"), str(Path(__file__).parent)]
+    words = [sys.executable, "-c", code, str(tmp_path / "kept"), str(HELPERS)]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"written\n"
@@ -201,12 +158,6 @@ def test_no_damage_ends_in_anything_but_good_frames_and_words(tmp_path: Path, da
             assert item.data.tobytes() in {f.data.tobytes() for f in originals.values()}
 
 
-def member(name: str, content: bytes) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    return info.tobuf() + content + bytes(-len(content) % 512)
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -264,254 +215,8 @@ def test_a_size_that_no_file_has_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "r.tar")
 
 
-def events(folder: Path) -> list[list[int]]:
-    """Indices of the frames in each file."""
-    return [[i.index for i in read(p)[0] if isinstance(i, Frame)] for p in recordings(folder)]
-
-
-def test_an_event_is_kept_with_what_was_before_and_after(tmp_path: Path) -> None:
-    sink = Recorder(tmp_path, events=True, before_s=0.3, after_s=0.2)
-    with_targets = {10, 11, 13, 30}
-    for i in range(40):  # ten frames per second
-        sink.write(result(frame(i), targets=int(i in with_targets)))
-    sink.close()
-    assert events(tmp_path) == [[7, 8, 9, 10, 11, 12, 13, 14, 15], [27, 28, 29, 30, 31, 32]]
-
-
-def test_frames_between_close_events_are_kept_once(tmp_path: Path) -> None:
-    sink = Recorder(tmp_path, events=True, before_s=0.5, after_s=0.2)
-    for i in range(20):
-        sink.write(result(frame(i), targets=int(i in (5, 9))))
-    sink.close()
-    assert events(tmp_path) == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11]]
-
-
-def test_without_an_event_nothing_is_created(tmp_path: Path) -> None:
-    sink = Recorder(tmp_path / "kept", events=True)
-    for i in range(5):
-        sink.write(result(frame(i)))
-    sink.close()
-    assert not (tmp_path / "kept").exists()
-
-
-def test_the_ring_of_waiting_frames_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "RING_BYTES", 4 * frame(0).data.nbytes)
-    sink = Recorder(tmp_path, events=True, before_s=3600, after_s=0)
-    for i in range(50):
-        sink.write(result(frame(i), targets=int(i == 49)))
-    sink.close()
-    assert events(tmp_path) == [[45, 46, 47, 48, 49]]
-
-
-def test_a_gap_inside_the_time_before_an_event_is_kept(tmp_path: Path) -> None:
-    sink = Recorder(tmp_path, events=True, before_s=1, after_s=0)
-    sink.gap(Gap(0, 1.0, "too old"))
-    sink.write(result(frame(20)))
-    sink.gap(Gap(2 * SECOND + 200_000_000, 0.1, "unplugged"))
-    sink.write(result(frame(23), targets=1))
-    sink.close()
-    (path,) = recordings(tmp_path)
-    assert [type(i).__name__ for i in read(path)[0]] == ["Frame", "Gap", "Frame"]
-
-
-def test_the_oldest_files_make_room_and_the_bound_holds_over_runs(tmp_path: Path) -> None:
-    most = 40_000
-    for _ in range(2):
-        sink = Recorder(tmp_path, max_bytes=most)
-        for i in range(40):
-            sink.write(result(frame(i)))
-            assert sum(p.stat().st_size for p in tmp_path.iterdir()) <= most
-        sink.close()
-    kept = recordings(tmp_path)
-    assert len(kept) > 2
-    assert len({p.name.rpartition("-")[0] for p in kept}) == 1  # nothing of the first run is left
-    indices = [i for numbers in events(tmp_path) for i in numbers]
-    assert indices == list(range(indices[0], 40))
-    assert sum(p.stat().st_size for p in kept) > most // 2
-
-
-def test_only_recordings_are_ever_deleted(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("precious" * 1000)
-    (tmp_path / "20200101-other.tar").write_bytes(bytes(5000))
-    sink = Recorder(tmp_path, max_bytes=20_000)
-    for i in range(40):
-        sink.write(result(frame(i)))
-    sink.close()
-    assert (tmp_path / "notes.txt").stat().st_size == 8000
-    assert (tmp_path / "20200101-other.tar").exists()
-
-
-def test_a_frame_that_can_never_fit_is_an_output_error(tmp_path: Path) -> None:
-    sink = Recorder(tmp_path, max_bytes=2000)
-    with pytest.raises(OutputError, match="do not fit"):
-        sink.write(result(frame(0)))
-    sink.close()
-
-
-class FullDisk:
-    """A file that takes so many bytes and then nothing more."""
-
-    def __init__(self, stream: io.FileIO, room: int) -> None:
-        self._stream, self._room = stream, room
-
-    def write(self, data: memoryview) -> int:
-        if not self._room:
-            raise OSError(28, "No space left on device")
-        written = self._stream.write(data[: self._room])
-        self._room -= written
-        return written
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._stream, name)
-
-
-def test_a_full_disk_is_an_output_error_and_leaves_a_valid_file(tmp_path: Path) -> None:
-    sink = Recorder(tmp_path)
-    sink.write(result(frame(0)))
-    file = sink._file
-    assert file is not None
-    file._stream = FullDisk(file._stream, room=700)  # type: ignore[assignment]
-    with pytest.raises(OutputError, match="No space left"):
-        sink.write(result(frame(1)))
-    sink.close()
-    (path,) = recordings(tmp_path)
-    items, skipped = read(path)
-    assert [i.index for i in items if isinstance(i, Frame)] == [0]
-    assert "no end mark" in skipped[0].reason and len(skipped) == 1
-
-
-def test_a_real_full_disk_does_the_same(tmp_path: Path) -> None:
-    code = (
-        "import resource, signal, sys; sys.path.insert(0, sys.argv[2]); from test_recording_format import *\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-        "sink = Recorder(sys.argv[1])\n"
-        "try:\n"
-        "    for i in range(100): sink.write(result(frame(i)))\n"
-        "except OutputError as error: print(error)\n"
-        "sink.close()"
-    )
-    words = [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-    assert "cannot write" in done.stdout
-    (path,) = recordings(tmp_path)
-    items, skipped = read(path)
-    assert [i.index for i in items if isinstance(i, Frame)] == list(range(len(items)))
-    assert len(items) > 3
-    assert "no end mark" in skipped[0].reason and len(skipped) == 1
-
-
-def test_a_file_in_place_of_the_folder_is_an_output_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="is a file"):
-        Recorder(tmp_path / "file")
-    with pytest.raises(OutputError, match="cannot write"):
-        Recorder(tmp_path / "file" / "inside").write(result(frame(0)))
-
-
-@pytest.mark.parametrize("arguments", [{"before_s": -1}, {"after_s": float("nan")}, {"max_bytes": 0}])
-def test_impossible_arguments_are_refused(tmp_path: Path, arguments: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="recorder"):
-        Recorder(tmp_path, **arguments)  # type: ignore[arg-type]
-
-
-def test_a_replay_at_its_own_speed_is_live_and_keeps_its_pace(tmp_path: Path) -> None:
-    path = write(tmp_path / "r.tar", [frame(i) for i in range(4)])
-    source = open_source(f"replay:{path}?speed=2")
-    assert source.live
-    before = time.monotonic_ns()
-    times = [f.t_ns for f in source.frames()]
-    assert before <= times[0]
-    assert times[-1] - times[0] >= 0.15 * SECOND
-    assert times[-1] <= time.monotonic_ns()
-    assert not open_source(f"replay:{path}?speed=max").live
-
-
-def test_closing_ends_the_wait_for_the_next_frame(tmp_path: Path) -> None:
-    path = write(tmp_path / "r.tar", [frame(0), frame(1, seconds=3000)])
-    source = open_source(f"replay:{path}?speed=1")
-    items = iter(source)
-    next(items)
-    source.close()
-    assert list(items) == []
-
-
-def test_a_folder_with_several_runs_asks_for_one(tmp_path: Path) -> None:
-    for _ in range(2):
-        sink = Recorder(tmp_path)
-        sink.write(result(frame(0)))
-        sink.close()
-    with pytest.raises(SourceError, match="2 runs") as caught:
-        open_source(f"replay:{tmp_path}")
-    pattern = (caught.value.hint or "").rpartition(" ")[2]
-    source = open_source(pattern)
-    assert isinstance(source, ReplaySource)
-    assert source.files == recordings(tmp_path)[1:]
-    assert len(list(source)) == 1
-
-
-@pytest.mark.parametrize("uri", ["replay:", "replay:{}", "replay:{}/absent.tar", "replay:{}/*.tar"])
-def test_a_place_without_recordings_is_a_source_error(tmp_path: Path, uri: str) -> None:
-    with pytest.raises(SourceError):
-        open_source(uri.format(tmp_path))
-
-
-@pytest.mark.parametrize("speed", ["0", "-1", "nan", "inf", "fast", ""])
-def test_a_speed_that_is_none_is_an_input_error(tmp_path: Path, speed: str) -> None:
-    path = write(tmp_path / "r.tar", [frame(0)])
-    with pytest.raises(InputError, match="speed"):
-        open_source(f"replay:{path}?speed={speed}")
-
-
-def test_a_recording_without_any_frame_is_a_source_error(tmp_path: Path) -> None:
-    path = write(tmp_path / "r.tar", [])
-    with pytest.raises(GlintError, match="no frame"):
-        list(open_source(f"replay:{path}"))
-
-
 def test_the_header_of_pixels_has_the_stated_length() -> None:
     # Readers in other languages rely on it: magic, version, length, then 128 bytes in all.
     record = encode_frame(frame(0))
     start = record.find(b"\x93NUMPY")
     assert struct.unpack("<H", record[start + 8 : start + 10])[0] + 10 == 128
-
-
-def recorded(folder: Path, frames: int = 4) -> Path:
-    sink = Recorder(folder)
-    for i in range(frames):
-        sink.write(result(frame(i)))
-    sink.close()
-    (path,) = recordings(folder)
-    return path
-
-
-def test_a_frame_that_is_missing_is_named_and_ends_the_replay_as_lost(tmp_path: Path) -> None:
-    path = recorded(tmp_path / "kept")
-    with tarfile.open(path) as archive:
-        kept = [(m.name, archive.extractfile(m).read()) for m in archive if "000000002" not in m.name]  # type: ignore[union-attr]
-    path.write_bytes(b"".join(member(*one) for one in kept) + bytes(1024))
-    source, delivered = open_source(f"replay:{path}"), []
-    with pytest.raises(SourceLostError, match="lacks 1"):
-        delivered.extend(f.index for f in source.frames())
-    assert delivered == [0, 1, 3]
-    assert "after 1, up to 2" in source.skipped[0].reason
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.integers(0, 10**6), value=st.integers(1, 255), cut=st.booleans())
-def test_a_damaged_recording_never_loses_a_frame_in_silence(tmp_path: Path, place: int, value: int, cut: bool) -> None:
-    folder = tmp_path / f"{place}-{value}-{cut}"
-    path = recorded(folder)
-    content = bytearray(path.read_bytes())
-    place %= len(content) - 1024
-    if cut:
-        del content[place:]
-    else:
-        content[place] ^= value
-    path.write_bytes(content)
-    source, delivered, told = open_source(f"replay:{path}"), [], False
-    try:
-        delivered.extend(source.frames())
-    except SourceError:
-        told = True
-    assert told or source.skipped or [f.index for f in delivered] == [0, 1, 2, 3]
-    assert all(same(frame(f.index), f) for f in delivered)

@@ -1,61 +1,32 @@
 from __future__ import annotations
 
-import dataclasses
 import sys
-import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tensorrt_standin as standin
-from fake_cuda import FakeCuda
+from engine_bench import Bench, check_pair, network, pair, pair_profile, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
 from glint.cards import TensorSpec, load_card
-from glint.errors import EngineError, InputError, MissingDependencyError, ModelError
-from glint.runtime.engines.base import Arrays
+from glint.errors import EngineError, InputError
 from glint.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from glint.runtime.engines.tensorrt import api as tensorrt_api
 from glint.runtime.engines.tensorrt import loaded_plan as tensorrt_plan
-from glint.runtime.engines.tensorrt.build import BuildOptions, build, machine
-from glint.runtime.engines.tensorrt.cache import InputRange, Profile, Sidecar, store
+from glint.runtime.engines.tensorrt.build import BuildOptions, build
+from glint.runtime.engines.tensorrt.cache import InputRange
 from glint.runtime.engines.tensorrt.engine import TensorRTEngine
 from glint.runtime.engines.tensorrt.loaded_plan import round_up
-from glint.runtime.engines.tensorrt.onnx_to_plan import Order, plan_from_onnx
 from glint.runtime.engines.tensorrt.slot import Slot
 from glint.types import FrameSize
 
 onnx = pytest.importorskip("onnx")
 UNMIXER = "dscsnet-s-sensor"
-
-
-class Bench:
-    """A machine with a fake GPU and one release of TensorRT."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, version: str, folder: Path, *, bindings: bool = True) -> None:
-        patch.setenv("GLINT_CACHE", str(folder / "cache"))
-        self.cuda, self.folder = FakeCuda(), folder
-        self.cuda.install(patch, bindings=bindings)
-        self.trt = standin.Machine(enqueue=self.cuda.enqueue)
-        self.module = standin.install(patch, version, self.trt)
-
-    def plan(self, model: Any, *profiles: Profile, dla: int | None = None, **changes: Any) -> Path:
-        """A plan of an ONNX model, with its sidecar."""
-        source, path = self.folder / "model.onnx", self.folder / "model.plan"
-        onnx.save(model, source)
-        trt = tensorrt_api.load()
-        built = plan_from_onnx(trt, Order(source, profiles, "fp32", dla=dla))
-        info = Sidecar(
-            model="model", precision="fp32", onnx_sha256="", plan_sha256="", target=machine(trt)[0], options={},
-            profiles=profiles, inputs=built.inputs, outputs=built.outputs,
-        )  # fmt: skip
-        store(path, built.plan, dataclasses.replace(info, **changes))
-        return path
 
 
 @pytest.fixture(params=standin.VERSIONS)
@@ -66,37 +37,6 @@ def every(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bench:
     return Bench(monkeypatch, "tensorrt-10.3", tmp_path)
-
-
-def network(*nodes: Any, inputs: dict[str, Any], outputs: dict[str, Any], kind: int = 1) -> Any:
-    """An ONNX model; shapes as lists, with names for dynamic sizes."""
-    helper = onnx.helper
-    infos = [[helper.make_tensor_value_info(n, kind, s) for n, s in side.items()] for side in (inputs, outputs)]
-    graph = helper.make_graph(list(nodes), "g", *infos)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
-def pair() -> Any:
-    """Two inputs [N, 3]; outputs: their sum, and the first one doubled."""
-    node = onnx.helper.make_node
-    shapes = {"sum": ["n", 3], "twice": ["n", 3]}
-    nodes = [node("Add", ["a", "b"], ["sum"]), node("Add", ["a", "a"], ["twice"])]
-    return network(*nodes, inputs={"a": ["n", 3], "b": ["n", 3]}, outputs=shapes)
-
-
-def pair_profile(least: int, usual: int, most: int) -> Profile:
-    return tuple(InputRange(name, (least, 3), (usual, 3), (most, 3)) for name in ("a", "b"))
-
-
-def rows(number: int, seed: int = 0) -> Arrays:
-    generator = np.random.default_rng(seed)
-    return {name: generator.normal(size=(number, 3)).astype(np.float32) for name in ("a", "b")}
-
-
-def check_pair(engine: TensorRTEngine, arrays: Arrays) -> None:
-    results = engine.infer(**arrays)
-    np.testing.assert_array_equal(results["sum"], arrays["a"] + arrays["b"])
-    np.testing.assert_array_equal(results["twice"], 2 * arrays["a"])
 
 
 # On every release
@@ -455,207 +395,3 @@ def test_both_kinds_of_buffer_are_timed_on_the_network(bench: Bench) -> None:
         assert all(value > 0 for value in times.values())
         check_pair(engine, rows(5))
     assert not bench.cuda.live
-
-
-# Threads, memory, ends
-
-
-def test_a_thousand_runs_take_no_memory(bench: Bench) -> None:
-    with TensorRTEngine(bench.plan(pair(), pair_profile(1, 4, 8))) as engine:
-        for number in range(1, 20):
-            engine.infer(**rows(number))
-        used, graphs = bench.cuda.used, bench.cuda.graphs
-        for number in range(1000):
-            engine.infer(**rows(1 + number % 19))
-        assert (bench.cuda.used, bench.cuda.graphs) == (used, graphs)
-    assert (bench.cuda.used, bench.cuda.graphs, bench.cuda.stack) == (0, 0, [])
-
-
-def test_shapes_beyond_number_are_not_all_kept(bench: Bench) -> None:
-    model = network(
-        onnx.helper.make_node("Add", ["x", "x"], ["y"]), inputs={"x": [1, "w"]}, outputs={"y": [1, "w"]}
-    )  # fmt: skip
-    with TensorRTEngine(bench.plan(model, (InputRange("x", (1, 1), (1, 4), (1, 500)),))) as engine:
-        for width in range(1, 300):
-            x = np.full((1, width), width, np.float32)
-            np.testing.assert_array_equal(engine.infer(x=x)["y"], 2 * x)
-        assert bench.cuda.graphs <= 65
-
-
-def test_a_closed_engine_gave_everything_back_and_says_so(bench: Bench) -> None:
-    engine = TensorRTEngine(bench.plan(pair(), pair_profile(1, 4, 8)))
-    check_pair(engine, rows(19))
-    engine.close()
-    assert (bench.cuda.used, bench.cuda.graphs) == (0, 0)
-    engine.close()
-    with pytest.raises(EngineError, match="closed"):
-        engine.infer(**rows(1))
-
-
-def test_any_thread_may_run_and_close(bench: Bench) -> None:
-    engine = TensorRTEngine(bench.plan(pair(), pair_profile(1, 4, 8)))
-    failures: list[BaseException] = []
-
-    def work(seed: int) -> None:
-        try:
-            for number in range(1, 25):
-                check_pair(engine, rows(number, seed))
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    closer = threading.Thread(target=engine.close)
-    closer.start()
-    closer.join()
-    assert not failures
-    assert not bench.cuda.live
-    assert (len(bench.cuda.streams), bench.cuda.lost_streams) == (0, 0)
-
-
-def test_two_engines_live_side_by_side(bench: Bench) -> None:
-    path = bench.plan(pair(), pair_profile(1, 4, 8))
-    with TensorRTEngine(path) as second:
-        with TensorRTEngine(path) as first:
-            check_pair(first, rows(9))
-            check_pair(second, rows(9, seed=1))
-        check_pair(second, rows(17))
-    assert bench.cuda.retained == 1
-    assert not bench.cuda.live
-
-
-def test_the_context_of_other_users_of_the_gpu_stays(bench: Bench) -> None:
-    path = bench.plan(pair(), pair_profile(1, 4, 8))
-    theirs: Any = object()
-    bench.cuda.stack.append(theirs)
-    with TensorRTEngine(path) as engine:
-        check_pair(engine, rows(9))
-    assert bench.cuda.stack == [theirs]
-
-
-def test_a_failing_run_is_an_engine_error_and_the_next_one_works(bench: Bench) -> None:
-    bench.cuda.refuse_capture = "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"
-    with TensorRTEngine(bench.plan(pair(), pair_profile(1, 4, 8))) as engine:
-        check_pair(engine, rows(20))
-        execute = bench.module.IExecutionContext.execute_async_v3
-        runs = 0
-
-        def fail_at_the_second(self: Any, *arguments: Any) -> bool:
-            nonlocal runs
-            runs += 1
-            return execute(self, *arguments) if runs != 2 else self._refuse("Cask convolution execution")
-
-        bench.module.IExecutionContext.execute_async_v3 = fail_at_the_second
-        with pytest.raises(EngineError, match=r"TensorRT failed to run the network: .*Cask convolution execution"):
-            engine.infer(**rows(20))
-        assert not any(stream.queue for stream in bench.cuda.streams.values())
-        check_pair(engine, rows(20, seed=1))
-    assert not bench.cuda.live
-
-
-def test_a_gpu_that_failed_for_good_does_not_hinder_closing(bench: Bench) -> None:
-    engine = TensorRTEngine(bench.plan(pair(), pair_profile(1, 4, 8)))
-    bench.cuda.broken = "cuMemcpyHtoDAsync failed: an illegal memory access was encountered"
-    with pytest.raises(EngineError, match="illegal memory access"):
-        engine.infer(**rows(3))
-    engine.close()
-    assert bench.cuda.stack == []
-
-
-def test_memory_that_runs_out_is_told_as_that_and_given_back(bench: Bench) -> None:
-    path = bench.plan(pair(), pair_profile(1, 4, 100_000))
-    with TensorRTEngine(path) as engine:
-        check_pair(engine, rows(4))
-        used = bench.cuda.used
-        bench.cuda.total = used + 3_000_000  # enough for the first tensor
-        with pytest.raises(EngineError, match="out of GPU memory") as caught:
-            engine.infer(**rows(100_000))
-        assert "smaller batch" in (caught.value.hint or "")
-        assert bench.cuda.used == used
-        check_pair(engine, rows(5))
-    assert not bench.cuda.live
-
-
-def test_too_little_memory_to_open_leaves_nothing_behind(bench: Bench) -> None:
-    path = bench.plan(pair(), pair_profile(1, 4, 8))
-    bench.cuda.total = standin.SCRATCH + 100  # enough for the first tensor
-    with pytest.raises(EngineError, match="out of GPU memory"):
-        TensorRTEngine(path)
-    assert not bench.cuda.live
-
-
-# Plans that must not be loaded
-
-
-def damaged(path: Path, how: str) -> None:
-    content = bytearray(path.read_bytes())
-    if how == "flipped":
-        content[len(content) // 2] ^= 1
-    path.write_bytes(content[: len(content) // 2] if how == "truncated" else b"" if how == "empty" else content)
-
-
-@pytest.mark.parametrize("how", ["flipped", "truncated", "empty"])
-def test_a_damaged_plan_never_reaches_tensorrt(bench: Bench, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = bench.plan(pair(), pair_profile(1, 4, 8))
-    damaged(path, how)
-    monkeypatch.setattr(bench.module, "Runtime", lambda logger: pytest.fail("TensorRT was given the plan"))
-    with pytest.raises(EngineError, match=r"model\.plan cannot be used: .*truncated or was changed") as caught:
-        TensorRTEngine(path)
-    assert "glint build" in (caught.value.hint or "")
-
-
-def test_a_plan_or_sidecar_that_is_missing_or_edited_is_refused(bench: Bench) -> None:
-    path = bench.plan(pair(), pair_profile(1, 4, 8))
-    sidecar = path.with_name("model.plan.json")
-    text = sidecar.read_text()
-    sidecar.write_text(text.replace('"model": "model"', '"model": "other"'))
-    with pytest.raises(ModelError, match="was changed"):
-        TensorRTEngine(path)
-    sidecar.unlink()
-    with pytest.raises(ModelError, match="sidecar"):
-        TensorRTEngine(path)
-    sidecar.write_text(text)
-    path.unlink()
-    with pytest.raises(EngineError, match="No such file"):
-        TensorRTEngine(path)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "told"),
-    [
-        ("tensorrt", "10.7.0", r"tensorrt 10\.7\.0.* 10\.3\.0"),
-        ("gpu", "Orin", "GPU Orin.*Fake GPU"),
-        ("sm", "8.7", r"compute capability 8\.7.*8\.6"),
-    ],
-)
-def test_a_plan_of_another_machine_is_refused_with_the_difference(
-    bench: Bench, field: str, value: str, told: str
-) -> None:
-    target = dataclasses.replace(machine(tensorrt_api.load())[0], **{field: value})
-    path = bench.plan(pair(), pair_profile(1, 4, 8), target=target)
-    with pytest.raises(EngineError, match=told):
-        TensorRTEngine(path)
-
-
-def test_a_plan_of_the_other_flavour_needs_that_flavour(bench: Bench) -> None:
-    target = dataclasses.replace(machine(tensorrt_api.load())[0], flavour="tensorrt_rtx")
-    path = bench.plan(pair(), pair_profile(1, 4, 8), target=target)
-    with pytest.raises(MissingDependencyError, match="tensorrt_rtx"):
-        TensorRTEngine(path)
-
-
-def test_a_plan_for_dla_runs_on_its_core(bench: Bench) -> None:
-    bench.trt.dla_cores = 2
-    path = bench.plan(pair(), pair_profile(1, 4, 8), dla=1, options={"dla": 1})
-    with TensorRTEngine(path) as engine:
-        check_pair(engine, rows(3))
-
-
-def test_without_a_driver_tensorrt_cannot_start(bench: Bench) -> None:
-    path = bench.plan(pair(), pair_profile(1, 4, 8))
-    bench.trt.driver = False
-    with pytest.raises(EngineError, match=r"TensorRT cannot start: .*CUDA initialization failure"):
-        TensorRTEngine(path)
