@@ -254,7 +254,15 @@ def _object_of(module: str, target: Target) -> bytes:
     )
     whole = llvm.parse_assembly(module)
     whole.triple, whole.data_layout = target.triple, str(machine.target_data)
-    for level, passes in ((0, False), (3, True)):  # as Numba does: first what lets counts of references be dropped
+    # As Numba does: each function by itself, without which many loops miss the vector registers; then what lets counts
+    # of references be dropped; then all.
+    builder = create_pass_builder(machine, opt=3, loop_vectorize=True)
+    manager = builder.getFunctionPassManager()
+    manager.add_refprune_pass(codegen._parse_refprune_flags())
+    for function in whole.functions:
+        if not function.is_declaration:
+            manager.run(function, builder)
+    for level, passes in ((0, False), (3, True)):
         builder = create_pass_builder(machine, opt=level, loop_vectorize=passes)
         manager = builder.getModulePassManager()
         if not passes:
