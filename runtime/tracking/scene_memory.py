@@ -44,6 +44,7 @@ class SceneMemory:
         self.shape, self.corner, self.at, self.began = shape, (0, 0), (0.0, 0.0), True
         self._light, self._mean, self.variance, self.changed = (np.zeros(shape, dtype=np.float32) for _ in range(4))
         self.count = np.zeros(shape, dtype=np.uint8)
+        self._usual = 0.0  # variance of most places of the first frame, DN^2
 
     def take(self, frame: NDArray[np.generic], shift: Shift) -> None:
         """Compare the next frame with the memory, and remember it.
@@ -59,6 +60,7 @@ class SceneMemory:
         if shift.blind or min(shape) <= 2 * _EDGE_PX:
             return
         _point_light(np.ascontiguousarray(frame[:height, :width], dtype=np.float32), self._light)
+        self._usual = self._usual or _usual_square(self._light)
         corner = math.floor(shift.y), math.floor(shift.x)
         for axis in (0, 1):  # what comes into view is not what was there
             step, size = corner[axis] - self.corner[axis], shape[axis]
@@ -67,8 +69,13 @@ class SceneMemory:
             self.count[(there, slice(None)) if axis == 0 else (slice(None), there)] = 0
         part = shift.y - corner[0], shift.x - corner[1]
         memory = self._mean, self.variance, self.count
-        _compare(self._light, *memory, self.changed, corner[0] % height, corner[1] % width, *part)
+        _compare(self._light, *memory, self.changed, corner[0] % height, corner[1] % width, *part, self._usual)
         self.corner, self.at = corner, (shift.y, shift.x)
+
+
+def _usual_square(light: Map) -> float:
+    """Variance of most places of a frame, from every fourth row; infinite if they are all alike."""
+    return float(1.4826 * np.median(np.abs(light[::4]))) ** 2 or math.inf
 
 
 @entry("f4[2] f4[2]")
@@ -98,7 +105,7 @@ def _cubic(t: float) -> tuple[np.float32, np.float32, np.float32, np.float32]:
     )  # fmt: skip
 
 
-@entry("f4[2] f4[2] f4[2] u1[2] f4[2] i8 i8 f8 f8")
+@entry("f4[2] f4[2] f4[2] u1[2] f4[2] i8 i8 f8 f8 f8")
 def _compare(
     light: Map,
     mean: Map,
@@ -109,14 +116,18 @@ def _compare(
     right: int,
     below: float,
     beside: float,
+    usual: float,
 ) -> None:
     """Fill in what the memory does not explain, in the scene; the memory learns.
 
-    The scene starts at a row and a column of the frame, and a part of a pixel ``below`` and ``beside``.
+    The scene starts at a row and a column of the frame, and a part of a pixel ``below`` and ``beside``. A place that
+    the memory knows learns little from light that is strange there, by more than three deviations; until it knows the
+    place, it takes that for ``usual``, the variance of most places.
     """
     height, width = light.shape
     one, most, warm = np.float32(1), np.float32(MEMORY_FRAMES), np.float32(WARM_FRAMES)
     fair, limit, least = np.float32(1 / 0.97), np.float32(9), np.float32(LEAST_VARIANCE)
+    ordinary = np.float32(usual)
     i, j, k, m = _cubic(below)
     e, f, g, h = _cubic(beside)
     between, row = np.zeros(width, dtype=np.float32), np.zeros(width, dtype=np.float32)
@@ -131,11 +142,13 @@ def _compare(
             first, last, off = (0, right, width - right) if half == 0 else (right, width, -right)
             for c in range(first, last):
                 n, v = np.float32(count[t, c + off]), variance[t, c + off]
-                rest = row[c] - mean[t, c + off] if n > 0 else np.float32(0)
-                square = rest * rest
-                rate = one / (min(n, most - one) + one)
-                mean[t, c + off] = row[c] if n == 0 else mean[t, c + off] + rate * rest
-                fresh = fair * min(square, limit * v) if n >= warm and v > 0 else square
+                rest, sure = row[c] - mean[t, c + off] if n > 0 else np.float32(0), n >= warm and v > 0
+                square, bound = rest * rest, limit * (v if sure else ordinary)
+                # What passes leaves little behind: it would hide itself where it goes next.
+                strange, held = square > bound, np.sqrt(bound) if rest > 0 else -np.sqrt(bound)
+                rate = one / most if sure and strange else one / (min(n, most - one) + one)
+                mean[t, c + off] = row[c] if n == 0 else mean[t, c + off] + rate * (held if sure and strange else rest)
+                fresh = fair * min(square, bound) if sure else ordinary if strange else square
                 spread = v + rate * (fresh - v) if n > 0 else np.float32(0)
                 variance[t, c + off] = spread
                 known = v if v > 0 else spread  # what never changed before has no other measure
