@@ -120,9 +120,9 @@ def _compare(
 ) -> None:
     """Fill in what the memory does not explain, in the scene; the memory learns.
 
-    The scene starts at a row and a column of the frame, and a part of a pixel ``below`` and ``beside``. A place that
-    the memory knows learns little from light that is strange there, by more than three deviations; until it knows the
-    place, it takes that for ``usual``, the variance of most places.
+    The scene starts at a row and a column of the frame, and a part of a pixel ``below`` and ``beside``. Light that is
+    strange at a place, by more than three deviations, teaches little, and less while it lasts: what passes would hide
+    itself where it goes next. Until the memory knows a place, it counts as ``usual``, the variance of most places.
     """
     height, width = light.shape
     one, most, warm = np.float32(1), np.float32(MEMORY_FRAMES), np.float32(WARM_FRAMES)
@@ -144,9 +144,11 @@ def _compare(
                 n, v = np.float32(count[t, c + off]), variance[t, c + off]
                 rest, sure = row[c] - mean[t, c + off] if n > 0 else np.float32(0), n >= warm and v > 0
                 square, bound = rest * rest, limit * (v if sure else ordinary)
-                # What passes leaves little behind: it would hide itself where it goes next.
-                strange, held = square > bound, np.sqrt(bound) if rest > 0 else -np.sqrt(bound)
-                rate = one / most if sure and strange else one / (min(n, most - one) + one)
+                strange, before = square > bound, changed[t, c + off]
+                # What passes stands there for some frames; what flickers comes and goes.
+                passes = sure and strange and abs(before) > 3 and (before > 0) == (rest > 0)
+                rate = one / most if passes else one / (min(n, most - one) + one)
+                held = np.sqrt(bound) if rest > 0 else -np.sqrt(bound)
                 mean[t, c + off] = row[c] if n == 0 else mean[t, c + off] + rate * (held if sure and strange else rest)
                 fresh = fair * min(square, bound) if sure else ordinary if strange else square
                 spread = v + rate * (fresh - v) if n > 0 else np.float32(0)
