@@ -20,6 +20,7 @@ MEMORY_FRAMES = 32  # of each pixel of the scene
 WARM_FRAMES = 6  # after which the memory is good for something
 LEAST_VARIANCE = 1e-12  # DN^2, so that nothing is divided by 0
 _EDGE_PX = 4  # of a frame that say nothing
+_ROWS_APART = 4  # px, of those that tell how much places change
 
 
 class SceneMemory:
@@ -44,7 +45,7 @@ class SceneMemory:
         self.shape, self.corner, self.at, self.began = shape, (0, 0), (0.0, 0.0), True
         self._light, self._mean, self.variance, self.changed = (np.zeros(shape, dtype=np.float32) for _ in range(4))
         self.count = np.zeros(shape, dtype=np.uint8)
-        self._usual = 0.0  # variance of most places of the first frame, DN^2
+        self._usual = math.inf  # by which places changed with the last frame, as a variance, DN^2
 
     def take(self, frame: NDArray[np.generic], shift: Shift) -> None:
         """Compare the next frame with the memory, and remember it.
@@ -60,7 +61,6 @@ class SceneMemory:
         if shift.blind or min(shape) <= 2 * _EDGE_PX:
             return
         _point_light(np.ascontiguousarray(frame[:height, :width], dtype=np.float32), self._light)
-        self._usual = self._usual or _usual_square(self._light)
         corner = math.floor(shift.y), math.floor(shift.x)
         for axis in (0, 1):  # what comes into view is not what was there
             step, size = corner[axis] - self.corner[axis], shape[axis]
@@ -69,13 +69,12 @@ class SceneMemory:
             self.count[(there, slice(None)) if axis == 0 else (slice(None), there)] = 0
         part = shift.y - corner[0], shift.x - corner[1]
         memory = self._mean, self.variance, self.count
-        _compare(self._light, *memory, self.changed, corner[0] % height, corner[1] % width, *part, self._usual)
+        rest = _compare(self._light, *memory, self.changed, corner[0] % height, corner[1] % width, *part, self._usual)
+        if rest > 0:
+            if self._usual == math.inf:  # the second frame of a scene: no place is known, all together are
+                self.variance[self.count == 2] = rest / 2
+            self._usual = rest
         self.corner, self.at = corner, (shift.y, shift.x)
-
-
-def _usual_square(light: Map) -> float:
-    """Variance of most places of a frame, from every fourth row; infinite if they are all alike."""
-    return float(1.4826 * np.median(np.abs(light[::4]))) ** 2 or math.inf
 
 
 @entry("f4[2] f4[2]")
@@ -117,20 +116,24 @@ def _compare(
     below: float,
     beside: float,
     usual: float,
-) -> None:
+) -> float:
     """Fill in what the memory does not explain, in the scene; the memory learns.
 
     The scene starts at a row and a column of the frame, and a part of a pixel ``below`` and ``beside``. Light that is
     strange at a place, by more than three deviations, teaches little, and less while it lasts: what passes would hide
-    itself where it goes next. Until the memory knows a place, it counts as ``usual``, the variance of most places.
+    itself where it goes next. Until the memory knows a place, the deviation is that of ``usual``, a variance.
+
+    Returns:
+        Variance that fits the mean absolute change of places, DN^2; 0 where nothing changed.
     """
     height, width = light.shape
     one, most, warm = np.float32(1), np.float32(MEMORY_FRAMES), np.float32(WARM_FRAMES)
     fair, limit, least = np.float32(1 / 0.97), np.float32(9), np.float32(LEAST_VARIANCE)
-    ordinary = np.float32(usual)
+    ordinary, third = np.float32(usual), np.float32(1 / 3)
     i, j, k, m = _cubic(below)
     e, f, g, h = _cubic(beside)
     between, row = np.zeros(width, dtype=np.float32), np.zeros(width, dtype=np.float32)
+    total = number = np.float32(0)
     for r in range(height):
         t, edge = r - down if r >= down else r - down + height, r < _EDGE_PX or r >= height - _EDGE_PX
         a, y, z = max(r - 1, 0), min(r + 1, height - 1), min(r + 2, height - 1)
@@ -138,20 +141,27 @@ def _compare(
             between[c] = i * light[a, c] + j * light[r, c] + k * light[y, c] + m * light[z, c]
         for c in range(1, width - 2):
             row[c] = e * between[c - 1] + f * between[c] + g * between[c + 1] + h * between[c + 2]
+        if r % _ROWS_APART == 0:
+            for c in range(1, width - 2):
+                off = c - right if c >= right else c - right + width
+                if count[t, off] > 0:
+                    total += abs(row[c] - mean[t, off])
+                    number += one
         for half in range(2):
             first, last, off = (0, right, width - right) if half == 0 else (right, width, -right)
             for c in range(first, last):
                 n, v = np.float32(count[t, c + off]), variance[t, c + off]
-                rest, sure = row[c] - mean[t, c + off] if n > 0 else np.float32(0), n >= warm and v > 0
-                square, bound = rest * rest, limit * (v if sure else ordinary)
-                strange, before = square > bound, changed[t, c + off]
+                old, before, new = mean[t, c + off], changed[t, c + off], row[c]
+                sure, part = (n >= warm) & (v > 0), one / (min(n, most - one) + one)
+                rest = new - old if n > 0 else np.float32(0)
+                square, bound = (one - part) * rest * rest, limit * (v if sure else ordinary)  # the mean errs, too
+                strange = square > bound
                 # What passes stands there for some frames; what flickers comes and goes.
-                passes = sure and strange and abs(before) > 3 and (before > 0) == (rest > 0)
-                rate = one / most if passes else one / (min(n, most - one) + one)
-                held = np.sqrt(bound) if rest > 0 else -np.sqrt(bound)
-                mean[t, c + off] = row[c] if n == 0 else mean[t, c + off] + rate * (held if sure and strange else rest)
-                fresh = fair * min(square, bound) if sure else ordinary if strange else square
-                spread = v + rate * (fresh - v) if n > 0 else np.float32(0)
+                passes = sure & strange & (abs(before) > 3) & ((before > 0) == (rest > 0))
+                rate, held = one / most if passes else part, np.sqrt(bound) if rest > 0 else -np.sqrt(bound)
+                mean[t, c + off] = new if n == 0 else old + rate * (held if sure & strange else rest)
+                fresh = fair * min(square, bound) if sure else third * bound if strange else square
+                spread = fresh if n <= one else v + rate * (fresh - v)
                 variance[t, c + off] = spread
                 known = v if v > 0 else spread  # what never changed before has no other measure
                 changed[t, c + off] = rest / np.sqrt(known + least) if n >= warm else np.float32(0)
@@ -161,3 +171,4 @@ def _compare(
                 off = c - right if c >= right else c - right + width
                 changed[t, off] = 0
                 count[t, off] = 0
+    return float(math.sqrt(math.pi / 2) * total / max(number, one)) ** 2
