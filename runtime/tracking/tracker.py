@@ -224,6 +224,7 @@ class Tracker:
         owner = np.full(len(every), -1, dtype=np.int64)
         owner[columns] = rows
         odds = self._birth_odds(kind, clutter, max(seconds, 1e-3), shape)
+        self._renew(rows, odds[columns])
         new = np.flatnonzero((owner < 0) & (odds > _BIRTH_LOG_ODDS))
         owner[new] = len(self) + np.arange(len(new))
         self._rows.sure[rows] += sure[columns]
@@ -413,6 +414,11 @@ class Tracker:
         np.minimum(self._rows.moving, self._ceiling, out=self._rows.moving)
         np.minimum(self._rows.score, self._ceiling, out=self._rows.score)
         np.maximum(self._rows.best, self._rows.score, out=self._rows.best)
+
+    def _renew(self, rows: IntArray, odds: FloatArray) -> None:
+        """Let tracks that a detection belongs to score no less than one that begins with it (Page's test)."""
+        for column in (self._rows.score, self._rows.moving, self._rows.best):
+            column[rows] = np.maximum(column[rows], odds)
 
     def _bear(
         self, place: FloatArray, sigma: FloatArray, odds: FloatArray, radiance: FloatArray, sure: NDArray[np.bool_]
