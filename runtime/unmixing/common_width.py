@@ -49,6 +49,7 @@ class CommonWidth(NamedTuple):
         shares: of the spots, one to five points and wider ones, ``[SLOTS + 1]``.
         explained: spots that are points of this width, about.
         misfits: share of the spots that another width explains far better.
+        lead: log evidence over that of the width that was expected; infinite if that was not weighed.
     """
 
     u: float
@@ -56,6 +57,7 @@ class CommonWidth(NamedTuple):
     shares: Array
     explained: float
     misfits: float
+    lead: float
 
     @property
     def believed(self) -> bool:
@@ -91,14 +93,21 @@ def finished(search: Search) -> CommonWidth | None:
 
 
 def search_width(
-    windows: Windows, shapes: Shapes, e: float, shear: float, radiance: tuple[float, float] | None
-) -> Search:
-    """As ``common_width``, in pieces."""
+    windows: Windows, shapes: Shapes, e: float, shear: float, radiance: tuple[float, float] | None,
+    weight: Array | None = None, expected: float | None = None,
+) -> Search:  # fmt: skip
+    """As ``common_width``, in pieces.
+
+    Args:
+        weight: of each spot, ``[B]``: a thing that was seen twice is one thing; None: all are different.
+        expected: width of the PSF that is the likeliest beforehand, px.
+    """
+    weight = np.ones(len(windows)) if weight is None else weight
     u = shapes.theta[:, -3]
     low, high = float(np.quantile(u, _NARROW_SHARE)) - _NARROWER_LOG, float(np.median(u)) + _WIDER_LOG
     grid = np.arange(low, high + _COARSE_LOG_STEP, _COARSE_LOG_STEP)
     logs, volumes = yield from _weighed(windows, shapes, grid, e, shear, radiance)
-    at = int(_scores(logs).argmax())
+    at = int(_scores(logs, weight).argmax())
     if at in (0, len(grid) - 1):
         return None
     fine = grid[at] + _FINE_LOG_STEP * np.array([-2, -1, 1, 2])
@@ -107,7 +116,15 @@ def search_width(
     grid = np.concatenate([grid, fine])[order]
     logs, volumes = (np.concatenate(pair, axis=1)[:, order] for pair in ((logs, further), (volumes, more)))
     peak = float(np.median(_peak(shapes) / windows.noise))
-    return _best(grid, logs, volumes, float(fine.mean()), peak)
+    lead = _lead(grid, _scores(logs, weight), expected)
+    return _best(grid, logs, volumes, weight, float(fine.mean()), peak, lead)
+
+
+def _lead(grid: Array, scores: Array, expected: float | None) -> float:
+    """Of the best score over that of the width that is expected."""
+    if expected is None or not grid[0] <= math.log(expected) <= grid[-1]:
+        return math.inf
+    return float(scores.max() - np.interp(math.log(expected), grid, scores))
 
 
 def _peak(shapes: Shapes) -> Array:
@@ -116,14 +133,16 @@ def _peak(shapes: Shapes) -> Array:
     return peak
 
 
-def _best(grid: Array, logs: Array, volumes: Array, middle: float, peak: float) -> CommonWidth | None:
+def _best(
+    grid: Array, logs: Array, volumes: Array, weight: Array, middle: float, peak: float, lead: float
+) -> CommonWidth | None:
     """The best width about the middle of those that were weighed, ``[G]``; ``peak`` of the spots, over the noise."""
     around = np.abs(grid - middle) < 3 * _COARSE_LOG_STEP
     grid, logs, volumes = grid[around], logs[:, around], volumes[:, around]
-    centre, curvature, even = float(grid[_scores(logs).argmax()]), 0.0, logs
+    centre, curvature, even = float(grid[_scores(logs, weight).argmax()]), 0.0, logs
     for _ in range(_ROUNDS):
         even = logs - _VOLUME_GROWTH_SHARE * _growth(grid, volumes) * (grid[:, None] - centre)
-        scores = _scores(even)
+        scores = _scores(even, weight)
         at = int(scores.argmax())
         if at in (0, len(grid) - 1):
             return None
@@ -132,7 +151,9 @@ def _best(grid: Array, logs: Array, volumes: Array, middle: float, peak: float) 
     each = np.logaddexp.reduce(even + np.log(shares), axis=2)
     misfits = float((each.max(axis=1) - each[:, at] > _BETTER_LOG_EVIDENCE).mean())
     narrow = _NARROW_LOG_WIDTH_ERROR * (_NARROW_PX / math.exp(centre)) ** 3 * _NARROW_PEAK_SNR / max(peak, 1.0)
-    return CommonWidth(centre, math.hypot(curvature**-0.5, _LEAST_LOG_WIDTH_ERROR, narrow), shares, points, misfits)
+    return CommonWidth(
+        centre, math.hypot(curvature**-0.5, _LEAST_LOG_WIDTH_ERROR, narrow), shares, points, misfits, lead
+    )
 
 
 def _growth(grid: Array, volumes: Array) -> Array:
@@ -166,10 +187,14 @@ def _shares(logs: Array) -> tuple[Array, float]:
     return shares, float(part[:, :-1].sum())
 
 
-def _scores(logs: Array) -> Array:
-    """Log evidence of all spots by width, ``[G]``, from that of each by width and kind, ``[B, G, SLOTS + 1]``."""
+def _scores(logs: Array, weight: Array) -> Array:
+    """Log evidence of all spots by width, ``[G]``, from that of each by width and kind, ``[B, G, SLOTS + 1]``.
+
+    Args:
+        weight: of each spot, ``[B]``.
+    """
     each = (np.logaddexp.reduce(logs[:, i] + np.log(_shares(logs[:, i])[0]), axis=1) for i in range(logs.shape[1]))
-    return np.array([spots.sum() for spots in each])
+    return np.array([(weight * spots).sum() for spots in each])
 
 
 def _weighed(

@@ -23,6 +23,7 @@ from glint.runtime.unmixing.windows import Windows
 
 KNOWN, LEARNED, UNKNOWN = "known", "learned", "unknown"
 _KEPT_SPOTS = 200  # spots, the latest
+_SAME_PX, _GONE_FRAMES = 8.0, 10  # way of a spot from frame to frame, and frames after which it is another one, at most
 _CLEAN_CHI_SQUARE = 1.5  # reduced chi square of a spot that one Gaussian explains
 _BRIGHT_SNR = 6.0  # radiance over its standard deviation
 _SHARP_WIDTH_ERROR = 0.15  # relative error of a width that tells something
@@ -43,6 +44,10 @@ _NARROWER_SHARE = 0.1  # share of those near the model's width that must be narr
 _LIKE_SHARE, _COMMON_LIKE_SHARE = 0.03, 0.01  # relative difference below which the PSF is the model's own
 _MOST_WEIGHED_SPOTS, _FIRST_WEIGHED_SPOTS = 48, 12  # whose width is sought in common: at most, and the first time
 _SAME_WIDTH_SHARE = 0.03  # relative difference from the width of single spots that alike shapes allow
+_FEWEST_THINGS = 4  # different spots whose width is sought in common
+# Log evidence over the model's own width from which on it is another one: even odds for the model's, which some hundred
+# widths share that are others', and then as for single spots.
+_LEAST_OWN_LEAD = 8.6
 _COMMON_UNEVEN_SHARE = 0.005  # share by which it may differ from spot to spot where all agree on it
 
 Array = NDArray[np.float64]
@@ -114,8 +119,44 @@ class OpticsState:
         return {k: round(v, 6) if isinstance(v, float) else v for k, v in known.items()}
 
 
+@dataclass(eq=False)
+class _Thing:
+    """A spot that was seen in one or several frames.
+
+    Attributes:
+        x, y: where it was last, px.
+        frame: number of that frame.
+        shape, error: u, e and shear, and their standard deviations, of all its clean frames together.
+        clean: whether one Gaussian explains it, in some frame.
+    """
+
+    x: float
+    y: float
+    frame: int
+    shape: Array
+    error: Array
+    clean: bool
+
+    def is_seen_in(self, other: _Thing) -> bool:
+        """Whether a spot of a later frame may be the same."""
+        near = max(abs(self.x - other.x), abs(self.y - other.y)) < _SAME_PX
+        error = math.hypot(self.error[0], other.error[0], _UNEVEN_WIDTH_SHARE)
+        return near and other.frame > self.frame and abs(self.shape[0] - other.shape[0]) < 4 * error
+
+    def see(self, other: _Thing) -> None:
+        """Take what a later frame says of it."""
+        self.x, self.y, self.frame = other.x, other.y, other.frame
+        if other.clean and not self.clean:
+            self.shape, self.error, self.clean = other.shape, other.error, True
+        elif other.clean:
+            own, more = self.error**-2, other.error**-2
+            self.shape, self.error = (own * self.shape + more * other.shape) / (own + more), (own + more) ** -0.5
+
+
 class Learner:
     """Estimates the PSF from the spots of a stream, frame by frame.
+
+    A spot that is seen in one frame after the other is one spot: a few clusters that stay do not outvote the model.
 
     Args:
         sigma: of the PSF that the model was made for, px.
@@ -138,9 +179,9 @@ class Learner:
         self.card, self.radiance = sigma, radiance
         self.state = OpticsState(UNKNOWN, sigma)
         self.tell = tell
-        self._spots: deque[tuple[float, float, float, float, float, float]] = deque(maxlen=_KEPT_SPOTS)
-        self._fresh = 0
-        self._seen: deque[tuple[Windows, Shapes]] = deque(maxlen=_MOST_WEIGHED_SPOTS)
+        self._things: deque[_Thing] = deque(maxlen=_KEPT_SPOTS)
+        self._frame = self._fresh = self._measured = 0
+        self._seen: deque[tuple[Windows, Shapes, _Thing]] = deque(maxlen=_MOST_WEIGHED_SPOTS)
         self._number, self._next = 0, _FIRST_WEIGHED_SPOTS
         self._common: CommonWidth | None = None
         self._search: Search | None = None
@@ -157,17 +198,14 @@ class Learner:
         if self.radiance is not None:
             off = np.abs(shapes.theta[:, 2] - self.radiance[0])
             clean &= off < 2.5 * np.hypot(self.radiance[1], shapes.error[:, 2])
-        for row in np.flatnonzero(clean):
-            u, error = float(shapes.theta[row, -3]), float(shapes.error[row, -3])
-            e, shear = shapes.stretch[row].tolist()
-            self._spots.append((u, e, shear, error, *shapes.stretch_error[row].tolist()))
-            self._fresh += 1
-        self._number += int(usable.sum())
+        rows = np.flatnonzero(usable).tolist()
+        things = self._take(windows, shapes, rows, clean)
+        self._number += len(rows)
         if self._number > self._next - _MOST_WEIGHED_SPOTS:  # the others would be forgotten until it is time
-            for one in np.flatnonzero(usable).tolist():
-                self._seen.append((windows.rows([one]), shapes.rows([one])))
+            for row, thing in zip(rows, things):
+                self._seen.append((windows.rows([row]), shapes.rows([row]), thing))
         found = self._in_common()
-        if found or (self._fresh and (len(self._spots) < 20 or self._fresh >= len(self._spots) // 4)):
+        if found or (self._fresh and (self._measured < 20 or self._fresh >= min(self._measured, _KEPT_SPOTS) // 4)):
             self._fresh = 0
             before = self.state.kind
             self.state = self._learned()
@@ -175,15 +213,39 @@ class Learner:
                 self.tell(f"optics: {self.state.text()}")
         return self.state
 
+    def _take(
+        self, windows: Windows, shapes: Shapes, rows: list[int], clean: NDArray[np.bool_]
+    ) -> list[_Thing]:  # fmt: skip
+        """Remember spots of a frame; returns each, or what is known of it from frames before."""
+        self._frame += 1
+        lately, things = [one for one in self._things if one.frame >= self._frame - _GONE_FRAMES], []
+        for row in rows:
+            x, y = shapes.theta[row, :2] + (windows.left[row], windows.top[row])
+            shape = np.array([shapes.theta[row, -3], *shapes.stretch[row]])
+            error = np.array([shapes.error[row, -3], *shapes.stretch_error[row]])
+            thing = _Thing(float(x), float(y), self._frame, shape, error, bool(clean[row]))
+            known = next((one for one in lately if one.is_seen_in(thing)), None)
+            if known is None:
+                self._things.append(thing)
+            else:
+                known.see(thing)
+                thing = known
+            things.append(thing)
+        self._fresh += int(clean.sum())
+        self._measured += int(clean.sum())
+        return things
+
     def _in_common(self) -> bool:
         """Go on with the search for the width that spots have in common; whether it has ended with this frame."""
-        if self._search is None and self._number >= self._next:
+        things = [thing for _, _, thing in self._seen]
+        if self._search is None and self._number >= self._next and len({id(one) for one in things}) >= _FEWEST_THINGS:
             while self._next <= self._number:
                 self._next *= 2
-            windows = Windows.concatenate([w for w, _ in self._seen])
-            shapes = Shapes.concatenate([s for _, s in self._seen])
+            windows = Windows.concatenate([w for w, _, _ in self._seen])
+            shapes = Shapes.concatenate([s for _, s, _ in self._seen])
+            weight = np.array([1 / sum(one is thing for one in things) for thing in things])
             single = self._single()[0]
-            self._search = search_width(windows, shapes, single.e, single.shear, self.radiance)
+            self._search = search_width(windows, shapes, single.e, single.shear, self.radiance, weight, self.card)
         if self._search is None:
             return False
         try:
@@ -198,12 +260,12 @@ class Learner:
 
     def _single(self) -> tuple[OpticsState, NDArray[np.bool_]]:
         """What isolated spots speak for, and which of them are single targets."""
-        if not self._spots:
+        if not len(self._table()):
             return OpticsState(UNKNOWN, self.card), np.zeros(0, dtype=bool)
         return weigh(self._table(), self.card)
 
     def _table(self) -> Array:
-        return np.array(self._spots).reshape(-1, 6)
+        return np.array([(*one.shape, *one.error) for one in self._things if one.clean]).reshape(-1, 6)
 
     def _learned(self) -> OpticsState:
         """What all spots speak for."""
@@ -230,8 +292,11 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, singles: A
         known = max(state.sigma_error, 0.25 * error)
         share = error**2 / (error**2 + known**2)
         sigma, error = share * state.sigma + (1 - share) * sigma, math.sqrt(share) * known
-    if not (state.e or state.shear) and abs(sigma - card) < max(_COMMON_LIKE_SHARE * card, 2 * error):
-        sigma = card
+    near = abs(sigma - card) < max(_COMMON_LIKE_SHARE * card, 2 * error)
+    if not (state.e or state.shear) and near:
+        sigma, error = card, min(error, _COMMON_LIKE_SHARE * card)
+    elif common.lead < _LEAST_OWN_LEAD:  # too few things to tell
+        return state
     # A PSF that is longer than it is wide by less than can be seen would be taken for two points.
     errors = (
         [(np.hypot(singles[:, i], _UNEVEN_WIDTH_SHARE) ** -2).sum() ** -0.5 for i in (4, 5)] if len(singles) else []
@@ -246,7 +311,7 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, singles: A
 def alike(spots: Array) -> bool:
     """Whether spots ``[N, 6]`` (see ``weigh``) have one shape, as points have, and clusters have not."""
     return len(spots) >= _FEWEST_SPOTS and all(
-        _excess(spots[:, i], spots[:, 3 + i]) <= _ALIKE_CHI_SQUARE for i in (1, 2)
+        _excess(spots[:, i], spots[:, 3 + i]) <= _ALIKE_CHI_SQUARE for i in (0, 1, 2)
     )
 
 
@@ -281,7 +346,7 @@ def weigh(spots: Array, card: float | None) -> tuple[OpticsState, NDArray[np.boo
     sigma, sigma_error = _common_width(u[member], error[member])
     like = card is not None and (not at or abs(sigma - own) < max(_LIKE_SHARE * own, 2 * sigma_error))
     if like and not (e or shear):
-        sigma = own
+        sigma, sigma_error = own, min(sigma_error, _COMMON_LIKE_SHARE * own)
     return OpticsState(LEARNED, sigma, sigma_error, e, shear, int(member.sum()), "from isolated spots"), member
 
 
