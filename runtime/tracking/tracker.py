@@ -18,8 +18,8 @@ camera moved is told by ``registration``; a camera that is not registered counts
 - **Birth**: a target or candidate without a track starts one, at rest, with a wide uncertainty of its velocity.
 - **Score**: the log-odds of a target over clutter (see ``evidence``). It begins with the odds that the first detection
   is a new target, ``births_per_hour`` being expected in the whole frame, and gains the log-likelihood ratio of each
-  detection and of each miss. No detection leaves it below the odds of a new target (Page's test). What moves is
-  seldom a false thing that is there again; when a track is seen to move, that counts for its frames so far, too.
+  detection and of each miss. No spot that moves leaves it below the odds of a new target (Page's test). What moves
+  is seldom a false thing that is there again; when a track is seen to move, that counts for its frames so far, too.
 - **Confirmation** when the odds reach ``births_per_hour / false_tracks_per_hour``: clutter that is as independent from
   frame to frame as the table says is then confirmed no more often than ``false_tracks_per_hour`` (Ville's inequality:
   a likelihood ratio exceeds A under clutter with a probability of at most 1/A). Until then a target's track is -1. New
@@ -224,7 +224,8 @@ class Tracker:
         owner = np.full(len(every), -1, dtype=np.int64)
         owner[columns] = rows
         odds = self._birth_odds(kind, clutter, max(seconds, 1e-3), shape)
-        self._renew(rows[fresh[columns]], odds[columns[fresh[columns]]])
+        moved = fresh[columns]
+        self._renew(rows[moved], odds[columns[moved]])
         new = np.flatnonzero((owner < 0) & (odds > _BIRTH_LOG_ODDS))
         owner[new] = len(self) + np.arange(len(new))
         self._rows.sure[rows] += sure[columns]
@@ -416,7 +417,7 @@ class Tracker:
         np.maximum(self._rows.best, self._rows.score, out=self._rows.best)
 
     def _renew(self, rows: IntArray, odds: FloatArray) -> None:
-        """Let tracks that a detection belongs to score no less than one that begins with it (Page's test)."""
+        """Let tracks score no less than those that would begin with their detections (Page's test)."""
         for column in (self._rows.score, self._rows.moving, self._rows.best):
             column[rows] = np.maximum(column[rows], odds)
 
