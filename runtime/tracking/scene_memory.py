@@ -130,6 +130,7 @@ def _compare(
     one, most, warm = np.float32(1), np.float32(MEMORY_FRAMES), np.float32(WARM_FRAMES)
     fair, limit, least = np.float32(1 / 0.97), np.float32(9), np.float32(LEAST_VARIANCE)
     ordinary, third = np.float32(usual), np.float32(1 / 3)
+    first = np.float32(0.5 * usual if usual < np.inf else 0.0)  # variance that one frame leaves at least
     i, j, k, m = _cubic(below)
     e, f, g, h = _cubic(beside)
     between, row = np.zeros(width, dtype=np.float32), np.zeros(width, dtype=np.float32)
@@ -148,8 +149,8 @@ def _compare(
                     total += abs(row[c] - mean[t, off])
                     number += one
         for half in range(2):
-            first, last, off = (0, right, width - right) if half == 0 else (right, width, -right)
-            for c in range(first, last):
+            begin, end, off = (0, right, width - right) if half == 0 else (right, width, -right)
+            for c in range(begin, end):
                 n, v = np.float32(count[t, c + off]), variance[t, c + off]
                 old, before, new = mean[t, c + off], changed[t, c + off], row[c]
                 sure, part = (n >= warm) & (v > 0), one / (min(n, most - one) + one)
@@ -161,7 +162,7 @@ def _compare(
                 rate, held = one / most if passes else part, np.sqrt(bound) if rest > 0 else -np.sqrt(bound)
                 mean[t, c + off] = new if n == 0 else old + rate * (held if sure & strange else rest)
                 fresh = fair * min(square, bound) if sure else third * bound if strange else square
-                spread = fresh if n <= one else v + rate * (fresh - v)
+                spread = max(fresh, first) if n <= one else v + rate * (fresh - v)
                 variance[t, c + off] = spread
                 known = v if v > 0 else spread  # what never changed before has no other measure
                 changed[t, c + off] = rest / np.sqrt(known + least) if n >= warm else np.float32(0)
