@@ -247,6 +247,13 @@ def _write(context: Any, builder: ir.IRBuilder, kind: Any, value: Any, words: _W
 
 def _object_of(module: str, target: Target) -> bytes:
     """Machine code of a module for a kind of processor."""
+    machine, whole = _optimised(module, target)
+    code: bytes = machine.emit_object(whole)
+    return code
+
+
+def _optimised(module: str, target: Target) -> tuple[Any, Any]:
+    """LLVM's machine of a kind of processor, and a module as it is best for that."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     machine = llvm.Target.from_triple(target.triple).create_target_machine(
@@ -272,8 +279,7 @@ def _object_of(module: str, target: Target) -> bytes:
             manager.add_jump_threading_pass()
         manager.add_refprune_pass(codegen._parse_refprune_flags())
         manager.run(whole, builder)
-    code: bytes = machine.emit_object(whole)
-    return code
+    return machine, whole
 
 
 def _link(code: bytes, out: Path, target: Target) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -96,3 +97,25 @@ def test_machine_code_of_other_sources_is_not_used(made):
     assert Library(made).entry(label, json.loads(made.with_name("machine_code.json").read_text())[label]["digest"])
     assert Library(made).entry(label, "0" * 16) is None
     assert Library(made).entry("glint.unknown", "0" * 16) is None
+
+
+OPTIMISED = """
+import sys
+from pathlib import Path
+from glint.build_native import build
+from glint.native.library import TARGETS
+from glint.runtime.tracking import scene_memory
+made = []
+optimised = build._optimised
+build._optimised = lambda module, target: made.append(optimised(module, target)) or made[-1]
+build._link = lambda *arguments: None
+build.build(Path(sys.argv[1]), [t for t in TARGETS if t.machine == "x86_64" and not t.flags], [scene_memory._point_light])
+print(made[0][1])
+"""
+
+
+def test_loops_run_in_vector_registers(tmp_path):
+    """Optimised with all others at once only, this function had none."""
+    command = [sys.executable, "-c", OPTIMISED, str(tmp_path)]
+    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"fmul [^\n]*<4 x float>", code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,26 @@ def test_a_frame_that_is_repeated_is_no_news(render: Render) -> None:
     for _ in range(50):  # as warming up does
         again = learner.update(windows, measure_shapes(windows))
     assert again is once
+
+
+@pytest.mark.parametrize("stay", [True, False])
+def test_a_few_clusters_that_stay_in_view_are_no_optics_of_their_own(render: Render, stay: bool) -> None:
+    """Three that look alike, in twelve frames: three things, or other ones in each frame."""
+    learner, state = Learner(0.5), None
+    places = np.array([[9.7, 9.8], [10.3, 9.8], [10.0, 10.4]])
+    for frame in range(12):
+        rng = np.random.default_rng(frame)
+        step = 0.3 * frame % 1 - 0.5
+        images = [render([(x + step, y, 100.0) for x, y in places], (SIZE, SIZE), 0.5) for _ in range(3)]
+        windows = windows_of(np.stack(images), 1.0, rng)
+        left = 40 * np.arange(3) + round(0.3 * frame - step) if stay else 100 * (3 * frame + np.arange(3))
+        windows = replace(windows, left=left.astype(np.int64))
+        state = learner.update(windows, measure_shapes(windows))
+    assert state is not None
+    if stay:
+        assert state.kind == UNKNOWN or state.sigma == 0.5
+    else:  # thirty-six different ones that are alike
+        assert state.kind == LEARNED
 
 
 def test_elongated_spots_of_one_shape_are_not_taken_for_pairs(render: Render) -> None:
