@@ -109,7 +109,8 @@ made = []
 optimised = build._optimised
 build._optimised = lambda module, target: made.append(optimised(module, target)) or made[-1]
 build._link = lambda *arguments: None
-build.build(Path(sys.argv[1]), [t for t in TARGETS if t.machine == "x86_64" and not t.flags], [scene_memory._point_light])
+oldest = [t for t in TARGETS if t.machine == "x86_64" and not t.flags]
+build.build(Path(sys.argv[1]), oldest, [scene_memory._point_light])
 print(made[0][1])
 """
 
