@@ -134,7 +134,7 @@ def test_a_model_can_be_given_by_its_card_or_its_onnx_file(
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_every_precision_finds_the_targets(glint: Glint, scene: str, tmp_path: Path, precision: str) -> None:
-    words = ("run", scene, "--engine", "onnxruntime", "--out")
+    words = ("run", scene, "--psf", "0.5", "--engine", "onnxruntime", "--out")
     assert glint(*words, tmp_path / "fp32.jsonl").code == 0
     assert glint(*words, tmp_path / "other.jsonl", "--precision", precision).code == 0
     exact, other = (json.loads((tmp_path / f"{n}.manifest.json").read_text()) for n in ("fp32", "other"))
