@@ -25,6 +25,7 @@ from glint.benchmarks.streams.moving_scene import MovingConfig, scenes
 from glint.benchmarks.tool import Tool, add_pipeline_arguments
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER
 from glint.cli import positive_int, seed
+from glint.errors import InputError
 from glint.progress import Progress
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower
@@ -72,8 +73,14 @@ def temporal_cost(
         Percentiles by part in milliseconds, and what they are of.
 
     Raises:
-        GlintError: one of its subclasses, for bad backgrounds or models.
+        InputError: if no frame is left of a scene when the first ones are not counted.
+        GlintError: another of its subclasses, for bad backgrounds or models.
     """
+    if frames <= _SETTLED_FRAME:
+        raise InputError(
+            f"frames: got {frames}, and the first {_SETTLED_FRAME} of a scene do not count",
+            hint=f"--frames {_SETTLED_FRAME + 1} or more",
+        )
     pipeline = Pipeline(
         Detector.open(detector, threads=1), Unmixer.open(unmixer, threads=1), candidates_above=CANDIDATES_ABOVE
     )

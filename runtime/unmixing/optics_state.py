@@ -309,7 +309,7 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, singles: A
 
 
 def alike(spots: Array) -> bool:
-    """Whether spots ``[N, 6]`` (see ``weigh``) have one shape, as points have, and clusters have not."""
+    """Whether spots ``[N, 6]`` (see ``weigh``) have one width and shape, as points have, and clusters have not."""
     return len(spots) >= _FEWEST_SPOTS and all(
         _excess(spots[:, i], spots[:, 3 + i]) <= _ALIKE_CHI_SQUARE for i in (0, 1, 2)
     )
