@@ -19,8 +19,9 @@ through the stream as in ``glint run --track``. Scores, in frame coordinates:
   frame; **CSO-mAP** of the targets that belong to tracks, where the truth are the groups that have one within 1.5 px of
   their middle.
 
-``--unmix-frames N`` takes clusters that are followed apart in their last frames together, and ``--no-moving`` leaves
-out spots that move, as those of ``glint run``.
+``--unmix-frames N`` takes clusters that are followed apart in their last frames together, ``--no-moving`` leaves out
+spots that move, and ``--psf`` says what the camera's optics are, as those of ``glint run``; without it they are learned
+in each scene anew, from few spots.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from glint.runtime.sinks.base import Sink
 from glint.runtime.stream.stream import Stream
 from glint.runtime.tracking.evidence import Evidence
 from glint.runtime.tracking.tracks import Tracks
+from glint.runtime.unmixing.optics_choice import PsfChoice, chosen_optics
 from glint.runtime.unmixing.unmixer import Unmixer
 from glint.types import Targets
 
@@ -235,6 +237,7 @@ def stream_accuracy(
     unmixer: str = DEFAULT_UNMIXER,
     unmix_frames: int = 1,
     moving: bool = True,
+    psf: PsfChoice = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
     """Score the stream; arguments are the options of the tool, and ``config``: what moves.
@@ -247,7 +250,8 @@ def stream_accuracy(
     """
     config = config or MovingConfig()
     first, second = Detector.open(detector, threads=threads), Unmixer.open(unmixer, threads=threads)
-    pipeline = Pipeline(first, second, candidates_above=CANDIDATES_ABOVE)
+    known = chosen_optics(psf, second.spec)
+    pipeline = Pipeline(first, second, psf=known, candidates_above=CANDIDATES_ABOVE)
     evidence = Evidence.of(first.card.name)
     parts: dict[str, SceneScore] = {}
     with Progress("stream_accuracy", number) as line:
@@ -262,6 +266,7 @@ def stream_accuracy(
         "unmixer": second.card.name,
         "unmix_frames": unmix_frames,
         "moving": moving,
+        "psf": None if known is None else known.as_dict(),
         "all": score(parts.values()),
         "scenes": {name: score([part]) for name, part in parts.items()},
     }
@@ -286,6 +291,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed, default=1, help="of everything simulated (default: %(default)s)")
     parser.add_argument("--unmix-frames", type=positive_int, default=1, help="of clusters (default: %(default)s)")
     parser.add_argument("--no-moving", dest="moving", action="store_false", help="without spots that move")
+    parser.add_argument("--psf", metavar="FILE|SIGMA|auto", help="the camera's optics (default: learned in each scene)")
     add_pipeline_arguments(parser)
     add_threads_argument(parser)
 

@@ -166,13 +166,14 @@ class Follower:
         alone = np.ones(len(result.targets), dtype=np.int64)
         if self.clusters is None or not len(blobs):
             return result, alone
-        if optics is None or optics.kind == UNKNOWN or max(abs(optics.e), abs(optics.shear)) > _ROUND_STRAIN:
+        if optics is None or max(abs(optics.e), abs(optics.shear)) > _ROUND_STRAIN:
             self.clusters.forget()
             return result, alone
         floor = self.unmixing.noise_floor * (1.0 if frame.data.dtype.kind in "ui" else 0.1)
         noise = np.maximum(np.maximum(local_noise(frame.data, blobs.x, blobs.y), spots.structure), floor)
         cuts = Cuts(spots.patches, spots.valid, spots.full_scale, spots.left, spots.top, noise)
-        targets, frames = self.clusters(result.targets, cuts, shift, optics.sigma)
+        sigma = None if optics.kind == UNKNOWN else optics.sigma
+        targets, frames = self.clusters(result.targets, cuts, shift, sigma)
         return replace(result, targets=targets), frames
 
     def _utc(self, frame: Frame) -> str:

@@ -18,6 +18,7 @@ from glint.files import refuse_existing
 from glint.images import write_image
 from glint.optics import Psf
 from glint.runtime.pipeline.behind import Earlier, without
+from glint.runtime.pipeline.continued import continued, halo_of
 from glint.runtime.pipeline.cues import as_targets, at_their_places, part_of
 from glint.runtime.pipeline.detector import Detection, Detector
 from glint.runtime.pipeline.network_view import NetworkView, network_view
@@ -27,6 +28,7 @@ from glint.runtime.pipeline.sensor_correction import Conditioned, Conditioner
 from glint.runtime.pipeline.settings import Roi, Settings, takes_fields_of
 from glint.runtime.pipeline.spots import SpotPatches, cut_spots, local_noise
 from glint.runtime.sources.items import frame_of
+from glint.runtime.tracking.history import Behind
 from glint.runtime.tracking.tracks import Tracks
 from glint.runtime.unmixing.optics_choice import chosen_optics
 from glint.runtime.unmixing.optics_state import KNOWN, UNKNOWN, Learner, OpticsState
@@ -316,8 +318,9 @@ class Pipeline:
         detection = self._detect(seen.frame)
         detected = time.perf_counter()
         detection, behind = (detection, None) if earlier is None else earlier(frame, seen.frame, detection)
+        behind = self._with_continued(seen.frame, detection, behind)
         clear, shown = (seen, detection) if behind is None else without(seen, detection, behind)
-        scene, candidates = self.look(clear.frame, shown, clear.ceiling), None
+        scene, candidates = self.look(clear.frame, shown, clear.ceiling, behind), None
         spots, view = scene.spots, scene.view
         unmixed = self.unmixer(view.patches, full_scale=view.full_scale, with_grid=False)
         taken_apart = time.perf_counter()
@@ -335,13 +338,47 @@ class Pipeline:
         spans = (detected - started, taken_apart - detected, time.perf_counter() - taken_apart)
         return Found(detection, spots, targets, candidates, scene.optics, spans)
 
-    def look(self, frame: Frame, detection: Detection, ceiling: Ceiling = None, *, learn: bool = True) -> Scene:
-        """Cut the spots out, measure their shapes, learn the optics, and show the spots as the network wants them."""
+    def _with_continued(self, frame: Frame, detection: Detection, behind: Behind | None) -> Behind | None:
+        """What lies behind the spots, from their surroundings where no earlier frame knows it."""
+        optics, blobs = self.optics, detection.blobs
+        if not len(blobs):
+            return behind
+        white, known = self._white(frame, blobs), np.zeros(0, dtype=np.int64) if behind is None else behind.rows
+        if optics.kind == UNKNOWN:
+            shapes = measure_shapes(cut_windows(frame, blobs, white, white))
+            halo = halo_of(blobs, None, shapes.sigma * np.exp(np.abs(shapes.theta[:, -2])))
+        else:
+            halo = halo_of(blobs, optics.sigma, np.zeros(0))
+        more = continued(frame.data, blobs, white, halo, known)
+        if behind is None or more is None:
+            return behind or more
+        return Behind(*(np.concatenate(pair) for pair in zip(behind, more)))
+
+    def _white(self, frame: Frame, blobs: Blobs) -> NDArray[np.float64]:
+        """Noise of the sensor at spots, DN ``[B]``."""
+        floor = self.config.noise_floor * (1.0 if frame.data.dtype.kind in "ui" else 0.1)
+        return np.maximum(local_noise(frame.data, blobs.x, blobs.y), floor)
+
+    def look(
+        self, frame: Frame, detection: Detection, ceiling: Ceiling = None, behind: Behind | None = None, *,
+        learn: bool = True,
+    ) -> Scene:  # fmt: skip
+        """Cut the spots out, measure their shapes, learn the optics, and show the spots as the network wants them.
+
+        Args:
+            frame, detection, ceiling: without what lies behind spots.
+            behind: what has been taken off.
+            learn: whether the spots tell of the optics.
+        """
         spots = cut_spots(frame, detection, self.unmixer.spec.patch, ceiling)
         blobs, own = detection.blobs, self.unmixer.spec.sigma
+        white = self._white(frame, blobs)
+        if behind is not None:
+            white[behind.rows] = np.maximum(white[behind.rows], behind.noise)
+            structure = spots.structure.copy()
+            structure[behind.rows] = np.maximum(structure[behind.rows], np.hypot(behind.noise, behind.error))
+            spots = replace(spots, structure=structure)
         # Clouds under a blob look like targets to a fit that expects the sensor's noise only.
-        floor = self.config.noise_floor * (1.0 if frame.data.dtype.kind in "ui" else 0.1)
-        white = np.maximum(local_noise(frame.data, blobs.x, blobs.y), floor)
         windows = cut_windows(frame, blobs, np.maximum(white, spots.structure), white, ceiling)
         shapes = measure_shapes(windows)
         with self._learning:

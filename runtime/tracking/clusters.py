@@ -144,21 +144,22 @@ class Clusters:
         """The scene is another one."""
         self._spots = []
 
-    def __call__(self, targets: Targets, cuts: Cuts, shift: Shift, sigma: float) -> tuple[Targets, NDArray[np.int64]]:
+    def __call__(self, targets: Targets, cuts: Cuts, shift: Shift, sigma: float | None) -> tuple[Targets, NDArray[np.int64]]:
         """The targets of the next frame, those of followed clusters from all of their last frames.
 
         Args:
             targets: in frame pixels; ``blob`` is a row of the cuts.
             cuts: of the frame.
             shift: where the scene lies in the frame.
-            sigma: of the PSF, pixels.
+            sigma: of the PSF, pixels; None: not yet known. Then spots are followed, whatever they are.
 
         Returns:
             The targets, in the order of their blobs, and of how many frames each was made, ``int64 [N]``.
         """
         self._frame += 1
-        views = self._views(targets, cuts, shift)
-        followed = self._follow(views)
+        followed = self._follow(self._views(targets, cuts, shift, known=sigma is not None))
+        if sigma is None:
+            return targets, np.ones(len(targets), dtype=np.int64)
         several = {blob: spot for blob, spot in followed.items() if spot.several}
         due = [blob for blob, spot in several.items() if self._frame - spot.searched >= spot.patience]
         anew = sorted(due, key=lambda blob: several[blob].searched)[:SEARCHES]
@@ -184,10 +185,10 @@ class Clusters:
         longest = max(waits, key=lambda blob: waits[blob], default=None)
         return longest if longest is not None and waits[longest] >= _SETTLED_FRAMES else None
 
-    def _views(self, targets: Targets, cuts: Cuts, shift: Shift) -> dict[int, _View]:
+    def _views(self, targets: Targets, cuts: Cuts, shift: Shift, *, known: bool) -> dict[int, _View]:
         """The spots of this frame that may be point targets, by their blobs."""
         views = {}
-        points = (targets.flags & int(TargetFlag.EXTENDED | TargetFlag.UNREFINED)) == 0
+        points = (targets.flags & int(TargetFlag.UNREFINED | (TargetFlag.EXTENDED if known else 0))) == 0
         for blob in np.unique(targets.blob).tolist():
             rows = np.flatnonzero(targets.blob == blob)
             light = targets.radiance[rows]

@@ -31,13 +31,13 @@ _TAPS, _REACH_PX = 6, 3  # of the resampling, and to either side, px
 _LARGEST_TURN_RAD = 0.01  # rad between two frames, beyond which a window is not a shifted one
 _NEAR_PX = 5.0  # px, standard deviation of the weight of the ring
 _GAINS = (0.5, 2.0)  # lowest and highest gain between two frames
-_STRUCTURE_RATIO = 1.3  # of the ring about a plane over noise, below which there is nothing to take off
+STRUCTURE_RATIO = 1.3  # of the ring about a plane over noise, below which there is nothing to take off
 _BETTER_RATIO = 0.85  # what the background leaves of the ring over what a plane does, at most
 _LEFT_LIGHT_SHARE = 0.5  # of the spot's light over a plane that must be left
 _RAMP = np.arange(WINDOW_PX) - WINDOW_PX // 2
-_NEAR = np.exp(-0.5 * (_RAMP**2 + _RAMP[:, None] ** 2) / _NEAR_PX**2)
+NEAR = np.exp(-0.5 * (_RAMP**2 + _RAMP[:, None] ** 2) / _NEAR_PX**2)
 _TERMS = np.stack(
-    [np.ones_like(_NEAR), np.broadcast_to(_RAMP, _NEAR.shape), np.broadcast_to(_RAMP[:, None], _NEAR.shape)]
+    [np.ones_like(NEAR), np.broadcast_to(_RAMP, NEAR.shape), np.broadcast_to(_RAMP[:, None], NEAR.shape)]
 )
 
 Array = NDArray[np.float64]
@@ -51,12 +51,16 @@ class Behind(NamedTuple):
         rows: of the spots, ``[K]``.
         left, top: column and row of the frame at which their windows start, ``[K]``.
         detail: what is to be taken off there, DN, ``[K, 23, 23]``: the background less a plane.
+        noise: the sensor's own, DN ``[K]``, where it is seen no more when that is done; 0 where it is.
+        error: how far the detail may be off at a pixel of the spot, DN rms, ``[K]``; 0 where the window shows it.
     """
 
     rows: NDArray[np.int64]
     left: NDArray[np.int64]
     top: NDArray[np.int64]
     detail: Array
+    noise: Array
+    error: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +89,7 @@ class History:
             return
         lit = np.zeros(data.shape, dtype=bool)
         for one in (blobs, others):
-            for left, top, right, bottom in [] if one is None else _boxes(one).tolist():
+            for left, top, right, bottom in [] if one is None else boxes_of(one).tolist():
                 lit[max(top, 0) : bottom, max(left, 0) : right] = True
         self._past.append(_Past(data.copy(), shift, lit))
 
@@ -102,24 +106,24 @@ class History:
             return None
         half = WINDOW_PX // 2
         left, top = (np.round(v).astype(np.int64) - half for v in (blobs.x, blobs.y))
-        lit, own = _lit_windows(_boxes(blobs), left, top, data.shape)
+        lit, own = lit_windows(boxes_of(blobs), left, top, data.shape)
         inside = (left >= 0) & (top >= 0) & (left + WINDOW_PX <= data.shape[1]) & (top + WINDOW_PX <= data.shape[0])
         window = crop_windows(data, left, top, WINDOW_PX).astype(np.float64)
-        ring = np.where(lit, 0.0, _NEAR)
-        flat, plain = _less_plane(window, ring)
-        wanted = inside & (plain > _STRUCTURE_RATIO * noise) & (ring.sum(axis=(1, 2)) > 0.2 * _NEAR.sum())
+        ring = np.where(lit, 0.0, NEAR)
+        flat, plain = less_plane(window, ring)
+        wanted = inside & (plain > STRUCTURE_RATIO * noise) & (ring.sum(axis=(1, 2)) > 0.2 * NEAR.sum())
         rows = np.flatnonzero(wanted)
         if not len(rows):
             return None
         background, known = self._background(window[rows], ring[rows], own[rows], left[rows], top[rows], shift)
-        cleared, left_over = _less_plane(window[rows] - background, ring[rows])
+        cleared, left_over = less_plane(window[rows] - background, ring[rows])
         light, light_over_plane = ((own[rows] * part).sum(axis=(1, 2)) for part in (cleared, flat[rows]))
         known &= (left_over < _BETTER_RATIO * plain[rows]) & (light > _LEFT_LIGHT_SHARE * np.abs(light_over_plane))
         if not known.any():
             return None
-        detail, _ = _less_plane(background[known], ring[rows][known])
+        detail, _ = less_plane(background[known], ring[rows][known])
         rows = rows[known]
-        return Behind(rows, left[rows], top[rows], detail)
+        return Behind(rows, left[rows], top[rows], detail, np.zeros(len(rows)), np.zeros(len(rows)))
 
     def _background(
         self, window: Array, ring: Array, own: NDArray[np.bool_], left: Boxes, top: Boxes, shift: Shift
@@ -155,18 +159,18 @@ class History:
         return background, (frames >= _FEWEST_FRAMES) & ~(empty & own).any(axis=(1, 2))
 
 
-def _boxes(blobs: Blobs) -> Boxes:
-    """Left, top, right and bottom (behind the last) of what spots light, ``[B, 4]``."""
+def boxes_of(blobs: Blobs, lit: int | Boxes = _LIT_PX) -> Boxes:
+    """Left, top, right and bottom (behind the last) of what spots light, as far as ``lit`` px off, ``[B, 4]``."""
     if blobs.label_map is not None and len(blobs):
         found = [box or (slice(0, 0), slice(0, 0)) for box in ndimage.find_objects(blobs.label_map, len(blobs))]
         edges = [[c.start, r.start, c.stop, r.stop] for r, c in found]
     else:
         column, row = np.round(blobs.x).astype(int), np.round(blobs.y).astype(int)
         edges = np.stack([column, row, column + 1, row + 1], axis=1).tolist()
-    return np.array(edges, dtype=np.int64).reshape(-1, 4) + np.array([-_LIT_PX, -_LIT_PX, _LIT_PX, _LIT_PX])
+    return np.array(edges, dtype=np.int64).reshape(-1, 4) + np.multiply.outer(lit, [-1, -1, 1, 1])
 
 
-def _lit_windows(
+def lit_windows(
     boxes: Boxes, left: Boxes, top: Boxes, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Pixels of the windows about spots that any of them lights, and that each itself does."""
@@ -181,7 +185,7 @@ def _lit_windows(
     return crop_windows(lit, left, top, WINDOW_PX) > 0, down[:, :, None] & across[:, None, :]
 
 
-def _less_plane(window: Array, weight: Array) -> tuple[Array, Array]:
+def less_plane(window: Array, weight: Array) -> tuple[Array, Array]:
     """Windows less the plane through their weighted pixels, and the rms that it leaves of those, DN."""
     matrix = np.einsum("irc,jrc,krc->kij", _TERMS, _TERMS, weight) + 1e-9 * np.eye(3)
     right = np.einsum("irc,krc->ki", _TERMS, weight * window)

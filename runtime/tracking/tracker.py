@@ -64,6 +64,7 @@ _HOUR_S = 3600.0  # s
 _FIRST_STEP_S = 1 / 30  # s that the first frame stands for
 _BIRTH_LOG_ODDS = -9.0  # log-odds below which a detection starts no track
 _MERGED_SCORE_FALL = 0.3  # fall of the score of a track that shares a spot in which nothing is left for it
+_ASTRAY_SCORE_FALL, _COMPANION_PX = 2.0, 6.0  # further fall of a track that has left a spot, seen so near
 _USUAL_JERK_PX, _JERK_WEIGHT = 0.3, 0.3  # px of a camera's step off the usual one; weight of a step in that
 _LARGEST_JERK_PX = 0.8  # px of it for which a track allows
 _FAINT_SCORE_FALL = 0.25  # fall of the score of a faint track in a frame
@@ -139,6 +140,7 @@ class _Rows:
     seen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     faint: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
     sure: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # detections that are not doubted
+    shared: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))  # its spot with others, last
 
     def kept(self, alive: NDArray[np.bool_]) -> _Rows:
         return _Rows(*(column[alive] for column in vars(self).values()))
@@ -219,7 +221,9 @@ class Tracker:
         gain[merged] = moving[merged] = -_MERGED_SCORE_FALL
         _correct(self._state, merged, middle, np.full((len(merged), 2), 2 * self.config.spot))
         rows, columns = np.concatenate([rows, more]), np.concatenate([columns, further])
-        self._weigh(gain, moving, np.concatenate([rows, merged]))
+        seen = np.concatenate([rows, merged])
+        self._weigh(gain, moving, seen, self._astray(seen, np.concatenate([middles[blob[columns]], middle])))
+        self._rows.shared[rows] = np.bincount(blob[columns], minlength=1)[blob[columns]] > 1
         self._rows.radiance[rows] = every.radiance[columns]
         owner = np.full(len(every), -1, dtype=np.int64)
         owner[columns] = rows
@@ -406,12 +410,19 @@ class Tracker:
         moving = self.evidence.seen(kind, clutter, density, np.ones_like(static))
         return np.where(static, self.evidence.seen(kind, clutter, density, ~np.ones_like(static)), moving), moving
 
-    def _weigh(self, gain: FloatArray, moving: FloatArray, seen: IntArray) -> None:
+    def _astray(self, seen: IntArray, middle: FloatArray) -> IntArray:
+        """Tracks that were part of a spot and are not, though it is seen: its tracks have these middles ``[N, 2]``."""
+        lone = np.setdiff1d(np.flatnonzero(self._rows.shared), seen)
+        gap = np.hypot(*np.moveaxis(self._state[0, lone][:, None] - middle, -1, 0))
+        return lone[gap.min(axis=1, initial=np.inf) < _COMPANION_PX]
+
+    def _weigh(self, gain: FloatArray, moving: FloatArray, seen: IntArray, astray: IntArray) -> None:
         """Add what this frame says to the scores."""
         self._rows.seen[:] = False
         self._rows.seen[seen] = True
         self._rows.score[:] += np.clip(gain, -self.config.most_loss, self.config.most_gain)
         self._rows.moving[:] += np.clip(moving, -self.config.most_loss, self.config.most_gain)
+        self._rows.score[astray] -= _ASTRAY_SCORE_FALL
         np.minimum(self._rows.moving, self._ceiling, out=self._rows.moving)
         np.minimum(self._rows.score, self._ceiling, out=self._rows.score)
         np.maximum(self._rows.best, self._rows.score, out=self._rows.best)
@@ -430,7 +441,9 @@ class Tracker:
         number = np.full(len(place), -1, dtype=np.int64)
         seen = np.ones(len(place), dtype=np.bool_)
         now = np.full_like(number, self._t_ns or 0)
-        self._rows = self._rows.joined(number, now, odds, odds, odds, radiance, seen, ~seen, sure.astype(np.int64))
+        self._rows = self._rows.joined(
+            number, now, odds, odds, odds, radiance, seen, ~seen, sure.astype(np.int64), ~seen
+        )  # fmt: skip
         self._rest.bear(place, self._in_frame(place))
 
     def _take_faint(self, one: Faint, seconds: float) -> None:

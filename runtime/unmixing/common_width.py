@@ -147,9 +147,9 @@ def _best(
         if at in (0, len(grid) - 1):
             return None
         centre, curvature = _parabola(grid[at - 1 : at + 2], scores[at - 1 : at + 2])
-    shares, points = _shares(even[:, at])
+    shares, points = _shares(even[:, at], weight)
     each = np.logaddexp.reduce(even + np.log(shares), axis=2)
-    misfits = float((each.max(axis=1) - each[:, at] > _BETTER_LOG_EVIDENCE).mean())
+    misfits = float(np.average(each.max(axis=1) - each[:, at] > _BETTER_LOG_EVIDENCE, weights=weight))
     narrow = _NARROW_LOG_WIDTH_ERROR * (_NARROW_PX / math.exp(centre)) ** 3 * _NARROW_PEAK_SNR / max(peak, 1.0)
     return CommonWidth(
         centre, math.hypot(curvature**-0.5, _LEAST_LOG_WIDTH_ERROR, narrow), shares, points, misfits, lead
@@ -175,15 +175,19 @@ def _parabola(x: Array, y: Array) -> tuple[float, float]:
     return float(x[1] - slope / second), float(max(-second, 1e-6))
 
 
-def _shares(logs: Array) -> tuple[Array, float]:
-    """Shares of the kinds of spots by their log evidences ``[B, SLOTS + 1]``, and spots that are points."""
+def _shares(logs: Array, weight: Array) -> tuple[Array, float]:
+    """Shares of the kinds of spots by their log evidences ``[B, SLOTS + 1]``, and spots that are points.
+
+    Args:
+        weight: of each spot, ``[B]``.
+    """
     kinds = logs.shape[1]
     shares = np.full(kinds, 1 / kinds)
     part = np.zeros(logs.shape)
     for _ in range(2 * _ROUNDS):
         part = np.exp(logs - logs.max(axis=1, keepdims=True)) * shares
         part /= part.sum(axis=1, keepdims=True)
-        shares = (part.sum(axis=0) + _PRIOR_SPOTS) / (len(logs) + kinds * _PRIOR_SPOTS)
+        shares = (weight @ part + _PRIOR_SPOTS) / (weight.sum() + kinds * _PRIOR_SPOTS)
     return shares, float(part[:, :-1].sum())
 
 
@@ -193,7 +197,7 @@ def _scores(logs: Array, weight: Array) -> Array:
     Args:
         weight: of each spot, ``[B]``.
     """
-    each = (np.logaddexp.reduce(logs[:, i] + np.log(_shares(logs[:, i])[0]), axis=1) for i in range(logs.shape[1]))
+    each = (np.logaddexp.reduce(logs[:, i] + np.log(_shares(logs[:, i], weight)[0]), axis=1) for i in range(logs.shape[1]))
     return np.array([(weight * spots).sum() for spots in each])
 
 

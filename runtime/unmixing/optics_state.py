@@ -21,6 +21,8 @@ from glint.runtime.unmixing.common_width import CommonWidth, Search, finished, s
 from glint.runtime.unmixing.shapes import Shapes
 from glint.runtime.unmixing.windows import Windows
 
+import os
+CU=float(os.environ.get('CU','.01'))
 KNOWN, LEARNED, UNKNOWN = "known", "learned", "unknown"
 _KEPT_SPOTS = 200  # spots, the latest
 _SAME_PX, _GONE_FRAMES = 8.0, 10  # way of a spot from frame to frame, and frames after which it is another one, at most
@@ -255,8 +257,10 @@ class Learner:
             found = finished(self._search)
         except StopIteration as end:
             found = end.value
-        self._search, self._common = None, found if found is not None and found.believed else None
-        return True
+        self._search = None
+        if found is not None and (found.believed or found.lead >= _LEAST_OWN_LEAD):
+            self._common = found if found.believed else None
+        return True  # what says nothing, or little, leaves what is known
 
     def _single(self) -> tuple[OpticsState, NDArray[np.bool_]]:
         """What isolated spots speak for, and which of them are single targets."""
@@ -292,9 +296,10 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, singles: A
         known = max(state.sigma_error, 0.25 * error)
         share = error**2 / (error**2 + known**2)
         sigma, error = share * state.sigma + (1 - share) * sigma, math.sqrt(share) * known
+    most_uneven = _UNEVEN_WIDTH_SHARE
     near = abs(sigma - card) < max(_COMMON_LIKE_SHARE * card, 2 * error)
     if not (state.e or state.shear) and near:
-        sigma, error = card, min(error, _COMMON_LIKE_SHARE * card)
+        sigma, error, most_uneven = card, min(error, _COMMON_LIKE_SHARE * card), CU
     elif common.lead < _LEAST_OWN_LEAD:  # too few things to tell
         return state
     # A PSF that is longer than it is wide by less than can be seen would be taken for two points.
@@ -304,7 +309,7 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, singles: A
     out_of_round = max(errors, default=0.0)
     return replace(
         state, kind=LEARNED, sigma=sigma, sigma_error=error, spots=max(round(common.explained), state.spots),
-        source="from all spots", uneven=min(max(_COMMON_UNEVEN_SHARE, float(out_of_round)), _UNEVEN_WIDTH_SHARE),
+        source="from all spots", uneven=min(max(_COMMON_UNEVEN_SHARE, float(out_of_round)), most_uneven),
     )  # fmt: skip
 
 
