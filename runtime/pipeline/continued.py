@@ -24,13 +24,14 @@ _LIGHT_SIGMAS, _HALO_SIGMAS = 3.0, 1.8  # of the light of a spot about its middl
 _HALO_PX = 2, 8  # of any, at least and at most
 _SWEEPS, _RELAXATION = 40, 1.6  # of the membrane
 _LEAST_STEP_SHARE = 0.1  # of the noise: a step between two pixels, at least
-_ERROR_PER_WIDTH = 0.25  # rms error under a spot, less a plane, over its width in pixels and the steps: 0.11 to 0.12
+_ERROR = 0.43  # of what counts as noise, over the hole's width, the steps and the width of a point in pixels
+_PIXEL_PX = 0.29  # standard deviation of what a pixel adds to a point's width
 
 Array = NDArray[np.float64]
 
 
 def continued(
-    data: NDArray[Any], blobs: Blobs, noise: Array, halo: NDArray[np.int64], known: NDArray[np.int64]
+    data: NDArray[Any], blobs: Blobs, noise: Array, halo: NDArray[np.int64], sigma: Array, known: NDArray[np.int64]
 ) -> Behind | None:
     """What lies behind the spots of a frame as far as their surroundings tell; None: nothing but planes.
 
@@ -39,6 +40,7 @@ def continued(
         blobs: its spots.
         noise: the sensor's own at each, DN ``[B]``.
         halo: how far beyond its mask each one's light reaches, px ``[B]``.
+        sigma: of the PSF, or the spot's own where that is unknown, px ``[B]``.
         known: rows of spots of which more is known.
     """
     half = WINDOW_PX // 2
@@ -55,7 +57,7 @@ def continued(
         return None
     detail, step = _membranes(flat[rows], lit[rows], ring[rows], noise[rows])
     width = np.sqrt(own[rows].sum(axis=(1, 2)))
-    return Behind(rows, left[rows], top[rows], detail, noise[rows], _ERROR_PER_WIDTH * width * step)
+    return Behind(rows, left[rows], top[rows], detail, noise[rows], _ERROR * width * step * np.hypot(sigma[rows], _PIXEL_PX))
 
 
 def halo_of(blobs: Blobs, sigma: float | None, width: Array) -> NDArray[np.int64]:

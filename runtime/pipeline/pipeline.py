@@ -346,10 +346,10 @@ class Pipeline:
         white, known = self._white(frame, blobs), np.zeros(0, dtype=np.int64) if behind is None else behind.rows
         if optics.kind == UNKNOWN:
             shapes = measure_shapes(cut_windows(frame, blobs, white, white))
-            halo = halo_of(blobs, None, shapes.sigma * np.exp(np.abs(shapes.theta[:, -2])))
+            sigma, halo = shapes.sigma, halo_of(blobs, None, shapes.sigma * np.exp(np.abs(shapes.theta[:, -2])))
         else:
-            halo = halo_of(blobs, optics.sigma, np.zeros(0))
-        more = continued(frame.data, blobs, white, halo, known)
+            sigma, halo = np.full(len(blobs), optics.sigma), halo_of(blobs, optics.sigma, np.zeros(0))
+        more = continued(frame.data, blobs, white, halo, sigma, known)
         if behind is None or more is None:
             return behind or more
         return Behind(*(np.concatenate(pair) for pair in zip(behind, more)))
