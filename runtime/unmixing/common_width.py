@@ -50,6 +50,7 @@ class CommonWidth(NamedTuple):
         explained: spots that are points of this width, about.
         misfits: share of the spots that another width explains far better.
         lead: log evidence over that of the width that was expected; infinite if that was not weighed.
+        things: different spots, about.
     """
 
     u: float
@@ -58,6 +59,7 @@ class CommonWidth(NamedTuple):
     explained: float
     misfits: float
     lead: float
+    things: float
 
     @property
     def believed(self) -> bool:
@@ -152,7 +154,7 @@ def _best(
     misfits = float(np.average(each.max(axis=1) - each[:, at] > _BETTER_LOG_EVIDENCE, weights=weight))
     narrow = _NARROW_LOG_WIDTH_ERROR * (_NARROW_PX / math.exp(centre)) ** 3 * _NARROW_PEAK_SNR / max(peak, 1.0)
     return CommonWidth(
-        centre, math.hypot(curvature**-0.5, _LEAST_LOG_WIDTH_ERROR, narrow), shares, points, misfits, lead
+        centre, math.hypot(curvature**-0.5, _LEAST_LOG_WIDTH_ERROR, narrow), shares, points, misfits, lead, float(weight.sum())
     )
 
 

@@ -45,11 +45,13 @@ _SLIGHT_DISTORTION = 0.12  # e and shear that a few clusters which stay may feig
 _NARROWER_SHARE = 0.1  # share of those near the model's width that must be narrower than it
 _LIKE_SHARE, _COMMON_LIKE_SHARE = 0.03, 0.01  # relative difference below which the PSF is the model's own
 _MOST_WEIGHED_SPOTS, _FIRST_WEIGHED_SPOTS = 48, 12  # whose width is sought in common: at most, and the first time
+_AGAIN_FACTOR, _LATER_FACTOR = 1.3, 2.0  # times as many spots are there for the next search; as long as nothing is known
 _SAME_WIDTH_SHARE = 0.03  # relative difference from the width of single spots that alike shapes allow
 _FEWEST_THINGS = 4  # different spots whose width is sought in common
 # Log evidence over the model's own width from which on it is another one: even odds for the model's, which some hundred
 # widths share that are others', and then as for single spots.
 _LEAST_OWN_LEAD = 8.6
+_OWN_LEAD_PER_THING, _ENOUGH_THINGS = 2.5, 8  # a few clusters may feign so much each: fewer points of a wider PSF
 _COMMON_UNEVEN_SHARE = 0.005  # share by which it may differ from spot to spot where all agree on it
 
 Array = NDArray[np.float64]
@@ -242,7 +244,7 @@ class Learner:
         things = [thing for _, _, thing in self._seen]
         if self._search is None and self._number >= self._next and len({id(one) for one in things}) >= _FEWEST_THINGS:
             while self._next <= self._number:
-                self._next *= 2
+                self._next = math.ceil(self._next * (_AGAIN_FACTOR if self._common is None else _LATER_FACTOR))
             windows = Windows.concatenate([w for w, _, _ in self._seen])
             shapes = Shapes.concatenate([s for _, s, _ in self._seen])
             weight = np.array([1 / sum(one is thing for one in things) for thing in things])
@@ -258,7 +260,7 @@ class Learner:
         except StopIteration as end:
             found = end.value
         self._search = None
-        if found is not None and (found.believed or found.lead >= _LEAST_OWN_LEAD):
+        if found is not None and (found.believed or found.lead >= _own_lead(found.things)):
             self._common = found if found.believed else None
         return True  # what says nothing, or little, leaves what is known
 
@@ -297,10 +299,10 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, singles: A
         share = error**2 / (error**2 + known**2)
         sigma, error = share * state.sigma + (1 - share) * sigma, math.sqrt(share) * known
     most_uneven = _UNEVEN_WIDTH_SHARE
-    near = abs(sigma - card) < max(_COMMON_LIKE_SHARE * card, 2 * error)
+    near = abs(sigma - card) < max(_COMMON_LIKE_SHARE * card, 2 * error) or common.lead < _own_lead(common.things)
     if not (state.e or state.shear) and near:
         sigma, error, most_uneven = card, min(error, _COMMON_LIKE_SHARE * card), CU
-    elif common.lead < _LEAST_OWN_LEAD:  # too few things to tell
+    elif common.lead < _own_lead(common.things):  # too few things to tell
         return state
     # A PSF that is longer than it is wide by less than can be seen would be taken for two points.
     errors = (
@@ -311,6 +313,11 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, singles: A
         state, kind=LEARNED, sigma=sigma, sigma_error=error, spots=max(round(common.explained), state.spots),
         source="from all spots", uneven=min(max(_COMMON_UNEVEN_SHARE, float(out_of_round)), most_uneven),
     )  # fmt: skip
+
+
+def _own_lead(things: float) -> float:
+    """Log evidence over the model's own width from which on the width of so many things is another one."""
+    return max(_LEAST_OWN_LEAD, _OWN_LEAD_PER_THING * min(things, _ENOUGH_THINGS))
 
 
 def alike(spots: Array) -> bool:
