@@ -17,6 +17,13 @@ Earlier = Callable[[Frame, Frame, Detection], tuple[Detection, Behind | None]]
 there are, and what lies behind them."""
 
 
+def with_more(behind: Behind | None, more: Behind | None) -> Behind | None:
+    """What is known of some spots and of others."""
+    if behind is None or more is None:
+        return behind or more
+    return Behind(*(np.concatenate(pair) for pair in zip(behind, more)))
+
+
 def without(seen: Conditioned, detection: Detection, behind: Behind) -> tuple[Conditioned, Detection]:
     """A frame and its detection as if the background were a plane around some of its spots.
 

@@ -10,15 +10,25 @@ the membrane may be.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glint.compiled import compiled, entry
 from glint.processing.crop import crop_windows
-from glint.runtime.tracking.history import NEAR, STRUCTURE_RATIO, WINDOW_PX, Behind, boxes_of, less_plane, lit_windows
-from glint.types import Blobs
+from glint.runtime.tracking.history import (
+    LEAST_RING_SHARE,
+    NEAR,
+    STRUCTURE_RATIO,
+    WINDOW_PX,
+    Behind,
+    boxes_of,
+    less_plane,
+    lit_windows,
+)
+from glint.runtime.unmixing.shapes import measure_shapes
+from glint.runtime.unmixing.windows import cut_windows
+from glint.types import Blobs, Frame
 
 _LIGHT_SIGMAS, _HALO_SIGMAS = 3.0, 1.8  # of the light of a spot about its middle, and of points about its mask
 _HALO_PX = 2, 8  # of any, at least and at most
@@ -30,49 +40,42 @@ _PIXEL_PX = 0.29  # standard deviation of what a pixel adds to a point's width
 Array = NDArray[np.float64]
 
 
-def continued(
-    data: NDArray[Any], blobs: Blobs, noise: Array, halo: NDArray[np.int64], sigma: Array, known: NDArray[np.int64]
-) -> Behind | None:
+def continued(frame: Frame, blobs: Blobs, noise: Array, sigma: float | None, known: NDArray[np.int64]) -> Behind | None:
     """What lies behind the spots of a frame as far as their surroundings tell; None: nothing but planes.
 
     Args:
-        data: ``[H, W]``.
+        frame: ``[H, W]``.
         blobs: its spots.
         noise: the sensor's own at each, DN ``[B]``.
-        halo: how far beyond its mask each one's light reaches, px ``[B]``.
-        sigma: of the PSF, or the spot's own where that is unknown, px ``[B]``.
+        sigma: of the PSF, px; None: unknown.
         known: rows of spots of which more is known.
     """
-    half = WINDOW_PX // 2
-    left, top = (np.round(v).astype(np.int64) - half for v in (blobs.x, blobs.y))
-    lit, own = lit_windows(boxes_of(blobs, halo), left, top, data.shape)
-    inside = (left >= 0) & (top >= 0) & (left + WINDOW_PX <= data.shape[1]) & (top + WINDOW_PX <= data.shape[0])
-    window = crop_windows(data, left, top, WINDOW_PX).astype(np.float64)
+    left, top = (np.round(v).astype(np.int64) - WINDOW_PX // 2 for v in (blobs.x, blobs.y))
+    width, halo = _light_of(frame, blobs, noise, sigma)
+    lit, own = lit_windows(boxes_of(blobs, halo), left, top, frame.shape)
+    inside = (np.minimum(left, top) >= 0) & (left + WINDOW_PX <= frame.shape[1]) & (top + WINDOW_PX <= frame.shape[0])
     ring = np.where(lit, 0.0, NEAR)
-    flat, plain = less_plane(window, ring)
-    wanted = inside & (plain > STRUCTURE_RATIO * noise) & (ring.sum(axis=(1, 2)) > 0.2 * NEAR.sum())
+    flat, plain = less_plane(crop_windows(frame.data, left, top, WINDOW_PX).astype(np.float64), ring)
+    wanted = inside & (plain > STRUCTURE_RATIO * noise) & (ring.sum(axis=(1, 2)) > LEAST_RING_SHARE * NEAR.sum())
     wanted[known] = False
     rows = np.flatnonzero(wanted)
     if not len(rows):
         return None
     detail, step = _membranes(flat[rows], lit[rows], ring[rows], noise[rows])
-    width = np.sqrt(own[rows].sum(axis=(1, 2)))
-    return Behind(rows, left[rows], top[rows], detail, noise[rows], _ERROR * width * step * np.hypot(sigma[rows], _PIXEL_PX))
+    hole = np.sqrt(own[rows].sum(axis=(1, 2)))
+    error = _ERROR * hole * step * np.hypot(width[rows], _PIXEL_PX)
+    return Behind(rows, left[rows], top[rows], detail, noise[rows], error)
 
 
-def halo_of(blobs: Blobs, sigma: float | None, width: Array) -> NDArray[np.int64]:
-    """How far beyond its mask a spot's light reaches, px ``[B]``.
-
-    Args:
-        blobs: spots.
-        sigma: of the PSF, px; None: unknown.
-        width: standard deviation of each along its larger axis, px ``[B]``.
-    """
+def _light_of(frame: Frame, blobs: Blobs, noise: Array, sigma: float | None) -> tuple[Array, NDArray[np.int64]]:
+    """Width of the points in each spot, and how far beyond its mask its light reaches, px ``[B]`` each."""
     if sigma is not None:
-        halo = np.full(len(blobs), _HALO_SIGMAS * sigma)
+        width, halo = np.full(len(blobs), sigma), np.full(len(blobs), _HALO_SIGMAS * sigma)
     else:
-        halo = _LIGHT_SIGMAS * width - np.sqrt(blobs.area / math.pi)
-    return np.clip(np.ceil(np.nan_to_num(halo, nan=_HALO_PX[1])), *_HALO_PX).astype(np.int64)
+        shapes = measure_shapes(cut_windows(frame, blobs, noise, noise))
+        width, longer = shapes.sigma, np.exp(np.abs(shapes.theta[:, -2]))
+        halo = _LIGHT_SIGMAS * width * longer - np.sqrt(blobs.area / math.pi)
+    return width, np.clip(np.ceil(np.nan_to_num(halo, nan=_HALO_PX[1])), *_HALO_PX).astype(np.int64)
 
 
 @entry("f8[3] b1[3] f8[3] f8[1]")

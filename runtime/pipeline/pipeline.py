@@ -17,8 +17,8 @@ from glint.errors import EngineError, InputError
 from glint.files import refuse_existing
 from glint.images import write_image
 from glint.optics import Psf
-from glint.runtime.pipeline.behind import Earlier, without
-from glint.runtime.pipeline.continued import continued, halo_of
+from glint.runtime.pipeline.behind import Earlier, with_more, without
+from glint.runtime.pipeline.continued import continued
 from glint.runtime.pipeline.cues import as_targets, at_their_places, part_of
 from glint.runtime.pipeline.detector import Detection, Detector
 from glint.runtime.pipeline.network_view import NetworkView, network_view
@@ -318,7 +318,7 @@ class Pipeline:
         detection = self._detect(seen.frame)
         detected = time.perf_counter()
         detection, behind = (detection, None) if earlier is None else earlier(frame, seen.frame, detection)
-        behind = self._with_continued(seen.frame, detection, behind)
+        behind = self._with_continued(seen.frame, detection.blobs, behind)
         clear, shown = (seen, detection) if behind is None else without(seen, detection, behind)
         scene, candidates = self.look(clear.frame, shown, clear.ceiling, behind), None
         spots, view = scene.spots, scene.view
@@ -338,21 +338,13 @@ class Pipeline:
         spans = (detected - started, taken_apart - detected, time.perf_counter() - taken_apart)
         return Found(detection, spots, targets, candidates, scene.optics, spans)
 
-    def _with_continued(self, frame: Frame, detection: Detection, behind: Behind | None) -> Behind | None:
+    def _with_continued(self, frame: Frame, blobs: Blobs, behind: Behind | None) -> Behind | None:
         """What lies behind the spots, from their surroundings where no earlier frame knows it."""
-        optics, blobs = self.optics, detection.blobs
         if not len(blobs):
             return behind
-        white, known = self._white(frame, blobs), np.zeros(0, dtype=np.int64) if behind is None else behind.rows
-        if optics.kind == UNKNOWN:
-            shapes = measure_shapes(cut_windows(frame, blobs, white, white))
-            sigma, halo = shapes.sigma, halo_of(blobs, None, shapes.sigma * np.exp(np.abs(shapes.theta[:, -2])))
-        else:
-            sigma, halo = np.full(len(blobs), optics.sigma), halo_of(blobs, optics.sigma, np.zeros(0))
-        more = continued(frame.data, blobs, white, halo, sigma, known)
-        if behind is None or more is None:
-            return behind or more
-        return Behind(*(np.concatenate(pair) for pair in zip(behind, more)))
+        sigma = None if self.optics.kind == UNKNOWN else self.optics.sigma
+        known = np.zeros(0, dtype=np.int64) if behind is None else behind.rows
+        return with_more(behind, continued(frame, blobs, self._white(frame, blobs), sigma, known))
 
     def _white(self, frame: Frame, blobs: Blobs) -> NDArray[np.float64]:
         """Noise of the sensor at spots, DN ``[B]``."""

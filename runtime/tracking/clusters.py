@@ -144,7 +144,9 @@ class Clusters:
         """The scene is another one."""
         self._spots = []
 
-    def __call__(self, targets: Targets, cuts: Cuts, shift: Shift, sigma: float | None) -> tuple[Targets, NDArray[np.int64]]:
+    def __call__(
+        self, targets: Targets, cuts: Cuts, shift: Shift, sigma: float | None
+    ) -> tuple[Targets, NDArray[np.int64]]:
         """The targets of the next frame, those of followed clusters from all of their last frames.
 
         Args:

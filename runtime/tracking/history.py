@@ -32,13 +32,12 @@ _LARGEST_TURN_RAD = 0.01  # rad between two frames, beyond which a window is not
 _NEAR_PX = 5.0  # px, standard deviation of the weight of the ring
 _GAINS = (0.5, 2.0)  # lowest and highest gain between two frames
 STRUCTURE_RATIO = 1.3  # of the ring about a plane over noise, below which there is nothing to take off
+LEAST_RING_SHARE = 0.2  # of the ring that no spot lights
 _BETTER_RATIO = 0.85  # what the background leaves of the ring over what a plane does, at most
 _LEFT_LIGHT_SHARE = 0.5  # of the spot's light over a plane that must be left
 _RAMP = np.arange(WINDOW_PX) - WINDOW_PX // 2
 NEAR = np.exp(-0.5 * (_RAMP**2 + _RAMP[:, None] ** 2) / _NEAR_PX**2)
-_TERMS = np.stack(
-    [np.ones_like(NEAR), np.broadcast_to(_RAMP, NEAR.shape), np.broadcast_to(_RAMP[:, None], NEAR.shape)]
-)
+_TERMS = np.stack([np.ones_like(NEAR), np.broadcast_to(_RAMP, NEAR.shape), np.broadcast_to(_RAMP[:, None], NEAR.shape)])
 
 Array = NDArray[np.float64]
 Boxes = NDArray[np.int64]
@@ -111,7 +110,7 @@ class History:
         window = crop_windows(data, left, top, WINDOW_PX).astype(np.float64)
         ring = np.where(lit, 0.0, NEAR)
         flat, plain = less_plane(window, ring)
-        wanted = inside & (plain > STRUCTURE_RATIO * noise) & (ring.sum(axis=(1, 2)) > 0.2 * NEAR.sum())
+        wanted = inside & (plain > STRUCTURE_RATIO * noise) & (ring.sum(axis=(1, 2)) > LEAST_RING_SHARE * NEAR.sum())
         rows = np.flatnonzero(wanted)
         if not len(rows):
             return None

@@ -35,6 +35,11 @@ _MISFIT_SHARE = 0.15  # of those spots
 # Share of the volumes' growth that is taken out (see ``_growth``). No theory gives it: it was chosen on simulated
 # clusters, whose width is right to 1 % then (0.7 to 3 px, peaks of 90 times the noise).
 _VOLUME_GROWTH_SHARE = 0.6
+# Log evidence over the expected width from which on it is another one: even odds for the expected, which some hundred
+# widths share that are others, and then as for single spots. A few clusters may feign more, so much each: fewer points
+# of a wider PSF explain them as well.
+_LEAST_LEAD = 8.6
+_LEAD_PER_THING, _FEWEST_THINGS, _ENOUGH_THINGS = 2.5, 4, 8
 _LEAST_LOG_WIDTH_ERROR = 0.004  # of the width's logarithm
 # The same of clusters of a PSF of half a pixel with a peak of 30 times the noise: fewer points of a wider PSF explain
 # them as well. It falls with the cube of the width, and with the peak (simulated at 0.4 to 1 px, peaks of 30 to 300).
@@ -65,6 +70,12 @@ class CommonWidth(NamedTuple):
     def believed(self) -> bool:
         """Whether it is the PSF: nearly all spots are points of it."""
         return bool(self.shares[-1] < _MOST_WIDE_SHARE and self.misfits < _MISFIT_SHARE)
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it is another width than the expected one, beyond doubt."""
+        least = max(_LEAST_LEAD, _LEAD_PER_THING * min(self.things, _ENOUGH_THINGS))
+        return bool(round(self.things) >= _FEWEST_THINGS and self.lead > least)
 
 
 Search = Generator[None, None, CommonWidth | None]
@@ -153,9 +164,8 @@ def _best(
     each = np.logaddexp.reduce(even + np.log(shares), axis=2)
     misfits = float(np.average(each.max(axis=1) - each[:, at] > _BETTER_LOG_EVIDENCE, weights=weight))
     narrow = _NARROW_LOG_WIDTH_ERROR * (_NARROW_PX / math.exp(centre)) ** 3 * _NARROW_PEAK_SNR / max(peak, 1.0)
-    return CommonWidth(
-        centre, math.hypot(curvature**-0.5, _LEAST_LOG_WIDTH_ERROR, narrow), shares, points, misfits, lead, float(weight.sum())
-    )
+    error = math.hypot(curvature**-0.5, _LEAST_LOG_WIDTH_ERROR, narrow)
+    return CommonWidth(centre, error, shares, points, misfits, lead, float(weight.sum()))
 
 
 def _growth(grid: Array, volumes: Array) -> Array:
@@ -199,8 +209,8 @@ def _scores(logs: Array, weight: Array) -> Array:
     Args:
         weight: of each spot, ``[B]``.
     """
-    each = (np.logaddexp.reduce(logs[:, i] + np.log(_shares(logs[:, i], weight)[0]), axis=1) for i in range(logs.shape[1]))
-    return np.array([(weight * spots).sum() for spots in each])
+    each = (logs[:, i] + np.log(_shares(logs[:, i], weight)[0]) for i in range(logs.shape[1]))
+    return np.array([(weight * np.logaddexp.reduce(spots, axis=1)).sum() for spots in each])
 
 
 def _weighed(

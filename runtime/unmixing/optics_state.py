@@ -21,8 +21,6 @@ from glint.runtime.unmixing.common_width import CommonWidth, Search, finished, s
 from glint.runtime.unmixing.shapes import Shapes
 from glint.runtime.unmixing.windows import Windows
 
-import os
-CU=float(os.environ.get('CU','.01'))
 KNOWN, LEARNED, UNKNOWN = "known", "learned", "unknown"
 _KEPT_SPOTS = 200  # spots, the latest
 _SAME_PX, _GONE_FRAMES = 8.0, 10  # way of a spot from frame to frame, and frames after which it is another one, at most
@@ -45,13 +43,9 @@ _SLIGHT_DISTORTION = 0.12  # e and shear that a few clusters which stay may feig
 _NARROWER_SHARE = 0.1  # share of those near the model's width that must be narrower than it
 _LIKE_SHARE, _COMMON_LIKE_SHARE = 0.03, 0.01  # relative difference below which the PSF is the model's own
 _MOST_WEIGHED_SPOTS, _FIRST_WEIGHED_SPOTS = 48, 12  # whose width is sought in common: at most, and the first time
-_AGAIN_FACTOR, _LATER_FACTOR = 1.3, 2.0  # times as many spots are there for the next search; as long as nothing is known
+_SOON_FACTOR, _LATER_FACTOR = 1.3, 2.0  # times as many spots for the next search: where nothing is known; else
 _SAME_WIDTH_SHARE = 0.03  # relative difference from the width of single spots that alike shapes allow
-_FEWEST_THINGS = 4  # different spots whose width is sought in common
-# Log evidence over the model's own width from which on it is another one: even odds for the model's, which some hundred
-# widths share that are others', and then as for single spots.
-_LEAST_OWN_LEAD = 8.6
-_OWN_LEAD_PER_THING, _ENOUGH_THINGS = 2.5, 8  # a few clusters may feign so much each: fewer points of a wider PSF
+_FEWEST_THINGS = 3  # different spots whose width is sought in common
 _COMMON_UNEVEN_SHARE = 0.005  # share by which it may differ from spot to spot where all agree on it
 
 Array = NDArray[np.float64]
@@ -244,7 +238,7 @@ class Learner:
         things = [thing for _, _, thing in self._seen]
         if self._search is None and self._number >= self._next and len({id(one) for one in things}) >= _FEWEST_THINGS:
             while self._next <= self._number:
-                self._next = math.ceil(self._next * (_AGAIN_FACTOR if self._common is None else _LATER_FACTOR))
+                self._next = math.ceil(self._next * (_SOON_FACTOR if self._common is None else _LATER_FACTOR))
             windows = Windows.concatenate([w for w, _, _ in self._seen])
             shapes = Shapes.concatenate([s for _, s, _ in self._seen])
             weight = np.array([1 / sum(one is thing for one in things) for thing in things])
@@ -260,7 +254,7 @@ class Learner:
         except StopIteration as end:
             found = end.value
         self._search = None
-        if found is not None and (found.believed or found.lead >= _own_lead(found.things)):
+        if found is not None and (found.believed or found.is_other):
             self._common = found if found.believed else None
         return True  # what says nothing, or little, leaves what is known
 
@@ -291,18 +285,18 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, singles: A
         card: width of the PSF that is expected, px.
         singles: spots that pass for single ones, ``[N, 6]`` (see ``weigh``).
     """
-    sigma, error = math.exp(common.u), math.exp(common.u) * common.error
-    if state.kind == LEARNED and alike(singles):  # then no narrower PSF takes them apart
+    sigma, error, uneven = math.exp(common.u), math.exp(common.u) * common.error, _UNEVEN_WIDTH_SHARE
+    sharp = state.kind == LEARNED and alike(singles)  # then no narrower PSF takes them apart
+    if sharp:
         if abs(common.u - math.log(state.sigma)) > _SAME_WIDTH_SHARE:
             return state
         known = max(state.sigma_error, 0.25 * error)
         share = error**2 / (error**2 + known**2)
         sigma, error = share * state.sigma + (1 - share) * sigma, math.sqrt(share) * known
-    most_uneven = _UNEVEN_WIDTH_SHARE
-    near = abs(sigma - card) < max(_COMMON_LIKE_SHARE * card, 2 * error) or common.lead < _own_lead(common.things)
-    if not (state.e or state.shear) and near:
-        sigma, error, most_uneven = card, min(error, _COMMON_LIKE_SHARE * card), CU
-    elif common.lead < _own_lead(common.things):  # too few things to tell
+    near, other = abs(sigma - card) < max(_COMMON_LIKE_SHARE * card, 2 * error), common.is_other
+    if (near or not (sharp or other)) and not (state.e or state.shear):
+        sigma, error, uneven = card, min(error, _COMMON_LIKE_SHARE * card), _COMMON_LIKE_SHARE
+    elif not other:  # too few things to tell
         return state
     # A PSF that is longer than it is wide by less than can be seen would be taken for two points.
     errors = (
@@ -311,13 +305,8 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, singles: A
     out_of_round = max(errors, default=0.0)
     return replace(
         state, kind=LEARNED, sigma=sigma, sigma_error=error, spots=max(round(common.explained), state.spots),
-        source="from all spots", uneven=min(max(_COMMON_UNEVEN_SHARE, float(out_of_round)), most_uneven),
+        source="from all spots", uneven=min(max(_COMMON_UNEVEN_SHARE, float(out_of_round)), uneven),
     )  # fmt: skip
-
-
-def _own_lead(things: float) -> float:
-    """Log evidence over the model's own width from which on the width of so many things is another one."""
-    return max(_LEAST_OWN_LEAD, _OWN_LEAD_PER_THING * min(things, _ENOUGH_THINGS))
 
 
 def alike(spots: Array) -> bool:
