@@ -15,6 +15,8 @@ camera moved is told by ``registration``; a camera that is not registered counts
 - **Merged and split spots**: a spot may come apart in other members than before. Tracks at a spot that got none of its
   targets take, nearest first, those that are left, and when there are none its middle; both with the uncertainty of
   a spot. So members keep their tracks, and a surplus one fades.
+- **Members that leave**: a track that was one of several in a spot, and is not seen though the spot is, was a surplus
+  one: its score falls by more.
 - **Birth**: a target or candidate without a track starts one, at rest, with a wide uncertainty of its velocity.
 - **Score**: the log-odds of a target over clutter (see ``evidence``). It begins with the odds that the first detection
   is a new target, ``births_per_hour`` being expected in the whole frame, and gains the log-likelihood ratio of each
@@ -420,11 +422,10 @@ class Tracker:
         """Add what this frame says to the scores."""
         self._rows.seen[:] = False
         self._rows.seen[seen] = True
-        self._rows.score[:] += np.clip(gain, -self.config.most_loss, self.config.most_gain)
-        self._rows.moving[:] += np.clip(moving, -self.config.most_loss, self.config.most_gain)
-        self._rows.score[astray] -= _ASTRAY_SCORE_FALL
-        np.minimum(self._rows.moving, self._ceiling, out=self._rows.moving)
-        np.minimum(self._rows.score, self._ceiling, out=self._rows.score)
+        for score, change in ((self._rows.score, gain), (self._rows.moving, moving)):
+            score += np.clip(change, -self.config.most_loss, self.config.most_gain)
+            score[astray] -= _ASTRAY_SCORE_FALL
+            np.minimum(score, self._ceiling, out=score)
         np.maximum(self._rows.best, self._rows.score, out=self._rows.best)
 
     def _renew(self, rows: IntArray, odds: FloatArray) -> None:

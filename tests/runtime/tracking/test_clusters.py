@@ -101,6 +101,20 @@ def test_what_is_no_point_and_what_was_not_refined_is_left_alone() -> None:
             assert found is seen
 
 
+def test_frames_from_before_the_optics_were_known_count() -> None:
+    clusters, sky = Clusters(10, TOLD), Sky()
+    for index in range(8):
+        place = np.array([40.2, 30.4]) + index * np.array([0.21, -0.13]) + MEMBERS
+        known = index >= 6
+        middle = [(*place.mean(axis=0), LIGHT.sum(), 0)]
+        seen = targets(pair(place)) if known else targets(middle, int(TargetFlag.EXTENDED))
+        found, frames = clusters(seen, sky.cuts([(place, LIGHT)]), Shift(), SIGMA if known else None)
+        if not known:
+            assert found is seen
+    assert len(found) == 3 and frames.tolist() == [8, 8, 8]
+    assert off(found, place) < 0.08
+
+
 def test_frames_that_do_not_belong_together_are_forgotten() -> None:
     clusters, sky = Clusters(10, TOLD), Sky()
     for index in range(8):

@@ -172,6 +172,19 @@ def test_a_spot_that_comes_apart_differently_keeps_its_tracks() -> None:
     assert np.hypot(tracks.x - 57.7, tracks.y - 60).min() < 1.0
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_member_that_has_left_its_spot_ends_while_the_spot_is_seen(together: bool) -> None:
+    """A second target, 2 px off, is no longer told of: it was the spot's, or one by itself."""
+    tracker = Tracker()
+    for i in range(30):
+        found = targets([(40 + 0.4 * i, 60.0), (40 + 0.4 * i, 62.4)][: 2 if i < 20 else 1])
+        blob = np.zeros(len(found), dtype=np.int64) if together else found.blob
+        tracker.update(i * PERIOD, found.changed(blob=blob))
+        if i == 19:
+            assert len(tracker.tracks()) == 2
+    assert len(tracker.tracks()) == (1 if together else 2)
+
+
 def test_numbers_follow_the_targets_not_their_order_in_the_table() -> None:
     rng = np.random.default_rng(1)
     start, velocity = rng.uniform(0, 200, (20, 2)), rng.uniform(-0.7, 0.7, (20, 2))

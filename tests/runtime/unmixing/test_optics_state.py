@@ -14,6 +14,7 @@ from glint.cards import UnmixerSpec
 from glint.errors import InputError
 from glint.optics import PsfEstimate, save_psf
 from glint.runtime.pipeline.network_view import area_weights
+from glint.runtime.unmixing.common_width import CommonWidth
 from glint.runtime.unmixing.optics_choice import chosen_optics
 from glint.runtime.unmixing.optics_state import KNOWN, LEARNED, UNKNOWN, Learner, OpticsState
 from glint.runtime.unmixing.psf_shapes import described, robust_error, same_targets
@@ -179,6 +180,31 @@ def test_a_few_clusters_that_stay_in_view_are_no_optics_of_their_own(render: Ren
         assert state.kind == UNKNOWN or state.sigma == 0.5
     else:  # thirty-six different ones that are alike
         assert state.kind == LEARNED
+
+
+def test_what_was_learned_stays_until_another_width_is_clear(render: Render) -> None:
+    rng = np.random.default_rng(5)
+    learner, first = Learner(0.5), windows_of(clusters(render, 0.5, 14, rng), 1.0, rng)
+    assert learner.update(first, measure_shapes(first)).kind == LEARNED
+    # Blurs of all widths: no width is theirs.
+    blurs = np.concatenate([singles(render, s, 1, 900 * s**2, rng) for s in np.geomspace(0.55, 0.75, 16)])
+    for start in range(0, 16, 2):
+        some = windows_of(blurs[start : start + 2], 1.0, rng)
+        some = replace(some, left=some.left + 1000 * (start + 1))
+        state = learner.update(some, measure_shapes(some))
+    assert (state.kind, state.sigma) == (LEARNED, 0.5)
+    wider = windows_of(clusters(render, 0.8, 60, rng), 1.0, rng)
+    wider = replace(wider, left=wider.left + 100 * np.arange(60) + 50_000)
+    state = learner.update(wider, measure_shapes(wider))
+    assert state.kind == LEARNED and state.sigma == pytest.approx(0.8, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("lead", "things", "other"),
+    [(9.0, 4, False), (11.0, 4, True), (19.0, 8, False), (21.0, 30, True), (np.inf, 3, False), (np.inf, 4, True)],
+)
+def test_another_width_must_lead_by_more_the_more_things_there_are(lead: float, things: float, other: bool) -> None:
+    assert CommonWidth(0.0, 0.01, np.full(6, 1 / 6), things, 0.0, lead, things).is_other is other
 
 
 def test_elongated_spots_of_one_shape_are_not_taken_for_pairs(render: Render) -> None:
