@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from glint.processing.crop import crop_windows
 from glint.runtime.tracking.registration import Shift
@@ -160,13 +159,12 @@ class History:
 
 def boxes_of(blobs: Blobs, lit: int | Boxes = _LIT_PX) -> Boxes:
     """Left, top, right and bottom (behind the last) of what spots light, as far as ``lit`` px off, ``[B, 4]``."""
-    if blobs.label_map is not None and len(blobs):
-        found = [box or (slice(0, 0), slice(0, 0)) for box in ndimage.find_objects(blobs.label_map, len(blobs))]
-        edges = [[c.start, r.start, c.stop, r.stop] for r, c in found]
+    if blobs.boxes is not None:
+        left, top, width, height = blobs.boxes.T
     else:
-        column, row = np.round(blobs.x).astype(int), np.round(blobs.y).astype(int)
-        edges = np.stack([column, row, column + 1, row + 1], axis=1).tolist()
-    return np.array(edges, dtype=np.int64).reshape(-1, 4) + np.multiply.outer(lit, [-1, -1, 1, 1])
+        left, top = (np.round(v).astype(np.int64) for v in (blobs.x, blobs.y))
+        width = height = np.ones(len(blobs), dtype=np.int64)
+    return np.stack([left - lit, top - lit, left + width + lit, top + height + lit], axis=1)
 
 
 def lit_windows(

@@ -49,7 +49,7 @@ def rest_of(background: np.ndarray, blobs: Blobs) -> tuple[np.ndarray, np.ndarra
 
 
 def test_less_of_a_rough_scene_is_left_under_a_spot_than_by_a_plane_and_no_more_than_is_told() -> None:
-    plane, left, told = [], [], []
+    plane, left, rough, told = [], [], [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)
         background = scene(rng, 8.0)
@@ -61,10 +61,11 @@ def test_less_of_a_rough_scene_is_left_under_a_spot_than_by_a_plane_and_no_more_
         rest, lit = rest_of(background, blobs)
         plane.append(np.square(rest[lit]).mean())
         left.append(np.square((rest - behind.detail[0])[lit]).mean())
+        rough.append(np.square(less_plane((rest - behind.detail[0])[None], lit[None].astype(float))[0][0][lit]).mean())
         told.append(behind.error[0])
     assert len(told) > 20
     assert np.sqrt(np.mean(left)) < 0.7 * np.sqrt(np.mean(plane))
-    assert 0.2 * np.mean(told) < np.sqrt(np.mean(left)) < np.mean(told)
+    assert 0.2 * np.mean(told) < np.sqrt(np.mean(rough)) < np.mean(told)  # a fit has a plane of its own
 
 
 def test_under_a_calm_sky_nothing_is_taken_off() -> None:
