@@ -1,7 +1,7 @@
 """The training loop, the same for every network.
 
-A :class:`Task` supplies the model, batches, loss and validation; the loop does the rest: AdamW with
-warm-up and cosine, mixed precision, exponential moving average, checkpoints, exact resume, a log.
+A :class:`Task` supplies the model, batches, loss and validation; the loop does the rest: the
+optimizer with warm-up and cosine, mixed precision, exponential moving average, checkpoints, exact resume, a log.
 All randomness of the data comes from one NumPy generator per process, whose state is part of the
 checkpoint, so a resumed run continues as if it had not stopped (bit for bit on one CPU with the
 same number of threads). Several processes share a run as :mod:`glint.training.distributed` says.
@@ -31,6 +31,7 @@ from glint.interruption import Interruption
 from glint.progress import Progress
 from glint.training.checkpoint import CheckpointInfo, load_checkpoint, part, save_checkpoint
 from glint.training.distributed import Ranks
+from glint.training.optimizer import ADAMW, OPTIMIZERS, optimizer_of
 from glint.training.pictures import write_curves
 
 CHECKPOINT_SECONDS = 300.0  # of training, after which the state is written at the latest
@@ -62,6 +63,7 @@ class Recipe:
         seed: of weights and data.
         validate_every: steps between validations, each followed by a checkpoint.
         amp: type of the autocast: ``bf16``, ``fp16`` (with a scaled loss; GPU only) or ``off``.
+        optimizer: ``adamw`` or ``muon``, see :mod:`glint.training.optimizer`.
     """
 
     steps: int = 10_000
@@ -75,6 +77,7 @@ class Recipe:
     seed: int = 1
     validate_every: int = 500
     amp: str = "bf16"
+    optimizer: str = ADAMW
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.minutes < 0 or self.batch < 1 or self.validate_every < 1:
@@ -90,6 +93,8 @@ class Recipe:
             )
         if self.amp not in AMP:
             raise InputError(f"Recipe.amp: expected one of {', '.join(AMP)}, got {self.amp!r}")
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(f"Recipe.optimizer: expected one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
 
 
 class Task(Protocol):
@@ -164,12 +169,7 @@ class Trainer:
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.loss = torch.compile(task.loss, dynamic=False) if compiled else task.loss
         self.parameters = dict(self.model.named_parameters())
-        decayed = [p for p in self.parameters.values() if p.ndim > 1]
-        plain = [p for p in self.parameters.values() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=recipe.lr,
-        )
+        self.optimizer = optimizer_of(recipe.optimizer, self.parameters.values(), recipe.lr, recipe.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp == "fp16")
         self.step, self.seconds, self.history = 0, 0.0, list[dict[str, Any]]()
         self._signals, self._stopped, self._kept = Interruption(), False, 0.0

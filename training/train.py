@@ -148,7 +148,7 @@ def _task(
     """What there is to learn, and how by default."""
     from glint.training.loop import Recipe
 
-    learns, recipe = entry(network).learns, Recipe(lr=entry(network).learning_rate)
+    learns, recipe = entry(network).learns, Recipe(lr=entry(network).learning_rate, optimizer=entry(network).optimizer)
     if learns == "detection":
         from glint.training.tasks.detection import DetectionTask
         from glint.training.tasks.hard import HardPlaces
@@ -235,7 +235,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=positive_int, help="samples per step, all processes together (default: dscsnet 128, lsnet 8)"
     )
-    parser.add_argument("--lr", type=float, help="peak (default: dscsnet 2e-3, dscsnet-s 4e-3, lsnet 8e-4)")
+    parser.add_argument("--lr", type=float, help="peak (default: dscsnet 2e-3, dscsnet-s 4e-3, lsnet 2e-3)")
     parser.add_argument("--seed", type=int, help="of weights and data (default: 1)")
     parser.add_argument("--validate-every", type=positive_int, metavar="STEPS", help="also writes a checkpoint")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")

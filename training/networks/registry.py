@@ -24,19 +24,21 @@ class Network:
         made_by: file and class.
         learns: ``detection``, ``unmixing`` or ``grid`` (unmixing, answered on the grid alone): see ``training.tasks``.
         learning_rate: peak; the best of those tried.
+        optimizer: by its name, see :mod:`glint.training.optimizer`.
         published: parameters and multiply-accumulates that the authors give, per frame or per 64 patches.
     """
 
     made_by: str
     learns: str
     learning_rate: float
+    optimizer: str = "adamw"
     published: tuple[float, float] | None = None
 
 
 NETWORKS = {
-    "lsnet": Network("lsnet.LSNet", "detection", 8e-4, (2.18e6, 24.46e9)),
-    "lsnet-s": Network("lsnet.LSNet", "detection", 8e-4),
-    "dscsnet": Network("dscsnet.DSCSNet", "unmixing", 2e-3, (6.23e6, 40.70e9)),
+    "lsnet": Network("lsnet.LSNet", "detection", 2e-3, "muon", (2.18e6, 24.46e9)),
+    "lsnet-s": Network("lsnet.LSNet", "detection", 2e-3, "muon"),
+    "dscsnet": Network("dscsnet.DSCSNet", "unmixing", 2e-3, published=(6.23e6, 40.70e9)),
     "dscsnet-s": Network("dscsnet.DSCSNet", "unmixing", 4e-3),
     "dista-net": Network("dista_net.DistaNet", "grid", 1.5e-3),
     "focus": Network("focus.Focus", "grid", 1.5e-3),
