@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from glint.runtime.pipeline.detector import Detection
 from glint.types import Blobs, TargetFlag, Targets
 
 _NEAR_BLOB_PX = 3  # px to all sides in which a blob accounts for what has changed
 _NEAR_CANDIDATE_PX = 2  # the same of a candidate
+_WINDOW_PX = 6  # px to all sides of a spot in which it must end
+_LEVEL_SHARE = 0.7  # of its height over their median, at which its light is followed
 _SPOT_PX = 1  # px to all sides that a spot of its own is given
 
 
-def with_moving(detection: Detection, places: NDArray[np.float64]) -> Detection:
+def with_moving(detection: Detection, places: NDArray[np.float64], data: NDArray[Any]) -> Detection:
     """The detection with spots that move among its candidates; each is as probable as the least of blobs.
 
     Args:
         detection: of a frame, with candidates.
         places: of spots that move, x, y, pixels, and radiance, DN, ``[N, 3]``. Those at the frame's edge
-            are passed over.
+            are passed over, and what is part of something larger that the detector has not found.
+        data: the frame's pixels ``[H, W]``.
     """
     candidates, blobs = detection.candidates, detection.blobs
     if not len(places):
@@ -43,6 +48,8 @@ def with_moving(detection: Detection, places: NDArray[np.float64]) -> Detection:
         )
         if len(at_blob):
             known[at_blob] = radiance
+        elif is_part(data, row, column):
+            continue
         elif len(at_candidate):
             moving[at_candidate] = radiance
             score[at_candidate] = detection.threshold
@@ -59,6 +66,21 @@ def with_moving(detection: Detection, places: NDArray[np.float64]) -> Detection:
     marked = replace(blobs, moving=known)
     vars(marked)["boxes"] = blobs.boxes  # else the whole label map is searched when somebody asks
     return replace(detection, blobs=marked, candidates=others)
+
+
+def is_part(data: NDArray[Any], row: int, column: int) -> bool:
+    """Whether the light at a place goes on beyond what a spot lights: the end of a post, the edge of a roof."""
+    window = data[
+        max(row - _WINDOW_PX, 0) : row + _WINDOW_PX + 1, max(column - _WINDOW_PX, 0) : column + _WINDOW_PX + 1
+    ].astype(np.float64)
+    y, x = min(row, _WINDOW_PX), min(column, _WINDOW_PX)
+    middle = window[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+    level = np.median(window)
+    bright = window > level + _LEVEL_SHARE * (middle.max() - level)
+    labels, _ = ndimage.label(bright, np.ones((3, 3)))
+    own = np.unique(labels[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2])
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    return bool(np.isin(own[own > 0], edge).any())
 
 
 def with_expected(detection: Detection, places: NDArray[np.float64], reach: NDArray[np.float64]) -> Detection:

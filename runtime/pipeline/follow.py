@@ -134,7 +134,8 @@ class Follower:
             self.memory.take(seen.data, _shift_of_middle(shift, frame.shape))
         if moving:
             places = moving_spots(self.memory, frame.depth.divisor)
-            detection = with_moving(detection, places if self.roi is None else places[_within(places, self.roi)])
+            places = places if self.roi is None else places[_within(places, self.roi)]
+            detection = with_moving(detection, places, seen.data)
             detection = with_expected(detection, *self.tracker.expected(self._time_of(frame), shift))
         if self.history is None:
             return detection, None

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glint.runtime.pipeline.cues import as_targets, at_their_places, part_of, with_expected, with_moving
+from glint.optics import Psf
+from glint.runtime.pipeline.cues import as_targets, at_their_places, is_part, part_of, with_expected, with_moving
 from glint.runtime.pipeline.detector import Detection
 from glint.types import Blobs, TargetFlag, Targets
 
@@ -33,7 +34,7 @@ def others(found: Detection) -> Blobs:
 def test_a_spot_that_moves_is_a_blob_a_candidate_or_a_new_candidate() -> None:
     given_ = detection([(20, 20)], [(50, 20), (50, 40)])
     places = np.array([[21.5, 20.2, 7.0], [50.6, 20.9, 8.0], [30.2, 45.4, 9.0], [0.2, 30.0, 5.0]])
-    told = with_moving(given_, places)
+    told = with_moving(given_, places, _MAP)
     assert told.blobs.moving is not None and told.blobs.moving.tolist() == [7.0]
     assert np.array_equal(told.blobs.score, given_.blobs.score)
     more = others(told)
@@ -45,8 +46,51 @@ def test_a_spot_that_moves_is_a_blob_a_candidate_or_a_new_candidate() -> None:
     assert np.array_equal(others(given_).label_map, spots([(50, 20), (50, 40)], 0.38).label_map)  # as it was
 
 
+def sky(things: str) -> np.ndarray:
+    """Noise and something bright at x 40, y 30."""
+    data = 100 + np.random.default_rng(0).standard_normal(SHAPE)
+    part = {
+        "post": np.s_[30:, 39:42], "corner": np.s_[30:, 40:], "twig": np.s_[30, 40:48],
+        "nothing": np.s_[:0, :0], "points": np.s_[:0, :0], "point at a roof": np.s_[36:, :],
+    }[things]  # fmt: skip
+    data[part] += 40.0
+    if "point" in things:
+        x, y = (
+            (np.array([40.2]), np.array([30.1]))
+            if "roof" in things
+            else (np.array([39.5, 41.6]), np.array([30.0, 31.0]))
+        )
+        data += Psf(0.5).render(x, y, np.full(len(x), 150.0), SHAPE)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("things", "part"),
+    [
+        ("points", False),
+        ("point at a roof", False),
+        ("nothing", False),
+        ("post", True),
+        ("corner", True),
+        ("twig", True),
+    ],
+)
+def test_light_that_goes_on_is_no_spot(things: str, part: bool) -> None:
+    assert is_part(sky(things), 30, 40) is part
+    moved = with_moving(detection([], []), np.array([[40.0, 30.0, 9.0]]), sky(things))
+    assert len(others(moved)) == (0 if part else 1)
+    found = with_moving(detection([(40, 30)], []), np.array([[40.0, 30.0, 9.0]]), sky(things))
+    assert found.blobs.moving is not None and found.blobs.moving.tolist() == [9.0]  # the detector sees a spot
+
+
+def test_a_point_beside_the_edge_of_the_frame_is_a_spot() -> None:
+    for x, y in ((2, 2), (SHAPE[1] - 3, 20), (20, SHAPE[0] - 3)):
+        data = 100 + Psf(0.5).render(np.array([float(x)]), np.array([float(y)]), np.array([150.0]), SHAPE)
+        assert not is_part(data, y, x)
+
+
 def test_candidates_are_blobs_where_tracks_are_expected_and_no_blob_is() -> None:
-    given_ = with_moving(detection([(20, 20)], [(50, 20), (24, 20), (50, 44)]), np.array([[50.0, 20.0, 8.0]]))
+    given_ = with_moving(detection([(20, 20)], [(50, 20), (24, 20), (50, 44)]), np.array([[50.0, 20.0, 8.0]]), _MAP)
     expected = np.array([[51.0, 20.5], [22.0, 20.0], [70.0, 50.0]])
     told = with_expected(given_, expected, np.full(3, 2.0))
     assert told.blobs.x.tolist() == [20.0, 50.0]
@@ -70,7 +114,7 @@ def test_labels_name_the_rows(
     on_grid = [[(8 * x, 8 * y) for x, y in which] for which in (blobs, candidates)]
     apart = detection(on_grid[0], [one for one in on_grid[1] if one not in on_grid[0]])
     table = np.array(places).reshape(-1, 3)
-    told = with_expected(with_moving(apart, table), table[:, :2], np.full(len(table), 2.0))
+    told = with_expected(with_moving(apart, table, _MAP), table[:, :2], np.full(len(table), 2.0))
     for one in (told.blobs, others(told)):
         assert one.label_map is not None and (one.moving is not None or not places)
         assert len(one) == len(one.area) == (len(one) if one.moving is None else len(one.moving))
@@ -80,7 +124,7 @@ def test_labels_name_the_rows(
 
 
 def test_what_moves_becomes_a_target_with_its_own_light() -> None:
-    told = others(with_moving(detection([], [(50, 20)]), np.array([[30.0, 40.0, 9.0]])))
+    told = others(with_moving(detection([], [(50, 20)]), np.array([[30.0, 40.0, 9.0]]), _MAP))
     (target,) = as_targets(told, np.array([1])).records()
     assert (target["x"], target["y"], target["radiance"], target["sigma_x"]) == (30.0, 40.0, 9.0, None)
     rest = part_of(told, np.array([True, False]))
