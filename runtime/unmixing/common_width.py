@@ -72,10 +72,14 @@ class CommonWidth(NamedTuple):
         return bool(self.shares[-1] < _MOST_WIDE_SHARE and self.misfits < _MISFIT_SHARE)
 
     @property
+    def is_expected(self) -> bool:
+        """Whether it may be the expected width: no other one leads by much."""
+        return self.lead <= max(_LEAST_LEAD, _LEAD_PER_THING * min(self.things, _ENOUGH_THINGS))
+
+    @property
     def is_other(self) -> bool:
-        """Whether it is another width than the expected one, beyond doubt."""
-        least = max(_LEAST_LEAD, _LEAD_PER_THING * min(self.things, _ENOUGH_THINGS))
-        return bool(round(self.things) >= _FEWEST_THINGS and self.lead > least)
+        """Whether it is another width, beyond doubt."""
+        return not self.is_expected and round(self.things) >= _FEWEST_THINGS
 
 
 Search = Generator[None, None, CommonWidth | None]

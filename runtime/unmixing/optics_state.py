@@ -293,10 +293,10 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, singles: A
         known = max(state.sigma_error, 0.25 * error)
         share = error**2 / (error**2 + known**2)
         sigma, error = share * state.sigma + (1 - share) * sigma, math.sqrt(share) * known
-    near, other = abs(sigma - card) < max(_COMMON_LIKE_SHARE * card, 2 * error), common.is_other
-    if (near or not (sharp or other)) and not (state.e or state.shear):
+    near = abs(sigma - card) < max(_COMMON_LIKE_SHARE * card, 2 * error)
+    if (near or (common.is_expected and not sharp)) and not (state.e or state.shear):
         sigma, error, uneven = card, min(error, _COMMON_LIKE_SHARE * card), _COMMON_LIKE_SHARE
-    elif not other:  # too few things to tell
+    elif not common.is_other:  # too few things to tell
         return state
     # A PSF that is longer than it is wide by less than can be seen would be taken for two points.
     errors = (

@@ -204,7 +204,9 @@ def test_what_was_learned_stays_until_another_width_is_clear(render: Render) -> 
     [(9.0, 4, False), (11.0, 4, True), (19.0, 8, False), (21.0, 30, True), (np.inf, 3, False), (np.inf, 4, True)],
 )
 def test_another_width_must_lead_by_more_the_more_things_there_are(lead: float, things: float, other: bool) -> None:
-    assert CommonWidth(0.0, 0.01, np.full(6, 1 / 6), things, 0.0, lead, things).is_other is other
+    found = CommonWidth(0.0, 0.01, np.full(6, 1 / 6), things, 0.0, lead, things)
+    assert found.is_other is other
+    assert found.is_expected is (lead < 20 and not other)
 
 
 def test_elongated_spots_of_one_shape_are_not_taken_for_pairs(render: Render) -> None:
