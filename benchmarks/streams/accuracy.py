@@ -30,7 +30,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ from glint.types import Targets
 GROUP_PX = 1.5  # from the middle of a cluster whose members lie within 0.7 px of it
 NEAR_PX = 3.0
 SETTLED_FRAME = 9  # frame, from 0, from which on confirmed tracks count, of the scene and of each target
+_PIXEL_PX2 = 1 / 12  # variance that a pixel adds to a point's width, px^2
 MOST_MEMBERS = 10  # of a group, more than there are
 
 
@@ -288,6 +289,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--number", type=positive_int, default=10, help="of backgrounds (default: %(default)s)")
     parser.add_argument("--frames", type=positive_int, default=60, help="per background (default: %(default)s)")
     parser.add_argument("--noise", type=positive_float, default=1.0, help="DN of an 8-bit image (default: %(default)s)")
+    parser.add_argument("--clusters", type=int, default=4, help="of 2 to 5 targets, at a time (default: %(default)s)")
+    parser.add_argument("--singles", type=int, default=4, help="at a time (default: %(default)s)")
+    parser.add_argument(
+        "--sigma",
+        type=positive_float,
+        default=0.5,
+        help="of the PSF, px; peaks stay (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=seed, default=1, help="of everything simulated (default: %(default)s)")
     parser.add_argument("--unmix-frames", type=positive_int, default=1, help="of clusters (default: %(default)s)")
     parser.add_argument("--no-moving", dest="moving", action="store_false", help="without spots that move")
@@ -296,8 +305,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_threads_argument(parser)
 
 
-def _accuracy(*, frames: int, noise: float, **others: Any) -> dict[str, Any]:
-    return stream_accuracy(config=replace(MovingConfig(), frames=frames, noise=noise), **others)
+def _accuracy(
+    *, frames: int, noise: float, clusters: int, singles: int, sigma: float, **others: Any
+) -> dict[str, Any]:  # fmt: skip
+    usual = MovingConfig()
+    wider = (sigma**2 + _PIXEL_PX2) / (usual.sigma**2 + _PIXEL_PX2)  # times as much light in the same peak, about
+    config = MovingConfig(
+        frames=frames, noise=noise, clusters=clusters, singles=singles, sigma=sigma,
+        radiance=(usual.radiance[0] * wider, usual.radiance[1] * wider),
+    )  # fmt: skip
+    return stream_accuracy(config=config, **others)
 
 
 def _remark(report: dict[str, Any]) -> None:

@@ -1,12 +1,13 @@
 """Moving scenes know their truth, and the score of the stream tells good answers from bad ones."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from glint.benchmarks.streams.accuracy import SceneScore, score, stream_accuracy
+from glint.benchmarks.streams.accuracy import TOOL, SceneScore, score, stream_accuracy
 from glint.benchmarks.streams.moving_scene import MovingConfig, MovingScene, read_backgrounds, scenes, without_targets
 from glint.errors import InputError, SourceError
 from glint.images import write_image
@@ -197,3 +198,15 @@ def test_the_whole_stream_is_scored(tmp_path: Path):
     assert report["all"]["frames"] == 12
     assert report["all"]["targets"] == sum(part["targets"] for part in report["scenes"].values())
     assert 0 <= report["all"]["cso_map"] <= 100
+
+
+def test_the_command_says_what_moves_and_through_which_optics(tmp_path: Path, capsys):
+    report = tmp_path / "report.json"
+    words = ["--number", "1", "--frames", "3", "--clusters", "0", "--singles", "3", "--sigma", "1", "--psf", "1"]
+    assert TOOL([*words, "--seed", "2", "--threads", "1", "--out", str(report)]) == 0
+    told = json.loads(report.read_text("utf-8"))
+    assert told["config"]["clusters"] == 0 and told["all"]["targets"] == 9
+    assert told["config"]["radiance"] == pytest.approx([80 * 3.25, 120 * 3.25])
+    assert told["psf"]["kind"] == "known" and told["psf"]["sigma"] == 1.0
+    assert TOOL(["--number", "1", "--frames", "3", "--psf", "none.json"]) == 2
+    assert "none.json" in capsys.readouterr().err
