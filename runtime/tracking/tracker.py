@@ -73,6 +73,7 @@ _FAINT_SCORE_FALL = 0.25  # fall of the score of a faint track in a frame
 _FAINT_PX, _FAINT_REACH_PX = 0.8, 8.0  # of the place of a faint point: standard deviation, and distance from its track
 _FAINT_STEP_PX = 0.15  # standard deviation of its velocity per frame
 _SURE_DETECTIONS = 3  # of a track that has not travelled, to be confirmed
+_EDGE_PX = 1.0  # px from the edge of the frame
 _LOST_SCORE_FALL = 3.0  # fall of the score at which a track that is not confirmed ends
 
 
@@ -498,7 +499,8 @@ class Tracker:
         sure = rows.number >= 0
         fall = np.where(sure, -math.log(config.false_delete), _LOST_SCORE_FALL)
         place = self._in_frame(self._state[0])
-        inside = ((place > -config.lost_px) & (place < np.array(shape[::-1]) - 1 + config.lost_px)).all(axis=1)
+        beyond = np.where(rows.seen, config.lost_px, -_EDGE_PX)[:, None]  # what is not seen at the edge has left
+        inside = ((place > -beyond) & (place < np.array(shape[::-1]) - 1 + beyond)).all(axis=1)
         alive = (rows.best - rows.score < fall) & ~self._uncertain() & inside
         self._clutter.learn(place[~alive, 0], place[~alive, 1], seconds)
         self._events = self._events[0], gone + self._keep(alive)

@@ -185,6 +185,14 @@ def test_a_member_that_has_left_its_spot_ends_while_the_spot_is_seen(together: b
     assert len(tracker.tracks()) == (1 if together else 2)
 
 
+def test_a_target_that_leaves_the_picture_takes_its_track_along() -> None:
+    tracker = Tracker()
+    for i in range(30):
+        x = 628 + 0.5 * i  # of 640 columns: it is seen until it is half a pixel from the edge
+        tracker.update(i * PERIOD, targets([(x, 60.0)] if x < 638.6 else []), shape=(512, 640))
+        assert len(tracker) == (1 if x < 638.6 else 0), x
+
+
 def test_numbers_follow_the_targets_not_their_order_in_the_table() -> None:
     rng = np.random.default_rng(1)
     start, velocity = rng.uniform(0, 200, (20, 2)), rng.uniform(-0.7, 0.7, (20, 2))
@@ -327,7 +335,7 @@ def test_moving_the_whole_scene_or_shuffling_its_tables_changes_no_number(
     seed: int, number: int, dx: float, dy: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    start, velocity = rng.uniform(0, 6, (number, 2)), rng.uniform(-1, 1, (number, 2))
+    start, velocity = rng.uniform(20, 26, (number, 2)), rng.uniform(-1, 1, (number, 2))
     config = TrackConfig(false_tracks_per_hour=3599)
     here, there = Tracker(config), Tracker(config)
     pairs: set[tuple[int, int]] = set()
