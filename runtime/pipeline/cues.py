@@ -14,7 +14,7 @@ from glint.types import Blobs, TargetFlag, Targets
 
 _NEAR_BLOB_PX = 3  # px to all sides in which a blob accounts for what has changed
 _NEAR_CANDIDATE_PX = 2  # the same of a candidate
-_WINDOW_PX = 6  # px to all sides of a spot in which it must end
+_WINDOW_PX = 12  # px to all sides of a spot in which it must end: what is larger, the detector finds
 _LEVEL_SHARE = 0.7  # of its height over their median, at which its light is followed
 _SPOT_PX = 1  # px to all sides that a spot of its own is given
 

@@ -46,6 +46,7 @@ _MOST_WEIGHED_SPOTS, _FIRST_WEIGHED_SPOTS = 48, 12  # whose width is sought in c
 _SOON_FACTOR, _LATER_FACTOR = 1.3, 2.0  # times as many spots for the next search: where nothing is known; else
 _SAME_WIDTH_SHARE = 0.03  # relative difference from the width of single spots that alike shapes allow
 _FEWEST_THINGS = 3  # different spots whose width is sought in common
+_DOUBT_SHARE = 0.75  # of what the width that fits best is off the model's: how far that may be off
 _COMMON_UNEVEN_SHARE = 0.005  # share by which it may differ from spot to spot where all agree on it
 
 Array = NDArray[np.float64]
@@ -295,7 +296,8 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, singles: A
         sigma, error = share * state.sigma + (1 - share) * sigma, math.sqrt(share) * known
     near = abs(sigma - card) < max(_COMMON_LIKE_SHARE * card, 2 * error)
     if (near or (common.is_expected and not sharp)) and not (state.e or state.shear):
-        sigma, error, uneven = card, min(error, _COMMON_LIKE_SHARE * card), _COMMON_LIKE_SHARE
+        doubt = _DOUBT_SHARE * abs(sigma - card)
+        sigma, error, uneven = card, max(doubt, min(error, _COMMON_LIKE_SHARE * card)), _COMMON_LIKE_SHARE
     elif not common.is_other:  # too few things to tell
         return state
     # A PSF that is longer than it is wide by less than can be seen would be taken for two points.

@@ -50,8 +50,8 @@ def sky(things: str) -> np.ndarray:
     """Noise and something bright at x 40, y 30."""
     data = 100 + np.random.default_rng(0).standard_normal(SHAPE)
     part = {
-        "post": np.s_[30:, 39:42], "corner": np.s_[30:, 40:], "twig": np.s_[30, 40:48],
-        "nothing": np.s_[:0, :0], "points": np.s_[:0, :0], "point at a roof": np.s_[36:, :],
+        "post": np.s_[30:, 39:42], "corner": np.s_[30:, 40:], "twig": np.s_[30, 40:56],
+        "nothing": np.s_[:0, :0], "points": np.s_[:0, :0], "point at a roof": np.s_[38:, :],
     }[things]  # fmt: skip
     data[part] += 40.0
     if "point" in things:
