@@ -61,7 +61,8 @@ def continued(frame: Frame, blobs: Blobs, noise: Array, sigma: float | None, kno
     rows = np.flatnonzero(wanted)
     if not len(rows):
         return None
-    detail, step = _membranes(flat[rows], lit[rows], ring[rows], noise[rows])
+    parts = (np.ascontiguousarray(part[rows]) for part in (flat, lit, ring, noise))  # one layout: one signature
+    detail, step = _membranes(*parts)
     hole = np.sqrt(own[rows].sum(axis=(1, 2)))
     error = _ERROR * hole * step * np.hypot(width[rows], _PIXEL_PX)
     return Behind(rows, left[rows], top[rows], detail, noise[rows], error)

@@ -9,6 +9,7 @@ import numpy as np
 
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, TensorSpec, load_card
 from glint.runtime.engines.base import Arrays, EngineProxy
+from glint.runtime.pipeline.continued import continued
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower
 from glint.runtime.pipeline.pipeline import Pipeline
@@ -16,7 +17,7 @@ from glint.runtime.unmixing.common_width import common_width
 from glint.runtime.unmixing.patch_unmixing import windows_of_patches
 from glint.runtime.unmixing.shapes import measure_shapes
 from glint.runtime.unmixing.unmixer import Unmixer
-from glint.types import FRAME_DTYPES, Frame
+from glint.types import FRAME_DTYPES, Blobs, Frame
 
 _SIDE_PX = 50  # pixels; not a multiple of what the detector takes
 _SPOT = slice(20, 22)
@@ -39,6 +40,10 @@ def rehearse() -> None:
     pipeline.unmixer(np.ones((1, side, side), np.float32)).candidates.count()
     windows = windows_of_patches(np.eye(side)[None], None, 1.0)
     common_width(windows, measure_shapes(windows))
+    rough = Frame(0, 0, np.cumsum(np.indices((_SIDE_PX, _SIDE_PX)).sum(axis=0) % 7, axis=1).astype(np.float32))
+    middle = np.full(1, _SIDE_PX / 2)
+    spot = Blobs(middle, middle, np.ones(1, dtype=np.int64), np.ones(1))
+    continued(rough, spot, np.full(1, 0.1), pipeline.unmixer.spec.sigma, np.zeros(0, dtype=np.int64))
 
 
 def _detect(outputs: Sequence[TensorSpec], arrays: Arrays) -> Arrays:
