@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -113,7 +114,17 @@ class TcpServer:
                 script = self.scripts[min(self.accepted, len(self.scripts) - 1)]
                 self.accepted += 1
                 self.play(connection, script)
+                self._part(connection)
         self._socket.close()
+
+    @staticmethod
+    def _part(connection: socket.socket) -> None:
+        """Close as servers do: one that closes before it has read what it was asked resets the connection."""
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(0.5)
+            while connection.recv(4096):
+                pass
 
     def play(self, connection: socket.socket, script: Sequence[bytes | str]) -> None:
         """Send one script."""
