@@ -17,7 +17,7 @@ from torch import Tensor, nn
 ADAMW, MUON = "adamw", "muon"
 OPTIMIZERS = ADAMW, MUON
 _LEAST_ROWS, _LEAST_COLUMNS = 8, 16  # of a matrix that is worth it: smaller ones, and those of single channels, are not
-_QUINTIC, _ITERATIONS = (3.4445, -4.7750, 2.0315), 5  # of the iteration: singular values end between 0.7 and 1.2
+_QUINTIC, _ITERATIONS = (3.4445, -4.7750, 2.0315), 5  # of the iteration: most singular values end at 0.7 to 1.2
 _ADAMW_RMS = 0.2  # of AdamW's step, over the learning rate
 _MOMENTUM = 0.95
 
@@ -39,7 +39,7 @@ def optimizer_of(
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The orthogonal matrix nearest to one, about: its singular values are 0.7 to 1.2; same shape, float32."""
+    """The orthogonal matrix nearest to one, about: most of its singular values are 0.7 to 1.2; same shape, float32."""
     value = matrix.flatten(1).float()
     tall = value.shape[0] > value.shape[1]
     value = value.T if tall else value
