@@ -1,10 +1,10 @@
 """The background under a spot, continued from the pixels around it.
 
 A plane leaves clouds, twigs and roofs under a spot, and a fit takes them for members of a cluster. A membrane that is
-stretched over the pixels nearby leaves about half of that: it is the most likely background if neighbouring pixels differ
-by independent steps of one size (an intrinsic random field of the first order; Cressie, "Statistics for Spatial Data",
-5.4). The size of the steps is that of the window's own pixels, the sensor's noise taken off; it also tells how far off
-the membrane may be.
+stretched over the pixels nearby leaves about half of that: it is the most likely background if neighbouring pixels
+differ by independent steps of one size (an intrinsic random field of the first order; Cressie, "Statistics for Spatial
+Data", 5.4). The size of the steps is that of the window's own pixels, the sensor's noise taken off; it also tells how
+far off the membrane may be.
 """
 
 from __future__ import annotations
