@@ -40,9 +40,9 @@ from glint.native.signature import Argument, Array, Number, parse
 MODULES = (
     "glint.processing.candidates", "glint.processing.connected", "glint.processing.crop", "glint.processing.extent",
     "glint.processing.normalise", "glint.processing.point_evidence", "glint.runtime.pipeline.continued",
-    "glint.runtime.pipeline.spots", "glint.runtime.tracking.faint", "glint.runtime.tracking.joint",
-    "glint.runtime.tracking.moving",
-    "glint.runtime.tracking.registration", "glint.runtime.tracking.roll", "glint.runtime.tracking.scene_memory",
+    "glint.runtime.pipeline.cues", "glint.runtime.pipeline.spots", "glint.runtime.tracking.faint",
+    "glint.runtime.tracking.joint", "glint.runtime.tracking.moving", "glint.runtime.tracking.registration",
+    "glint.runtime.tracking.rest", "glint.runtime.tracking.roll", "glint.runtime.tracking.scene_memory",
     "glint.runtime.tracking.tracker", "glint.runtime.unmixing.refine", "glint.runtime.unmixing.verdicts",
 )  # fmt: skip
 _WORD = ir.IntType(64)

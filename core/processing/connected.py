@@ -89,3 +89,23 @@ def number_connected(rows: NDArray[np.int64], columns: NDArray[np.int64], labels
     for k in range(len(rows)):
         labels[rows[k], columns[k]] = -same[k + 1]
     return number
+
+
+def numbers_of(kept: NDArray[np.bool_], first: int = 0) -> NDArray[np.int32]:
+    """The label of each label when only the groups that are ``kept`` are numbered, from ``first`` + 1 on; 0 for 0."""
+    number = np.zeros(len(kept) + 1, dtype=np.int32)
+    number[1:][kept] = np.arange(first + 1, first + 1 + int(kept.sum()))
+    return number
+
+
+def relabelled(labels: NDArray[np.int32], number: NDArray[np.int32]) -> NDArray[np.int32]:
+    """``number[labels]``, where ``number[0]`` is 0: looked up where there are labels, which is in few places."""
+    return laid_over(labels, number, np.zeros(labels.shape, dtype=np.int32))
+
+
+def laid_over(labels: NDArray[np.int32], number: NDArray[np.int32], below: NDArray[np.int32]) -> NDArray[np.int32]:
+    """``number[labels]`` where that is not 0, and else another map, whose array is used."""
+    places = np.flatnonzero(labels != 0)
+    values = number[labels.reshape(-1)[places]]
+    below.reshape(-1)[places[values > 0]] = values[values > 0]
+    return below

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from glint.compiled import entry
+from glint.processing.connected import laid_over, numbers_of, relabelled
 from glint.runtime.pipeline.detector import Detection
 from glint.types import Blobs, TargetFlag, Targets
 
@@ -74,13 +75,30 @@ def is_part(data: NDArray[Any], row: int, column: int) -> bool:
         max(row - _WINDOW_PX, 0) : row + _WINDOW_PX + 1, max(column - _WINDOW_PX, 0) : column + _WINDOW_PX + 1
     ].astype(np.float64)
     y, x = min(row, _WINDOW_PX), min(column, _WINDOW_PX)
-    middle = window[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+    return bool(_reaches_edge(window, y, x))
+
+
+@entry("f8[2] i8 i8")
+def _reaches_edge(window: NDArray[np.float64], y: int, x: int) -> int:
+    """1 if bright pixels lead from a place, or one beside it, to the window's edge, else 0."""
+    height, width = window.shape
+    top = window[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2].max()
     level = np.median(window)
-    bright = window > level + _LEVEL_SHARE * (middle.max() - level)
-    labels, _ = ndimage.label(bright, np.ones((3, 3)))
-    own = np.unique(labels[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2])
-    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    return bool(np.isin(own[own > 0], edge).any())
+    level += _LEVEL_SHARE * (top - level)
+    done, waiting = window <= level, np.empty((height * width + 1, 2), dtype=np.int64)
+    waiting[0, 0], waiting[0, 1], number = y, x, 1
+    while number > 0:
+        number -= 1
+        row, column = waiting[number, 0], waiting[number, 1]
+        for i in range(max(row - 1, 0), min(row + 2, height)):
+            for j in range(max(column - 1, 0), min(column + 2, width)):
+                if done[i, j]:
+                    continue
+                if i == 0 or j == 0 or i == height - 1 or j == width - 1:
+                    return 1
+                done[i, j] = True
+                waiting[number, 0], waiting[number, 1], number = i, j, number + 1
+    return 0
 
 
 def with_expected(detection: Detection, places: NDArray[np.float64], reach: NDArray[np.float64]) -> Detection:
@@ -105,14 +123,12 @@ def with_expected(detection: Detection, places: NDArray[np.float64], reach: NDAr
     return replace(detection, blobs=_joined(blobs, candidates, moved), candidates=part_of(candidates, ~moved))
 
 
-def part_of(blobs: Blobs, kept: NDArray[np.bool_], first: int = 0) -> Blobs:
-    """Some of the blobs, labelled from ``first`` + 1 on."""
-    number = np.zeros(len(blobs) + 1, dtype=np.int32)
-    number[1:][kept] = np.arange(first + 1, first + 1 + int(kept.sum()))
+def part_of(blobs: Blobs, kept: NDArray[np.bool_]) -> Blobs:
+    """Some of the blobs, labelled anew."""
     assert blobs.label_map is not None  # noqa: S101  (a detector makes it)
     return Blobs(
-        blobs.x[kept], blobs.y[kept], blobs.area[kept], blobs.score[kept], number[blobs.label_map],
-        moving=None if blobs.moving is None else blobs.moving[kept],
+        blobs.x[kept], blobs.y[kept], blobs.area[kept], blobs.score[kept],
+        relabelled(blobs.label_map, numbers_of(kept)), moving=None if blobs.moving is None else blobs.moving[kept],
     )  # fmt: skip
 
 
@@ -143,11 +159,17 @@ def at_their_places(targets: Targets, detection: Detection) -> Targets:
     return targets.changed(**columns)
 
 
+@entry("i4[2] i8 i8 i8")
 def _labels(labels: NDArray[np.int32], row: int, column: int, px: int) -> NDArray[np.int64]:
-    """The spots within some pixels of a place."""
-    near = labels[_around(row, column, px)]
-    spots: NDArray[np.int64] = np.unique(near[near > 0]).astype(np.int64) - 1
-    return spots
+    """The spots within some pixels of a place, each once."""
+    height, width = labels.shape
+    found, number = np.empty((2 * px + 1) ** 2, dtype=np.int64), 0
+    for i in range(max(row - px, 0), min(row + px + 1, height)):
+        for j in range(max(column - px, 0), min(column + px + 1, width)):
+            spot = labels[i, j] - 1
+            if spot >= 0 and not (found[:number] == spot).any():
+                found[number], number = spot, number + 1
+    return found[:number].copy()
 
 
 def _around(row: int, column: int, px: int) -> tuple[slice, slice]:
@@ -161,9 +183,12 @@ def _distance(places: NDArray[np.float64], blobs: Blobs) -> NDArray[np.float64]:
 
 
 def _joined(blobs: Blobs, candidates: Blobs, moved: NDArray[np.bool_]) -> Blobs:
-    more = part_of(candidates, moved, len(blobs))
-    x, y, area, score = (np.append(getattr(blobs, n), getattr(more, n)) for n in ("x", "y", "area", "score"))
-    assert blobs.label_map is not None and more.label_map is not None  # noqa: S101  (a detector makes them)
-    marks = None if blobs.moving is None or more.moving is None else np.append(blobs.moving, more.moving)
-    labels = np.where(more.label_map > 0, more.label_map, blobs.label_map)
+    x, y, area, score = (
+        np.append(getattr(blobs, n), getattr(candidates, n)[moved]) for n in ("x", "y", "area", "score")
+    )
+    assert blobs.label_map is not None and candidates.label_map is not None  # noqa: S101  (a detector makes them)
+    marks = None
+    if blobs.moving is not None and candidates.moving is not None:
+        marks = np.append(blobs.moving, candidates.moving[moved])
+    labels = laid_over(candidates.label_map, numbers_of(moved, len(blobs)), blobs.label_map.copy())
     return Blobs(x, y, area, score, labels, moving=marks)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from glint.cards import DEFAULT_DETECTOR, DetectorSpec, ModelCard
 from glint.errors import InputError, ModelError
 from glint.processing.cfar import against_clutter
-from glint.processing.connected import describe_groups, number_connected, pixels_above
+from glint.processing.connected import describe_groups, number_connected, pixels_above, relabelled
 from glint.processing.crop import crop_windows
 from glint.processing.extent import confine
 from glint.processing.normalise import Normalised
@@ -267,12 +267,12 @@ def find_candidates(
     assert every.label_map is not None  # noqa: S101  (find_blobs makes one)
     free = np.ones(len(every) + 1, dtype=bool)
     if blobs.label_map is not None:
-        free[every.label_map[blobs.label_map > 0]] = False
+        free[every.label_map.reshape(-1)[np.flatnonzero(blobs.label_map != 0)]] = False
     kept = np.flatnonzero(free[1:])
     kept = np.sort(kept[np.argsort(-every.score[kept], kind="stable")[:MOST_CANDIDATES]])
     number = np.zeros(len(every) + 1, dtype=np.int32)
     number[kept + 1] = np.arange(1, len(kept) + 1)
     return Blobs(
         x=every.x[kept], y=every.y[kept], area=every.area[kept],
-        score=np.minimum(every.score[kept], threshold), label_map=number[every.label_map],
+        score=np.minimum(every.score[kept], threshold), label_map=relabelled(every.label_map, number),
     )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glint.processing.connected import laid_over, numbers_of, relabelled
 from glint.runtime.pipeline.detector import Detection, Detector
 from glint.runtime.pipeline.sensor_correction import Conditioned
 from glint.runtime.pipeline.spots import SpotPatches
@@ -102,16 +103,9 @@ def _blobs_of(bright: Blobs, dark: Blobs, keep: tuple[NDArray[np.bool_], NDArray
     }
     number, labels = int(keep[0].sum()), None
     if bright.label_map is not None and dark.label_map is not None:
-        own, others = (_renumbered(blobs.label_map, rows) for blobs, rows in zip((bright, dark), keep))
-        labels = np.where(own > 0, own, np.where(others > 0, others + np.int32(number), np.int32(0)))
+        first, second = numbers_of(keep[0]), numbers_of(keep[1], number)
+        labels = laid_over(bright.label_map, first, relabelled(dark.label_map, second))
     return Blobs(**columns, label_map=labels, dark=np.arange(len(columns["x"])) >= number)
-
-
-def _renumbered(labels: Any, keep: NDArray[np.bool_]) -> NDArray[np.int32]:
-    number = np.zeros(len(keep) + 1, dtype=np.int32)
-    number[1:][keep] = np.arange(1, keep.sum() + 1)
-    renumbered: NDArray[np.int32] = number[labels]
-    return renumbered
 
 
 def _spots_at(spots: SpotPatches, keep: NDArray[np.bool_]) -> SpotPatches:

@@ -10,6 +10,7 @@ import numpy as np
 from glint.cards import DEFAULT_DETECTOR, DEFAULT_UNMIXER, TensorSpec, load_card
 from glint.runtime.engines.base import Arrays, EngineProxy
 from glint.runtime.pipeline.continued import continued
+from glint.runtime.pipeline.cues import with_moving
 from glint.runtime.pipeline.detector import Detector
 from glint.runtime.pipeline.follow import CANDIDATES_ABOVE, Follower
 from glint.runtime.pipeline.pipeline import Pipeline
@@ -35,6 +36,8 @@ def rehearse() -> None:
         data[_SPOT, _SPOT] = 200
         frame = Frame(index, index * 10**8, data)
         follow(pipeline(frame, earlier=follow.earlier))
+    new = np.array([[_SIDE_PX - 9.0, _SIDE_PX - 9.0, 1.0]])
+    with_moving(pipeline.detector(frame, candidates_above=CANDIDATES_ABOVE), new, data)
     # What tracks ask of faint candidates, what only a blob without a target asks, and what a stream asks in the end.
     side = pipeline.unmixer.spec.patch
     pipeline.unmixer(np.ones((1, side, side), np.float32)).candidates.count()

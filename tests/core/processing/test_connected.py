@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from glint.processing.connected import describe_groups, number_connected, pixels_above
+from glint.processing.connected import (
+    describe_groups,
+    laid_over,
+    number_connected,
+    numbers_of,
+    pixels_above,
+    relabelled,
+)
 
 
 def labelled(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
@@ -26,3 +33,15 @@ def test_groups_are_described_by_their_pixels() -> None:
         left, top, width, height = box[k]
         assert (left, top) == (columns[mine].min(), rows[mine].min())
         assert (width, height) == (np.ptp(columns[mine]) + 1, np.ptp(rows[mine]) + 1)
+
+
+def test_groups_are_numbered_anew_as_a_look_at_each_pixel_does_it() -> None:
+    rng = np.random.default_rng(5)
+    labels = labelled(rng)[3]
+    kept = rng.random(labels.max()) < 0.5
+    number = numbers_of(kept, 7)
+    assert sorted(number[number > 0]) == list(range(8, 8 + kept.sum())) and number[0] == 0
+    assert np.array_equal(relabelled(labels, number), number[labels])
+    below = rng.integers(0, 3, labels.shape).astype(np.int32)
+    expected = np.where(number[labels] > 0, number[labels], below)
+    assert np.array_equal(laid_over(labels, number, below), expected)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from glint.optics import Psf
 from glint.runtime.pipeline.cues import as_targets, at_their_places, is_part, part_of, with_expected, with_moving
@@ -81,6 +82,23 @@ def test_light_that_goes_on_is_no_spot(things: str, part: bool) -> None:
     assert len(others(moved)) == (0 if part else 1)
     found = with_moving(detection([(40, 30)], []), np.array([[40.0, 30.0, 9.0]]), sky(things))
     assert found.blobs.moving is not None and found.blobs.moving.tolist() == [9.0]  # the detector sees a spot
+
+
+def test_light_goes_on_where_a_labelling_of_the_picture_says_so() -> None:
+    rng, told = np.random.default_rng(2), 0
+    for _ in range(200):
+        data = ndimage.gaussian_filter(rng.standard_normal((40, 46)), rng.uniform(0.5, 4))
+        row, column = int(rng.integers(0, 40)), int(rng.integers(0, 46))
+        window = data[max(row - 12, 0) : row + 13, max(column - 12, 0) : column + 13]
+        y, x = min(row, 12), min(column, 12)
+        near = np.s_[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+        level = np.median(window)
+        labels, _ = ndimage.label(window > level + 0.7 * (window[near].max() - level), np.ones((3, 3)))
+        edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+        goes_on = bool(np.isin(labels[near][labels[near] > 0], edge).any())
+        assert is_part(data, row, column) is goes_on
+        told += goes_on
+    assert 50 < told < 150
 
 
 def test_a_point_beside_the_edge_of_the_frame_is_a_spot() -> None:

@@ -120,6 +120,21 @@ def test_a_memory_begins_anew_with_a_cut_and_sleeps_behind_a_shutter() -> None:
     assert memory.began and not memory.changed.any()
 
 
+def test_the_memory_is_the_same_wherever_the_scene_begins() -> None:
+    """It goes round, by whole pixels: each row is compared in two parts."""
+    rng, at_rest = np.random.default_rng(6), SceneMemory()
+    pictures = [(100 + view(np.zeros(2)) + 3 * rng.standard_normal(SHAPE)).astype(np.float32) for _ in range(12)]
+    for picture in pictures:
+        at_rest.take(picture, Shift())
+    for start in ((0, 1), (5, 0), (37, 71), (95, 119)):
+        moved = SceneMemory()
+        for picture in pictures:
+            moved.take(picture, Shift(x=float(start[1]), y=float(start[0])))
+        for name in ("changed", "variance", "count"):
+            turned = np.roll(getattr(moved, name), start, axis=(0, 1))
+            assert turned == pytest.approx(getattr(at_rest, name), rel=1e-4, abs=1e-4)
+
+
 def test_small_frames_are_taken() -> None:
     memory = SceneMemory()
     for size in ((1, 1), (8, 8), (17, 16), (16, 200)):

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from glint.runtime.tracking.registration import Registration, Shift
+from glint.runtime.tracking.roll import box_mean
 
 NONE = np.zeros(0)
 
@@ -189,3 +190,10 @@ def test_a_bright_line_that_goes_out_of_view_is_no_turn(seed: int) -> None:
         frame = np.round(at + rng.standard_normal(at.shape)).clip(0, 255).astype(np.uint8)
         turned += register(frame, np.zeros(0), np.zeros(0)).angle != 0
     assert turned == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 7), (9, 4), (40, 61)])
+@pytest.mark.parametrize("size", [3, 9])
+def test_the_mean_around_each_pixel_is_that_of_scipy(shape: tuple[int, int], size: int) -> None:
+    picture = np.random.default_rng(4).normal(50, 20, shape).astype(np.float32)
+    assert box_mean(picture, size) == pytest.approx(ndimage.uniform_filter(picture, size), abs=2e-5)
