@@ -1,18 +1,19 @@
 """Points that no single frame shows: light that adds up along a straight way through the scene.
 
 1. *Whitening*: what a frame shows and the last ones did not, in standard deviations of the light of a point at each
-   place (see ``scene_memory``). Where the noise leans to one side, as that of a sky does that is cut off at black, it
-   is bent straight.
+   place (see ``scene_memory``); a block of a frame that shows more than that, as after an error of the registration,
+   counts by what it shows. Where the noise leans to one side, as that of a sky does that is cut off at black, it is
+   bent straight.
 2. *Cells*: the brightest pixel of each 2 x 2 of the scene.
 3. *Quads*: cells of four frames are added up along 49 ways of up to a cell per frame and axis; sums above
-   ``QUAD_SUM_SD`` are kept, with their ways.
+   ``QUAD_SUM_SD`` are kept, with their ways; a quad's score is half the square of its standard deviations above noise,
+   which is minus the log of how probable that is, about.
 4. *Chains*: a quad goes on where a quad of the frames before leads, at the same velocity to a third of a cell per
    frame; its score grows by that of the best chain that leads there. A chain may miss one quad.
 5. *Decoys*: the same search for what flies faster than anything does, by 26 px per frame to the side. What it finds is
    noise, of this scene and whatever its law.
-6. A chain is *found* when its score, what its cells have above the mean of noise, reaches ``FOUND_SCORE``, and
-   ``_DECOY_MARGIN`` times the best decoy's of the last seconds. Its place comes from the stack of the last frames,
-   aligned on its way.
+6. A chain is *found* when its score reaches ``FOUND_SCORE``, and ``_DECOY_MARGIN`` times the best decoy's of the last
+   seconds. Its place comes from the stack of the last frames, aligned on its way.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ Map = NDArray[np.float32]
 Array = NDArray[np.float64]
 KNOWN_FRAMES = 12  # that have shown a place, before sums of it say anything
 QUAD_FRAMES = 4
-QUAD_SUM_SD = 9.5  # standard deviations of pixels; noise has 4.1 +- 1.4
+QUAD_SUM_SD = 9.0  # standard deviations of pixels
 MOST_QUADS = 6000
-FOUND_SCORE = 33.0
+FOUND_SCORE = 40.0
 LEAST_QUADS = 4
 STACK_FRAMES, STACK_PX = 8, 15
-_NOISE_QUAD_SUM_SD = 4.1  # mean of a quad of noise
-_MISSED_SCORE = 4.0  # that a missing quad costs
+_NOISE_QUAD_SUM, _NOISE_QUAD_SPREAD = 4.1, 1.4  # mean and standard deviation of a quad of noise
+_MOST_QUAD_SCORE = 12.0  # so that no bright quad makes a chain of what is beside it
+_MISSED_SCORE = 8.0  # that a missing quad costs
 _DECOY_STEP_CELLS = 7, 11  # cells per frame to the side
 _DECOY_MARGIN, _DECOY_DECAY = 1.5, 0.98  # per quad
 _APART_PX = 8.0  # between two that are found
@@ -47,6 +49,7 @@ _AROUND_PX = 4  # beyond the side of a blob that say nothing
 _MOST_PIXEL_SD = 6.0  # standard deviations that count of one pixel
 _SKEW_PX, _SKEW_MEMORY_QUADS = 32, 8  # side of a block that has one skewness, and how long it is remembered
 _MOST_SKEW_PIXEL_SD = 3.0  # standard deviations that count of one pixel, so that a point does not
+_CUT_SPREAD = 0.99  # standard deviation of normal noise that is cut off there
 _SKEWS = 0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.5  # of gamma laws, and the third moments that this leaves of them
 _THIRD_MOMENTS = 0.0, 0.085, 0.171, 0.251, 0.37, 0.476, 0.604, 0.727, 0.935
 _LEAST_SKEW = 0.05  # the noise of less is as good as straight
@@ -101,6 +104,7 @@ class FaintSearch:
         self._at = memory.corner
         clean = np.clip(memory.changed, -_MOST_PIXEL_SD, _MOST_PIXEL_SD)
         clean[memory.count < KNOWN_FRAMES] = 0
+        even(clean, _SKEW_PX)
         if not self._cells:
             self._learn_skew(clean)
         straighten(clean, np.interp(self._moment, _THIRD_MOMENTS, _SKEWS))
@@ -186,7 +190,7 @@ class _Chains:
     def go_on(self, cells: Map) -> Array:
         """The table of ``_quads`` of four frames ``[4, h, w]``, with the best chains that lead to them."""
         table = _quads(np.pad(cells, ((0, 0), (3, 3), (3, 3)), mode="wrap"), QUAD_SUM_SD, MOST_QUADS)
-        table[:, 4] -= _NOISE_QUAD_SUM_SD
+        table[:, 4] = np.minimum(0.5 * ((table[:, 4] - _NOISE_QUAD_SUM) / _NOISE_QUAD_SPREAD) ** 2, _MOST_QUAD_SCORE)
         own = table[:, 4].copy()
         for gap, before in enumerate(reversed(self._last), start=1):
             _chain(table, own, before, gap, _MISSED_SCORE * (gap - 1), *self._half)
@@ -205,6 +209,33 @@ def straighten(clean: Map, skew: Array) -> None:
         block = clean[row * _SKEW_PX : (row + 1) * _SKEW_PX, column * _SKEW_PX : (column + 1) * _SKEW_PX]
         s = np.float32(skew[row, column])
         block[:] = (np.cbrt(np.maximum(1 + block * s / 2, 0)) - 1) * 6 / s + s / 6
+
+
+@entry("f4[2] i8")
+def even(clean: Map, side: int) -> None:
+    """Divide blocks of a frame by the standard deviation of their pixels, in place, where that is above 1.
+
+    A registration that erred by a few hundredths of a pixel, and a memory that is young, leave something of all
+    structure, and it moves.
+
+    Args:
+        clean: ``[H, W]``, standard deviations; 0 where nothing is known.
+        side: of a block, pixels.
+    """
+    most = np.float32(_MOST_SKEW_PIXEL_SD)
+    for top in range(0, clean.shape[0], side):
+        for left in range(0, clean.shape[1], side):
+            block, total, number = clean[top : top + side, left : left + side], 0.0, 0
+            for r in range(block.shape[0]):
+                for c in range(block.shape[1]):
+                    near = min(max(block[r, c], -most), most)
+                    total += near * near
+                    number += near != 0
+            spread = math.sqrt(total / max(number, 1)) / _CUT_SPREAD
+            if spread > 1:
+                for r in range(block.shape[0]):
+                    for c in range(block.shape[1]):
+                        block[r, c] /= np.float32(spread)
 
 
 @entry("f4[3] f8 i8")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from glint.optics import Psf
-from glint.runtime.tracking.faint import Faint, FaintSearch, straighten
+from glint.runtime.tracking.faint import Faint, FaintSearch, even, straighten
 from glint.runtime.tracking.registration import Shift
 from glint.runtime.tracking.scene_memory import SceneMemory
 from glint.runtime.tracking.tracker import Tracker
@@ -122,3 +122,20 @@ def test_a_faint_point_at_a_track_starts_none() -> None:
         tracker.update(index * 33_333_333, seen, faint=told)
     assert len(tracker) == 1
     assert tracker.tracks().record(0)["flags"] in ([], ["STATIC"])
+
+
+def test_a_block_that_shows_more_than_noise_counts_by_what_it_shows() -> None:
+    rng = np.random.default_rng(3)
+    clean = rng.standard_normal((70, 100)).astype(np.float32)
+    clean[:32, :32] *= 1.6  # all of its structure has moved a little
+    clean[32:64, 64:96] *= 0.5
+    clean[40, 40] += 5  # a point
+    before = clean.copy()
+    even(clean, 32)
+    near = np.clip(before[:32, :32], -3, 3)
+    assert clean[:32, :32] == pytest.approx(before[:32, :32] * 0.99 / near.std(), rel=0.02)
+    assert np.array_equal(clean[32:64, 64:96], before[32:64, 64:96])  # less is left as it is
+    assert clean[40, 40] == pytest.approx(before[40, 40], rel=0.05)
+    unknown = np.zeros((5, 7), dtype=np.float32)
+    even(unknown, 32)
+    assert not unknown.any()
