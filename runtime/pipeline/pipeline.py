@@ -39,7 +39,7 @@ from glint.runtime.unmixing.refine import (
     refine,
     refine_config,
 )
-from glint.runtime.unmixing.shapes import Shapes, measure_shapes
+from glint.runtime.unmixing.shapes import Shapes, measure_shapes, settled
 from glint.runtime.unmixing.unmixer import Unmixed, Unmixer
 from glint.runtime.unmixing.verdicts import judge_spots, may_hold_several
 from glint.runtime.unmixing.windows import Ceiling, Windows, cut_windows
@@ -372,7 +372,7 @@ class Pipeline:
             spots = replace(spots, structure=structure)
         # Clouds under a blob look like targets to a fit that expects the sensor's noise only.
         windows = cut_windows(frame, blobs, np.maximum(white, spots.structure), white, ceiling)
-        shapes = measure_shapes(windows)
+        windows, shapes = settled(windows, measure_shapes(windows))
         with self._learning:
             if learn and self.learner is not None:
                 self.optics = self.learner.update(windows, shapes)

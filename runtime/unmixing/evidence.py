@@ -376,17 +376,18 @@ def wide_spot(case: Case) -> tuple[Fit, float]:
 
 
 @compiled
-def weigh_counts(case: Case, logs: Array, volumes: Array) -> None:
+def weigh_counts(case: Case, logs: Array, volumes: Array, misfits: Array) -> None:
     """Fill in the log evidence of each number of points, ``[SLOTS + 1]``; those out of the question stay as they are.
 
     Unlike ``judge`` it grows the points from one, whatever that explains, and asks no network. ``volumes`` gets what
-    of the evidence is the volume that the data leave of the parameters.
+    of the evidence is the volume that the data leave of the parameters, ``misfits`` the squared residuals.
     """
     spot, optics = case.spot, case.optics
     start = points_start(spot, spot.theta[:1], spot.theta[1:2], spot.theta[2:3], optics)
     last, best_log = _fit_count(case, start)
     logs[1] = best_log
     volumes[1] = best_log + 0.5 * (last.misfit + last.strain)
+    misfits[1] = last.misfit
     for k in range(1, optics.max_targets):
         grown = last
         for way in range(2):
@@ -396,6 +397,7 @@ def weigh_counts(case: Case, logs: Array, volumes: Array) -> None:
             if log > logs[k + 1]:
                 logs[k + 1] = log
                 volumes[k + 1] = log + 0.5 * (fit.misfit + fit.strain)
+                misfits[k + 1] = fit.misfit
         last, best_log = grown, max(best_log, logs[k + 1])
         if k > 1 and logs[k + 1] < best_log - _HOPELESS_LOG_EVIDENCE:
             break

@@ -46,7 +46,7 @@ _MOST_WEIGHED_SPOTS, _FIRST_WEIGHED_SPOTS = 48, 12  # whose width is sought in c
 _SOON_FACTOR, _LATER_FACTOR = 1.3, 2.0  # times as many spots for the next search: where nothing is known; else
 _SAME_WIDTH_SHARE = 0.03  # relative difference from the width of single spots that alike shapes allow
 _FEWEST_THINGS = 3  # different spots whose width is sought in common
-_DOUBT_SHARE = 0.75  # of what the width that fits best is off the model's: how far that may be off
+_LEAST_WHITE_SHARE = 0.1  # of the noise, that is another in every frame
 _COMMON_UNEVEN_SHARE = 0.005  # share by which it may differ from spot to spot where all agree on it
 
 Array = NDArray[np.float64]
@@ -125,7 +125,8 @@ class _Thing:
     Attributes:
         x, y: where it was last, px.
         frame: number of that frame.
-        shape, error: u, e and shear, and their standard deviations, of all its clean frames together.
+        shape, noise: u, e and shear, and their standard deviations by noise, of all its clean frames together.
+        ground: those by what lies behind it, which stays.
         clean: whether one Gaussian explains it, in some frame.
     """
 
@@ -133,8 +134,15 @@ class _Thing:
     y: float
     frame: int
     shape: Array
-    error: Array
+    noise: Array
+    ground: Array
     clean: bool
+
+    @property
+    def error(self) -> Array:
+        """Standard deviations of the shape."""
+        total: Array = np.hypot(self.noise, self.ground)
+        return total
 
     def is_seen_in(self, other: _Thing) -> bool:
         """Whether a spot of a later frame may be the same."""
@@ -146,10 +154,14 @@ class _Thing:
         """Take what a later frame says of it."""
         self.x, self.y, self.frame = other.x, other.y, other.frame
         if other.clean and not self.clean:
-            self.shape, self.error, self.clean = other.shape, other.error, True
+            self.shape, self.noise, self.ground, self.clean = other.shape, other.noise, other.ground, True
         elif other.clean:
-            own, more = self.error**-2, other.error**-2
-            self.shape, self.error = (own * self.shape + more * other.shape) / (own + more), (own + more) ** -0.5
+            own, more = self.noise**-2, other.noise**-2
+            self.shape, self.ground = (
+                (own * mine + more * its) / (own + more)
+                for mine, its in ((self.shape, other.shape), (self.ground, other.ground))
+            )
+            self.noise = (own + more) ** -0.5
 
 
 class Learner:
@@ -222,7 +234,9 @@ class Learner:
             x, y = shapes.theta[row, :2] + (windows.left[row], windows.top[row])
             shape = np.array([shapes.theta[row, -3], *shapes.stretch[row]])
             error = np.array([shapes.error[row, -3], *shapes.stretch_error[row]])
-            thing = _Thing(float(x), float(y), self._frame, shape, error, bool(clean[row]))
+            white = float(np.clip(windows.white[row] / windows.noise[row], _LEAST_WHITE_SHARE, 1.0))
+            noise, ground = white * error, math.sqrt(1 - white**2) * error
+            thing = _Thing(float(x), float(y), self._frame, shape, noise, ground, bool(clean[row]))
             known = next((one for one in lately if one.is_seen_in(thing)), None)
             if known is None:
                 self._things.append(thing)
@@ -242,9 +256,10 @@ class Learner:
                 self._next = math.ceil(self._next * (_SOON_FACTOR if self._common is None else _LATER_FACTOR))
             windows = Windows.concatenate([w for w, _, _ in self._seen])
             shapes = Shapes.concatenate([s for _, s, _ in self._seen])
-            weight = np.array([1 / sum(one is thing for one in things) for thing in things])
+            numbers: dict[int, int] = {}
+            thing = np.array([numbers.setdefault(id(one), len(numbers)) for one in things])
             single = self._single()[0]
-            self._search = search_width(windows, shapes, single.e, single.shear, self.radiance, weight, self.card)
+            self._search = search_width(windows, shapes, single.e, single.shear, self.radiance, thing, self.card)
         if self._search is None:
             return False
         try:
@@ -296,7 +311,7 @@ def with_common(state: OpticsState, common: CommonWidth, card: float, singles: A
         sigma, error = share * state.sigma + (1 - share) * sigma, math.sqrt(share) * known
     near = abs(sigma - card) < max(_COMMON_LIKE_SHARE * card, 2 * error)
     if (near or (common.is_expected and not sharp)) and not (state.e or state.shear):
-        doubt = _DOUBT_SHARE * abs(sigma - card)
+        doubt = common.doubt * abs(sigma - card)
         sigma, error, uneven = card, max(doubt, min(error, _COMMON_LIKE_SHARE * card)), _COMMON_LIKE_SHARE
     elif not common.is_other:  # too few things to tell
         return state

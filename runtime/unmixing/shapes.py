@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ _PARAMETERS = 3 + PLANE + SHAPE
 _LEAST_HALF_PX, _BEYOND_PX, _REACH_WIDTHS = 4, 2.0, 3.0  # half of a window: at least, and beyond so many widths
 _WIDTH_PER_MASK_RADIUS = 0.55  # width of a spot over the radius of its mask, about
 _WIDEST_RADII_AND_PX = (1.2, 0.5)  # widths of a spot at most: so many radii of its mask and px
+_SURROUNDINGS_PIXELS = 20.0  # that the word of a spot's surroundings counts for on how rough the ground under it is
+_ALIKE_PIXELS = 2.0  # neighbours of the ground that go together, as those of a point do
 _ELONGATED_CHI_SQUARE = 9.2  # chi square of two freedoms that a round spot exceeds once in a hundred
 
 
@@ -78,6 +80,29 @@ def measure_shapes(windows: Windows) -> Shapes:
             stretch, stretch_error, half, elliptical, gain, chi_square, whole,
         )  # fmt: skip
     return Shapes(theta, error, stretch, stretch_error, half, elliptical, gain, chi_square, whole)
+
+
+def settled(windows: Windows, shapes: Shapes) -> tuple[Windows, Shapes]:
+    """Both with the noise that the spots themselves speak for.
+
+    The ground under a spot is as rough as its surroundings, or smoother: where one Gaussian leaves less than was
+    expected, there is less. What there is covers several pixels, as points do: white noise would have to be stronger to
+    feign as much. The sensor's own noise stays as it is.
+
+    Args:
+        windows: with the noise that their surroundings speak for.
+        shapes: of their spots.
+    """
+    size = 2 * shapes.half + 1
+    freedom = np.maximum(np.minimum(size**2, windows.clear.sum(axis=(1, 2))) - _PARAMETERS, 1)
+    left = (_SURROUNDINGS_PIXELS + freedom * shapes.chi_square) / (_SURROUNDINGS_PIXELS + freedom)
+    ground = np.maximum(np.minimum(left, 1.0) * windows.noise**2 - windows.white**2, 0.0)
+    noise = np.sqrt(windows.white**2 + _ALIKE_PIXELS * ground)
+    ratio = noise / windows.noise
+    return replace(windows, noise=noise), replace(
+        shapes, error=ratio[:, None] * shapes.error, stretch_error=ratio[:, None] * shapes.stretch_error,
+        gain=shapes.gain / ratio**2, chi_square=shapes.chi_square / ratio**2,
+    )  # fmt: skip
 
 
 @compiled

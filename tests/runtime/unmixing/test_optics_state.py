@@ -14,12 +14,12 @@ from glint.cards import UnmixerSpec
 from glint.errors import InputError
 from glint.optics import PsfEstimate, save_psf
 from glint.runtime.pipeline.network_view import area_weights
-from glint.runtime.unmixing.common_width import CommonWidth
+from glint.runtime.unmixing.common_width import CommonWidth, finished, search_width
 from glint.runtime.unmixing.optics_choice import chosen_optics
 from glint.runtime.unmixing.optics_state import KNOWN, LEARNED, UNKNOWN, Learner, OpticsState
 from glint.runtime.unmixing.psf_shapes import described, robust_error, same_targets
 from glint.runtime.unmixing.refine import RefineConfig
-from glint.runtime.unmixing.shapes import measure_shapes
+from glint.runtime.unmixing.shapes import measure_shapes, settled
 from glint.runtime.unmixing.verdicts import judge_spots
 from glint.runtime.unmixing.windows import Windows
 from glint.types import TargetFlag, Targets
@@ -200,13 +200,72 @@ def test_what_was_learned_stays_until_another_width_is_clear(render: Render) -> 
 
 
 @pytest.mark.parametrize(
-    ("lead", "things", "other"),
-    [(9.0, 4, False), (11.0, 4, True), (19.0, 8, False), (21.0, 30, True), (np.inf, 3, False), (np.inf, 4, True)],
-)
-def test_another_width_must_lead_by_more_the_more_things_there_are(lead: float, things: float, other: bool) -> None:
+    ("lead", "things", "expected", "other", "doubt"),
+    [(0.0, 8, True, False, 0.0), (6.0, 4, True, False, 0.4), (14.0, 30, True, False, 14 / 15),
+     (16.0, 3, False, False, 1.0), (16.0, 4, False, True, 1.0), (np.inf, 4, False, True, 1.0)],
+)  # fmt: skip
+def test_another_width_must_lead_by_much(lead: float, things: int, expected: bool, other: bool, doubt: float) -> None:
     found = CommonWidth(0.0, 0.01, np.full(6, 1 / 6), things, 0.0, lead, things)
-    assert found.is_other is other
-    assert found.is_expected is (lead < 20 and not other)
+    assert (found.is_expected, found.is_other, found.doubt) == (expected, other, doubt)
+
+
+def frames_of(render: Render, frames: int, white: float) -> tuple[Windows, np.ndarray]:
+    """Six clusters and two points of 0.8 px, at other places of the grid in each frame, and what spot is which."""
+    rng = np.random.default_rng(3)
+    things = [[(*(10 + rng.uniform(-1, 1, 2)), rng.uniform(150, 250)) for _ in range(n)]
+              for n in (2, 3, 4, 5, 2, 3, 1, 1)]  # fmt: skip
+    images = []
+    for _ in range(frames):
+        dx, dy = rng.uniform(-0.5, 0.5, 2)
+        images += [render([(x + dx, y + dy, s) for x, y, s in thing], (SIZE, SIZE), 0.8) for thing in things]
+    windows = windows_of(np.stack(images), 1.0, rng)
+    return replace(windows, white=white * windows.noise), np.tile(np.arange(len(things)), frames)
+
+
+def lead_over(windows: Windows, thing: np.ndarray, sigma: float) -> tuple[float, float]:
+    found = finished(search_width(windows, measure_shapes(windows), 0.0, 0.0, None, thing, sigma))
+    assert found is not None and found.things == 8
+    return found.lead, math.exp(found.u)
+
+
+def test_frames_of_the_same_spots_are_joined_as_far_as_their_noise_is_new(render: Render) -> None:
+    one, _ = lead_over(*frames_of(render, 1, 1.0), 0.7)
+    joined, sigma = lead_over(*frames_of(render, 6, 1.0), 0.7)
+    staying, _ = lead_over(*frames_of(render, 6, 0.1), 0.7)
+    assert joined > 2.5 * one and staying < 1.5 * one
+    assert sigma == pytest.approx(0.8, rel=0.02)
+
+
+@pytest.mark.parametrize(("white", "least", "most"), [(1.0, 0.4, 0.6), (0.3, 0.8, 1.0)])
+def test_what_lies_behind_spots_does_not_average_out(render: Render, white: float, least: float, most: float) -> None:
+    learner, rng = Learner(0.5), np.random.default_rng(5)
+    images = singles(render, 1.0, 12, 500, rng)
+    errors = []
+    for _ in range(4):
+        windows = windows_of(images, 6.0, rng)
+        windows = replace(windows, white=white * windows.noise, left=100 * np.arange(12))
+        state = learner.update(windows, measure_shapes(windows))
+        assert state.kind == LEARNED
+        errors.append(state.sigma_error)
+    assert least < errors[-1] / errors[0] < most  # of four frames half, or nearly all
+
+
+def test_noise_is_what_surroundings_and_the_spot_speak_for(render: Render) -> None:
+    rng = np.random.default_rng(7)
+    windows = windows_of(singles(render, 0.6, 20, 800, rng), 2.0, rng)
+    shapes = measure_shapes(windows)
+    same, unchanged = settled(windows, shapes)
+    np.testing.assert_allclose(same.noise, windows.noise)
+    np.testing.assert_allclose(unchanged.error, shapes.error)
+    rough = replace(windows, noise=5 * windows.noise)  # there is no ground under the spots
+    shapes = measure_shapes(rough)
+    less, measured = settled(rough, shapes)
+    assert (less.noise > windows.noise).all() and np.median(less.noise) < 0.85 * np.median(rough.noise)
+    np.testing.assert_allclose(measured.error, (less.noise / rough.noise)[:, None] * shapes.error)
+    np.testing.assert_allclose(measured.chi_square * less.noise**2, shapes.chi_square * rough.noise**2)
+    ground = replace(windows, white=0.5 * windows.noise)  # and as much as was said
+    more = settled(ground, replace(measure_shapes(ground), chi_square=np.full(20, 1.0)))[0]
+    np.testing.assert_allclose(more.noise**2, 0.25 * ground.noise**2 + 2 * 0.75 * ground.noise**2)
 
 
 def test_elongated_spots_of_one_shape_are_not_taken_for_pairs(render: Render) -> None:
