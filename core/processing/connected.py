@@ -104,7 +104,7 @@ def relabelled(labels: NDArray[np.int32], number: NDArray[np.int32]) -> NDArray[
 
 
 def laid_over(labels: NDArray[np.int32], number: NDArray[np.int32], below: NDArray[np.int32]) -> NDArray[np.int32]:
-    """``number[labels]`` where that is not 0, and else another map, whose array is used."""
+    """``number[labels]`` where that is not 0, and else another map, into whose array it is written."""
     places = np.flatnonzero(labels != 0)
     values = number[labels.reshape(-1)[places]]
     below.reshape(-1)[places[values > 0]] = values[values > 0]
